@@ -1,0 +1,1 @@
+"""The DICOM network node: receives, keeps, completes and sends; the only home of pynetdicom."""

@@ -1,0 +1,65 @@
+"""HU and SUV to model space and back; the oracle is the definition in the design: 0 is air, 1 is SUV 20."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from twin_scanner.errors import Rejected
+from twin_scanner.preprocess import AIR_HU, Plan, ct_on_grid, ct_to_model, model_to_suv, suv_to_model
+from twin_scanner.volume import Geometry, Volume
+
+pytestmark = pytest.mark.unit
+
+
+def test_the_window_maps_air_to_zero_and_its_upper_end_to_one() -> None:
+    hu = np.array([-3024, -1024, 0, 1024, 3071], np.float32)
+    assert ct_to_model(hu, Plan()).tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+
+
+def test_the_papers_min_max_scales_each_volume_by_itself() -> None:
+    hu = np.array([-1000, 0, 1000], np.float32)
+    assert ct_to_model(hu, Plan(ct_scaling="per-volume")).tolist() == pytest.approx([0.0, 0.5, 1.0])
+
+
+def test_a_flat_volume_does_not_divide_by_zero() -> None:
+    assert np.isfinite(ct_to_model(np.full(4, 7.0, np.float32), Plan(ct_scaling="per-volume"))).all()
+
+
+def test_suv_comes_back_from_model_space_and_is_clipped_there() -> None:
+    suv = np.array([0.0, 2.5, 20.0, 55.0], np.float32)
+    assert model_to_suv(suv_to_model(suv, Plan()), Plan()).tolist() == pytest.approx([0.0, 2.5, 20.0, 20.0])
+
+
+def test_model_space_is_float32_whatever_comes_in() -> None:
+    assert ct_to_model(np.zeros(3, np.float32), Plan()).dtype == np.float32
+    assert model_to_suv(np.zeros(3, np.float32), Plan()).dtype == np.float32
+
+
+def test_the_hash_changes_with_every_field_and_only_then() -> None:
+    plans = [
+        Plan(),
+        Plan(spacing_mm=(3.0, 2.0, 2.0)),
+        Plan(ct_scaling="per-volume"),
+        Plan(hu_low=-1000.0),
+        Plan(hu_high=2000.0),
+        Plan(suv_max=15.0),
+    ]
+    assert len({plan.plan_hash for plan in plans}) == len(plans)
+    assert Plan().plan_hash == replace(Plan()).plan_hash
+
+
+def test_the_grid_has_canonical_axes_and_the_plans_spacing() -> None:
+    head_first_from_below = ((0.0, 0.0, -1.0), (0.0, -1.0, 0.0), (-1.0, 0.0, 0.0))
+    geometry = Geometry((10, 20, 30), (5.0, 1.0, 1.2), (18.0, 10.0, 45.0), head_first_from_below)
+    array = np.arange(6000, dtype=np.float32).reshape(10, 20, 30)
+    on_grid = ct_on_grid(Volume(array, geometry), Plan())
+    assert on_grid.geometry.spacing_mm == (3.0, 2.04, 2.04)
+    assert np.allclose(on_grid.geometry.direction, np.eye(3)[::-1])
+    assert on_grid.array[0, 0, 0] > on_grid.array[-1, -1, -1]
+    assert on_grid.array.min() > AIR_HU
+
+
+def test_an_impossible_plan_is_rejected() -> None:
+    with pytest.raises(Rejected, match="impossible"):
+        Plan(hu_low=10.0, hu_high=0.0)

@@ -1,0 +1,281 @@
+"""Wires everything together: settings in, a running scanner out; the only such place."""
+
+import fcntl
+import logging
+import os
+import shutil
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from pydicom import Dataset
+from pydicom.uid import CTImageStorage
+
+from dicom_node.completeness import QuietPeriod
+from dicom_node.receiver import ReceivedInstance, Receiver
+from dicom_node.sender import Peer
+from dicom_node.spool import Spool
+from twin_record.server import FhirServer, TwinTarget
+from twin_record.store import EmbeddedStore
+from twin_record.update import TwinSite
+from twin_scanner.dicom.identity import is_our_own
+from twin_scanner.dicom.series_choice import Preference
+from twin_scanner.errors import Rejected
+from twin_scanner.executor import LocalWorker
+from twin_scanner.service.delivery import Delivery
+from twin_scanner.service.intake import Intake, JobFolders
+from twin_scanner.service.ledger import Ledger, utc_now
+from twin_scanner.service.report import RenderRequest
+from twin_scanner.service.retry import RetryPolicy
+from twin_scanner.service.scheduler import Scheduler
+from twin_scanner.service.worker import Worker
+from twin_scanner.settings import Settings, read_secret
+
+LOG = logging.getLogger("twin_scanner.app")
+
+DEMO_PACS_AE = "DEMOPACS"
+SWEEP_S = 0.5
+"""How often the completeness of the studies in the spool is looked at."""
+CLEARING_S = 600.0
+"""How often aged files are cleared away."""
+STOP_TIMEOUT_S = 20.0
+"""How long a stop waits for the stores and steps under way; what is left is repeated after the next start."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The storage folder's rooms."""
+
+    root: Path
+
+    def prepare(self) -> None:
+        """Make the folder, readable by its owner alone: it holds patients' images."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @property
+    def spool(self) -> Path:
+        """Received instances."""
+        return self.root / "spool"
+
+    @property
+    def jobs(self) -> Path:
+        """One folder a job."""
+        return self.root / "jobs"
+
+    @property
+    def models(self) -> Path:
+        """The model store."""
+        return self.root / "models"
+
+    @property
+    def ledger_url(self) -> str:
+        """The default ledger."""
+        return f"sqlite:///{(self.root / 'ledger.sqlite').resolve()}"
+
+    @property
+    def twin(self) -> Path:
+        """The embedded twin store."""
+        return self.root / "twin.sqlite"
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """The ledger that the configuration names, migrated to this version."""
+    folders = Folders(settings.storage.folder)
+    folders.prepare()
+    return Ledger(settings.ledger.url or folders.ledger_url, utc_now)
+
+
+def open_twin(settings: Settings) -> TwinTarget:
+    """The FHIR server, or the embedded store where no URL is given."""
+    twin = settings.twin
+    site = TwinSite(
+        patient_identifier_system=twin.patient_identifier_system,
+        zone=twin.zone,
+        issuer_systems=twin.issuer_systems,
+    )
+    if not twin.url:
+        folders = Folders(settings.storage.folder)
+        folders.prepare()
+        return EmbeddedStore(folders.twin, site)
+    token = None if twin.token_file is None else read_secret(twin.token_file)
+    return FhirServer(twin.url, site, token=token, timeout_s=twin.timeout_s, ca_file=twin.ca_file)
+
+
+def model_store(settings: Settings) -> Path:
+    """The folder of the model store."""
+    return settings.model.store or Folders(settings.storage.folder).models
+
+
+def render_template(settings: Settings) -> RenderRequest:
+    """A render as the configuration wants it; source, result, moment and revision come with the job."""
+    return RenderRequest(
+        source=Path(),
+        result=Path(),
+        made_at=utc_now(),
+        model=settings.model.name,
+        model_store=model_store(settings).resolve(),
+        segmenter=settings.districts.segmenter,
+        labelmap=settings.districts.labelmap,
+        allow_other_segmenter=settings.model.allow_other_segmenter,
+        missing_district=settings.model.missing_district,
+        device_serial_number=settings.scanner.device_serial_number,
+        accept_synthetic_ct=settings.scanner.accept_synthetic_ct,
+    )
+
+
+class Scanner:
+    """The running virtual scanner: receiver, completeness, intake, worker, delivery and record."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._folders = Folders(settings.storage.folder.resolve())
+        self._folders.prepare()
+        self._lock = _lock(self._folders.root)
+        self.ledger = open_ledger(settings)
+        self._spool = Spool(self._folders.spool)
+        self._quiet = QuietPeriod(settings.node.quiet_period_s, settings.node.longest_wait_s)
+        self._executor = LocalWorker()
+        self._intake = Intake(
+            self.ledger,
+            self._spool,
+            JobFolders(self._folders.jobs),
+            _preference(settings),
+            settings.scanner.accept_synthetic_ct,
+        )
+        self._worker = self._make_worker()
+        self._scheduler = Scheduler()
+        self.receiver = self._make_receiver()
+
+    def start(self) -> None:
+        """Recover what an earlier run left, then open the port."""
+        self._spool.sweep()
+        for study_uid in self._intake.waiting():
+            self._quiet.touch(study_uid, time.monotonic())
+        self._worker.start()
+        self._scheduler.every(SWEEP_S, "completeness", self._take_quiet_studies)
+        self._scheduler.every(CLEARING_S, "clearing", self.clear_aged)
+        self._scheduler.start()
+        self.receiver.start()
+        if not self._settings.node.allowed_calling_ae:
+            LOG.warning("any caller may send: name the PACS in node.allowed_calling_ae")
+        LOG.info("listening", extra={"ae_title": self._settings.node.ae_title, "port": self.receiver.port})
+
+    def stop(self) -> None:
+        """Close the port, finish or leave the steps under way, and release the folder."""
+        with ExitStack() as closing:
+            closing.callback(self._lock.close)
+            closing.callback(self.ledger.close)
+            closing.callback(self._executor.close)
+            closing.callback(self._worker.stop, STOP_TIMEOUT_S)
+            closing.callback(self._scheduler.stop)
+            closing.callback(self.receiver.stop, STOP_TIMEOUT_S)
+        LOG.info("stopped")
+
+    def __enter__(self) -> "Scanner":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def clear_aged(self) -> None:
+        """Remove the files of jobs that ended longer than storage.keep_days ago; their rows stay."""
+        for job in self.ledger.ended_before(utc_now() - timedelta(days=self._settings.storage.keep_days)):
+            shutil.rmtree(JobFolders(self._folders.jobs).of(job.job_id), ignore_errors=True)
+            if not any(other.state not in ("done", "superseded") for other in self._of_study(job.study_uid)):
+                self._spool.remove(job.study_uid)
+
+    def _of_study(self, study_uid: str) -> list[object]:
+        return [job for job in self.ledger.jobs() if job.study_uid == study_uid]
+
+    def _take_quiet_studies(self) -> None:
+        for study_uid in self._quiet.complete(time.monotonic()):
+            self._intake.take(study_uid)
+            self._worker.wake()
+
+    def _on_stored(self, instance: ReceivedInstance) -> None:
+        self._quiet.touch(instance.study_uid, time.monotonic())
+
+    def _is_own(self, header: Dataset) -> bool:
+        if is_our_own(header, self._settings.scanner.device_serial_number):
+            return True
+        if header.get("SOPClassUID") == CTImageStorage:
+            return False
+        return self.ledger.has_issued(str(header.get("SeriesInstanceUID", "")))
+
+    def _make_worker(self) -> Worker:
+        settings = self._settings
+        delivery = Delivery(
+            ledger=self.ledger,
+            folders=JobFolders(self._folders.jobs),
+            executor=self._executor,
+            template=render_template(settings),
+            pacs=Peer(settings.pacs.ae_title, settings.pacs.host, settings.pacs.port),
+            calling_ae=settings.node.ae_title,
+            pacs_timeout_s=settings.pacs.timeout_s,
+            twin=open_twin(settings),
+        )
+        retry = settings.retry
+        return Worker(
+            node=settings.node.name,
+            ledger=self.ledger,
+            steps=delivery.steps(),
+            policy=RetryPolicy(retry.first_delay_s, retry.longest_delay_s, retry.attempts),
+            lease_s=settings.ledger.lease_s,
+            threads=settings.ledger.workers,
+        )
+
+    def _make_receiver(self) -> Receiver:
+        node = self._settings.node
+        return Receiver(
+            ae_title=node.ae_title,
+            host=node.host,
+            port=node.port,
+            spool=self._spool,
+            on_stored=self._on_stored,
+            is_own=self._is_own,
+            allowed_calling_ae=frozenset(node.allowed_calling_ae) or None,
+            maximum_associations=node.maximum_associations,
+            minimum_free_bytes=node.minimum_free_mb * 2**20,
+        )
+
+
+def _preference(settings: Settings) -> Preference:
+    selection = settings.selection
+    return Preference(
+        minimum_coverage_mm=selection.minimum_coverage_mm,
+        target_thickness_mm=selection.target_thickness_mm,
+        contrast=selection.contrast,
+    )
+
+
+def _lock(folder: Path) -> IO[str]:
+    """One scanner a storage folder: two would double every PET."""
+    handle = (folder / "lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.close()
+        raise Rejected(f"Another scanner already runs on {folder}: stop it, or give this one its own folder.") from error
+    os.ftruncate(handle.fileno(), 0)
+    handle.write(str(os.getpid()))
+    handle.flush()
+    return handle
+
+
+def embedded_settings(folder: Path, pacs_port: int, quiet_period_s: float) -> Settings:
+    """A whole scanner on loopback in one folder, taking phantoms: what the demonstration runs."""
+    return Settings.model_validate(
+        {
+            "node": {"port": 0, "quiet_period_s": quiet_period_s, "minimum_free_mb": 256},
+            "pacs": {"ae_title": DEMO_PACS_AE, "port": pacs_port},
+            "storage": {"folder": folder},
+            "scanner": {"accept_synthetic_ct": True},
+        }
+    )

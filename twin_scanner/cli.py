@@ -1,0 +1,310 @@
+"""The command line: verbs on nouns; stdout is the result, stderr the log, exit 0 done, 1 failed, 2 wrong usage."""
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from twin_scanner import app as application
+from twin_scanner.errors import Rejected, TwinScannerError
+from twin_scanner.logs import set_up_logging
+from twin_scanner.service.ledger import Job, Ledger, State
+from twin_scanner.settings import Settings, load_settings
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="The TOML configuration; see deploy/.", dir_okay=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+SegmenterName = Annotated[str, typer.Option("--segmenter", help="landmarks, or labelmap with --labelmap.")]
+LabelmapFile = Annotated[Path | None, typer.Option("--labelmap", help="NIfTI districts for the segmenter labelmap.")]
+
+cli = typer.Typer(
+    help="A virtual PET scanner: CT in by DICOM, synthetic FDG-PET out, the twin record updated by FHIR. Research only.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+models_cli = typer.Typer(help="Model packages.", no_args_is_help=True)
+jobs_cli = typer.Typer(help="Jobs of the running or stopped scanner.", no_args_is_help=True)
+twin_cli = typer.Typer(help="The patients' twin records.", no_args_is_help=True)
+cli.add_typer(models_cli, name="models")
+cli.add_typer(jobs_cli, name="jobs")
+cli.add_typer(twin_cli, name="twin")
+
+
+def main() -> NoReturn:
+    """Entry point: a known error is one sentence on stderr, never a traceback."""
+    try:
+        cli()
+    except TwinScannerError as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
+        sys.exit(1)
+    sys.exit(0)
+
+
+@cli.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where the results go.", file_okay=False)] = Path("demo-out"),
+) -> None:
+    """Run the main job end to end on a generated whole-body CT, everything embedded, on loopback."""
+    from twin_scanner.demo import run_demo
+
+    set_up_logging("WARNING")
+    with _progress() as bars:
+        result = run_demo(out, _reporter(bars))
+    _print_pairs(
+        {
+            "PET series": f"{result.pet_folder} ({result.pet_count} instances, as received back by the PACS stand-in)",
+            "Twin record": str(result.twin_record),
+            "Preview": str(result.preview),
+            "PET as NIfTI": str(result.pet_nifti),
+            "Report": str(result.report),
+        }
+    )
+    print("Synthetic, research, not for diagnosis: the demonstration model has seen phantoms only.")
+
+
+@cli.command()
+def serve(config: ConfigFile = None) -> None:
+    """Run the scanner: receive CTs, send synthetic PETs back, record them in the twin; stops on SIGTERM or Ctrl-C."""
+    settings = _settings(config)
+    set_up_logging(settings.log.level)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with application.Scanner(settings) as scanner:
+        print(f"listening {scanner.receiver.port}", flush=True)
+        stop.wait()
+
+
+@cli.command()
+def translate(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A folder of a CT series, or a .nii.gz file in HU.")],
+    out: Annotated[Path, typer.Option("--out", help="A new or empty folder for the results.", file_okay=False)],
+    model: Annotated[str | None, typer.Option("--model", help="An alias (champion), a name or a hash.")] = None,
+    segmenter: SegmenterName = "landmarks",
+    labelmap: LabelmapFile = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Translate one CT: writes pet/ (DICOM), pet.nii.gz, districts.nii.gz, preview.png and report.json."""
+    from twin_scanner.service.render import render
+
+    settings = _settings(config)
+    set_up_logging("WARNING")
+    if not source.exists():
+        raise Rejected(f"{source} does not exist: give a folder of a CT series, or a .nii.gz file.")
+    if out.exists() and any(out.iterdir()):
+        raise Rejected(f"{out} is not empty: give a new folder, nothing is overwritten.")
+    request = replace(
+        application.render_template(settings),
+        source=source,
+        result=out,
+        model=model or settings.model.name,
+        segmenter=segmenter,
+        labelmap=labelmap or settings.districts.labelmap,
+        accept_synthetic_ct=True,
+    )
+    with _progress() as bars:
+        report = render(request, _reporter(bars)("Translating windows"))
+    for note in report.notes:
+        Console(stderr=True).print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        print((out / "report.json").read_text("utf-8"))
+        return
+    _print_pairs(
+        {
+            "PET series": str(out / "pet") if report.pet_files else "none (NIfTI input)",
+            "PET as NIfTI": str(out / "pet.nii.gz"),
+            "Preview": str(out / "preview.png"),
+            "Report": str(out / "report.json"),
+            "Model": f"{report.model_name} {report.model_hash[:12]}",
+        }
+    )
+
+
+@cli.command()
+def segment(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A folder of a CT series, or a .nii.gz file in HU.")],
+    out: Annotated[Path, typer.Option("--out", help="The label map to write (.nii.gz).", dir_okay=False)],
+    segmenter: SegmenterName = "landmarks",
+    labelmap: LabelmapFile = None,
+) -> None:
+    """Split a CT into districts: 0 outside the body, 1 head, 2 trunk, 3 arms, 4 legs, on the CT's grid."""
+    from twin_scanner.dicom.ct_series import read_ct_series
+    from twin_scanner.service.render import make_segmenter
+    from twin_scanner.volume import read_nifti, write_nifti
+
+    if not out.name.endswith((".nii", ".nii.gz")):
+        raise Rejected(f"{out} is no NIfTI name: let it end in .nii.gz.")
+    is_nifti = source.name.endswith((".nii", ".nii.gz"))
+    ct = read_nifti(source) if is_nifti else read_ct_series(source, accept_synthetic=True).volume
+    districts = make_segmenter(segmenter, labelmap).segment(ct)
+    write_nifti(out, districts.labels, districts.geometry)
+    print(out)
+
+
+@cli.command()
+def phantom(
+    out: Annotated[Path, typer.Option("--out", help="A folder for the studies.", file_okay=False)],
+    count: Annotated[int, typer.Option("--count", min=1, help="How many patients.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes.")] = 0,
+    dicom: Annotated[bool, typer.Option("--dicom", help="Write DICOM too.")] = False,
+    world: Annotated[str, typer.Option("--world", help="district-dependent or appearance-only.")] = "district-dependent",
+) -> None:
+    """Generate paired whole-body CT and PET studies of phantoms in the autoPET layout."""
+    from training.phantom_files import write_studies
+
+    with _progress() as bars:
+        write_studies(out, count, seed, world=world, dicom=dicom, progress=_reporter(bars)("Phantoms"))
+    print(out)
+
+
+@cli.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A training configuration (TOML); see training/configs/.", dir_okay=False)],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+) -> None:
+    """Train the networks of a configuration and write a model package."""
+    from training.fit import main as fit
+
+    set_up_logging("INFO")
+    print(fit(config, resume=resume))
+
+
+@models_cli.command("list")
+def models_list(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """The model packages that are here, and their aliases."""
+    from twin_scanner.models import ModelStore
+
+    rows = ModelStore(application.model_store(_settings(config))).list()
+    if as_json:
+        print(json.dumps([row.as_json() for row in rows], indent=1))
+        return
+    _print_table(
+        ["name", "hash", "aliases", "partition", "intended use"],
+        [[r.name, r.model_hash[:12], ", ".join(r.aliases), r.partition, r.intended_use] for r in rows],
+    )
+
+
+@models_cli.command("show")
+def models_show(
+    model: Annotated[str, typer.Argument(help="An alias, a name or a hash.")], config: ConfigFile = None
+) -> None:
+    """The card of one model package, as JSON."""
+    from twin_scanner.models import ModelStore
+
+    folder = ModelStore(application.model_store(_settings(config))).resolve(model)
+    print((folder / "card.json").read_text("utf-8"))
+
+
+@jobs_cli.command("list")
+def jobs_list(
+    state: Annotated[str | None, typer.Option("--state", help="Only jobs in this state.")] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """The newest jobs."""
+    if state is not None and state not in tuple(State):
+        raise typer.BadParameter(f"choose one of {', '.join(State)}", param_hint="--state")
+    with _ledger(_settings(config)) as ledger:
+        jobs = ledger.jobs(State(state) if state else None)
+    if as_json:
+        print(json.dumps([_job_json(job) for job in jobs], indent=1))
+        return
+    _print_table(
+        ["job", "state", "since", "CT series", "attempts", "reason"],
+        [[j.job_id[:12], j.state, f"{j.updated_at:%Y-%m-%d %H:%M:%S}Z", j.series_uid, str(j.attempts), j.reason] for j in jobs],
+    )
+
+
+@jobs_cli.command("show")
+def jobs_show(job_id: Annotated[str, typer.Argument(help="A job's id, or its beginning.")], config: ConfigFile = None) -> None:
+    """One job, as JSON."""
+    with _ledger(_settings(config)) as ledger:
+        print(json.dumps(_job_json(ledger.job(job_id)), indent=1))
+
+
+@jobs_cli.command("retry")
+def jobs_retry(job_id: Annotated[str, typer.Argument(help="A job's id, or its beginning.")], config: ConfigFile = None) -> None:
+    """Try a failed or rejected job again from where it stood."""
+    with _ledger(_settings(config)) as ledger:
+        job = ledger.retry(job_id)
+    print(f"{job.job_id} {job.state}")
+
+
+@twin_cli.command("show")
+def twin_show(
+    patient_id: Annotated[str, typer.Argument(help="The Patient ID of the CT.")],
+    issuer: Annotated[str | None, typer.Option("--issuer", help="Issuer of Patient ID, where the CT names one.")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """A patient's twin record as a FHIR Bundle, JSON."""
+    target = application.open_twin(_settings(config))
+    print(json.dumps(target.patient_record(patient_id, issuer), indent=1, ensure_ascii=False))
+
+
+def _settings(config: Path | None) -> Settings:
+    try:
+        return load_settings(config)
+    except Rejected as error:
+        Console(stderr=True, highlight=False).print(str(error), markup=False, soft_wrap=True)
+        sys.exit(2)
+
+
+@contextmanager
+def _ledger(settings: Settings) -> Iterator[Ledger]:
+    ledger = application.open_ledger(settings)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+        yield bars
+
+
+def _reporter(bars: Progress) -> Callable[[str], Callable[[int, int], None]]:
+    """For each named stage, a function that takes (done, total)."""
+
+    def stage(name: str) -> Callable[[int, int], None]:
+        task = bars.add_task(name, total=None)
+        return lambda done, total: bars.update(task, completed=done, total=total)
+
+    return stage
+
+
+def _job_json(job: Job) -> dict[str, Any]:
+    values = {name: getattr(job, name) for name in job.__dataclass_fields__}
+    return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in values.items()}
+
+
+def _print_table(columns: list[str], rows: list[list[str]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _print_pairs(pairs: dict[str, str]) -> None:
+    width = max(len(name) for name in pairs)
+    for name, value in pairs.items():
+        print(f"{name:<{width}}  {value}")
+
+
+if __name__ == "__main__":
+    main()

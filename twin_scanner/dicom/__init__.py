@@ -1,0 +1,1 @@
+"""DICOM files in and out, with pydicom and highdicom; no network here."""

@@ -1,0 +1,449 @@
+"""The synthetic PET as a DICOM series: PET Image Storage beside its CT, files that are durable and always the same."""
+
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.uid import ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
+from pydicom.valuerep import format_number_as_ds
+
+from twin_scanner.dicom.identity import (
+    IMPLEMENTATION_VERSION_NAME,
+    MANUFACTURER,
+    MODEL_NAME,
+    derive_uid,
+    implementation_class_uid,
+)
+from twin_scanner.dicom.patient import patient_and_study, required_uid, text
+from twin_scanner.errors import Defect, Transient
+from twin_scanner.volume import Geometry, Volume
+
+if TYPE_CHECKING:
+    from twin_scanner.dicom.ct_series import CtSeries
+
+STORED_MAXIMUM: Final = 32767
+"""The largest signed 16-bit pixel: PET Image Storage with PixelRepresentation 1 (PS3.3 C.8.9.4)."""
+FINEST_SLOPE: Final = 1e-6
+"""g/ml a step: nothing below it means anything, and an image of zeros needs a slope too."""
+WINDOW_SUV: Final = (5.0, 10.0)
+"""Centre and width for display: SUV 0 to 10, the usual range of an FDG-PET."""
+OVERLAP_FRACTION: Final = 1e-3
+"""Slabs that share less than this part of a CT slice's spacing only touch: decimal strings carry about 1e-3 mm."""
+COMMENT: Final = "RESEARCH, SYNTHETIC, NOT FOR DIAGNOSIS"
+FLUORINE_18_HALF_LIFE_S: Final = "6586.2"
+SOURCE_IMAGE_PURPOSE: Final = Code("121322", "DCM", "Source image for image processing operation")
+FDG: Final = Code("35321007", "SCT", "Fluorodeoxyglucose F^18^")
+FLUORINE_18: Final = Code("77004003", "SCT", "^18^Fluorine")
+BODY_PARTS_WITHOUT_SIDE: Final = frozenset(
+    {
+        "WHOLEBODY",
+        "HEAD",
+        "HEADNECK",
+        "NECK",
+        "CHEST",
+        "CHESTABDOMEN",
+        "CHESTABDPELVIS",
+        "ABDOMEN",
+        "ABDOMENPELVIS",
+        "PELVIS",
+    }
+)
+"""BodyPartExamined values that need no Laterality (PS3.16 Annex L); another CT's value gives way to WHOLEBODY."""
+_FIRST: Final = {"HF": codes.cid21.Headfirst, "FF": codes.cid21.FeetFirst}
+_LYING: Final = {
+    "S": codes.cid20.Supine,
+    "P": codes.cid20.Prone,
+    "DR": codes.cid20.RightLateralDecubitus,
+    "DL": codes.cid20.LeftLateralDecubitus,
+}
+"""PatientPosition's two parts (PS3.3 C.7.3.1.1.2) as codes of PS3.16 CID 21 and CID 20."""
+_FILE: Final = "pet-{:04d}.dcm"
+_OURS: Final = re.compile(r"pet-\d{4,}\.dcm(\.part)?")
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """How a PET was made, as far as the series tells it.
+
+    ``made_at`` is aware and comes from the ledger's row, so that a second rendering is the same bytes; give it in the
+    site's zone. ``revision`` counts deliberate repetitions of the same job.
+    """
+
+    model_name: str
+    model_hash: str
+    plan_hash: str
+    segmenter: str
+    segmenter_hash: str
+    precision: str
+    software_version: str
+    device_serial_number: str
+    made_at: datetime
+    missing_districts: tuple[str, ...] = ()
+    revision: int = 1
+
+    def __post_init__(self) -> None:
+        if self.made_at.tzinfo is None:
+            raise Defect("The time of synthesis has no time zone: pass an aware datetime.")
+
+
+@dataclass(frozen=True)
+class PetSeries:
+    """A written series: slice i is ``files[i]`` with ``sop_instance_uids[i]``, in the order of the volume's D axis."""
+
+    study_uid: str
+    series_uid: str
+    sop_instance_uids: tuple[str, ...]
+    files: tuple[Path, ...]
+    rescale_slope: float
+
+
+def write_pet_series(suv: Volume, source: "CtSeries", synthesis: Synthesis, folder: Path) -> PetSeries:
+    """Write SUV-bw (g/ml, any grid in the CT's frame of reference) as one PET series, a file a slice, into ``folder``.
+
+    Same patient, study and frame of reference as the CT. Stored values are SUV / RescaleSlope rounded, one slope for
+    the series, so no voxel is off by more than half a slope. Every file is fsynced and renamed into place and the
+    folder fsynced; the same arguments give the same bytes. Raises Rejected for a CT whose identity cannot be copied,
+    Defect for SUV that is negative or not finite, Transient where the disk fails.
+    """
+    stored, slope = _stored_values(suv)
+    template = _template(suv.geometry, source, synthesis)
+    _add_values(template, slope)
+    series_uid = template.SeriesInstanceUID
+    sources = source_slices(suv.geometry, source)
+    slices = _slices(template, stored, suv.geometry, source, sources)
+    files = _write_files(folder, slices, len(stored))
+    return PetSeries(
+        study_uid=template.StudyInstanceUID,
+        series_uid=series_uid,
+        sop_instance_uids=tuple(_instance_uid(series_uid, index) for index in range(len(stored))),
+        files=files,
+        rescale_slope=float(slope),
+    )
+
+
+def pet_series_uid(source: "CtSeries", synthesis: Synthesis) -> str:
+    """The SeriesInstanceUID that this synthesis of this CT has whenever it is made, known before anything is written."""
+    header = source.header
+    return derive_uid(
+        "pet-series",
+        text(header, "PatientID"),
+        text(header, "IssuerOfPatientID"),
+        required_uid(header, "StudyInstanceUID"),
+        "\\".join(source.sop_instance_uids),
+        synthesis.model_hash,
+        synthesis.plan_hash,
+        synthesis.segmenter,
+        synthesis.segmenter_hash,
+        synthesis.precision,
+        synthesis.software_version,
+        "\\".join(synthesis.missing_districts),
+        str(synthesis.revision),
+    )
+
+
+def source_slices(pet: Geometry, source: "CtSeries") -> list[tuple[int, ...]]:
+    """For every PET slice the indices of ``source.sop_instance_uids`` whose slabs it overlaps, at least one.
+
+    A slab reaches half a spacing to both sides of its plane. The PET slice's eight corners are projected on the CT's
+    stack axis, so that an oblique PET finds every CT slice it crosses.
+    """
+    ct = source.volume.geometry
+    if len(source.sop_instance_uids) != ct.shape[0]:
+        return [tuple(range(len(source.sop_instance_uids)))] * pet.shape[0]
+    axis, spacing = np.asarray(ct.direction[0]), ct.spacing_mm[0]
+    half = 0.5 - OVERLAP_FRACTION
+    corners = [[d, h, w] for d in (-half, half) for h in (0, pet.shape[1] - 1) for w in (0, pet.shape[2] - 1)]
+    overlaps = []
+    for index in range(pet.shape[0]):
+        points = [pet.position_lps_mm((index + d, h, w)) for d, h, w in corners]
+        along = (np.asarray(points) - np.asarray(ct.origin_lps_mm)) @ axis / spacing
+        first = math.ceil(along.min() - 0.5 + OVERLAP_FRACTION)
+        last = math.floor(along.max() + 0.5 - OVERLAP_FRACTION)
+        first, last = (min(max(edge, 0), ct.shape[0] - 1) for edge in (first, max(first, last)))
+        overlaps.append(tuple(range(first, last + 1)))
+    return overlaps
+
+
+def _stored_values(suv: Volume) -> tuple[npt.NDArray[np.int16], str]:
+    """Pixels (D,H,W) and the RescaleSlope as the decimal string they were divided by."""
+    if not np.isfinite(suv.array).all():
+        raise Defect("The synthetic PET holds values that are not finite: the network or the stitching is broken.")
+    if suv.array.min() < 0:
+        raise Defect("The synthetic PET holds negative SUV: the network or the stitching is broken.")
+    slope = format_number_as_ds(max(float(suv.array.max()) / STORED_MAXIMUM, FINEST_SLOPE))
+    stored = np.empty(suv.array.shape, np.int16)
+    for plane, values in zip(stored, suv.array, strict=True):
+        np.rint(values / np.float64(slope), out=plane, casting="unsafe")
+    return stored, slope
+
+
+def _template(geometry: Geometry, source: "CtSeries", synthesis: Synthesis) -> Dataset:
+    """All attributes that every slice shares."""
+    header = source.header
+    pet = patient_and_study(header)
+    made_at = _in_the_zone_of(pet, synthesis.made_at)
+    _add_series(pet, header, source, synthesis, made_at)
+    _add_pet(pet, header)
+    _add_equipment(pet, header, synthesis, made_at)
+    _add_image(pet, header, synthesis, made_at)
+    _add_plane(pet, geometry)
+    return pet
+
+
+def _add_series(pet: Dataset, header: Dataset, source: "CtSeries", synthesis: Synthesis, made_at: datetime) -> None:
+    """General Series, PET Series and Frame of Reference: PS3.3 C.7.3.1, C.8.9.1, C.7.4.1."""
+    pet.SOPClassUID = PositronEmissionTomographyImageStorage
+    pet.Modality = "PT"
+    pet.SeriesInstanceUID = pet_series_uid(source, synthesis)
+    pet.SeriesNumber = _series_number(text(header, "SeriesNumber"), synthesis.revision)
+    pet.SeriesDescription = series_description(synthesis)
+    body_part = text(header, "BodyPartExamined")
+    pet.BodyPartExamined = body_part if body_part in BODY_PARTS_WITHOUT_SIDE else "WHOLEBODY"
+    pet.SeriesDate, pet.SeriesTime = _date(made_at), _time(made_at)
+    pet.FrameOfReferenceUID = required_uid(header, "FrameOfReferenceUID")
+    pet.PositionReferenceIndicator = text(header, "PositionReferenceIndicator")
+    pet.Units = "GML"
+    pet.SUVType = "BW"
+    pet.CountsSource = "EMISSION"
+    pet.SeriesType = ["WHOLE BODY", "IMAGE"]
+    pet.CorrectedImage = ["ATTN", "DECY"]
+    pet.DecayCorrection = "START"
+    pet.CollimatorType = ""
+
+
+def _add_pet(pet: Dataset, header: Dataset) -> None:
+    """PET Isotope and NM/PET Patient Orientation: PS3.3 C.8.9.2, C.8.4.6. The dose is nobody's, so there is none."""
+    isotope = Dataset()
+    isotope.Radiopharmaceutical = "FDG"
+    isotope.RadionuclideHalfLife = FLUORINE_18_HALF_LIFE_S
+    isotope.RadionuclideCodeSequence = [_code(FLUORINE_18)]
+    isotope.RadiopharmaceuticalCodeSequence = [_code(FDG)]
+    pet.RadiopharmaceuticalInformationSequence = [isotope]
+    position = text(header, "PatientPosition")
+    lying, first = _LYING.get(position[2:]), _FIRST.get(position[:2])
+    pet.PatientOrientationCodeSequence = []
+    if lying is not None:
+        orientation = _code(codes.cid19.Recumbent)
+        orientation.PatientOrientationModifierCodeSequence = [_code(lying)]
+        pet.PatientOrientationCodeSequence = [orientation]
+    pet.PatientGantryRelationshipCodeSequence = [_code(first)] if first is not None else []
+
+
+def _add_equipment(pet: Dataset, header: Dataset, synthesis: Synthesis, made_at: datetime) -> None:
+    """General Equipment is ours, not the CT scanner's; Contributing Equipment names both: PS3.3 C.7.5.1, C.12.1.1.5."""
+    pet.SyntheticData = "YES"
+    pet.Manufacturer = MANUFACTURER
+    pet.ManufacturerModelName = MODEL_NAME
+    pet.DeviceSerialNumber = synthesis.device_serial_number
+    pet.SoftwareVersions = synthesis.software_version
+    ours = Dataset()
+    ours.PurposeOfReferenceCodeSequence = [_code(codes.DCM.SynthesizingEquipment)]
+    for keyword in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions"):
+        setattr(ours, keyword, pet[keyword].value)
+    ours.ContributionDateTime = made_at.strftime("%Y%m%d%H%M%S.%f%z")
+    ours.ContributionDescription = _description_of(synthesis)
+    pet.ContributingEquipmentSequence = [ours]
+    if text(header, "Manufacturer") and text(header, "SyntheticData") != "YES":
+        scanner = Dataset()
+        scanner.PurposeOfReferenceCodeSequence = [_code(codes.DCM.AcquisitionEquipment)]
+        for keyword in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions"):
+            if value := text(header, keyword):
+                setattr(scanner, keyword, value.split("\\") if "\\" in value else value)
+        pet.ContributingEquipmentSequence.append(scanner)
+
+
+def _add_image(pet: Dataset, header: Dataset, synthesis: Synthesis, made_at: datetime) -> None:
+    """General Image and the parts of PET Image that hold no values: PS3.3 C.7.6.1, C.8.9.4."""
+    pet.ImageType = ["DERIVED", "PRIMARY"]
+    pet.InstanceCreationDate, pet.InstanceCreationTime = _date(made_at), _time(made_at)
+    pet.ContentDate, pet.ContentTime = _date(made_at), _time(made_at)
+    pet.AcquisitionDate, pet.AcquisitionTime = text(header, "AcquisitionDate"), text(header, "AcquisitionTime")
+    pet.ImageComments = COMMENT + _missing(synthesis, "; not synthesised: ")
+    pet.BurnedInAnnotation = "NO"
+    pet.ContentQualification = "RESEARCH"
+    pet.DerivationDescription = "Synthetic FDG-PET computed from CT by a neural network; no PET was acquired"
+    pet.LossyImageCompression = "01" if text(header, "LossyImageCompression") == "01" else "00"
+    if pet.LossyImageCompression == "01":
+        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            if value := text(header, keyword):
+                setattr(pet, keyword, value.split("\\"))
+    pet.FrameReferenceTime = "0"
+    pet.ActualFrameDuration = None
+    pet.DecayFactor = "1"
+    pet.DoseCalibrationFactor = None
+    pet.WindowCenter, pet.WindowWidth = (str(value) for value in WINDOW_SUV)
+
+
+def _add_plane(pet: Dataset, geometry: Geometry) -> None:
+    """Image Plane and Image Pixel but for the position: PS3.3 C.7.6.2, C.7.6.3. Rows lie along H, columns along W."""
+    slices, pet.Rows, pet.Columns = geometry.shape
+    pet.NumberOfSlices = slices
+    thickness, row_spacing, column_spacing = (_decimal(value) for value in geometry.spacing_mm)
+    pet.PixelSpacing = [row_spacing, column_spacing]
+    pet.SliceThickness = pet.SpacingBetweenSlices = thickness
+    pet.ImageOrientationPatient = [_decimal(value) for axis in (2, 1) for value in geometry.direction[axis]]
+    pet.SamplesPerPixel = 1
+    pet.PhotometricInterpretation = "MONOCHROME2"
+    pet.BitsAllocated, pet.BitsStored, pet.HighBit = 16, 16, 15
+    pet.PixelRepresentation = 1
+
+
+def _add_values(pet: Dataset, slope: str) -> None:
+    pet.RescaleIntercept = "0"
+    pet.RescaleSlope = slope
+
+
+def _slices(
+    template: Dataset,
+    stored: npt.NDArray[np.int16],
+    geometry: Geometry,
+    source: "CtSeries",
+    sources: Sequence[tuple[int, ...]],
+) -> Iterator[bytes]:
+    """The files' contents, slice by slice; the template is changed on the way."""
+    ct_series_uid = required_uid(source.header, "SeriesInstanceUID")
+    for index, pixels in enumerate(stored):
+        position = geometry.position_lps_mm((index, 0, 0))
+        template.SOPInstanceUID = _instance_uid(template.SeriesInstanceUID, index)
+        template.InstanceNumber = template.ImageIndex = index + 1
+        template.ImagePositionPatient = [_decimal(value) for value in position]
+        template.SliceLocation = _decimal(float(np.dot(position, geometry.direction[0])))
+        uids = [source.sop_instance_uids[i] for i in sources[index]]
+        template.SourceImageSequence = [_source_image(source.sop_class_uid, uid) for uid in uids]
+        series = Dataset()
+        series.SeriesInstanceUID = ct_series_uid
+        series.ReferencedInstanceSequence = [_reference(source.sop_class_uid, uid) for uid in uids]
+        template.ReferencedSeriesSequence = [series]
+        template.PixelData = pixels.astype("<i2").tobytes()
+        yield _encoded(template)
+
+
+def _encoded(dataset: Dataset) -> bytes:
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.ImplementationClassUID = implementation_class_uid()
+    dataset.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    buffer = BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _write_files(folder: Path, contents: Iterator[bytes], count: int) -> tuple[Path, ...]:
+    """Each content under its final name only when it is whole and on disk; what an earlier run left is removed."""
+    files = tuple(folder / _FILE.format(index + 1) for index in range(count))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if _OURS.fullmatch(path.name) and path not in files:
+                path.unlink()
+        for path, content in zip(files, contents, strict=True):
+            part = path.with_name(path.name + ".part")
+            with part.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(path)
+        for directory in (folder, folder.parent):
+            _sync_folder(directory)
+    except OSError as error:
+        raise Transient(f"The PET series cannot be written to {folder}: check its free space and rights.") from error
+    return files
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def series_description(synthesis: Synthesis) -> str:
+    """SYNTHETIC first, then the revision and what is missing, within LO's 64 characters."""
+    revision = f", revision {synthesis.revision}" if synthesis.revision > 1 else ""
+    start = "SYNTHETIC FDG-PET" + revision
+    full = start + _missing(synthesis, ", without ")
+    return full if len(full) <= 64 else f"{start}, without {len(synthesis.missing_districts)} districts"
+
+
+def _missing(synthesis: Synthesis, introduction: str) -> str:
+    return introduction + ", ".join(synthesis.missing_districts) if synthesis.missing_districts else ""
+
+
+def _description_of(synthesis: Synthesis) -> str:
+    """ContributionDescription (ST, at most 1024 characters): enough to repeat the synthesis."""
+    return (
+        f"Synthetic FDG-PET from CT; model {synthesis.model_name} {synthesis.model_hash}; plan {synthesis.plan_hash}; "
+        f"districts by {synthesis.segmenter} {synthesis.segmenter_hash}; precision {synthesis.precision}; "
+        f"revision {synthesis.revision}" + _missing(synthesis, "; not synthesised: ")
+    )[:1024]
+
+
+def _series_number(ct_series_number: str, revision: int) -> int:
+    """The CT's number and two digits for the revision, so that the PET is listed behind its CT; IS has 32 bits."""
+    number = int(ct_series_number) if re.fullmatch(r"\d{1,7}", ct_series_number) else 90
+    return number * 100 + min(revision, 99)
+
+
+def _in_the_zone_of(pet: Dataset, made_at: datetime) -> datetime:
+    """The same instant in the zone the object declares for all its times, else as it came (the site's zone).
+
+    Without the CT's TimezoneOffsetFromUTC none is written: it would claim a zone for the copied StudyTime as well.
+    """
+    offset = re.fullmatch(r"([+-])(\d\d)(\d\d)", str(pet.get("TimezoneOffsetFromUTC", "")))
+    if offset is None:
+        if "TimezoneOffsetFromUTC" in pet:
+            del pet.TimezoneOffsetFromUTC
+        return made_at
+    minutes = int(offset[2]) * 60 + int(offset[3])
+    return made_at.astimezone(timezone(timedelta(minutes=-minutes if offset[1] == "-" else minutes)))
+
+
+def _date(moment: datetime) -> str:
+    return moment.strftime("%Y%m%d")
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%H%M%S.%f")
+
+
+def _decimal(value: float) -> str:
+    """A decimal string of at most 16 characters; below 1e-10 mm is rounding noise of the axes."""
+    return format_number_as_ds(round(float(value), 10) + 0.0)
+
+
+def _instance_uid(series_uid: str, index: int) -> str:
+    return derive_uid("pet-instance", series_uid, str(index))
+
+
+def _code(code: Code) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    return item
+
+
+def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
+    return item
+
+
+def _source_image(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    item = _reference(sop_class_uid, sop_instance_uid)
+    item.PurposeOfReferenceCodeSequence = [_code(SOURCE_IMAGE_PURPOSE)]
+    item.SpatialLocationsPreserved = "YES"
+    return item

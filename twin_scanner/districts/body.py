@@ -1,0 +1,121 @@
+"""The body mask: what of a CT is the patient, without table, blankets and the air around, with all the gas inside."""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from twin_scanner.districts.coarse_grid import BoolArray, CoarseCt, to_fine
+from twin_scanner.errors import Rejected
+from twin_scanner.volume import Triple
+
+SKIN_HU: Final = -250.0
+"""Between fat (-120) and the foam and carbon of tables (-300 to -900); half-way from skin to air is about -480."""
+PLATE_MM: Final = 8.0
+"""Opening radius: table shells, cables, blankets and the rims of headrests are thinner than twice this."""
+SMALLEST_PART_ML: Final = 60.0
+"""A forearm or a foot cut by the field of view has more; what has less is a cable, a tube or a cushion's rim."""
+SMALLEST_BODY_ML: Final = 300.0
+"""An infant's head has about 500 ml."""
+LEAST_BONE: Final = 0.002
+"""Share of bone in a body: 2 to 15 % in patients, still 1 % in an obese abdomen; none in a water phantom."""
+AIRWAY_MM: Final = 8.0
+"""Air outside the body is reached through openings wider than twice this; nostrils, pharynx and glottis are not."""
+TISSUE_HU: Final = (-150.0, 250.0)
+"""Fat to enhanced tissue: a patient is mostly this."""
+
+
+def find_body(ct: CoarseCt) -> BoolArray:
+    """The body on the coarse grid (D, H, W), lungs and bowel gas included; raises Rejected where there is none."""
+    tissue = ct.hu > SKIN_HU
+    thick = opened(tissue, PLATE_MM, ct.spacing_mm)
+    body = _human_parts(thick, ct)
+    if float(body.sum()) * ct.voxel_ml < SMALLEST_BODY_ML:
+        raise Rejected("The CT shows no human body: no tissue of a patient's size was found; check what was scanned.")
+    body = tissue & dilated(body, PLATE_MM / 2, ct.spacing_mm)
+    body = fill_gas(body, ct.spacing_mm)
+    if float(ct.bone[body].mean()) < LEAST_BONE:
+        raise Rejected("The CT shows no human body: it holds no skeleton; a phantom of water or plastic has no districts.")
+    return body
+
+
+def refine_body(coarse: BoolArray, ct: CoarseCt) -> BoolArray:
+    """The body on the upright CT's own grid: inside the coarse mask all of it, at its border what is denser than air."""
+    structure = ndimage.generate_binary_structure(3, 1)
+    inner = to_fine(ndimage.binary_erosion(coarse, structure, border_value=1), ct)
+    outer = to_fine(ndimage.binary_dilation(coarse, structure), ct)
+    fine = ct.fine > SKIN_HU
+    fine &= outer.astype(np.bool_, copy=False)
+    fine |= inner.astype(np.bool_, copy=False)
+    return fine
+
+
+def fill_gas(body: BoolArray, spacing_mm: Triple) -> BoolArray:
+    """The mask with lungs, airways and bowel gas filled, also where the field of view cuts them open.
+
+    Gas lies in a hole of an axial slice and is not reached from the sides of the image by a ball of AIRWAY_MM: so
+    the lungs stay inside although they are open to the nose, and the gap between an arm and the chest stays outside.
+    """
+    holes = np.zeros_like(body)
+    closed = ndimage.binary_dilation(body, _disc(1))
+    for k in range(body.shape[0]):
+        holes[k] = ndimage.binary_fill_holes(body[k]) | (ndimage.binary_fill_holes(closed[k]) & ~closed[k])
+    holes &= ~body
+    wide = eroded(~body, AIRWAY_MM, spacing_mm)
+    outside = dilated(_reached_from_the_sides(wide), AIRWAY_MM, spacing_mm)
+    return body | (holes & ~outside)
+
+
+def dilated(mask: BoolArray, radius_mm: float, spacing_mm: Triple) -> BoolArray:
+    """The mask grown by a ball of ``radius_mm``."""
+    return ndimage.binary_dilation(mask, ball(radius_mm, spacing_mm))
+
+
+def eroded(mask: BoolArray, radius_mm: float, spacing_mm: Triple) -> BoolArray:
+    """The mask shrunk by a ball of ``radius_mm``; the image's border does not count as outside."""
+    return ndimage.binary_erosion(mask, ball(radius_mm, spacing_mm), border_value=1)
+
+
+def opened(mask: BoolArray, radius_mm: float, spacing_mm: Triple) -> BoolArray:
+    """The mask without whatever a ball of ``radius_mm`` does not fit into."""
+    return dilated(eroded(mask, radius_mm, spacing_mm), radius_mm, spacing_mm) & mask
+
+
+def ball(radius_mm: float, spacing_mm: Triple) -> BoolArray:
+    """A structuring element: the voxels whose centres lie within ``radius_mm``."""
+    reach = [int(radius_mm // s) for s in spacing_mm]
+    offsets = np.meshgrid(*(np.arange(-r, r + 1) * s for r, s in zip(reach, spacing_mm, strict=True)), indexing="ij")
+    return np.asarray(sum(o**2 for o in offsets) <= radius_mm**2 + 1e-6)
+
+
+def _human_parts(thick: BoolArray, ct: CoarseCt) -> BoolArray:
+    """Parts that are large and of tissue: trunk, head, limbs; not the table, a cushion or a cable."""
+    labels, count = ndimage.label(thick)
+    if count == 0:
+        return np.zeros_like(thick)
+    index = np.arange(count + 1)
+    volume_ml = np.bincount(labels.ravel(), minlength=count + 1) * ct.voxel_ml
+    in_tissue = ((ct.hu > TISSUE_HU[0]) & (ct.hu < TISSUE_HU[1])) | (ct.bone > 0)
+    tissue: npt.NDArray[np.float64] = np.asarray(ndimage.mean(in_tissue, labels, index))
+    bone: npt.NDArray[np.float64] = np.asarray(ndimage.mean(ct.bone, labels, index))
+    human = (volume_ml >= SMALLEST_PART_ML) & (tissue > 0.5) & ((bone > LEAST_BONE) | (volume_ml == volume_ml[1:].max()))
+    human[0] = False
+    return np.asarray(human[labels])
+
+
+def _reached_from_the_sides(air: BoolArray) -> BoolArray:
+    """Air connected to the sides of the image; its top and bottom do not count, there the lungs lie open."""
+    labels, count = ndimage.label(air)
+    if count == 0:
+        return np.zeros_like(air)
+    sides = np.concatenate([labels[:, (0, -1), :].ravel(), labels[:, :, (0, -1)].ravel()])
+    reached = np.zeros(count + 1, np.bool_)
+    reached[sides] = True
+    reached[0] = False
+    return np.asarray(reached[labels])
+
+
+def _disc(voxels: int) -> BoolArray:
+    disc = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), voxels)
+    return np.asarray(disc)[None]

@@ -1,0 +1,99 @@
+"""The method, read top to bottom: a CT in HU becomes a synthetic FDG-PET in SUV."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from twin_scanner import preprocess
+from twin_scanner.districts.district_map import Segmenter
+from twin_scanner.errors import Defect, Rejected
+from twin_scanner.models import ModelPackage
+from twin_scanner.partition import DISTRICT_NAMES
+from twin_scanner.translate import missing_districts, translate
+from twin_scanner.volume import LabelArray, Volume, resample_labels
+
+MissingDistrict = Literal["reject", "deliver"]
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """What a site may decide: a segmenter other than the training's, and what to do without a district's network."""
+
+    allow_other_segmenter: bool = False
+    missing_district: MissingDistrict = "reject"
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticPet:
+    """The result on the Plan's grid (canonical axes): SUV in g/ml, the CT in HU and the districts beside it."""
+
+    suv: Volume
+    ct: Volume
+    districts: LabelArray
+    missing_districts: tuple[str, ...]
+    segmenter: str
+    segmenter_hash: str
+
+    def district_volumes_ml(self) -> dict[str, float]:
+        """Volume in ml of each district that the CT contains, by name."""
+        counts = np.bincount(self.districts.ravel(), minlength=256)
+        voxel_ml = self.suv.geometry.voxel_ml
+        return {DISTRICT_NAMES.get(i, str(i)): float(n * voxel_ml) for i, n in enumerate(counts) if i and n}
+
+
+def translate_ct(
+    ct: Volume,
+    package: ModelPackage,
+    segmenter: Segmenter,
+    options: PipelineOptions,
+    progress: Callable[[int, int], None] | None = None,
+) -> SyntheticPet:
+    """Translate a CT (HU, any regular grid) into a synthetic PET on the package's Plan grid.
+
+    ``progress`` receives (windows done, windows in all). Raises Rejected where the CT shows no human body or a
+    district that the package cannot synthesise, or where the segmenter is not the one of the training masks.
+    """
+    # 1. The districts are only comparable with the training masks if the same segmenter drew them.
+    _check_segmenter(package, segmenter, options)
+    # 2. The CT stands upright: D to the head, H to the back, W to the left.
+    upright = ct.canonical()
+    # 3. Every voxel of the body gets its district (paper equations 1, 2, 5).
+    district_map = segmenter.segment(upright)
+    # 4. The CT comes to the Plan's grid.
+    ct_on_grid = preprocess.ct_on_grid(upright, package.plan)
+    # 5. So do the districts.
+    districts = resample_labels(district_map.labels, upright.geometry, ct_on_grid.geometry)
+    # 6. A district without a network is never SUV 0 in silence.
+    missing = _missing(districts, package, options)
+    # 7. HU become model space.
+    ct_model_space = preprocess.ct_to_model(ct_on_grid.array, package.plan)
+    # 8. Each district's network translates its windows; they are averaged and stitched (equations 7, 12 to 15).
+    pet_model_space = translate(ct_model_space, districts, package, progress=progress)
+    # 9. Model space becomes SUV.
+    suv = Volume(preprocess.model_to_suv(pet_model_space, package.plan), ct_on_grid.geometry)
+    # 10. What leaves is finite, or nothing leaves.
+    if not np.isfinite(suv.array).all():
+        raise Defect(f"Model {package.model_hash[:12]} produced values that are not finite: take it out of service.")
+    return SyntheticPet(suv, ct_on_grid, districts, missing, district_map.segmenter, district_map.segmenter_hash)
+
+
+def _check_segmenter(package: ModelPackage, segmenter: Segmenter, options: PipelineOptions) -> None:
+    trained_with = str(package.card.get("segmenter", ""))
+    if package.partition.whole_volume or options.allow_other_segmenter or trained_with == segmenter.name:
+        return
+    raise Rejected(
+        f"Model '{package.name}' was trained on districts by '{trained_with}', not by '{segmenter.name}': "
+        "choose that segmenter, or set model.allow_other_segmenter."
+    )
+
+
+def _missing(districts: LabelArray, package: ModelPackage, options: PipelineOptions) -> tuple[str, ...]:
+    missing = missing_districts(districts, package.partition)
+    if missing and options.missing_district == "reject":
+        raise Rejected(
+            f"The CT shows {', '.join(missing)}, which model '{package.name}' cannot synthesise: choose a model that "
+            "covers it, or set model.missing_district to 'deliver' to have it named as not synthesised."
+        )
+    return missing

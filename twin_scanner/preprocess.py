@@ -1,0 +1,67 @@
+"""The only place where HU and SUV become model space and back: serving and training share it byte for byte."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+from twin_scanner.errors import Rejected
+from twin_scanner.volume import FloatArray, Geometry, Triple, Volume, resample
+
+AIR_HU = -1024.0
+"""HU of what lies outside every field of view; the lower end of the default window, so model space 0."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How images enter and leave a network; frozen, and hashed into the model's name.
+
+    ``spacing_mm`` is the grid along (D, H, W): autoPET's 3 x 2.04 x 2.04 mm. The CT window maps to [0, 1]
+    (``window``), or each volume's own minimum and maximum do (``per-volume``, the paper's min-max). PET: SUV 0 to
+    ``suv_max`` maps to [0, 1].
+    """
+
+    spacing_mm: Triple = (3.0, 2.04, 2.04)
+    ct_scaling: Literal["window", "per-volume"] = "window"
+    hu_low: float = AIR_HU
+    hu_high: float = 1024.0
+    suv_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.hu_high <= self.hu_low or self.suv_max <= 0 or min(self.spacing_mm) <= 0:
+            raise Rejected("The Plan is impossible: the HU window, the SUV range and the spacing must be positive.")
+
+    @property
+    def plan_hash(self) -> str:
+        """SHA-256 of the Plan's canonical JSON."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def grid(geometry: Geometry, plan: Plan) -> Geometry:
+    """The Plan's grid over the field of view of a canonical CT."""
+    return geometry.with_spacing(plan.spacing_mm)
+
+
+def ct_on_grid(ct: Volume, plan: Plan) -> Volume:
+    """A CT in HU, turned to canonical axes and resampled (trilinear) to the Plan's grid over its own field of view."""
+    upright = ct.canonical()
+    return resample(upright, grid(upright.geometry, plan), outside=AIR_HU)
+
+
+def ct_to_model(hu: FloatArray, plan: Plan) -> FloatArray:
+    """HU to model space [0, 1], clipped; 0 is the window's lower end, air."""
+    low, high = (plan.hu_low, plan.hu_high) if plan.ct_scaling == "window" else (float(hu.min()), float(hu.max()))
+    scaled = (hu - np.float32(low)) / np.float32(max(high - low, 1e-6))
+    return np.clip(scaled, 0.0, 1.0, dtype=np.float32)
+
+
+def suv_to_model(suv: FloatArray, plan: Plan) -> FloatArray:
+    """SUV in g/ml to model space [0, 1], clipped."""
+    return np.clip(suv / np.float32(plan.suv_max), 0.0, 1.0, dtype=np.float32)
+
+
+def model_to_suv(values: FloatArray, plan: Plan) -> FloatArray:
+    """Model space [0, 1] to SUV in g/ml."""
+    return np.clip(values, 0.0, 1.0, dtype=np.float32) * np.float32(plan.suv_max)

@@ -1,0 +1,1 @@
+"""The ledger, the worker and the scheduler of the running scanner."""

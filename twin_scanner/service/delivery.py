@@ -1,0 +1,119 @@
+"""The three steps of a job as the worker takes them: render in its own process, deliver to the PACS, record in the twin."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import pydicom
+
+from dicom_node.sender import Peer, send
+from twin_record.server import TwinTarget
+from twin_record.update import SeriesEntry, TwinUpdate
+from twin_scanner.executor import LocalWorker
+from twin_scanner.service.intake import JobFolders
+from twin_scanner.service.ledger import Job, Ledger, State
+from twin_scanner.service.report import RenderReport, RenderRequest, read_report
+from twin_scanner.service.worker import Progress, Step
+
+HEARTBEAT_S = 5.0
+"""How often the lease is prolonged while the worker process renders; far below any sensible lease."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Where a job's result goes, and how its render is asked for; all arguments, no settings."""
+
+    ledger: Ledger
+    folders: JobFolders
+    executor: LocalWorker
+    template: RenderRequest
+    """A request whose source, result, moment and revision are replaced by the job's."""
+    pacs: Peer
+    calling_ae: str
+    pacs_timeout_s: float
+    twin: TwinTarget
+
+    def steps(self) -> Mapping[State, Step]:
+        """The steps by the state in which a job waits for them."""
+        return {
+            State.QUEUED: Step("render", State.RENDERED, self._render),
+            State.RENDERED: Step("deliver", State.DELIVERED, self._deliver),
+            State.DELIVERED: Step("record", State.DONE, self._record),
+        }
+
+    def _render(self, job: Job, beat: Callable[[], None]) -> Progress:
+        request = replace(
+            self.template,
+            source=self.folders.ct(job.job_id),
+            result=self.folders.result(job.job_id),
+            made_at=job.made_at,
+            revision=job.revision,
+        )
+        report = self.executor.run(_render_in_worker, HEARTBEAT_S, beat, request)
+        return Progress(report.pet_series_uid, report.model_hash)
+
+    def _deliver(self, job: Job, beat: Callable[[], None]) -> Progress:
+        report = read_report(self.folders.result(job.job_id))
+        files = [self.folders.result(job.job_id) / name for name in report.pet_files]
+        send(files, self.pacs, calling_ae=self.calling_ae, timeout_s=self.pacs_timeout_s, on_progress=lambda *_: beat())
+        return Progress()
+
+    def _record(self, job: Job, beat: Callable[[], None]) -> Progress:
+        report = read_report(self.folders.result(job.job_id))
+        header = pydicom.dcmread(self.folders.result(job.job_id) / report.pet_files[0], stop_before_pixels=True)
+        earlier = self.ledger.of_study(job.study_uid, job.frame_of_reference_uid)
+        replaced = tuple(o.pet_series_uid for o in earlier if o.pet_series_uid and o.revision < job.revision)
+        self.twin.record(twin_update(header, report, replaced))
+        return Progress()
+
+
+def twin_update(pet: pydicom.Dataset, report: RenderReport, replaces_series_uids: tuple[str, ...]) -> TwinUpdate:
+    """What the twin record is told: identity from the PET's own header (already Unicode), the rest from the report."""
+    source = SeriesEntry(
+        series_uid=report.source_series_uid,
+        modality="CT",
+        sop_class_uid=report.source_sop_class_uid,
+        sop_instance_uids=report.source_instance_uids,
+        description="",
+        number=None,
+    )
+    made = SeriesEntry(
+        series_uid=report.pet_series_uid,
+        modality="PT",
+        sop_class_uid=str(pet.SOPClassUID),
+        sop_instance_uids=report.pet_instance_uids,
+        description=str(pet.get("SeriesDescription", "")),
+        number=int(pet.SeriesNumber) if pet.get("SeriesNumber") is not None else None,
+    )
+    return TwinUpdate(
+        patient_id=str(pet.get("PatientID") or ""),
+        issuer_of_patient_id=str(pet.get("IssuerOfPatientID") or "") or None,
+        patient_name=str(pet.get("PatientName") or ""),
+        birth_date=str(pet.get("PatientBirthDate") or ""),
+        sex=str(pet.get("PatientSex") or ""),
+        study_uid=str(pet.StudyInstanceUID),
+        accession_number=str(pet.get("AccessionNumber") or ""),
+        study_description=str(pet.get("StudyDescription") or ""),
+        study_date=str(pet.get("StudyDate") or ""),
+        study_time=str(pet.get("StudyTime") or ""),
+        timezone_offset=str(pet.get("TimezoneOffsetFromUTC") or "") or None,
+        source_series=source,
+        pet_series=made,
+        model_name=report.model_name,
+        model_hash=report.model_hash,
+        plan_hash=report.plan_hash,
+        segmenter=report.segmenter,
+        segmenter_hash=report.segmenter_hash,
+        software_version=report.software_version,
+        device_serial_number=str(pet.DeviceSerialNumber),
+        made_at=datetime.fromisoformat(report.made_at),
+        missing_districts=report.missing_districts,
+        replaces_series_uids=replaces_series_uids,
+    )
+
+
+def _render_in_worker(request: RenderRequest) -> RenderReport:
+    """Runs in the worker process; torch is imported there and never in the node."""
+    from twin_scanner.service.render import render
+
+    return render(request)
