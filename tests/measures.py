@@ -1,4 +1,4 @@
-"""A gate on the code's shape: function lengths, annotations, broad excepts and file names (the numbers of the style guide)."""
+"""A gate on the code's shape: function lengths, annotations, broad excepts, file names."""
 
 import ast
 import sys
@@ -49,7 +49,7 @@ def _is_broad(node: ast.ExceptHandler) -> bool:
 def _long(lengths: list[tuple[int, str]]) -> list[str]:
     sizes = sorted(size for size, _ in lengths)
     p90 = sizes[int(0.9 * (len(sizes) - 1))]
-    print(f"{len(sizes)} functions, p90 {p90} lines (at most {P90_LINES}), longest {sizes[-1]} (at most {LONGEST_LINES})")
+    print(f"{len(sizes)} functions, p90 {p90} lines (hold {P90_LINES}), longest {sizes[-1]} (hold {LONGEST_LINES})")
     faults = [f"{where}: {size} lines" for size, where in lengths if size > LONGEST_LINES]
     return faults + ([f"p90 of the functions is {p90} lines, {P90_LINES} allowed"] if p90 > P90_LINES else [])
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -71,12 +72,10 @@ if __name__ == "__main__":
 """
 
 
-def test_the_worker_ends_with_a_killed_parent(tmp_path: object) -> None:
-    folder = str(tmp_path)
-    with open(f"{folder}/parent.py", "w") as script, open(f"{folder}/tests_executor_child.py", "w") as child:
-        script.write(ORPHAN)
-        child.write("import time\ndef nap(s):\n    time.sleep(s)\n")
-    parent = subprocess.Popen([sys.executable, f"{folder}/parent.py"], stdout=subprocess.PIPE, text=True)
+def test_the_worker_ends_with_a_killed_parent(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(ORPHAN)
+    (tmp_path / "tests_executor_child.py").write_text("import time\ndef nap(s):\n    time.sleep(s)\n")
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     worker_id = int(parent.stdout.readline())
     parent.kill()
@@ -90,7 +89,6 @@ def test_the_worker_ends_with_a_killed_parent(tmp_path: object) -> None:
 
 def _alive(process_id: int) -> bool:
     try:
-        with open(f"/proc/{process_id}/stat") as status:
-            return status.read().rsplit(")", 1)[1].split()[0] != "Z"
+        return Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False

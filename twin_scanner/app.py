@@ -15,11 +15,13 @@ from typing import IO
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage
 
+from dicom_node.associations import Timeouts
 from dicom_node.completeness import QuietPeriod
 from dicom_node.receiver import ReceivedInstance, Receiver
 from dicom_node.sender import Peer
 from dicom_node.spool import Spool
-from twin_record.server import FhirServer, TwinTarget
+from twin_record.bundle import TwinTarget
+from twin_record.server import FhirServer
 from twin_record.store import EmbeddedStore
 from twin_record.update import TwinSite
 from twin_scanner.dicom.identity import is_our_own
@@ -95,7 +97,7 @@ def open_twin(settings: Settings) -> TwinTarget:
     site = TwinSite(
         patient_identifier_system=twin.patient_identifier_system,
         zone=twin.zone,
-        issuer_systems=twin.issuer_systems,
+        systems_by_issuer=twin.issuer_systems,
     )
     if not twin.url:
         folders = Folders(settings.storage.folder)
@@ -137,7 +139,9 @@ class Scanner:
         self._lock = _lock(self._folders.root)
         self.ledger = open_ledger(settings)
         self._spool = Spool(self._folders.spool)
-        self._quiet = QuietPeriod(settings.node.quiet_period_s, settings.node.longest_wait_s)
+        self._quiet = QuietPeriod(
+            quiet_period_s=settings.node.quiet_period_s, longest_wait_s=settings.node.longest_wait_s
+        )
         self._executor = LocalWorker()
         self._intake = Intake(
             self.ledger,
@@ -186,13 +190,14 @@ class Scanner:
 
     def clear_aged(self) -> None:
         """Remove the files of jobs that ended longer than storage.keep_days ago; their rows stay."""
-        for job in self.ledger.ended_before(utc_now() - timedelta(days=self._settings.storage.keep_days)):
+        moment = utc_now() - timedelta(days=self._settings.storage.keep_days)
+        jobs = self.ledger.ended_before(moment)
+        for job in jobs:
             shutil.rmtree(JobFolders(self._folders.jobs).of(job.job_id), ignore_errors=True)
-            if not any(other.state not in ("done", "superseded") for other in self._of_study(job.study_uid)):
-                self._spool.remove(job.study_uid)
-
-    def _of_study(self, study_uid: str) -> list[object]:
-        return [job for job in self.ledger.jobs() if job.study_uid == study_uid]
+        for study_uid in {job.study_uid for job in jobs}:
+            fingerprint = self.ledger.intake_fingerprint(study_uid)
+            if fingerprint is not None and not self.ledger.needs_files(study_uid, moment):
+                self._spool.remove(study_uid, fingerprint)
 
     def _take_quiet_studies(self) -> None:
         for study_uid in self._quiet.complete(time.monotonic()):
@@ -200,7 +205,7 @@ class Scanner:
             self._worker.wake()
 
     def _on_stored(self, instance: ReceivedInstance) -> None:
-        self._quiet.touch(instance.study_uid, time.monotonic())
+        self._quiet.touch(instance.study_uid, time.monotonic(), instance.association)
 
     def _is_own(self, header: Dataset) -> bool:
         if is_our_own(header, self._settings.scanner.device_serial_number):
@@ -218,7 +223,7 @@ class Scanner:
             template=render_template(settings),
             pacs=Peer(settings.pacs.ae_title, settings.pacs.host, settings.pacs.port),
             calling_ae=settings.node.ae_title,
-            pacs_timeout_s=settings.pacs.timeout_s,
+            timeouts=Timeouts(connection_s=settings.pacs.timeout_s, response_s=settings.pacs.timeout_s),
             twin=open_twin(settings),
         )
         retry = settings.retry
@@ -243,6 +248,7 @@ class Scanner:
             allowed_calling_ae=frozenset(node.allowed_calling_ae) or None,
             maximum_associations=node.maximum_associations,
             minimum_free_bytes=node.minimum_free_mb * 2**20,
+            on_association_closed=self._quiet.association_closed,
         )
 
 
@@ -262,7 +268,9 @@ def _lock(folder: Path) -> IO[str]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         handle.close()
-        raise Rejected(f"Another scanner already runs on {folder}: stop it, or give this one its own folder.") from error
+        raise Rejected(
+            f"Another scanner already runs on {folder}: stop it, or give this one its own folder."
+        ) from error
     os.ftruncate(handle.fileno(), 0)
     handle.write(str(os.getpid()))
     handle.flush()

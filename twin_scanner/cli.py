@@ -21,13 +21,15 @@ from twin_scanner.logs import set_up_logging
 from twin_scanner.service.ledger import Job, Ledger, State
 from twin_scanner.settings import Settings, load_settings
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="The TOML configuration; see deploy/.", dir_okay=False)]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="The TOML configuration; see deploy/.", dir_okay=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 SegmenterName = Annotated[str, typer.Option("--segmenter", help="landmarks, or labelmap with --labelmap.")]
 LabelmapFile = Annotated[Path | None, typer.Option("--labelmap", help="NIfTI districts for the segmenter labelmap.")]
 
 cli = typer.Typer(
-    help="A virtual PET scanner: CT in by DICOM, synthetic FDG-PET out, the twin record updated by FHIR. Research only.",
+    help="A virtual PET scanner: CT in by DICOM, synthetic FDG-PET out, the twin record kept by FHIR. Research only.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -158,7 +160,9 @@ def phantom(
     count: Annotated[int, typer.Option("--count", min=1, help="How many patients.")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes.")] = 0,
     dicom: Annotated[bool, typer.Option("--dicom", help="Write DICOM too.")] = False,
-    world: Annotated[str, typer.Option("--world", help="district-dependent or appearance-only.")] = "district-dependent",
+    world: Annotated[
+        str, typer.Option("--world", help="district-dependent or appearance-only.")
+    ] = "district-dependent",
 ) -> None:
     """Generate paired whole-body CT and PET studies of phantoms in the autoPET layout."""
     from training.phantom_files import write_studies
@@ -170,7 +174,9 @@ def phantom(
 
 @cli.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="A training configuration (TOML); see training/configs/.", dir_okay=False)],
+    config: Annotated[
+        Path, typer.Argument(help="A training configuration (TOML); see training/configs/.", dir_okay=False)
+    ],
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
 ) -> None:
     """Train the networks of a configuration and write a model package."""
@@ -222,19 +228,26 @@ def jobs_list(
         return
     _print_table(
         ["job", "state", "since", "CT series", "attempts", "reason"],
-        [[j.job_id[:12], j.state, f"{j.updated_at:%Y-%m-%d %H:%M:%S}Z", j.series_uid, str(j.attempts), j.reason] for j in jobs],
+        [
+            [j.job_id[:12], j.state, f"{j.updated_at:%Y-%m-%d %H:%M:%S}Z", j.series_uid, str(j.attempts), j.reason]
+            for j in jobs
+        ],
     )
 
 
 @jobs_cli.command("show")
-def jobs_show(job_id: Annotated[str, typer.Argument(help="A job's id, or its beginning.")], config: ConfigFile = None) -> None:
+def jobs_show(
+    job_id: Annotated[str, typer.Argument(help="A job's id, or its beginning.")], config: ConfigFile = None
+) -> None:
     """One job, as JSON."""
     with _ledger(_settings(config)) as ledger:
         print(json.dumps(_job_json(ledger.job(job_id)), indent=1))
 
 
 @jobs_cli.command("retry")
-def jobs_retry(job_id: Annotated[str, typer.Argument(help="A job's id, or its beginning.")], config: ConfigFile = None) -> None:
+def jobs_retry(
+    job_id: Annotated[str, typer.Argument(help="A job's id, or its beginning.")], config: ConfigFile = None
+) -> None:
     """Try a failed or rejected job again from where it stood."""
     with _ledger(_settings(config)) as ledger:
         job = ledger.retry(job_id)
@@ -244,7 +257,9 @@ def jobs_retry(job_id: Annotated[str, typer.Argument(help="A job's id, or its be
 @twin_cli.command("show")
 def twin_show(
     patient_id: Annotated[str, typer.Argument(help="The Patient ID of the CT.")],
-    issuer: Annotated[str | None, typer.Option("--issuer", help="Issuer of Patient ID, where the CT names one.")] = None,
+    issuer: Annotated[
+        str | None, typer.Option("--issuer", help="Issuer of Patient ID, where the CT names one.")
+    ] = None,
     config: ConfigFile = None,
 ) -> None:
     """A patient's twin record as a FHIR Bundle, JSON."""

@@ -1,4 +1,4 @@
-"""The main job end to end on a generated whole-body CT: a PACS stand-in, a phantom and the real scanner, on loopback."""
+"""The main job end to end on a generated whole-body CT: a PACS stand-in and the real scanner, on loopback."""
 
 import json
 import shutil

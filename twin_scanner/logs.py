@@ -1,4 +1,4 @@
-"""Logging of the command line and the service: JSON lines for machines, plain lines in a terminal; never patient data."""
+"""Logging: JSON lines for machines, plain lines in a terminal; never patient data."""
 
 import logging
 import sys
@@ -7,7 +7,19 @@ from pythonjsonlogger.json import JsonFormatter
 from rich.console import Console
 from rich.logging import RichHandler
 
-FACTS = ("job_id", "series_uid", "study_uid", "step", "state", "reason", "port", "ae_title", "where", "count", "outcome")
+FACTS = (
+    "job_id",
+    "series_uid",
+    "study_uid",
+    "step",
+    "state",
+    "reason",
+    "port",
+    "ae_title",
+    "where",
+    "count",
+    "outcome",
+)
 """The fields that our records carry beside the message; other libraries' records have none of them."""
 TALKATIVE = ("pydicom", "pynetdicom", "httpx", "httpcore", "apscheduler", "alembic", "matplotlib", "monai")
 """Libraries whose records below WARNING are not ours to pass on; pydicom's and httpx's may quote patient data."""

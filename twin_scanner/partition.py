@@ -1,4 +1,4 @@
-"""Which district labels each network covers: the paper's four districts, its competitor, and finer ones by configuration."""
+"""Which district labels each network covers: the four districts, the competitor, finer ones by configuration."""
 
 from dataclasses import dataclass
 from types import MappingProxyType

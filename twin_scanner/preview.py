@@ -27,7 +27,9 @@ def write_preview(path: Path, ct: Volume, districts: LabelArray, suv: Volume) ->
     axes = figure.subplots(1, 3)
     extent = (0.0, width_mm, 0.0, depth_mm)
     body_ct = np.where(districts > 0, ct.array, -1024)
-    axes[0].imshow(body_ct.max(axis=1), cmap="gray", vmin=CT_WINDOW_HU[0], vmax=CT_WINDOW_HU[1], origin="lower", extent=extent)
+    axes[0].imshow(
+        body_ct.max(axis=1), cmap="gray", vmin=CT_WINDOW_HU[0], vmax=CT_WINDOW_HU[1], origin="lower", extent=extent
+    )
     axes[0].set_title("CT")
     labels = districts.max(axis=1)
     axes[1].imshow(
@@ -54,7 +56,9 @@ def write_preview(path: Path, ct: Volume, districts: LabelArray, suv: Volume) ->
     for axis in axes:
         axis.set_axis_off()
         axis.set_aspect("equal")
-    figure.suptitle("SYNTHETIC, RESEARCH, NOT FOR DIAGNOSIS. Coronal maximum projections, patient's right on the left.", fontsize=9)
+    figure.suptitle(
+        "SYNTHETIC, RESEARCH, NOT FOR DIAGNOSIS. Coronal maximum projections, patient's right on the left.", fontsize=9
+    )
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

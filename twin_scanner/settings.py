@@ -3,7 +3,7 @@
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -144,7 +144,11 @@ class Settings(BaseSettings):
     """Every key of the configuration; the environment wins over the file."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
 
     node: NodeSection = NodeSection()
@@ -174,7 +178,7 @@ class Settings(BaseSettings):
 
 def load_settings(file: Path | None) -> Settings:
     """The validated configuration; raises Rejected with every fault, one a line."""
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     if file is not None:
         try:
             values = tomllib.loads(file.read_text("utf-8"))

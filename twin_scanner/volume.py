@@ -108,7 +108,7 @@ class Volume:
         return Volume(self.array[box], self.geometry.cropped(box))
 
     def canonical(self) -> "Volume":
-        """The same voxels with D towards the head, H towards the back and W towards the left (nearest axes); no resampling."""
+        """The same voxels with D to the head, H to the back and W to the left (nearest axes); no resampling."""
         image = sitk.DICOMOrient(to_sitk(self.array, self.geometry), "LPS")
         return Volume(sitk.GetArrayFromImage(image), geometry_of(image))
 
@@ -195,5 +195,7 @@ def _read_image(path: Path) -> sitk.Image:
     except RuntimeError as error:
         raise Rejected(f"{path.name} cannot be read as NIfTI: give a .nii or .nii.gz file of one 3D image.") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise Rejected(f"{path.name} is not a single 3D image: give a NIfTI file with three axes and one value a voxel.")
+        raise Rejected(
+            f"{path.name} is not a single 3D image: give a NIfTI file with three axes and one value a voxel."
+        )
     return image

@@ -1,4 +1,4 @@
-"""Bytes of a DICOM string to Unicode by Specific Character Set: PS3.3 C.12.1.1.2 and the code extensions of PS3.5 6.1.2.
+"""Bytes of a DICOM string to Unicode by Specific Character Set (PS3.3 C.12.1.1.2, PS3.5 6.1.2).
 
 pydicom decodes most of it, but replaces what it cannot decode, takes an unknown set for Latin-1, and keeps a
 character set beyond the delimiter that ends it. A patient's name must be right or refused.
@@ -61,10 +61,11 @@ _C1_CONTROL: Final = re.compile("[\x80-\x9f]")
 
 
 def decode(value: bytes, terms: Sequence[str], delimiters: bytes = TEXT_DELIMITERS) -> str:
-    """The text of ``value`` under the values of Specific Character Set (none: ASCII); several values stay joined by ``\\``.
+    """The text of ``value`` under the values of Specific Character Set (none: ASCII).
 
-    ``delimiters``: NAME_DELIMITERS for a person's name. An escape sequence names its own set, so one that was not
-    declared is read all the same. Raises UnicodeError for anything the sets do not define.
+    Several values stay joined by a backslash. ``delimiters``: NAME_DELIMITERS for a person's name. An escape sequence
+    names its own set, so one that was not declared is read all the same. Raises UnicodeError for anything that the
+    sets do not define.
     """
     terms = [term.strip() for term in terms] or [""]
     if terms[0] in _STAND_ALONE:
@@ -84,10 +85,10 @@ def initial_sets(term: str) -> tuple[str, str]:
 
 def defines_more_than_ascii(terms: Sequence[str]) -> bool:
     """Whether a text that is not ASCII can have been encoded under these terms at all."""
+    if any(term.strip() in _STAND_ALONE for term in terms[:1]):
+        return True
     numbers = [int(match[1]) for term in terms if (match := _SPELLING.fullmatch(term.strip()))]
-    return bool({term.strip() for term in terms[:1]} & set(_STAND_ALONE)) or any(
-        n in _INITIAL and n != 6 for n in numbers
-    )
+    return any(number in _INITIAL and number != 6 for number in numbers)
 
 
 def _without_escapes(value: bytes) -> bytes:

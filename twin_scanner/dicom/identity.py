@@ -1,4 +1,4 @@
-"""Who we are in DICOM: our equipment's names, UIDs that follow from what they name, and the test for our own objects."""
+"""Who we are in DICOM: our equipment's names, UIDs that follow from what they name, the test for our own objects."""
 
 import hashlib
 import json

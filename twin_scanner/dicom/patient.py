@@ -69,7 +69,7 @@ _REPLACEMENT: Final = "\ufffd"
 
 
 def patient_and_study(header: Dataset) -> Dataset:
-    """A new data set with the patient and the study of ``header``, its texts in Unicode, SpecificCharacterSet ISO_IR 192.
+    """A new data set with the patient and the study of ``header``, its texts in Unicode (written as ISO_IR 192).
 
     Best given a header as read from the file: pydicom decodes an attribute when it is first looked at, and then only
     its own reading of the bytes is left. A CT without PatientID gives an empty one: the PACS files both alike.
@@ -92,7 +92,10 @@ def patient_and_study(header: Dataset) -> Dataset:
 
 
 def text(header: Dataset, keyword: str) -> str:
-    """One attribute's text in Unicode, several values joined by ``\\``, empty where it is absent; raises Rejected as above."""
+    """One attribute's text in Unicode, several values joined by a backslash, empty where it is absent.
+
+    Raises Rejected as ``patient_and_study`` does.
+    """
     return _string(header, Tag(_tag(keyword)), character_set_terms(header))
 
 
@@ -123,10 +126,9 @@ def reencoded_item(item: Dataset, inherited: Sequence[str] = ()) -> Dataset:
 
 
 def _copy(source: Dataset, tag: BaseTag, target: Dataset, terms: Sequence[str]) -> None:
-    element = source.get_item(tag)
-    if element is None:
+    if tag not in source:
         return
-    vr = _vr(element)
+    vr = _vr(source.get_item(tag))
     if vr == "SQ":
         items = [reencoded_item(item, terms) for item in source[tag].value or []]
         target.add(DataElement(tag, "SQ", items))
@@ -140,28 +142,32 @@ def _copy(source: Dataset, tag: BaseTag, target: Dataset, terms: Sequence[str]) 
 
 
 def _string(dataset: Dataset, tag: BaseTag, terms: Sequence[str]) -> str:
+    if tag not in dataset:
+        return ""
     element = dataset.get_item(tag)
-    if element is None or element.value is None:
+    if element.value is None:
         return ""
     vr = _vr(element)
     allowed = terms if vr in _TEXT_VRS else ()
     try:
         if isinstance(element.value, bytes):
             delimiters = NAME_DELIMITERS if vr == "PN" else TEXT_DELIMITERS
-            return decode(element.value.rstrip(b" \x00"), allowed, delimiters)
-        return _checked(element.value, allowed)
+            result = decode(element.value.rstrip(b" \x00"), allowed, delimiters)
+        else:
+            result = _checked(element.value, allowed)
     except UnicodeError as error:
         declared = "\\".join(terms) or "absent, so ASCII"
         raise Rejected(
             f"{keyword_for_tag(tag)} holds characters that the CT's SpecificCharacterSet ({declared}) does not define: "
             "correct the character set at the sender."
         ) from error
+    return result if vr in _TEXT_VRS else result.strip()
 
 
 def _checked(value: object, terms: Sequence[str]) -> str:
     """The text of a value that pydicom has decoded, unless it was decoded by guessing."""
-    several = isinstance(value, (list, tuple, MultiValue))
-    result = "\\".join(str(part) for part in value) if several else str(value)  # type: ignore[attr-defined]
+    parts = value if isinstance(value, (list, tuple, MultiValue)) else [value]
+    result = "\\".join(str(part) for part in parts)
     if _REPLACEMENT in result or not (result.isascii() or defines_more_than_ascii(terms)):
         raise UnicodeError("decoded with replacement characters")
     return result.rstrip(" \x00")

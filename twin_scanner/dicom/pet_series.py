@@ -6,17 +6,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element, write_file_meta_info
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 from pydicom.valuerep import format_number_as_ds
 
 from twin_scanner.dicom.identity import (
@@ -26,7 +26,7 @@ from twin_scanner.dicom.identity import (
     derive_uid,
     implementation_class_uid,
 )
-from twin_scanner.dicom.patient import patient_and_study, required_uid, text
+from twin_scanner.dicom.patient import CHARACTER_SET, patient_and_study, required_uid, text
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.volume import Geometry, Volume
 
@@ -134,7 +134,7 @@ def write_pet_series(suv: Volume, source: "CtSeries", synthesis: Synthesis, fold
 
 
 def pet_series_uid(source: "CtSeries", synthesis: Synthesis) -> str:
-    """The SeriesInstanceUID that this synthesis of this CT has whenever it is made, known before anything is written."""
+    """The SeriesInstanceUID of this synthesis of this CT, whenever it is made; known before anything is written."""
     header = source.header
     return derive_uid(
         "pet-series",
@@ -312,34 +312,50 @@ def _slices(
     source: "CtSeries",
     sources: Sequence[tuple[int, ...]],
 ) -> Iterator[bytes]:
-    """The files' contents, slice by slice; the template is changed on the way."""
+    """The files' contents, slice by slice; what the slices share is encoded once."""
+    shared = _encoded_elements(template)
     ct_series_uid = required_uid(source.header, "SeriesInstanceUID")
     for index, pixels in enumerate(stored):
+        own = Dataset()
         position = geometry.position_lps_mm((index, 0, 0))
-        template.SOPInstanceUID = _instance_uid(template.SeriesInstanceUID, index)
-        template.InstanceNumber = template.ImageIndex = index + 1
-        template.ImagePositionPatient = [_decimal(value) for value in position]
-        template.SliceLocation = _decimal(float(np.dot(position, geometry.direction[0])))
+        own.SOPInstanceUID = _instance_uid(template.SeriesInstanceUID, index)
+        own.InstanceNumber = own.ImageIndex = index + 1
+        own.ImagePositionPatient = [_decimal(value) for value in position]
+        own.SliceLocation = _decimal(float(np.dot(position, geometry.direction[0])))
         uids = [source.sop_instance_uids[i] for i in sources[index]]
-        template.SourceImageSequence = [_source_image(source.sop_class_uid, uid) for uid in uids]
+        own.SourceImageSequence = [_source_image(source.sop_class_uid, uid) for uid in uids]
         series = Dataset()
         series.SeriesInstanceUID = ct_series_uid
         series.ReferencedInstanceSequence = [_reference(source.sop_class_uid, uid) for uid in uids]
-        template.ReferencedSeriesSequence = [series]
-        template.PixelData = pixels.astype("<i2").tobytes()
-        yield _encoded(template)
+        own.ReferencedSeriesSequence = [series]
+        own.PixelData = pixels.astype("<i2").tobytes()
+        own["PixelData"].VR = "OW"
+        elements = shared | _encoded_elements(own)
+        yield _file_start(own.SOPInstanceUID) + b"".join(elements[tag] for tag in sorted(elements))
 
 
-def _encoded(dataset: Dataset) -> bytes:
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.ImplementationClassUID = implementation_class_uid()
-    dataset.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    buffer = BytesIO()
-    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
-    return buffer.getvalue()
+def _encoded_elements(dataset: Dataset) -> dict[int, bytes]:
+    """Every data element by its tag, in Explicit VR Little Endian and UTF-8."""
+    encoded = {}
+    for element in dataset:
+        buffer = DicomBytesIO()
+        buffer.is_little_endian, buffer.is_implicit_VR = True, False
+        write_data_element(buffer, element, CHARACTER_SET)
+        encoded[int(element.tag)] = buffer.getvalue()
+    return encoded
+
+
+def _file_start(sop_instance_uid: str) -> bytes:
+    """Preamble, prefix and File Meta Information: PS3.10 7.1."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = PositronEmissionTomographyImageStorage
+    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(implementation_class_uid())
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    buffer = DicomBytesIO()
+    write_file_meta_info(buffer, meta, enforce_standard=True)
+    return bytes(128) + b"DICM" + buffer.getvalue()
 
 
 def _write_files(folder: Path, contents: Iterator[bytes], count: int) -> tuple[Path, ...]:
@@ -404,7 +420,7 @@ def _in_the_zone_of(pet: Dataset, made_at: datetime) -> datetime:
 
     Without the CT's TimezoneOffsetFromUTC none is written: it would claim a zone for the copied StudyTime as well.
     """
-    offset = re.fullmatch(r"([+-])(\d\d)(\d\d)", str(pet.get("TimezoneOffsetFromUTC", "")))
+    offset = re.fullmatch(r"([+-])([01]\d|2[0-3])([0-5]\d)", str(pet.get("TimezoneOffsetFromUTC", "")))
     if offset is None:
         if "TimezoneOffsetFromUTC" in pet:
             del pet.TimezoneOffsetFromUTC

@@ -14,6 +14,10 @@ SKIN_HU: Final = -250.0
 """Between fat (-120) and the foam and carbon of tables (-300 to -900); half-way from skin to air is about -480."""
 PLATE_MM: Final = 8.0
 """Opening radius: table shells, cables, blankets and the rims of headrests are thinner than twice this."""
+REGROWTH_MM: Final = 10.0
+"""What the opening cut off grows back this far: fingers, ears, the shell of the nose around its cavity."""
+REGROWTHS: Final = 2
+"""Once to the walls of an opened cavity, and once more when it is filled: the nose stands 20 mm out of the face."""
 SMALLEST_PART_ML: Final = 60.0
 """A forearm or a foot cut by the field of view has more; what has less is a cable, a tube or a cushion's rim."""
 SMALLEST_BODY_ML: Final = 300.0
@@ -33,8 +37,9 @@ def find_body(ct: CoarseCt) -> BoolArray:
     body = _human_parts(thick, ct)
     if float(body.sum()) * ct.voxel_ml < SMALLEST_BODY_ML:
         raise Rejected("The CT shows no human body: no tissue of a patient's size was found; check what was scanned.")
-    body = tissue & dilated(body, PLATE_MM / 2, ct.spacing_mm)
-    body = fill_gas(body, ct.spacing_mm)
+    for _ in range(REGROWTHS):
+        body = body | (tissue & dilated(body, REGROWTH_MM, ct.spacing_mm))
+        body = fill_gas(body, ct.spacing_mm)
     if float(ct.bone[body].mean()) < LEAST_BONE:
         raise Rejected("The CT shows no human body: it holds no skeleton; a phantom of water or plastic has no districts.")
     return body

@@ -1,4 +1,4 @@
-"""The three steps of a job as the worker takes them: render in its own process, deliver to the PACS, record in the twin."""
+"""The three steps of a job: render in a process of its own, deliver to the PACS, record in the twin."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -6,8 +6,9 @@ from datetime import datetime
 
 import pydicom
 
+from dicom_node.associations import Timeouts
 from dicom_node.sender import Peer, send
-from twin_record.server import TwinTarget
+from twin_record.bundle import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate
 from twin_scanner.executor import LocalWorker
 from twin_scanner.service.intake import JobFolders
@@ -30,7 +31,7 @@ class Delivery:
     """A request whose source, result, moment and revision are replaced by the job's."""
     pacs: Peer
     calling_ae: str
-    pacs_timeout_s: float
+    timeouts: Timeouts
     twin: TwinTarget
 
     def steps(self) -> Mapping[State, Step]:
@@ -55,7 +56,7 @@ class Delivery:
     def _deliver(self, job: Job, beat: Callable[[], None]) -> Progress:
         report = read_report(self.folders.result(job.job_id))
         files = [self.folders.result(job.job_id) / name for name in report.pet_files]
-        send(files, self.pacs, calling_ae=self.calling_ae, timeout_s=self.pacs_timeout_s, on_progress=lambda *_: beat())
+        send(files, self.pacs, calling_ae=self.calling_ae, timeouts=self.timeouts, on_progress=lambda *_: beat())
         return Progress()
 
     def _record(self, job: Job, beat: Callable[[], None]) -> Progress:

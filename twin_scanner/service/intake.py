@@ -9,7 +9,7 @@ from pathlib import Path
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from dicom_node.spool import Spool
+from dicom_node.spool import Spool, snapshot
 from twin_scanner.dicom.series_choice import Choice, Preference, choose_series
 from twin_scanner.errors import Rejected
 from twin_scanner.service.ledger import Job, Ledger, NewJob, State
@@ -73,7 +73,7 @@ class Intake:
         self._accept_synthetic = accept_synthetic
 
     def waiting(self) -> list[str]:
-        """Studies in the spool that changed since intake last went through them: after a restart, all that was missed."""
+        """Studies that changed since intake last went through them: after a restart, all that was missed."""
         return [
             study_uid
             for study_uid in self._spool.studies()
@@ -85,9 +85,7 @@ class Intake:
         fingerprint = self._spool.fingerprint(study_uid)
         if fingerprint == self._ledger.intake_fingerprint(study_uid):
             return []
-        choices = choose_series(
-            self._spool.files(study_uid), self._preference, accept_synthetic=self._accept_synthetic
-        )
+        choices = choose_series(self._spool.files(study_uid), self._preference, accept_synthetic=self._accept_synthetic)
         jobs = [self._open(choice) for choice in choices]
         self._ledger.intake_done(study_uid, fingerprint)
         return jobs
@@ -110,7 +108,7 @@ class Intake:
             instance_count=len(choice.files),
             skipped=choice.skipped,
         )
-        self._spool.snapshot(choice.files, self._folders.ct(new.job_id))
+        snapshot(choice.files, self._folders.ct(new.job_id))
         job = self._ledger.open_job(new)
         LOG.info("job opened", extra={"job_id": job.job_id, "series_uid": job.series_uid, "step": "intake"})
         return job
@@ -131,14 +129,14 @@ class Intake:
         return job
 
     def _translated_already(self, choice: Choice) -> Job | None:
-        """One PET a study and frame of reference: once it is rendered, only more or other slices of its own CT count."""
+        """One PET a study and frame of reference: once rendered, only other slices of its own CT count."""
         jobs = self._ledger.of_study(choice.study_uid, choice.frame_of_reference_uid)
         rendered = [job for job in jobs if job.pet_series_uid is not None and job.state != State.SUPERSEDED]
         return rendered[-1] if rendered and rendered[-1].series_uid != choice.series_uid else None
 
 
 def source_digest(files: Sequence[Path]) -> str:
-    """SHA-256 over what the PET copies or is computed from, in every instance, whatever their order and transfer syntax."""
+    """SHA-256 over what the PET copies or is computed from, whatever the order and transfer syntax."""
     lines = []
     for file in files:
         try:

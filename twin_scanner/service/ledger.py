@@ -170,7 +170,9 @@ class Ledger:
             until = self._now() + timedelta(seconds=lease_s)
             connection.execute(JOBS.update().where(JOBS.c.job_id == held.job_id).values(lease_until=until))
 
-    def advance(self, job: Job, state: State, *, pet_series_uid: str | None = None, model_hash: str | None = None) -> None:
+    def advance(
+        self, job: Job, state: State, *, pet_series_uid: str | None = None, model_hash: str | None = None
+    ) -> None:
         """The next step is safely done: move on, end the lease and start counting attempts anew."""
         facts: dict[str, Any] = {"attempts": 0, "reason": ""}
         if pet_series_uid is not None:
@@ -203,7 +205,9 @@ class Ledger:
         with self._begin() as connection:
             job = self._find(connection, job_id)
             if job.stood_at is None or job.state not in (State.FAILED, State.REJECTED) or not job.series_uid:
-                raise Rejected(f"Job {job.job_id} is {job.state} and cannot be tried again: only a failed or rejected one can.")
+                raise Rejected(
+                    f"Job {job.job_id} is {job.state} and cannot be tried again: only a failed or rejected one can."
+                )
             self._move(connection, job, job.stood_at, attempts=0, due_at=self._now(), reason="", stood_at=None)
             return self._find(connection, job_id)
 
@@ -251,10 +255,19 @@ class Ledger:
             connection.execute(INTAKE.insert().values(**row))
 
     def ended_before(self, moment: datetime) -> list[Job]:
-        """Jobs that were done or superseded before ``moment``: their files may go."""
-        query = sa.select(JOBS).where(JOBS.c.state.in_((State.DONE, State.SUPERSEDED)), JOBS.c.updated_at < moment)
+        """Jobs that ended before ``moment`` and need no more help: their files may go. Failed ones wait."""
+        ended = JOBS.c.state.in_((State.DONE, State.SUPERSEDED, State.REJECTED))
         with self._begin() as connection:
+            query = sa.select(JOBS).where(ended, JOBS.c.updated_at < moment)
             return [_job(row) for row in connection.execute(query)]
+
+    def needs_files(self, study_uid: str, moment: datetime) -> bool:
+        """Whether some job of the study is open, has failed, or ended only after ``moment``."""
+        ended = JOBS.c.state.in_((State.DONE, State.SUPERSEDED, State.REJECTED))
+        with self._begin() as connection:
+            needing = sa.or_(sa.not_(ended), JOBS.c.updated_at >= moment)
+            query = sa.select(JOBS.c.job_id).where(JOBS.c.study_uid == study_uid, needing).limit(1)
+            return connection.execute(query).one_or_none() is not None
 
     def _move(self, connection: sa.Connection, job: Job, state: State, **facts: Any) -> None:
         if state not in MOVES[job.state]:
@@ -310,7 +323,7 @@ def _job(row: sa.Row[Any]) -> Job:
 
 
 def _prepare_sqlite(engine: sa.Engine) -> None:
-    """WAL and a full sync a commit: what the ledger says has survived a power cut; and writers queue, never dead-lock."""
+    """WAL and a full sync a commit: what the ledger says has survived a power cut; writers queue, never dead-lock."""
 
     def on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None

@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from twin_scanner.service.retry import Again, RetryPolicy, decide
 
 LOG = logging.getLogger("twin_scanner.worker")
 
+BEATS_A_LEASE = 10
+"""A worker may miss several beats before its lease runs out."""
 IDLE_POLL_S = 0.5
 """How often an idle worker looks for a job that has come due."""
 
@@ -58,7 +61,8 @@ class Worker:
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._threads = [
-            threading.Thread(target=self._loop, args=(f"{node}/worker-{i}",), name=f"worker-{i}") for i in range(threads)
+            threading.Thread(target=self._loop, args=(f"{node}/worker-{i}",), name=f"worker-{i}")
+            for i in range(threads)
         ]
 
     def start(self) -> None:
@@ -70,7 +74,7 @@ class Worker:
             thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Finish the steps under way, at most ``timeout_s`` seconds each; what is left is repeated after the next start."""
+        """Finish the steps under way, at most ``timeout_s`` seconds each; the rest is repeated after a start."""
         self._stopping.set()
         self._wake.set()
         for thread in self._threads:
@@ -103,7 +107,7 @@ class Worker:
         facts = {"job_id": job.job_id, "series_uid": job.series_uid, "step": step.name}
         LOG.info("step begins", extra=facts)
         try:
-            made = step.work(job, lambda: self._ledger.extend(job, self._lease_s))
+            made = step.work(job, self._heartbeat(job))
             self._ledger.advance(job, step.leads_to, pet_series_uid=made.pet_series_uid, model_hash=made.model_hash)
         except Exception as error:  # noqa: BLE001  the one outer loop: whatever a step raises ends in the ledger
             self._after_failure(job, error, facts)
@@ -111,8 +115,22 @@ class Worker:
             LOG.info("step done", extra={**facts, "state": step.leads_to.value})
             self._wake.set()
 
+    def _heartbeat(self, job: Job) -> Callable[[], None]:
+        """Prolongs the lease, however often it is called no more than some times a lease: each one is a disk sync."""
+        extended_s = time.monotonic()
+
+        def beat() -> None:
+            nonlocal extended_s
+            if time.monotonic() - extended_s >= self._lease_s / BEATS_A_LEASE:
+                self._ledger.extend(job, self._lease_s)
+                extended_s = time.monotonic()
+
+        return beat
+
     def _after_failure(self, job: Job, error: Exception, facts: dict[str, str]) -> None:
-        reason = str(error) if isinstance(error, TwinScannerError) else f"Unexpected {type(error).__name__}: see the log."
+        reason = (
+            str(error) if isinstance(error, TwinScannerError) else f"Unexpected {type(error).__name__}: see the log."
+        )
         if not isinstance(error, TwinScannerError):
             frames = traceback.extract_tb(error.__traceback__)
             facts = facts | {"where": " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames))}

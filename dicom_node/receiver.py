@@ -1,0 +1,398 @@
+"""The Storage SCP: answers a C-STORE with success only once the instance is durable in the spool.
+
+Statuses (PS3.7 annex C, PS3.4 table B.2-1); every failure carries an ErrorComment and keeps the association open:
+
+====== =========================================================================================================
+0x0000 kept in the spool and told to ``on_stored``; or our own equipment's object that is no CT: dropped on purpose
+0x0122 SOP class not supported: neither a CT nor ours, so it is not kept
+0xA700 out of resources: disk full, file system error, or the node is shutting down; sending again later may succeed
+0xA900 the data set's SOP Class UID or SOP Instance UID is not the request's
+0xC000 cannot understand: not a data set in its transfer syntax, or without study, series, class or instance UID
+====== =========================================================================================================
+"""
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import count
+from typing import Any, Final, cast
+from weakref import WeakKeyDictionary
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+
+from dicom_node.associations import (
+    MAXIMUM_PDU_BYTES,
+    HardenedServer,
+    Timeouts,
+    configure_library,
+    end_port_probe,
+)
+from dicom_node.instance_header import InstanceHeader, file_meta, read_header
+from dicom_node.spool import Spool, StoreOutcome, is_file_name_uid
+from twin_scanner.errors import Rejected, Transient, TwinScannerError
+
+SUCCESS: Final = 0x0000
+SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
+OUT_OF_RESOURCES: Final = 0xA700
+DOES_NOT_MATCH: Final = 0xA900
+CANNOT_UNDERSTAND: Final = 0xC000
+_COMMENT_LENGTH: Final = 64
+"""Of ErrorComment, VR LO (PS3.5 6.2)."""
+_VERIFICATION: Final = "1.2.840.10008.1.1"
+CT_CLASSES: Final = (
+    "1.2.840.10008.5.1.4.1.1.2",  # CT Image
+    "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image
+    "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image
+)
+OWN_CLASSES: Final = (
+    "1.2.840.10008.5.1.4.1.1.128",  # Positron Emission Tomography Image
+    "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
+    "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
+    "1.2.840.10008.5.1.4.1.1.88.33",  # Comprehensive SR
+    "1.2.840.10008.5.1.4.1.1.88.34",  # Comprehensive 3D SR
+    "1.2.840.10008.5.1.4.1.1.88.59",  # Key Object Selection
+    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture Image
+)
+"""What we make: negotiated only so that a PACS that routes it back gets an answer instead of an error each time."""
+TRANSFER_SYNTAXES: Final = (
+    "1.2.840.10008.1.2",  # Implicit VR Little Endian
+    "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
+    "1.2.840.10008.1.2.2",  # Explicit VR Big Endian
+    "1.2.840.10008.1.2.1.99",  # Deflated Explicit VR Little Endian
+    "1.2.840.10008.1.2.5",  # RLE Lossless
+    "1.2.840.10008.1.2.4.57",  # JPEG Lossless
+    "1.2.840.10008.1.2.4.70",  # JPEG Lossless, first-order prediction
+    "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
+    "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-lossless
+    "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
+    "1.2.840.10008.1.2.4.91",  # JPEG 2000
+)
+"""Those that the CT reader decodes; each instance is kept in the one it came in."""
+
+logger = logging.getLogger("dicom_node.receiver")
+
+
+@dataclass(frozen=True)
+class ReceivedInstance:
+    """An instance that is durable in the spool and about to be acknowledged; ``association`` numbers the sender's."""
+
+    study_uid: str
+    series_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    calling_ae: str
+    outcome: StoreOutcome
+    association: int
+
+
+@dataclass
+class _Traffic:
+    """What one association did; touched only by its own threads."""
+
+    number: int
+    stored: int = 0
+    dropped: int = 0
+    refused: int = 0
+    closed: bool = False
+
+
+class _Refusal(Exception):  # noqa: N818 - it is an answer, not an error
+    def __init__(self, status: int, comment: str) -> None:
+        super().__init__(comment)
+        self.status = status
+        self.comment = comment
+
+
+class Receiver:
+    """Listens as ``ae_title`` and keeps what it acknowledges.
+
+    ``on_stored`` is called before the acknowledgement, also for the same instance again, from several threads at
+    once; an error of ours that it raises becomes 0xA700, and the sender tries again. ``is_own`` decides on a header
+    with ``instance_header.DECIDING_TAGS``. ``on_association_closed`` is given the number that the association's
+    instances had. ``allowed_calling_ae`` None: anyone may send.
+    """
+
+    def __init__(
+        self,
+        *,
+        ae_title: str,
+        host: str,
+        port: int,
+        spool: Spool,
+        on_stored: Callable[[ReceivedInstance], None],
+        is_own: Callable[[Dataset], bool],
+        allowed_calling_ae: frozenset[str] | None = None,
+        maximum_associations: int = 64,
+        minimum_free_bytes: int = 0,
+        timeouts: Timeouts | None = None,
+        on_association_closed: Callable[[int], None] | None = None,
+    ) -> None:
+        self._address = (host, port)
+        self._spool = spool
+        self._on_stored = on_stored
+        self._is_own = is_own
+        self._on_association_closed = on_association_closed
+        self._minimum_free_bytes = minimum_free_bytes
+        self._timeouts = timeouts or Timeouts()
+        self._application = _application(ae_title, allowed_calling_ae, maximum_associations, self._timeouts)
+        self._server: HardenedServer | None = None
+        self._numbers = count(1)
+        self._traffic: WeakKeyDictionary[Association, _Traffic] = WeakKeyDictionary()
+        self._answering: set[Association] = set()
+        self._answered = threading.Condition()
+        self._stopping = False
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on: the one asked for, or the one the system chose for 0."""
+        if self._server is None:
+            return self._address[1]
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        """Listen; raises Transient where the port is in use, Rejected where the address cannot be listened on."""
+        configure_library()
+        self._stopping = False
+        host, port = self._address
+        try:
+            server = self._application.make_server(
+                self._address, evt_handlers=self._handlers(), server_class=HardenedServer
+            )
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise Transient(
+                    f"Port {port} on {host} is in use: stop what listens there, or choose another."
+                ) from error
+            raise Rejected(
+                f"Port {port} on {host} cannot be listened on ({error.strerror}): choose another."
+            ) from error
+        self._server = cast(HardenedServer, server)
+        self._server.read_timeout_s = self._timeouts.read_s
+        threading.Thread(target=self._server.serve_forever, name="dicom-receiver", daemon=True).start()
+        logger.info("Listening as '%s' on %s:%d.", self._application.ae_title, host, self.port)
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Take no more, let running stores be answered, then close every association; returns in ``timeout_s``."""
+        if self._server is None:
+            return
+        deadline = time.monotonic() + timeout_s
+        self._stopping = True
+        self._server.shutdown()
+        with self._answered:
+            if not self._answered.wait_for(lambda: not self._answering, timeout_s):
+                logger.warning(
+                    "%d stores were not answered in %g s; they stay unacknowledged.", len(self._answering), timeout_s
+                )
+        closing = [
+            threading.Thread(target=association.abort, name="dicom-receiver-abort", daemon=True)
+            for association in self._server.active_associations
+        ]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._server = None
+        logger.info("Stopped listening.")
+
+    def __enter__(self) -> "Receiver":
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def _handlers(self) -> list[Any]:
+        return [
+            (evt.EVT_C_STORE, self._answer_store),
+            (evt.EVT_CONN_CLOSE, end_port_probe),
+            (evt.EVT_CONN_CLOSE, self._note_closed),
+            (evt.EVT_PDU_SENT, self._note_answered),
+            (evt.EVT_REJECTED, self._explain_rejection),
+            (evt.EVT_ACCEPTED, self._explain_contexts),
+        ]
+
+    def _answer_store(self, event: evt.Event) -> Dataset | int:
+        association = event.assoc
+        traffic = self._traffic_of(association)
+        with self._answered:
+            self._answering.add(association)
+        try:
+            return self._store(event, cast(C_STORE, event.request), traffic)
+        except _Refusal as refusal:
+            traffic.refused += 1
+            logger.warning(
+                "Instance %s from %r was refused with 0x%04X: %s",
+                _printable_uid(cast(C_STORE, event.request).AffectedSOPInstanceUID),
+                association.requestor.ae_title,
+                refusal.status,
+                refusal.comment,
+            )
+            return _failure(refusal)
+        finally:
+            if traffic.closed:
+                self._forget_answering(association)
+
+    def _store(self, event: evt.Event, request: C_STORE, traffic: _Traffic) -> int:
+        """Decide on one instance and keep it; raises _Refusal with the status and what to say."""
+        if self._stopping:
+            raise _Refusal(OUT_OF_RESOURCES, "The node is shutting down; send again later.")
+        data = cast(BytesIO, request.DataSet)
+        transfer_syntax_uid = UID(event.context.transfer_syntax)
+        header = _checked_header(request, data, transfer_syntax_uid)
+        if header.sop_class_uid not in CT_CLASSES:
+            traffic.dropped += 1
+            return self._drop_own(header)
+        with data.getbuffer() as data_set:
+            if self._spool_free_bytes() - len(data_set) < self._minimum_free_bytes:
+                raise _Refusal(OUT_OF_RESOURCES, "Too little free disk space; send again later.")
+            meta = file_meta(header.sop_class_uid, header.sop_instance_uid, transfer_syntax_uid)
+            received = self._keep(header, (meta, data_set), event.assoc.requestor.ae_title, traffic)
+        traffic.stored += 1
+        logger.debug("Instance %s: %s.", received.sop_instance_uid, received.outcome, extra=_fields(header))
+        return SUCCESS
+
+    def _drop_own(self, header: InstanceHeader) -> int:
+        """The loop guard: what we made and a PACS routed back is acknowledged and forgotten; nothing else is."""
+        if not self._is_own(header.dataset):
+            raise _Refusal(SOP_CLASS_NOT_SUPPORTED, "Only CT images are taken here.")
+        logger.info("Instance %s is our own: acknowledged, dropped.", header.sop_instance_uid, extra=_fields(header))
+        return SUCCESS
+
+    def _spool_free_bytes(self) -> int:
+        try:
+            return self._spool.free_bytes()
+        except Transient as error:
+            logger.error("%s", error)
+            raise _Refusal(OUT_OF_RESOURCES, "The node's disk does not answer; send again later.") from error
+
+    def _keep(
+        self, header: InstanceHeader, parts: tuple[bytes, memoryview], calling_ae: str, traffic: _Traffic
+    ) -> ReceivedInstance:
+        try:
+            outcome = self._spool.store(parts, header.study_uid, header.series_uid, header.sop_instance_uid)
+            received = ReceivedInstance(
+                header.study_uid,
+                header.series_uid,
+                header.sop_instance_uid,
+                header.sop_class_uid,
+                calling_ae,
+                outcome,
+                traffic.number,
+            )
+            self._on_stored(received)
+        except TwinScannerError as error:
+            logger.error("%s", error, extra=_fields(header))
+            raise _Refusal(OUT_OF_RESOURCES, "The instance cannot be kept now; send again later.") from error
+        if traffic.closed:
+            self._tell_closed(traffic)
+        return received
+
+    def _traffic_of(self, association: Association) -> _Traffic:
+        with self._answered:
+            if association not in self._traffic:
+                self._traffic[association] = _Traffic(next(self._numbers))
+            return self._traffic[association]
+
+    def _note_answered(self, event: evt.Event) -> None:
+        if isinstance(event.pdu, P_DATA_TF):
+            self._forget_answering(event.assoc)
+
+    def _note_closed(self, event: evt.Event) -> None:
+        traffic = self._traffic_of(event.assoc)
+        traffic.closed = True
+        self._forget_answering(event.assoc)
+        self._tell_closed(traffic)
+        if traffic.stored or traffic.dropped or traffic.refused:
+            logger.info(
+                "%r sent %d instances that were kept, %d of our own, %d that were refused.",
+                event.assoc.requestor.ae_title,
+                traffic.stored,
+                traffic.dropped,
+                traffic.refused,
+            )
+
+    def _tell_closed(self, traffic: _Traffic) -> None:
+        if self._on_association_closed is not None:
+            self._on_association_closed(traffic.number)
+
+    def _forget_answering(self, association: Association) -> None:
+        with self._answered:
+            self._answering.discard(association)
+            self._answered.notify_all()
+
+    def _explain_rejection(self, event: evt.Event) -> None:
+        request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
+        application = self._application
+        if application.require_calling_aet and request.calling_ae_title not in application.require_calling_aet:
+            reason = "this calling AE title is not allowed here"
+        elif request.called_ae_title != application.ae_title:
+            reason = f"we are called '{application.ae_title}'"
+        else:
+            reason = f"{application.maximum_associations} associations are open, no more are allowed"
+        logger.warning(
+            "Association from %r to %r was rejected: %s.", request.calling_ae_title, request.called_ae_title, reason
+        )
+
+    def _explain_contexts(self, event: evt.Event) -> None:
+        refused = event.assoc.rejected_contexts
+        if refused and not event.assoc.accepted_contexts:
+            names = ", ".join(sorted({UID(context.abstract_syntax or "").name for context in refused}))
+            logger.warning("%r offered only what is not taken here: %s.", event.assoc.requestor.ae_title, names)
+
+
+def _application(
+    ae_title: str, allowed_calling_ae: frozenset[str] | None, maximum_associations: int, timeouts: Timeouts
+) -> AE:
+    application = AE(ae_title=ae_title)
+    application.require_called_aet = True
+    application.require_calling_aet = sorted(allowed_calling_ae or ())
+    application.maximum_associations = maximum_associations
+    application.maximum_pdu_size = MAXIMUM_PDU_BYTES
+    application.acse_timeout = timeouts.negotiation_s
+    application.dimse_timeout = timeouts.response_s
+    application.network_timeout = timeouts.idle_s
+    application.add_supported_context(_VERIFICATION)
+    for sop_class_uid in (*CT_CLASSES, *OWN_CLASSES):
+        application.add_supported_context(sop_class_uid, list(TRANSFER_SYNTAXES))
+    return application
+
+
+def _checked_header(request: C_STORE, data_set: BytesIO, transfer_syntax_uid: UID) -> InstanceHeader:
+    try:
+        header = read_header(data_set, transfer_syntax_uid)
+    except Rejected as error:
+        raise _Refusal(CANNOT_UNDERSTAND, str(error)) from error
+    uids = (header.study_uid, header.series_uid, header.sop_instance_uid)
+    if not all(is_file_name_uid(uid) for uid in uids):
+        raise _Refusal(CANNOT_UNDERSTAND, "The study, series or SOP instance UID is not valid.")
+    if header.sop_instance_uid != str(request.AffectedSOPInstanceUID):
+        raise _Refusal(DOES_NOT_MATCH, "The data set's SOPInstanceUID is not the request's.")
+    if header.sop_class_uid != str(request.AffectedSOPClassUID):
+        raise _Refusal(DOES_NOT_MATCH, "The data set's SOPClassUID is not the request's.")
+    return header
+
+
+def _failure(refusal: _Refusal) -> Dataset:
+    answer = Dataset()
+    answer.Status = refusal.status
+    answer.ErrorComment = refusal.comment[:_COMMENT_LENGTH]
+    return answer
+
+
+def _fields(header: InstanceHeader) -> dict[str, str]:
+    return {"study_uid": header.study_uid, "series_uid": header.series_uid}
+
+
+def _printable_uid(uid: object) -> str:
+    """A peer's text goes into the log only if it is a UID."""
+    return str(uid) if is_file_name_uid(str(uid)) else "(no valid UID)"

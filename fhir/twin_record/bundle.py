@@ -1,0 +1,374 @@
+"""The transaction of one job: read what is there, merge, write only what changes, redo where somebody was faster.
+
+It knows the FHIR Bundles that go out and come back, and not how they travel: server sends them by HTTP, store
+executes them in SQL.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import quote
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from twin_record.mapping import (
+    DICOM_UID_SYSTEM,
+    MODEL_SYSTEM,
+    NAMESPACE,
+    RECORD_SYSTEM,
+    PatientKey,
+    Resource,
+    new_device,
+    new_patient,
+    new_provenance,
+    new_record,
+    new_study,
+    patient_key,
+    provenance_id,
+    record_value,
+    remarks_on,
+    study_value,
+)
+from twin_record.merging import (
+    check_same_person,
+    differs,
+    is_superseded,
+    merged_provenance,
+    merged_record,
+    merged_study,
+    short_reference,
+)
+from twin_record.outcome import Conflict, failure, private_words
+from twin_record.update import TwinSite, TwinUpdate
+from twin_scanner.errors import Rejected, Transient
+
+REDO_WAIT_S = 0.05
+LONGEST_REDO_WAIT_S = 2.0
+"""Between two attempts after a conflict: a random wait that grows from the first to the second."""
+
+
+@dataclass(frozen=True)
+class TwinReceipt:
+    """What the record holds for one update: literal references, what this call wrote, and what a person should know."""
+
+    patient: str
+    imaging_study: str
+    device: str
+    provenance: str
+    record: str
+    written: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+class TwinTarget(Protocol):
+    """Where twins are recorded: an R4 server or the embedded store."""
+
+    def record(self, update: TwinUpdate) -> TwinReceipt:
+        """Record one update; a second time it writes nothing. Raises Transient or Rejected."""
+        ...
+
+    def patient_record(self, patient_id: str, issuer: str | None) -> Resource:
+        """The patient's whole record as a Bundle of type collection; Rejected where there is none."""
+        ...
+
+
+class BundleEndpoint(Protocol):
+    """Whatever executes FHIR Bundles of type batch (reads) and transaction (writes)."""
+
+    def exchange(self, bundle: Resource) -> Resource:
+        """The response Bundle; raises Conflict, Transient or Rejected."""
+        ...
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is already there for one update; None where it is not."""
+
+    patient: Resource | None
+    study: Resource | None
+    device: Resource | None
+    record: Resource | None
+    provenance: Resource | None
+
+
+@dataclass(frozen=True)
+class References:
+    """How resources name each other in one transaction: literally, or by a placeholder until they exist."""
+
+    patient: str
+    study: str
+    device: str
+    record: str
+    provenance: str
+
+
+def record_update(
+    update: TwinUpdate, site: TwinSite, endpoint: BundleEndpoint, attempts: int, sleep: Callable[[float], None]
+) -> TwinReceipt:
+    """Bring the record to what the update says, `attempts` times at most where somebody writes at the same time."""
+    for attempt in Retrying(
+        retry=retry_if_exception_type(Conflict),
+        stop=stop_after_attempt(attempts),
+        wait=wait_random_exponential(multiplier=REDO_WAIT_S, max=LONGEST_REDO_WAIT_S),
+        sleep=sleep,
+        reraise=True,
+    ):
+        with attempt:
+            receipt = _record_once(update, site, endpoint)
+    return receipt
+
+
+def _record_once(update: TwinUpdate, site: TwinSite, endpoint: BundleEndpoint) -> TwinReceipt:
+    found = _find(update, site, endpoint)
+    remarks = remarks_on(update, site)
+    if found.patient is not None:
+        remarks += check_same_person(found.patient, new_patient(update, site))
+    references = _references(update, found)
+    for theirs in (found.study, found.record):
+        _check_subject(theirs, references.patient, endpoint)
+    if found.record is not None and is_superseded(found.record, update):
+        return _receipt(references, (), (*remarks, "Another PET already replaced this one; nothing was written."))
+    entries = list(_entries(update, site, found, references))
+    if not entries:
+        return _receipt(references, (), remarks)
+    transaction = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+    written = _checked(transaction, endpoint.exchange(transaction))
+    resolved = {entry["fullUrl"]: literal for entry, literal in zip(entries, written, strict=True)}
+    references = References(*(resolved.get(name, name) for name in vars(references).values()))
+    return _receipt(references, written, remarks)
+
+
+def _receipt(references: References, written: tuple[str, ...], remarks: tuple[str, ...]) -> TwinReceipt:
+    return TwinReceipt(
+        patient=references.patient,
+        imaging_study=references.study,
+        device=references.device,
+        provenance=references.provenance,
+        record=references.record,
+        written=written,
+        remarks=remarks,
+    )
+
+
+def identifier_query(system: str, value: str) -> str:
+    """The search by one business identifier, escaped as R4 (search, 3.1.1.4.2) and then as a URL asks."""
+    token = "|".join(_escaped(part) for part in (system, value))
+    return f"identifier={quote(token, safe='')}"
+
+
+def _escaped(part: str) -> str:
+    for character in "\\|,$":
+        part = part.replace(character, "\\" + character)
+    return part
+
+
+def search(endpoint: BundleEndpoint, identifiers: Mapping[str, tuple[str, str]]) -> dict[str, list[Resource]]:
+    """The resources of each type with its identifier (system, value), in one batch.
+
+    A server may ignore a search parameter that it does not know and answer with everything it has, so only what
+    carries the identifier counts.
+    """
+    urls = [f"{kind}?{identifier_query(*identifier)}" for kind, identifier in identifiers.items()]
+    found = zip(identifiers.items(), read_all(endpoint, urls), strict=True)
+    return {
+        kind: [resource for resource in resources if identifier in _identifiers(resource)]
+        for (kind, identifier), resources in found
+    }
+
+
+def _identifiers(resource: Resource) -> set[tuple[str, str]]:
+    return {(key.get("system", ""), key.get("value", "")) for key in resource.get("identifier", [])}
+
+
+def _find(update: TwinUpdate, site: TwinSite, endpoint: BundleEndpoint) -> Found:
+    found = search(endpoint, _keys(update, site))
+    provenance = read_all(endpoint, [f"Provenance/{provenance_id(update.pet_series.series_uid)}"])[0]
+    return Found(
+        patient=_the_one("Patient", found),
+        study=_the_one("ImagingStudy", found),
+        device=min(found["Device"], key=lambda device: str(device["id"]), default=None),
+        record=_the_one("List", found),
+        provenance=provenance[0] if provenance else None,
+    )
+
+
+def _keys(update: TwinUpdate, site: TwinSite) -> dict[str, tuple[str, str]]:
+    """The business identifier by which each resource of an update is found; a Provenance has none, only its id."""
+    key = patient_key(update.patient_id, update.issuer_of_patient_id, site)
+    return {
+        "Patient": (key.system, key.value),
+        "Device": (MODEL_SYSTEM, update.model_hash),
+        "ImagingStudy": (DICOM_UID_SYSTEM, study_value(update.study_uid)),
+        "List": (RECORD_SYSTEM, record_value(key)),
+    }
+
+
+def _the_one(kind: str, found: dict[str, list[Resource]]) -> Resource | None:
+    if len(found[kind]) > 1:
+        raise Rejected(f"The FHIR server holds more than one {kind} with the same identifier: merge them there first.")
+    return found[kind][0] if found[kind] else None
+
+
+def _literal(resource: Resource) -> str:
+    return f"{resource['resourceType']}/{resource['id']}"
+
+
+def _references(update: TwinUpdate, found: Found) -> References:
+    def name(kind: str, existing: Resource | None) -> str:
+        if existing is not None:
+            return _literal(existing)
+        return f"urn:uuid:{uuid.uuid5(NAMESPACE, f'placeholder|{kind}|{update.pet_series.series_uid}')}"
+
+    return References(
+        patient=name("Patient", found.patient),
+        study=name("ImagingStudy", found.study),
+        device=name("Device", found.device),
+        record=name("List", found.record),
+        provenance=f"Provenance/{provenance_id(update.pet_series.series_uid)}",
+    )
+
+
+def _check_subject(theirs: Resource | None, patient: str, endpoint: BundleEndpoint) -> None:
+    """Raise Rejected where the resource belongs to another Patient; a Patient that does not exist owns nothing."""
+    subject = (theirs or {}).get("subject", {}).get("reference")
+    if theirs is None or subject is None or short_reference(subject) == patient:
+        return
+    if read_all(endpoint, [short_reference(subject)])[0]:
+        raise Rejected(
+            f"The {theirs['resourceType']} on the FHIR server belongs to another Patient than the CT's patient id "
+            "leads to, so nothing was recorded; correct the patient or the configured identifier system."
+        )
+
+
+def _entries(update: TwinUpdate, site: TwinSite, found: Found, references: References) -> Iterator[Resource]:
+    """The entries of the transaction: only what is missing or would change."""
+    queries = {kind: identifier_query(*identifier) for kind, identifier in _keys(update, site).items()}
+    if found.patient is None:
+        yield _creation(new_patient(update, site), references.patient, queries)
+    if found.device is None:
+        yield _creation(new_device(update), references.device, queries)
+    study = new_study(update, site, references.patient, references.device)
+    if found.study is None:
+        yield _creation(study, references.study, queries)
+    else:
+        yield from _change(found.study, merged_study(_owned(found.study, references), study, update))
+    record = new_record(update, site, references.patient, references.study, references.provenance)
+    if found.record is None:
+        yield _creation(record, references.record, queries)
+    else:
+        yield from _change(found.record, merged_record(_owned(found.record, references), record, update))
+    provenance = new_provenance(update, references.study, references.record, references.device)
+    if found.provenance is None:
+        yield _entry(provenance, references.provenance, {"method": "PUT", "url": references.provenance})
+    else:
+        yield from _change(found.provenance, merged_provenance(found.provenance, provenance))
+
+
+def _owned(theirs: Resource, references: References) -> Resource:
+    """Theirs with our Patient as subject where their own no longer exists (`_check_subject` has seen to that)."""
+    subject = theirs.get("subject", {})
+    if "reference" not in subject or short_reference(subject["reference"]) == references.patient:
+        return theirs
+    return {**theirs, "subject": {"reference": references.patient}}
+
+
+def _entry(resource: Resource, full_url: str, request: Resource) -> Resource:
+    return {"fullUrl": full_url, "resource": resource, "request": request}
+
+
+def _creation(resource: Resource, placeholder: str, queries: dict[str, str]) -> Resource:
+    kind = resource["resourceType"]
+    return _entry(resource, placeholder, {"method": "POST", "url": kind, "ifNoneExist": queries[kind]})
+
+
+def _change(theirs: Resource, merged: Resource) -> Iterator[Resource]:
+    if not differs(theirs, merged):
+        return
+    literal, version = _literal(theirs), theirs.get("meta", {}).get("versionId")
+    match = {"ifMatch": f'W/"{version}"'} if version else {}
+    yield _entry(merged, literal, {"method": "PUT", "url": literal, **match})
+
+
+def _checked(transaction: Resource, response: Resource) -> tuple[str, ...]:
+    """The literal references of what was written; one failed entry is the failure of all.
+
+    A server that is not atomic answers 200 with failed entries inside. A conditional create that found something
+    (200 instead of 201) means that somebody created it after we read: our part is not merged into it yet.
+    """
+    answers = response.get("entry", [])
+    if len(answers) != len(transaction["entry"]):
+        raise Transient("The FHIR server answered a transaction incompletely; it will be asked again.")
+    private = private_words(transaction)
+    written = []
+    for entry, answer in zip(transaction["entry"], answers, strict=True):
+        status = _status(answer)
+        if not 200 <= status < 300:
+            raise failure(status, answer.get("response", {}).get("outcome"), private)
+        if entry["request"]["method"] == "POST" and status == 200:
+            raise Conflict("Somebody created the same resource on the FHIR server at the same time; try again.")
+        written.append(_written(entry, answer))
+    return tuple(written)
+
+
+def _status(answer: Resource) -> int:
+    digits = str(answer.get("response", {}).get("status", ""))[:3]
+    return int(digits) if digits.isdigit() else 500
+
+
+def _written(entry: Resource, answer: Resource) -> str:
+    location = answer.get("response", {}).get("location")
+    if location:
+        return short_reference(location)
+    if answer.get("resource", {}).get("id"):
+        return _literal(answer["resource"])
+    if entry["request"]["method"] == "PUT":
+        return str(entry["request"]["url"])
+    raise Transient("The FHIR server did not say where it stored a resource; it will be asked again.")
+
+
+def read_all(endpoint: BundleEndpoint, urls: Sequence[str]) -> list[list[Resource]]:
+    """The resources behind each search or read, in one batch: the addresses with identifiers travel in the body."""
+    requests = [{"request": {"method": "GET", "url": url}} for url in urls]
+    batch: Resource = {"resourceType": "Bundle", "type": "batch", "entry": requests}
+    answers = endpoint.exchange(batch).get("entry", [])
+    if len(answers) != len(urls):
+        raise Transient("The FHIR server answered a batch incompletely; it will be asked again.")
+    return [_read(url, answer) for url, answer in zip(urls, answers, strict=True)]
+
+
+def _read(url: str, answer: Resource) -> list[Resource]:
+    status, resource = _status(answer), answer.get("resource", {})
+    kind = url.partition("?")[0].partition("/")[0]
+    if status in (404, 410) and "?" not in url:
+        return []
+    if not 200 <= status < 300:
+        raise failure(status, answer.get("response", {}).get("outcome"), frozenset())
+    if resource.get("resourceType") == "Bundle":
+        found = [entry["resource"] for entry in resource.get("entry", []) if "resource" in entry]
+        return [match for match in found if match.get("resourceType") == kind]
+    return [resource]
+
+
+def read_record(key: PatientKey, endpoint: BundleEndpoint) -> Resource:
+    """The patient's whole record as a Bundle of type collection: Patient, List, all it lists, and their Devices."""
+    identifiers = {"Patient": (key.system, key.value), "List": (RECORD_SYSTEM, record_value(key))}
+    patients, records = search(endpoint, identifiers).values()
+    if not patients or not records:
+        raise Rejected("There is no twin record for this patient id; check the id and its issuer.")
+    items = [entry["item"]["reference"] for entry in records[0].get("entry", []) if "reference" in entry["item"]]
+    listed = _read_references(endpoint, items)
+    makers = [
+        agent["who"]["reference"]
+        for resource in listed
+        if resource["resourceType"] == "Provenance"
+        for agent in resource["agent"]
+        if "reference" in agent["who"]
+    ]
+    resources = [patients[0], records[0], *listed, *_read_references(endpoint, makers)]
+    return {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": part} for part in resources]}
+
+
+def _read_references(endpoint: BundleEndpoint, references: Sequence[str]) -> list[Resource]:
+    urls = list(dict.fromkeys(short_reference(reference) for reference in references))
+    return [resource for found in read_all(endpoint, urls) for resource in found] if urls else []

@@ -1,0 +1,92 @@
+"""What one job tells the twin record, as plain data: no FHIR, no DICOM library, no SQL."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from twin_scanner.errors import Defect, Rejected
+
+
+@dataclass(frozen=True)
+class SeriesEntry:
+    """One DICOM series as the twin lists it; `sop_instance_uids` in stack order."""
+
+    series_uid: str
+    modality: str
+    sop_class_uid: str
+    sop_instance_uids: tuple[str, ...]
+    description: str = ""
+    number: int | None = None
+    body_part_examined: str = ""
+
+
+@dataclass(frozen=True)
+class TwinUpdate:
+    """One synthetic PET, the CT it was made from and how: everything the record learns from one job.
+
+    Text is Unicode, already decoded by the CT's character set. Dates and times are DICOM's own (DA, TM, PN, CS);
+    what cannot be read there is left out of the record and said in the receipt. `made_at` is aware and comes from
+    the ledger's row, so a repeated job says the same.
+    """
+
+    patient_id: str
+    issuer_of_patient_id: str | None
+    patient_name: str
+    birth_date: str
+    sex: str
+    study_uid: str
+    accession_number: str
+    study_description: str
+    study_date: str
+    study_time: str
+    timezone_offset: str | None
+    source_series: SeriesEntry
+    pet_series: SeriesEntry
+    model_name: str
+    model_hash: str
+    plan_hash: str
+    segmenter: str
+    segmenter_hash: str
+    software_version: str
+    device_serial_number: str
+    made_at: datetime
+    missing_districts: tuple[str, ...] = ()
+    replaces_series_uids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise Rejected where the CT names no patient or study, Defect where the caller is wrong."""
+        if not self.patient_id.strip():
+            raise Rejected("The CT has no PatientID (0010,0020), so its PET belongs to no twin; complete the CT.")
+        if not self.study_uid.strip():
+            raise Rejected("The CT has no StudyInstanceUID (0020,000D), so its PET belongs to no study.")
+        if self.made_at.tzinfo is None:
+            raise Defect("made_at has no time zone; take it from the ledger's row.")
+        if {self.source_series.series_uid, self.pet_series.series_uid} & set(self.replaces_series_uids):
+            raise Defect("A twin update cannot replace its own series; correct replaces_series_uids.")
+
+
+@dataclass(frozen=True)
+class TwinSite:
+    """What the hospital configures for its record.
+
+    `patient_identifier_system` is the URI of the domain of patient ids that come without an issuer;
+    `systems_by_issuer` gives the URI for each IssuerOfPatientID. `zone` is the IANA zone of times without an offset.
+    """
+
+    patient_identifier_system: str
+    zone: str | None = None
+    systems_by_issuer: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        """Raise Rejected for a zone or a system that cannot be used."""
+        systems = [self.patient_identifier_system, *self.systems_by_issuer.values()]
+        for system in systems:
+            if ":" not in system or any(c.isspace() or c == "|" for c in system):
+                raise Rejected(f"The patient identifier system {system!r} is no URI; use for example urn:oid:<OID>.")
+        if self.zone is not None:
+            try:
+                ZoneInfo(self.zone)
+            except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+                raise Rejected(f"The site's zone {self.zone!r} is no IANA time zone such as Europe/Rome.") from error

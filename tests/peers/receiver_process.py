@@ -1,0 +1,28 @@
+"""A Receiver as a process of its own, for tests that kill it: ``receiver_process.py SPOOL PORT``."""
+
+import sys
+import threading
+from pathlib import Path
+
+from dicom_node.receiver import Receiver
+from dicom_node.spool import Spool
+
+
+def main(folder: str, port: str) -> None:
+    spool = Spool(Path(folder))
+    spool.sweep()
+    receiver = Receiver(
+        ae_title="TWINSCANNER",
+        host="127.0.0.1",
+        port=int(port),
+        spool=spool,
+        on_stored=lambda received: None,
+        is_own=lambda header: False,
+    )
+    with receiver:
+        print("listening", flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

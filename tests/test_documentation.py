@@ -1,0 +1,95 @@
+"""Every documented command exists with its options, every command has help, and what the texts promise stands there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+
+from twin_scanner.cli import cli
+
+pytestmark = pytest.mark.unit
+
+PAGES = ("README.md", "deploy/README.md")
+NAMES_OF_THE_DESIGN = {
+    "demo",
+    "serve",
+    "translate",
+    "segment",
+    "phantom",
+    "train",
+    "models list",
+    "models show",
+    "jobs list",
+    "jobs show",
+    "jobs retry",
+    "twin show",
+}
+
+
+def commands(group: click.Command, prefix: str = "") -> dict[str, click.Command]:
+    """Every leaf command by its full name."""
+    if not hasattr(group, "commands"):
+        return {prefix.strip(): group}
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        found |= commands(command, f"{prefix} {name}")
+    return found
+
+
+def documented_lines(project: Path) -> list[str]:
+    """Every twin-scanner line of a shell block."""
+    blocks = [
+        b for page in PAGES for b in re.findall(r"```sh\n(.*?)```", (project / page).read_text("utf-8"), re.DOTALL)
+    ]
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.split()[0].endswith("twin-scanner") and not line.startswith("pip")]
+
+
+def test_the_commands_have_the_names_of_the_design() -> None:
+    assert commands(typer.main.get_command(cli)).keys() == NAMES_OF_THE_DESIGN
+
+
+@pytest.mark.parametrize("name", sorted(NAMES_OF_THE_DESIGN))
+def test_every_command_and_option_has_help(name: str) -> None:
+    command = commands(typer.main.get_command(cli))[name]
+    assert command.help
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{name}: {parameter.name}"
+
+
+def test_every_documented_command_line_is_understood(project: Path) -> None:
+    known = commands(typer.main.get_command(cli))
+    lines = documented_lines(project)
+    assert len(lines) >= 7
+    for line in lines:
+        words = shlex.split(line)[1:]
+        name = max((n for n in known if words[: len(n.split())] == n.split()), key=len)
+        known[name].make_context(name, words[len(name.split()) :], resilient_parsing=False)
+
+
+def test_the_texts_say_that_it_is_research_and_not_for_diagnosis(project: Path) -> None:
+    for page in PAGES:
+        text = (project / page).read_text("utf-8").lower()
+        assert "research" in text
+        assert "not for diagnosis" in text
+
+
+def test_every_linked_file_is_there(project: Path) -> None:
+    for page in PAGES:
+        folder = (project / page).parent
+        for target in re.findall(r"\]\(([^)#:]+)\)", (project / page).read_text("utf-8")):
+            assert (folder / target).exists(), f"{page} links to {target}"
+
+
+def test_no_committed_text_names_a_path_of_a_machine(project: Path) -> None:
+    pages = (
+        list(project.glob("*.md"))
+        + list((project / "docs").rglob("*.md"))
+        + list((project / "deploy").rglob("*"))
+    )
+    for page in pages:
+        if page.is_file():
+            assert not re.search(r"/(home|root|work)/", page.read_text("utf-8")), page

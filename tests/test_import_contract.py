@@ -1,0 +1,55 @@
+"""The import contract holds, and each of its gates fails when a forbidden import is written."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.system
+
+ROOMS = ("twin_scanner", "training", "dicom_node", "fhir")
+VIOLATIONS = {
+    "the direction": ("twin_scanner/volume.py", "import twin_scanner.pipeline", "Imports point down"),
+    "the siblings' independence": ("dicom_node/spool.py", "import twin_record.update", "Imports point down"),
+    "no torch in the node": ("dicom_node/receiver.py", "import torch", "No torch"),
+    "no torch in the ledger": ("twin_scanner/service/ledger.py", "import twin_scanner.networks", "No torch"),
+    "pynetdicom in its one home": ("twin_scanner/dicom/identity.py", "import pynetdicom", "pynetdicom lives only"),
+    "settings for cli and app": ("twin_scanner/service/worker.py", "import twin_scanner.settings", "Only cli and app"),
+    "networks without files": ("twin_scanner/networks.py", "import pydicom", "networks and losses"),
+}
+
+
+@pytest.fixture
+def copy(project: Path, tmp_path: Path) -> Path:
+    """A copy of the tree in which an import may be written."""
+    for room in ROOMS:
+        shutil.copytree(project / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    shutil.copy(project / "pyproject.toml", tmp_path / "pyproject.toml")
+    return tmp_path
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run import-linter on the tree in ``folder``, not on the installed one."""
+    environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{folder / 'fhir'}"}
+    program = Path(sys.executable).with_name("lint-imports")
+    command = [str(program), "--no-cache"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_the_contract_holds(copy: Path) -> None:
+    run = lint(copy)
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize("case", VIOLATIONS)
+def test_the_gate_is_seen_failing(copy: Path, case: str) -> None:
+    file, statement, contract = VIOLATIONS[case]
+    path = copy / file
+    path.write_text(path.read_text("utf-8") + f"\n{statement}\n", "utf-8")
+    run = lint(copy)
+    assert run.returncode == 1, run.stdout
+    broken = [line for line in run.stdout.splitlines() if line.rstrip().endswith("BROKEN")]
+    assert any(contract in line for line in broken), run.stdout

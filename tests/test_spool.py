@@ -1,0 +1,344 @@
+"""The spool keeps what it says it keeps. Oracles: the bytes themselves, and the order of fsync and rename."""
+
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicom_node.spool import Spool, StoreOutcome, snapshot
+from twin_scanner.errors import Rejected, Transient
+
+pytestmark = pytest.mark.unit
+
+STUDY, SERIES, INSTANCE = "1.2.3", "1.2.3.4", "1.2.3.4.5"
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def keep(spool: Spool, content: bytes, sop_instance_uid: str = INSTANCE, series_uid: str = SERIES) -> StoreOutcome:
+    return spool.store((content,), STUDY, series_uid, sop_instance_uid)
+
+
+def remains(spool: Spool) -> list[Path]:
+    return list((spool.folder / ".partial").iterdir())
+
+
+def test_an_instance_is_the_parts_of_its_file_one_after_the_other(spool: Spool) -> None:
+    outcome = spool.store((b"head", memoryview(b""), memoryview(b"data set")), STUDY, SERIES, INSTANCE)
+    (file,) = spool.files(STUDY)
+    assert outcome == StoreOutcome.STORED
+    assert file == spool.folder / STUDY / SERIES / f"{INSTANCE}.dcm"
+    assert file.read_bytes() == b"headdata set"
+    assert not remains(spool)
+
+
+def test_a_write_that_takes_a_few_bytes_at_a_time_still_keeps_all(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "writev", lambda descriptor, parts: os.write(descriptor, b"".join(parts)[:7]))
+    parts = (b"a" * 10, b"b" * 4, b"c" * 21)
+    spool.store(parts, STUDY, SERIES, INSTANCE)
+    assert spool.files(STUDY)[0].read_bytes() == b"".join(parts)
+
+
+def test_the_same_bytes_again_are_not_written_again(spool: Spool) -> None:
+    keep(spool, b"slice")
+    before, fingerprint = spool.files(STUDY)[0].stat(), spool.fingerprint(STUDY)
+    assert spool.store((b"sl", b"ice"), STUDY, SERIES, INSTANCE) == StoreOutcome.IDENTICAL
+    after = spool.files(STUDY)[0].stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert spool.fingerprint(STUDY) == fingerprint
+
+
+@pytest.mark.parametrize("content", [b"slicf", b"slice and more", b"sl", b""])
+def test_other_bytes_replace_the_instance_and_change_the_fingerprint(spool: Spool, content: bytes) -> None:
+    keep(spool, b"slice")
+    fingerprint = spool.fingerprint(STUDY)
+    assert keep(spool, content) == StoreOutcome.REPLACED
+    assert [file.read_bytes() for file in spool.files(STUDY)] == [content]
+    assert spool.fingerprint(STUDY) != fingerprint
+
+
+def test_bytes_that_differ_only_far_inside_are_seen_to_differ(spool: Spool) -> None:
+    content = bytearray(300_000)
+    keep(spool, bytes(content))
+    content[250_000] = 1
+    assert keep(spool, bytes(content)) == StoreOutcome.REPLACED
+
+
+def test_the_fingerprint_changes_although_size_and_clock_stand_still(spool: Spool) -> None:
+    keep(spool, b"slice")
+    file = spool.files(STUDY)[0]
+    later_than_now = file.stat().st_mtime_ns + 3_600 * 10**9
+    os.utime(file, ns=(later_than_now, later_than_now))
+    fingerprint = spool.fingerprint(STUDY)
+    keep(spool, b"SLICE")
+    assert spool.fingerprint(STUDY) != fingerprint
+    assert spool.files(STUDY)[0].stat().st_mtime_ns == later_than_now + 1
+
+
+def test_the_fingerprint_is_the_same_for_another_spool_of_the_same_files(spool: Spool, tmp_path: Path) -> None:
+    keep(spool, b"slice")
+    other = Spool(tmp_path / "other")
+    keep(other, b"slice")
+    status = spool.files(STUDY)[0].stat()
+    os.utime(other.files(STUDY)[0], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert other.fingerprint(STUDY) == spool.fingerprint(STUDY)
+
+
+class Recorder:
+    """The order in which the system was asked to make things durable."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[str, Path]] = []
+        fsync, rename = os.fsync, Path.rename
+
+        def record_fsync(descriptor: int) -> None:
+            self.calls.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink()))
+            fsync(descriptor)
+
+        def record_rename(source: Path, target: Path) -> Path:
+            self.calls.append(("rename", target))
+            return rename(source, target)
+
+        monkeypatch.setattr(os, "fsync", record_fsync)
+        monkeypatch.setattr(Path, "rename", record_rename)
+
+    def index(self, call: str, path: Path) -> int:
+        return self.calls.index((call, path))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads file names from /proc")
+def test_a_new_instance_is_durable_with_every_folder_above_it_before_store_returns(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(monkeypatch)
+    keep(spool, b"slice")
+    series = spool.folder / STUDY / SERIES
+    renamed = recorder.index("rename", series / f"{INSTANCE}.dcm")
+    assert recorder.index("fsync", spool.folder) < renamed
+    assert recorder.index("fsync", spool.folder / STUDY) < renamed
+    call, written = recorder.calls[renamed - 1]
+    assert call == "fsync" and written.parent == spool.folder / ".partial"
+    assert recorder.calls[renamed + 1 :] == [("fsync", series)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads file names from /proc")
+def test_a_folder_left_by_a_process_before_is_made_durable_once_more(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(spool, b"slice")
+    restarted = Spool(spool.folder)
+    recorder = Recorder(monkeypatch)
+    keep(restarted, b"slice")
+    series = spool.folder / STUDY / SERIES
+    assert [path for _, path in recorder.calls] == [
+        spool.folder,
+        spool.folder / STUDY,
+        series / f"{INSTANCE}.dcm",
+        series,
+    ]
+
+
+def failing(error_number: int) -> Callable[..., Any]:
+    def fail(*arguments: object, **options: object) -> Any:
+        raise OSError(error_number, os.strerror(error_number))
+
+    return fail
+
+
+@pytest.mark.parametrize(("owner", "name"), [(os, "writev"), (os, "fsync"), (Path, "rename")])
+def test_a_disk_that_refuses_raises_transient_and_leaves_the_old_instance_alone(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
+    keep(spool, b"slice")
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, failing(errno.ENOSPC))
+        with pytest.raises(Transient, match=r"Instance 1\.2\.3\.4\.5 cannot be kept \(No space left on device\)"):
+            keep(spool, b"another slice")
+    assert spool.files(STUDY)[0].read_bytes() == b"slice"
+    assert not remains(spool)
+
+
+def test_a_disk_that_refuses_a_folder_raises_transient(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", failing(errno.EIO))
+        with pytest.raises(Transient, match="cannot be kept"):
+            keep(spool, b"slice")
+    assert keep(spool, b"slice") == StoreOutcome.STORED
+
+
+def test_a_spool_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Transient, match="cannot be created"):
+        Spool(tmp_path / "file" / "spool")
+
+
+@pytest.mark.parametrize(
+    "uid", ["", "1", ".", "..", "1..2", "1.2/3", "../1.2", "1.2\0", "1.2\n", "1.2 ", "a.b", "1." * 40]
+)
+def test_a_text_that_is_no_uid_never_becomes_a_path(spool: Spool, uid: str) -> None:
+    for uids in ((uid, SERIES, INSTANCE), (STUDY, uid, INSTANCE), (STUDY, SERIES, uid)):
+        with pytest.raises(Rejected, match="not a valid UID"):
+            spool.store((b"slice",), *uids)
+    with pytest.raises(Rejected):
+        spool.files(uid)
+    with pytest.raises(Rejected):
+        spool.remove(uid)
+    assert spool.studies() == []
+
+
+def test_a_uid_with_a_leading_zero_is_kept_as_scanners_send_it(spool: Spool) -> None:
+    spool.store((b"slice",), "1.2.03", SERIES, INSTANCE)
+    assert spool.studies() == ["1.2.03"]
+
+
+def test_a_uid_of_64_characters_is_kept_and_of_65_not(spool: Spool) -> None:
+    longest = "1." + "2" * 62
+    spool.store((b"slice",), longest, longest, longest)
+    assert spool.studies() == [longest]
+    with pytest.raises(Rejected):
+        spool.store((b"slice",), longest + "2", SERIES, INSTANCE)
+
+
+def test_the_sweep_removes_what_a_crash_left_and_nothing_else(spool: Spool) -> None:
+    keep(spool, b"slice")
+    (spool.folder / ".partial" / "half").write_bytes(b"sli")
+    (spool.folder / ".partial" / "removed" / SERIES).mkdir(parents=True)
+    (spool.folder / ".partial" / "removed" / SERIES / "1.2.dcm").write_bytes(b"old")
+    assert spool.sweep() == 2
+    assert not remains(spool)
+    assert spool.files(STUDY)[0].read_bytes() == b"slice"
+
+
+def test_parallel_senders_of_one_series_lose_nothing(spool: Spool) -> None:
+    def sender(number: int) -> None:
+        for index in range(40):
+            spool.store((f"{number}-{index}".encode(),), STUDY, SERIES, f"1.2.{number}.{index}")
+
+    run_together([lambda number=number: sender(number) for number in range(4)])
+    contents = {file.stem: file.read_text() for file in spool.files(STUDY)}
+    assert contents == {f"1.2.{number}.{index}": f"{number}-{index}" for number in range(4) for index in range(40)}
+
+
+def test_parallel_senders_of_one_instance_leave_one_of_theirs_whole(spool: Spool) -> None:
+    contents = [bytes([value]) * 50_000 for value in range(4)]
+    outcomes: list[StoreOutcome] = []
+    run_together([lambda content=content: outcomes.append(keep(spool, content)) for content in contents])
+    assert spool.files(STUDY)[0].read_bytes() in contents
+    assert sorted(outcomes) == [StoreOutcome.REPLACED] * 3 + [StoreOutcome.STORED]
+
+
+def run_together(work: list[Callable[[], object]]) -> None:
+    threads = [threading.Thread(target=each) for each in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_removed_study_is_gone_and_can_come_again(spool: Spool) -> None:
+    keep(spool, b"slice")
+    assert spool.remove(STUDY)
+    assert (spool.studies(), spool.files(STUDY), remains(spool)) == ([], (), [])
+    assert spool.remove(STUDY)
+    assert keep(spool, b"slice") == StoreOutcome.STORED
+
+
+def test_a_study_that_changed_since_is_not_removed(spool: Spool) -> None:
+    keep(spool, b"slice")
+    fingerprint = spool.fingerprint(STUDY)
+    keep(spool, b"late slice", "1.2.3.4.6")
+    assert not spool.remove(STUDY, fingerprint)
+    assert len(spool.files(STUDY)) == 2
+    assert spool.remove(STUDY, spool.fingerprint(STUDY))
+
+
+def test_removing_while_a_sender_stores_loses_no_instance_that_was_not_seen(spool: Spool) -> None:
+    stored: list[str] = []
+    removed: set[str] = set()
+    finished = threading.Event()
+
+    def sender() -> None:
+        for index in range(150):
+            keep(spool, b"slice", f"1.2.{index}")
+            stored.append(f"1.2.{index}")
+        finished.set()
+
+    def housekeeper() -> None:
+        while not finished.is_set():
+            fingerprint = spool.fingerprint(STUDY)
+            seen = {file.stem for file in spool.files(STUDY)}
+            if spool.fingerprint(STUDY) == fingerprint and spool.remove(STUDY, fingerprint):
+                removed.update(seen)
+
+    run_together([sender, housekeeper])
+    assert set(stored) == removed | {file.stem for file in spool.files(STUDY)}
+
+
+def test_a_snapshot_stays_as_it_was_when_an_instance_is_replaced_or_the_study_removed(
+    spool: Spool, tmp_path: Path
+) -> None:
+    keep(spool, b"slice")
+    keep(spool, b"another", "1.2.3.5.1", series_uid="1.2.3.5")
+    linked = snapshot(spool.files(STUDY), tmp_path / "jobs" / "7")
+    keep(spool, b"SLICE")
+    spool.remove(STUDY)
+    assert linked == (
+        tmp_path / "jobs" / "7" / SERIES / f"{INSTANCE}.dcm",
+        tmp_path / "jobs" / "7" / "1.2.3.5" / "1.2.3.5.1.dcm",
+    )
+    assert [file.read_bytes() for file in linked] == [b"slice", b"another"]
+
+
+def test_a_snapshot_that_is_there_is_kept_as_it_is(spool: Spool, tmp_path: Path) -> None:
+    keep(spool, b"slice")
+    first = snapshot(spool.files(STUDY), tmp_path / "job")
+    keep(spool, b"SLICE")
+    assert snapshot(spool.files(STUDY), tmp_path / "job") == first
+    assert first[0].read_bytes() == b"slice"
+
+
+def test_a_snapshot_shares_the_spool_s_disk_blocks(spool: Spool, tmp_path: Path) -> None:
+    keep(spool, b"slice")
+    (linked,) = snapshot(spool.files(STUDY), tmp_path / "job")
+    assert linked.samefile(spool.files(STUDY)[0])
+
+
+def test_a_snapshot_on_another_file_system_is_a_copy(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(spool, b"slice")
+    monkeypatch.setattr(os, "link", failing(errno.EXDEV))
+    (copied,) = snapshot(spool.files(STUDY), tmp_path / "job")
+    assert copied.read_bytes() == b"slice"
+    assert not copied.samefile(spool.files(STUDY)[0])
+
+
+def test_a_snapshot_that_fails_leaves_nothing(spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(spool, b"slice")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", failing(errno.EIO))
+        with pytest.raises(Transient, match="cannot be linked"):
+            snapshot(spool.files(STUDY), tmp_path / "jobs" / "7")
+    assert list((tmp_path / "jobs").iterdir()) == []
+    assert len(snapshot(spool.files(STUDY), tmp_path / "jobs" / "7")) == 1
+
+
+def test_the_free_space_is_what_the_file_system_says(tmp_path: Path) -> None:
+    assert Spool(tmp_path / "a").free_bytes() > 0
+    assert Spool(tmp_path / "b", free=lambda folder: 12345).free_bytes() == 12345
+
+
+def test_a_study_folder_that_somebody_deleted_is_made_again(spool: Spool) -> None:
+    keep(spool, b"slice")
+    shutil.rmtree(spool.folder / STUDY)
+    assert keep(spool, b"slice") == StoreOutcome.STORED

@@ -1,0 +1,188 @@
+"""Which files are DICOM, and reading them: the edge where pydicom's exceptions become Rejected or Transient."""
+
+import errno
+import logging
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from twin_scanner.errors import Rejected, Transient
+
+MALFORMED: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BytesLengthException,
+    EOFError,
+    InvalidDicomError,
+    LookupError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom and the codecs raise on bytes that are not what they claim to be (seen by truncating and overwriting)."""
+DICOM_SUFFIXES: Final = frozenset({"", ".dcm", ".dicom", ".dic", ".ima", ".img", ".ct"})
+"""A damaged file with such a name, or with a number for a suffix as in a UID, may be a lost slice: never passed over."""
+DIRECTORY_CLASS: Final = "1.2.840.10008.1.3.10"
+"""Media Storage Directory Storage: a DICOMDIR, an index and no image."""
+
+_PREAMBLE: Final = 128
+_MAGIC: Final = b"DICM"
+_NAMED_AT_MOST: Final = 5
+_DISK_IS_AT_FAULT: Final = frozenset({errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+_LOG: Final = logging.getLogger("pydicom")
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """The files of a folder or list: those that should be DICOM, in name order, and a sentence on the others."""
+
+    dicom: tuple[Path, ...]
+    set_aside: tuple[str, ...]
+
+
+def find_dicom_files(source: Path | Sequence[Path]) -> FoundFiles:
+    """Look through a folder and all below it, or take a list in which every file must be DICOM.
+
+    Beside the images a folder may hold other files (README, DICOMDIR, hidden ones); they are named. Raises Rejected for
+    what does not exist, and for a file that should be DICOM by its name and is not: it could be a lost slice.
+    """
+    if not isinstance(source, Path):
+        files = tuple(dict.fromkeys(Path(file) for file in source))
+        for file in files:
+            _reject_unless_dicom(file)
+        return FoundFiles(tuple(sorted(files)), ())
+    if source.is_file():
+        return find_dicom_files([source])
+    if not source.is_dir():
+        raise Rejected(f"{source} does not exist: give the folder of a CT series.")
+    images, others = [], []
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        if _is_beside_the_images(file):
+            others.append(file.name)
+        else:
+            images.append(file)
+    return FoundFiles(tuple(images), _named(others))
+
+
+def read_header(file: Path, keywords: Sequence[str] | None = None) -> Dataset:
+    """The data set of a DICOM file without its pixels; ``keywords`` limits it to these attributes.
+
+    Nothing in it is decoded yet. Raises Rejected, naming the file, for what cannot be read as DICOM, and Transient
+    where the disk fails.
+    """
+    with _translated(file), file.open("rb") as stream:
+        dataset = pydicom.dcmread(
+            stream,
+            force=not _has_magic(stream),
+            stop_before_pixels=True,
+            specific_tags=None if keywords is None else list(keywords),
+        )
+    if "SOPClassUID" not in dataset:
+        raise Rejected(f"{file.name} is damaged or cut short (no SOPClassUID): send it again.")
+    return dataset
+
+
+def read_dataset(file: Path) -> Dataset:
+    """The whole data set of a DICOM file, pixels still encoded; raises as ``read_header`` does."""
+    with _translated(file), file.open("rb") as stream:
+        dataset = pydicom.dcmread(stream, force=not _has_magic(stream))
+    if "PixelData" not in dataset:
+        raise Rejected(f"{file.name} has no pixel data or is cut short: send it again.")
+    return dataset
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Keep pydicom's remarks on what is not to the letter out of the log: what matters here is checked here.
+
+    Changes the process's warning filters for its duration, so it stands around a whole read, never inside a thread.
+    """
+    level = _LOG.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _LOG.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            _LOG.setLevel(level)
+
+
+def _is_beside_the_images(file: Path) -> bool:
+    if file.name.startswith("."):
+        return True
+    if file.name.upper() == "DICOMDIR":
+        return True
+    with _translated(file), file.open("rb") as stream:
+        if _has_magic(stream):
+            return False
+        first = stream.read(1)
+    should_be_dicom = file.suffix.lower() in DICOM_SUFFIXES or file.suffix[1:].isdigit()
+    if not first and should_be_dicom:
+        raise Rejected(f"{file.name} is empty: send it again.")
+    if first and _is_dicom_without_preamble(file):
+        return False
+    if should_be_dicom and file.suffix:
+        raise Rejected(f"{file.name} is not a DICOM file: send it again, or remove it from the folder.")
+    return True
+
+
+def _reject_unless_dicom(file: Path) -> None:
+    with _translated(file), file.open("rb") as stream:
+        if _has_magic(stream):
+            return
+        if not stream.read(1):
+            raise Rejected(f"{file.name} is empty: send it again.")
+    if not _is_dicom_without_preamble(file):
+        raise Rejected(f"{file.name} is not a DICOM file: give DICOM images of one CT series.")
+
+
+def _has_magic(stream: BinaryIO) -> bool:
+    head = stream.read(_PREAMBLE + len(_MAGIC))
+    stream.seek(0)
+    return head[_PREAMBLE:] == _MAGIC
+
+
+def _is_dicom_without_preamble(file: Path) -> bool:
+    """Whether the file starts at once with a data set, as writers before 1995 and some programs leave it."""
+    try:
+        return "SOPClassUID" in read_header(file, ("SOPClassUID",))
+    except Rejected:
+        return False
+
+
+def _named(names: Sequence[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    shown = ", ".join(sorted(set(names))[:_NAMED_AT_MOST])
+    more = ", ..." if len(set(names)) > _NAMED_AT_MOST else ""
+    verb = "file that is no DICOM image was" if len(names) == 1 else "files that are no DICOM images were"
+    return (f"{len(names)} {verb} passed over: {shown}{more}.",)
+
+
+@contextmanager
+def _translated(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise Rejected(f"{file} does not exist or is no file: give DICOM files.") from error
+    except PermissionError as error:
+        raise Rejected(f"{file} may not be read: give the scanner's account the right to read it.") from error
+    except OSError as error:
+        if error.errno in _DISK_IS_AT_FAULT:
+            raise Transient(f"{file.name} cannot be read ({error.strerror}): check the disk.") from error
+        raise Rejected(f"{file.name} is damaged and cannot be read as DICOM: send it again.") from error
+    except MALFORMED as error:
+        raise Rejected(f"{file.name} is damaged and cannot be read as DICOM: send it again.") from error

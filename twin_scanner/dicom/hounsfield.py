@@ -1,0 +1,127 @@
+"""Stored CT pixels to Hounsfield units: decoding, padding, rescale; one slice at a time, no geometry."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.pixels import iter_pixels, pixel_array
+
+from twin_scanner.dicom.ct_headers import integer, name_of, numbers
+from twin_scanner.dicom.dicom_files import MALFORMED
+from twin_scanner.errors import Rejected
+from twin_scanner.volume import FloatArray
+
+AIR_HU: Final = -1024.0
+"""What lies outside the reconstructed field of view, and the floor of the scale: nothing is thinner than air.
+
+Padding often stands below it without being declared (thorax_petct: PixelPaddingValue -2000, stored -3024), and a lossy
+codec rings around padding that was declared; neither is a measurement, so all of it becomes air.
+"""
+
+IntegerArray = npt.NDArray[np.integer]
+
+
+def hounsfield_slice(dataset: Dataset) -> FloatArray:
+    """The HU (rows, columns) of a single-frame CT data set in any transfer syntax with a codec here.
+
+    Raises Rejected where the pixels cannot be decoded or their meaning is not given.
+    """
+    return to_hounsfield(_decoded(dataset), dataset)
+
+
+def hounsfield_frames(dataset: Dataset, frames: Sequence[tuple[int, Dataset]]) -> Iterator[FloatArray]:
+    """The HU (rows, columns) of frames of a multi-frame CT: (index in the file, that frame's own header) each."""
+    pixels = iter_pixels(dataset, indices=[index for index, _ in frames])
+    for _, header in frames:
+        try:
+            stored = next(pixels)
+        except (StopIteration, OSError, *MALFORMED) as error:
+            raise _undecodable(header) from error
+        yield to_hounsfield(stored, header)
+
+
+def to_hounsfield(stored: IntegerArray, header: Dataset) -> FloatArray:
+    """HU = stored x RescaleSlope + RescaleIntercept (PS3.3 C.11.1.1.2) in float32; padding becomes AIR_HU first."""
+    _check_samples(stored, header)
+    slope, intercept = rescale(header)
+    padding = _padding(stored, header)
+    _check_bits(stored, padding, header)
+    hounsfield = stored.astype(np.float32)
+    hounsfield *= np.float32(slope)
+    hounsfield += np.float32(intercept)
+    if padding is not None:
+        hounsfield[padding] = AIR_HU
+    return np.maximum(hounsfield, np.float32(AIR_HU), out=hounsfield)
+
+
+def rescale(header: Dataset) -> tuple[float, float]:
+    """RescaleSlope and RescaleIntercept; raises Rejected where they are missing or the slope is not positive."""
+    (slope,), (intercept,) = numbers(header, "RescaleSlope", 1), numbers(header, "RescaleIntercept", 1)
+    if slope <= 0:
+        raise Rejected(f"RescaleSlope of {name_of(header)} is {slope:g} and must be positive: correct the sender.")
+    return slope, intercept
+
+
+def _decoded(dataset: Dataset) -> IntegerArray:
+    try:
+        return pixel_array(dataset)
+    except (OSError, *MALFORMED) as error:
+        raise _undecodable(dataset) from error
+
+
+def _undecodable(header: Dataset) -> Rejected:
+    return Rejected(
+        f"The pixels of {name_of(header)} cannot be decoded: they are damaged or cut short, or their transfer syntax "
+        "is not supported; send them again, uncompressed."
+    )
+
+
+def _check_samples(stored: IntegerArray, header: Dataset) -> None:
+    expected = (integer(header, "Rows"), integer(header, "Columns"))
+    if stored.shape != expected or stored.dtype.kind not in "iu":
+        raise Rejected(
+            f"The pixels of {name_of(header)} are not one whole number each in {expected[0]} rows and {expected[1]} "
+            "columns: correct the sender."
+        )
+
+
+def _padding(stored: IntegerArray, header: Dataset) -> npt.NDArray[np.bool_] | None:
+    """Where PixelPaddingValue, or the range up to PixelPaddingRangeLimit, lies (PS3.3 C.7.5.1.1.2)."""
+    value = _in_signedness_of(stored, header, "PixelPaddingValue")
+    if value is None:
+        return None
+    limit = _in_signedness_of(stored, header, "PixelPaddingRangeLimit")
+    if limit is None:
+        return stored == value
+    return (stored >= min(value, limit)) & (stored <= max(value, limit))
+
+
+def _in_signedness_of(stored: IntegerArray, header: Dataset, keyword: str) -> int | None:
+    """A padding value as the pixels would hold it: many writers give -2000 as the unsigned 63536, or the reverse."""
+    if header.get(keyword) is None:
+        return None
+    value = integer(header, keyword)
+    bits = 8 * stored.dtype.itemsize
+    value &= (1 << bits) - 1
+    if stored.dtype.kind == "i" and value >> (bits - 1):
+        value -= 1 << bits
+    return value
+
+
+def _check_bits(stored: IntegerArray, padding: npt.NDArray[np.bool_] | None, header: Dataset) -> None:
+    """Bits above BitsStored may hold an overlay or a sign that was cut off: guessing which would invent HU."""
+    bits = integer(header, "BitsStored")
+    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if stored.dtype.kind == "i" else (0, (1 << bits) - 1)
+    if stored.min() >= low and stored.max() <= high:
+        return
+    outside = (stored < low) | (stored > high)
+    if padding is not None:
+        outside &= ~padding
+    if outside.any():
+        worst = int(stored[outside][0])
+        raise Rejected(f"{name_of(header)} stores {worst}, which does not fit BitsStored {bits}: correct the sender.")
+
+

@@ -1,0 +1,247 @@
+"""The arms: parts that lie apart from the trunk and the long bones in them, up to the glenohumeral joint."""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+from scipy import ndimage, signal
+
+from twin_scanner.districts.axial_skeleton import CENTRAL_MM, IS_BONE, depth_mm, off_midline_mm
+from twin_scanner.districts.body import ball
+from twin_scanner.districts.coarse_grid import BoolArray, CoarseCt
+from twin_scanner.volume import FloatArray
+
+SKIN_CONTACT_MM: Final = 6.0
+"""Arms that touch trunk or head touch it with less than twice this depth of skin in an axial slice."""
+SMALLEST_ARM_ML: Final = 60.0
+"""A piece of forearm or hand; a nose, an ear or a fold of skin is smaller."""
+ARM_ASIDE_MM: Final = 70.0
+"""The middle of an arm's piece lies farther from the midline; a chin or a nose that hangs free does not."""
+SHAFT_MM2: Final = (340.0, 3200.0)
+"""Cross-section of the humerus on the coarse grid, marrow included: 400 to 700 mm2, oblique or at the tuberosities more."""
+SHAFT_MEAN_MM2: Final = 420.0
+"""A chain of sections of a rib or of the scapula's edge has 200 to 350 mm2 in the mean."""
+SHAFT_ASIDE_MM: Final = 95.0
+"""The humerus lies farther from the midline than this; vertebrae, clavicle's inner half and mandible do not."""
+SHAFT_SOLID: Final = 0.92
+"""Area over the area of the ellipse of the same moments: measured 0.93 to 0.98 for humeri, 0.6 to 0.9 for scapula, hip
+and pelvis."""
+SHAFT_SLENDER: Final = 3.0
+"""Long over short axis of that ellipse: a shaft 70 degrees oblique to the slices has 2.9."""
+SHAFT_LENGTH_MM: Final = 25.0
+"""A chain of round sections this long is a long bone; the tip of the scapula or the coracoid is shorter."""
+BELOW_LUNGS_MM: Final = 60.0
+"""The elbow of an arm that hangs down is at most this far below the lungs; a round section farther down is a femur."""
+HEAD_SHELL_MM: Final = (18.0, 27.0)
+"""Radii between which the cortex of the humeral head lies: 21 to 26 mm in women and men."""
+HEAD_SHELL_BONE: Final = 0.22
+"""Mean share of bone in that shell: 0.35 and more around a humeral head, half of it covered by the glenoid or not."""
+HEAD_REACH_MM: Final = 65.0
+"""From the last free section of the shaft, at the deltoid tuberosity or above, the head's centre is at most this far."""
+HEAD_MM: Final = 27.0
+"""The ball around the head's centre that is the arm's: the head and its cartilage."""
+LUNG_HU: Final = (-940.0, -500.0)
+"""Block means of lung; gas in the bowel lies below, fat and consolidation above."""
+LUNG_MM2: Final = 800.0
+"""Lung in one slice; trachea and main bronchi have 300 mm2, and partial volume at bowel gas less."""
+REACH_VOXELS: Final = 25
+"""Soft tissue farther from the arm's bones than this (100 mm) is not the arm's."""
+TRUNK_DEPTH_MM: Final = 65.0
+"""Deeper than this below the skin lies no arm, not even a muscular one cut obliquely."""
+BOLD: Final = ndimage.generate_binary_structure(3, 3)
+
+
+def find_arms(ct: CoarseCt, body: BoolArray, middle: FloatArray, legs_below: int) -> BoolArray:
+    """The arms on the coarse grid (D, H, W), from the glenohumeral joint outward, up or down; empty where none is seen."""
+    aside = np.abs(off_midline_mm(ct, middle))
+    apart = _parts_aside(ct, body, aside, legs_below)
+    bone = filled_bone(ct, body)
+    lung = _lung_slices(ct, body)
+    shafts = _shafts(ct, bone, aside, lung)
+    arm = apart | shafts | _humeral_heads(ct, body, shafts, lung)
+    if not arm.any():
+        return arm
+    trunk = _trunk_marks(ct, body, bone, aside) & ~ndimage.binary_dilation(arm, BOLD)
+    return _nearer(arm, trunk, body)
+
+
+def _nearer(arm: BoolArray, trunk: BoolArray, body: BoolArray) -> BoolArray:
+    """What of the body is nearer to the arm's marks than to the trunk's, on paths inside the body.
+
+    Meyer's watershed on a relief that is flat in the body is a wave that starts from all marks at once (first in, first out); its paths
+    stay inside the body, so that an arm beside the head does not lose its muscles to the jaw across the air.
+    """
+    box = _box_around(arm, margin=REACH_VOXELS)
+    marks = np.zeros(body[box].shape, np.uint8)
+    marks[trunk[box]] = 2
+    marks[arm[box]] = 1
+    air_last = sitk.GetImageFromArray(np.where(body[box], np.uint8(0), np.uint8(1)))
+    grown = sitk.MorphologicalWatershedFromMarkers(air_last, sitk.GetImageFromArray(marks), markWatershedLine=False)
+    wave = sitk.GetArrayFromImage(grown)
+    result = np.zeros_like(arm)
+    result[box] = (wave == 1) & body[box]
+    return result
+
+
+def _box_around(mask: BoolArray, margin: int) -> tuple[slice, slice, slice]:
+    d, h, w = ndimage.find_objects(mask.astype(np.uint8))[0]
+    low, high = (max(0, s.start - margin) for s in (d, h, w)), (s.stop + margin for s in (d, h, w))
+    a, b, c = (slice(x, y) for x, y in zip(low, high, strict=True))
+    return a, b, c
+
+
+def filled_bone(ct: CoarseCt, body: BoolArray) -> BoolArray:
+    """Bone with the marrow inside it, filled slice by slice."""
+    bone = (ct.bone >= IS_BONE) & body
+    return np.stack([ndimage.binary_fill_holes(section) for section in bone])
+
+
+def _parts_aside(ct: CoarseCt, body: BoolArray, aside: FloatArray, legs_below: int) -> BoolArray:
+    """Pieces that axial slices show apart from the trunk, the head or the legs, and that hold bone."""
+    lean = ndimage.binary_erosion(body, _disc(SKIN_CONTACT_MM, ct), border_value=1)
+    core = _core(lean, aside, legs_below)
+    loose = lean & ~core
+    loose[:legs_below] = False
+    labels, count = ndimage.label(loose)
+    if not count:
+        return loose
+    index = np.arange(1, count + 1)
+    far = np.broadcast_to(aside, body.shape)
+    volume = ndimage.sum_labels(loose, labels, index) * ct.voxel_ml
+    bony = ndimage.sum_labels(ct.bone, labels, index) * ct.voxel_ml > 0.01 * volume
+    arm = (volume > SMALLEST_ARM_ML) & bony & (ndimage.mean(far, labels, index) > ARM_ASIDE_MM)
+    kept = _down_beside_the_legs(np.isin(labels, index[arm]), lean, legs_below)
+    return ndimage.binary_dilation(kept, _disc(SKIN_CONTACT_MM, ct)) & body
+
+
+def _core(lean: BoolArray, aside: FloatArray, legs_below: int) -> BoolArray:
+    """Trunk, neck and head: from the largest slice up and down, the piece that overlaps the last one most in the middle."""
+    core = np.zeros_like(lean)
+    if legs_below >= lean.shape[0]:
+        return core
+    start = legs_below + int(np.argmax((lean & (aside < CENTRAL_MM))[legs_below:].sum(axis=(1, 2))))
+    for step in (1, -1):
+        before = lean[start] & (aside[start] < CENTRAL_MM)
+        for k in range(start, lean.shape[0] if step > 0 else legs_below - 1, step):
+            labels, _ = ndimage.label(lean[k])
+            shared = np.bincount(labels[before & (aside[k] < CENTRAL_MM)], minlength=2)[1:]
+            if not shared.any():
+                break
+            core[k] = labels == 1 + int(np.argmax(shared))
+            before = core[k]
+    return core
+
+
+def _down_beside_the_legs(arm: BoolArray, lean: BoolArray, legs_below: int) -> BoolArray:
+    """The arms followed below the trunk's end: a hand is the piece that lies under the forearm's last slice."""
+    for k in range(legs_below - 1, -1, -1):
+        labels, count = ndimage.label(lean[k])
+        if not arm[k + 1].any() or not count:
+            break
+        over = np.bincount(labels[arm[k + 1]], minlength=count + 1)[1:]
+        area = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+        arm[k] = np.isin(labels, 1 + np.flatnonzero((over > 0) & (area < 2.0 * max(1, int(arm[k + 1].sum())))))
+    return arm
+
+
+def _shafts(ct: CoarseCt, bone: BoolArray, aside: FloatArray, lung: npt.NDArray[np.intp]) -> BoolArray:
+    """Sections of the humerus: round, of a long bone's size, far from the midline, one above the other."""
+    round_ones = np.zeros_like(bone)
+    if not lung.size:
+        return round_ones
+    free = ndimage.binary_opening(bone, ndimage.generate_binary_structure(2, 1)[None])
+    for k in range(max(0, int(lung[0]) - round(BELOW_LUNGS_MM / ct.spacing_mm[0])), bone.shape[0]):
+        labels, _ = ndimage.label(free[k])
+        for i, box in enumerate(ndimage.find_objects(labels), start=1):
+            piece = labels[box] == i
+            if float(aside[k, 0, box[1]].mean()) > SHAFT_ASIDE_MM and _is_round(piece, ct):
+                round_ones[k][box] |= piece
+    labels, count = ndimage.label(ndimage.binary_dilation(round_ones, np.ones((5, 1, 1), np.bool_)))
+    labels[~round_ones] = 0
+    boxes = ndimage.find_objects(labels)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * ct.voxel_ml * 1000.0
+    lengths = np.array([(box[0].stop - box[0].start) * ct.spacing_mm[0] for box in boxes])
+    long = [i + 1 for i in range(count) if lengths[i] >= SHAFT_LENGTH_MM and sizes[i] >= SHAFT_MEAN_MM2 * lengths[i]]
+    return np.isin(labels, long)
+
+
+def _is_round(piece: BoolArray, ct: CoarseCt) -> bool:
+    """Whether one section has the size and the solid ellipse of a long bone."""
+    side = np.asarray(ct.spacing_mm[1:])
+    area = float(piece.sum()) * float(side.prod())
+    if not SHAFT_MM2[0] <= area <= SHAFT_MM2[1]:
+        return False
+    points = np.stack(np.nonzero(piece)) * side[:, None]
+    moments = np.cov(points) + np.diag(side**2 / 12.0)
+    short, long = 4.0 * np.sqrt(np.linalg.eigvalsh(moments))
+    return bool(area > SHAFT_SOLID * np.pi / 4.0 * short * long and long < SHAFT_SLENDER * short)
+
+
+def _lung_slices(ct: CoarseCt, body: BoolArray) -> npt.NDArray[np.intp]:
+    """Slices that show lung, lowest first; bowel gas is darker, the trachea smaller."""
+    lung = body & (ct.hu > LUNG_HU[0]) & (ct.hu < LUNG_HU[1])
+    area = ndimage.binary_opening(lung, ndimage.generate_binary_structure(3, 1)).sum(axis=(1, 2))
+    return np.flatnonzero(area * ct.spacing_mm[1] * ct.spacing_mm[2] > LUNG_MM2)
+
+
+def _humeral_heads(ct: CoarseCt, body: BoolArray, shafts: BoolArray, lung: npt.NDArray[np.intp]) -> BoolArray:
+    """A ball where each humerus ends at the shoulder: there a shell of the head's radius holds most bone."""
+    heads = np.zeros_like(shafts)
+    shell = _shell(ct)
+    bone = np.where(body, ct.bone, np.float32(0))
+    labels, _ = ndimage.label(shafts)
+    for i, box in enumerate(ndimage.find_objects(labels), 1):
+        end = min(_ends(labels[box] == i, box), key=lambda one: abs(one[0] - lung[-1]))
+        score, centre = _head_near(bone, shell, end, ct)
+        if score >= HEAD_SHELL_BONE:
+            heads |= _ball_at(centre, ct)
+    return heads & body
+
+
+def _ends(piece: BoolArray, box: tuple[slice, ...]) -> list[tuple[float, float, float]]:
+    """Centres of the lowest and the highest section of a shaft, as indices of the whole grid."""
+    ends = []
+    for k in (0, piece.shape[0] - 1):
+        row, column = (float(np.mean(x)) for x in np.nonzero(piece[k]))
+        ends.append((float(box[0].start + k), box[1].start + row, box[2].start + column))
+    return ends
+
+
+def _head_near(
+    bone: FloatArray, shell: FloatArray, end: tuple[float, float, float], ct: CoarseCt
+) -> tuple[float, tuple[float, float, float]]:
+    """The best centre of a humeral head within HEAD_REACH_MM of a shaft's end, and its share of bone."""
+    low = [max(0, int(e - HEAD_REACH_MM / s)) for e, s in zip(end, ct.spacing_mm, strict=True)]
+    high = [int(e + HEAD_REACH_MM / s) + 1 for e, s in zip(end, ct.spacing_mm, strict=True)]
+    part = bone[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+    score = signal.fftconvolve(part, shell, mode="same")
+    d, h, w = np.unravel_index(int(np.argmax(score)), score.shape)
+    return float(score[d, h, w]), (float(d + low[0]), float(h + low[1]), float(w + low[2]))
+
+
+def _shell(ct: CoarseCt) -> FloatArray:
+    outer = ball(HEAD_SHELL_MM[1], ct.spacing_mm)
+    inner = ball(HEAD_SHELL_MM[0], ct.spacing_mm)
+    margin = [((a - b) // 2, (a - b) // 2) for a, b in zip(outer.shape, inner.shape, strict=True)]
+    shell = (outer & ~np.pad(inner, margin)).astype(np.float32)
+    return shell / shell.sum()
+
+
+def _ball_at(centre: tuple[float, float, float], ct: CoarseCt) -> BoolArray:
+    grids = np.ogrid[tuple(slice(0, n) for n in ct.hu.shape)]
+    distance = sum(((g - c) * s) ** 2 for g, c, s in zip(grids, centre, ct.spacing_mm, strict=True))
+    return np.asarray(distance <= HEAD_MM**2)
+
+
+def _trunk_marks(ct: CoarseCt, body: BoolArray, bone: BoolArray, aside: FloatArray) -> BoolArray:
+    """What is surely not an arm: other bones, the lungs, the midline, and all that lies deep."""
+    gas = body & (ct.hu < LUNG_HU[1])
+    return bone | gas | (body & (aside < CENTRAL_MM)) | (depth_mm(body, ct.spacing_mm) > TRUNK_DEPTH_MM)
+
+
+def _disc(radius_mm: float, ct: CoarseCt) -> npt.NDArray[np.bool_]:
+    reach = [int(radius_mm // s) for s in ct.spacing_mm[1:]]
+    rows, columns = np.mgrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]
+    inside = (rows * ct.spacing_mm[1]) ** 2 + (columns * ct.spacing_mm[2]) ** 2 <= radius_mm**2 + 1e-6
+    return np.asarray(inside)[None]

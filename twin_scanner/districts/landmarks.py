@@ -1,0 +1,69 @@
+"""The embedded segmenter: districts from bones, lungs and the skin alone, without weights."""
+
+import hashlib
+import json
+from typing import Final
+
+import numpy as np
+
+from twin_scanner.districts import arms, axial_skeleton, body, coarse_grid
+from twin_scanner.districts.coarse_grid import BoolArray, CoarseCt, coarse_ct, to_ct_grid, to_fine
+from twin_scanner.districts.district_map import DistrictMap
+from twin_scanner.partition import DISTRICT_LABELS
+from twin_scanner.volume import LabelArray, Triple, Volume
+
+VERSION: Final = "1"
+"""Raised with every change of a rule; the parameters are hashed beside it."""
+
+
+class LandmarkSegmenter:
+    """Head, trunk, arms and legs by anatomical landmarks (borders: DESIGN, section 2, Districts)."""
+
+    name: Final = "landmarks"
+
+    @property
+    def segmenter_hash(self) -> str:
+        """SHA-256 of name, version and every parameter of the rules."""
+        modules = (coarse_grid, body, axial_skeleton, arms)
+        values = {
+            f"{module.__name__.rpartition('.')[2]}.{key}": value
+            for module in modules
+            for key, value in sorted(vars(module).items())
+            if key.isupper() and isinstance(value, int | float | tuple)
+        }
+        text = json.dumps({"name": self.name, "version": VERSION, "parameters": values}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def segment(self, ct: Volume) -> DistrictMap:
+        """The districts of a CT in HU on its own grid; raises Rejected where it shows no human body."""
+        coarse = coarse_ct(ct)
+        mask = body.find_body(coarse)
+        districts = _districts(coarse, mask)
+        upright = carried_to_skin(districts, coarse, body.refine_body(mask, coarse))
+        return DistrictMap(to_ct_grid(upright, ct.geometry), ct.geometry, self.name, self.segmenter_hash)
+
+
+def _districts(ct: CoarseCt, mask: BoolArray) -> LabelArray:
+    """One label for every voxel of the body on the coarse grid."""
+    middle = axial_skeleton.midline(mask, ct.spacing_mm)
+    levels = axial_skeleton.find_levels(ct, mask, middle)
+    labels = np.where(mask, np.uint8(DISTRICT_LABELS["trunk"]), np.uint8(0))
+    labels[mask & levels.head[:, :, None]] = DISTRICT_LABELS["head"]
+    labels[: levels.legs_below][mask[: levels.legs_below]] = DISTRICT_LABELS["legs"]
+    labels[arms.find_arms(ct, mask, middle, levels.legs_below)] = DISTRICT_LABELS["arms"]
+    return labels
+
+
+def carried_to_skin(districts: LabelArray, ct: CoarseCt, skin: BoolArray) -> LabelArray:
+    """Coarse districts on the upright CT's grid: every voxel of the fine body mask takes the nearest coarse label."""
+    spread = np.where(districts > 0, districts, _nearest_label(districts, ct.spacing_mm))
+    fine = to_fine(spread, ct).astype(np.uint8, copy=True)
+    fine[~skin] = 0
+    return fine
+
+
+def _nearest_label(districts: LabelArray, spacing_mm: Triple) -> LabelArray:
+    """The largest label within one voxel: what the fine mask can reach beyond the coarse one."""
+    from scipy import ndimage
+
+    return np.asarray(ndimage.grey_dilation(districts, size=(3, 3, 3)), dtype=np.uint8)

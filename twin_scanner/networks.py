@@ -1,0 +1,114 @@
+"""The networks: a 3D U-Net that turns CT into PET and a PatchGAN that judges the pair; they know no file and no DICOM."""
+
+import torch
+from torch import Tensor, nn
+
+WINDOW = 32
+"""Edge of the cube, in voxels, that a generator reads and writes (paper section III-B)."""
+LEVELS = 5
+"""Halvings from 32 voxels to the 1-voxel bottleneck."""
+WIDEST = 8
+"""Channels grow to this multiple of ``features`` and no further (Isola et al. 2017, section 6.1.1)."""
+INITIAL_STANDARD_DEVIATION = 0.02
+"""Weights start from a normal distribution this wide (Isola et al. 2017, section 6.2)."""
+INITIAL_LOGIT = -3.0
+"""The last bias: the untrained generator says 0.05 of model space (about SUV 1), not 0.5 (SUV 10)."""
+NEGATIVE_SLOPE = 0.2
+
+
+class UNetGenerator(nn.Module):
+    """pix2pix's U-Net (Isola et al. 2017, section 6.1.1, skip connections at every level) in three dimensions.
+
+    Input and output: (N, 1, 32, 32, 32) in model space [0, 1]. ``features`` is the width of the first level. Every
+    window stands alone: InstanceNorm instead of batch statistics, no dropout. The output is float32, whatever the
+    precision of the rest.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        widths = [features * min(2**level, WIDEST) for level in range(LEVELS)]
+        block: _Level | None = None
+        for outer, inner in reversed(list(zip([1, *widths[:-1]], widths, strict=True))):
+            block = _Level(outer, inner, block, outermost=outer == 1 and inner == widths[0])
+        assert block is not None
+        self.levels = block
+        self.apply(_initialise)
+        nn.init.constant_(block.last_bias(), INITIAL_LOGIT)
+
+    def forward(self, ct: Tensor) -> Tensor:
+        """The PET of a batch of CT windows, both (N, 1, 32, 32, 32) in model space."""
+        logits: Tensor = self.levels(ct)
+        with torch.autocast(logits.device.type, enabled=False):
+            return torch.sigmoid(logits.float())
+
+
+class _Level(nn.Module):
+    """One level of the U: halve, go through the level below, double, and lay the input beside the result."""
+
+    def __init__(self, outer: int, inner: int, below: "_Level | None", *, outermost: bool) -> None:
+        super().__init__()
+        innermost = below is None
+        bare = outermost or innermost
+        down = nn.Conv3d(outer, inner, 4, stride=2, padding=1, bias=bare)
+        up = nn.ConvTranspose3d(inner if innermost else 2 * inner, outer, 4, stride=2, padding=1, bias=outermost)
+        layers: list[nn.Module] = [] if outermost else [nn.LeakyReLU(NEGATIVE_SLOPE)]
+        layers.append(down)
+        if not bare:
+            layers.append(nn.InstanceNorm3d(inner, affine=True))
+        if below is not None:
+            layers.append(below)
+        layers += [nn.ReLU(), up]
+        if not outermost:
+            layers.append(nn.InstanceNorm3d(outer, affine=True))
+        self.layers = nn.Sequential(*layers)
+        self.outermost = outermost
+
+    def forward(self, values: Tensor) -> Tensor:
+        made: Tensor = self.layers(values)
+        return made if self.outermost else torch.cat([values, made], 1)
+
+    def last_bias(self) -> Tensor:
+        """The bias of the last convolution; only the outermost level has one."""
+        bias = self.layers[-1].bias
+        assert isinstance(bias, Tensor)
+        return bias
+
+
+class PatchDiscriminator(nn.Module):
+    """PatchGAN (Isola et al. 2017, section 3.2.2) in three dimensions: one logit for each overlapping patch.
+
+    Input: CT and PET side by side, (N, 2, 32, 32, 32) in model space. With 2 layers: (N, 1, 6, 6, 6) logits, each of
+    which sees 34 voxels; deeper ones would see mostly padding.
+    """
+
+    def __init__(self, features: int, layers: int = 2, channels: int = 2) -> None:
+        super().__init__()
+        parts: list[nn.Module] = [nn.Conv3d(channels, features, 4, stride=2, padding=1), nn.LeakyReLU(NEGATIVE_SLOPE)]
+        width = features
+        for layer in range(1, layers + 1):
+            wider = features * min(2**layer, WIDEST)
+            stride = 2 if layer < layers else 1
+            parts += [
+                nn.Conv3d(width, wider, 4, stride=stride, padding=1, bias=False),
+                nn.InstanceNorm3d(wider, affine=True),
+                nn.LeakyReLU(NEGATIVE_SLOPE),
+            ]
+            width = wider
+        parts.append(nn.Conv3d(width, 1, 4, padding=1))
+        self.layers = nn.Sequential(*parts)
+        self.apply(_initialise)
+
+    def forward(self, ct_and_pet: Tensor) -> Tensor:
+        """Logits: above 0 where the pair looks real."""
+        logits: Tensor = self.layers(ct_and_pet)
+        return logits
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+        nn.init.normal_(module.weight, 0.0, INITIAL_STANDARD_DEVIATION)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.InstanceNorm3d):
+        nn.init.normal_(module.weight, 1.0, INITIAL_STANDARD_DEVIATION)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,161 @@
+"""Windows, batched inference, averaging and stitching: a CT in model space becomes a PET in model space."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from twin_scanner.models import ModelPackage
+from twin_scanner.networks import WINDOW
+from twin_scanner.partition import DISTRICT_NAMES, Partition
+from twin_scanner.volume import FloatArray, LabelArray, Shape
+
+STRIDE = 16
+"""Distance between windows: an overlap of 16 voxels (paper section III-B)."""
+BATCH_WINDOWS = 16
+"""Windows a forward pass: more brings no speed on a processor, only memory."""
+
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+Start: TypeAlias = Shape
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """One network, where it may write, and the windows that touch that region."""
+
+    network: nn.Module
+    mask: BoolArray
+    starts: Sequence[Start]
+
+
+def missing_districts(labels: LabelArray, partition: Partition) -> tuple[str, ...]:
+    """Names of the districts that a label map (D, H, W) contains and no network of the partition covers."""
+    if partition.whole_volume:
+        return ()
+    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+    uncovered = sorted({int(label) for label in present} - {0} - partition.labels)
+    return tuple(DISTRICT_NAMES.get(label, f"label {label}") for label in uncovered)
+
+
+def translate(
+    ct_model_space: FloatArray,
+    labels: LabelArray,
+    package: ModelPackage,
+    *,
+    batch_windows: int = BATCH_WINDOWS,
+    progress: Callable[[int, int], None] | None = None,
+) -> FloatArray:
+    """The PET (D, H, W) in model space of a CT (D, H, W) in model space and its district map (paper eq. 7, 12-15).
+
+    Voxels of no network are 0: outside the body, and in districts that ``missing_districts`` names; whether those may
+    be delivered is the caller's decision. A network without labels (whole-volume) translates every voxel.
+    ``progress`` receives (windows done, windows in all).
+    """
+    if ct_model_space.shape != labels.shape or ct_model_space.ndim != 3:
+        raise ValueError(f"the labels {labels.shape} do not lie on the CT {ct_model_space.shape}")
+    inner, padded_ct, padded_labels = _padded(ct_model_space, labels)
+    works = [
+        _work(package.networks[name], _region(padded_labels, covered, inner))
+        for name, covered in package.partition.networks.items()
+    ]
+    pet = np.zeros(padded_ct.shape, np.float32)
+    done, total = 0, sum(len(work.starts) for work in works)
+    for work in works:
+        for count in _translate_region(padded_ct, work, batch_windows, pet):
+            done += count
+            if progress is not None:
+                progress(done, total)
+    return np.ascontiguousarray(pet[inner])
+
+
+def window_starts(length: int) -> list[int]:
+    """Where windows start along an axis of ``length`` >= 32 voxels: every 16, the last one clamped to the edge.
+
+    The placement of MONAI's ``dense_patch_slices`` with an overlap of one half.
+    """
+    last = length - WINDOW
+    return [*range(0, last, STRIDE), last]
+
+
+def windows_touching(mask: BoolArray) -> list[Start]:
+    """First voxels (d, h, w) of the windows of a volume that hold at least one voxel of the mask, in scanning order."""
+    starts: list[Start] = []
+    for d in window_starts(mask.shape[0]):
+        plane = mask[d : d + WINDOW].any(axis=0)
+        for h in window_starts(mask.shape[1]):
+            line = plane[h : h + WINDOW].any(axis=0)
+            starts += [(d, h, w) for w in window_starts(mask.shape[2]) if line[w : w + WINDOW].any()]
+    return starts
+
+
+def _padded(ct: FloatArray, labels: LabelArray) -> tuple[tuple[slice, slice, slice], FloatArray, LabelArray]:
+    """Axes shorter than a window padded with 0 on both sides, as MONAI does, and where the image lies in the result."""
+    before = [max(0, WINDOW - n) // 2 for n in ct.shape]
+    d, h, w = (slice(b, b + n) for b, n in zip(before, ct.shape, strict=True))
+    if min(ct.shape) >= WINDOW:
+        return (d, h, w), ct, labels
+    pads = [(b, max(0, WINDOW - n) - b) for b, n in zip(before, ct.shape, strict=True)]
+    return (d, h, w), np.pad(ct, pads), np.pad(labels, pads)
+
+
+def _region(labels: LabelArray, covered: tuple[int, ...], inner: tuple[slice, slice, slice]) -> BoolArray:
+    if covered:
+        return np.isin(labels, covered)
+    everything = np.zeros(labels.shape, np.bool_)
+    everything[inner] = True
+    return everything
+
+
+def _work(network: nn.Module, mask: BoolArray) -> _Work:
+    return _Work(network, mask, windows_touching(mask))
+
+
+def _translate_region(ct: FloatArray, work: _Work, batch_windows: int, pet: FloatArray) -> Iterator[int]:
+    """Write one network's region into ``pet``; yields the number of windows after each batch."""
+    if not work.starts:
+        return
+    first, end = np.min(work.starts, axis=0), np.max(work.starts, axis=0) + WINDOW
+    box = tuple(slice(int(a), int(b)) for a, b in zip(first, end, strict=True))
+    total = np.zeros(tuple(end - first), np.float32)
+    for at in range(0, len(work.starts), batch_windows):
+        starts = work.starts[at : at + batch_windows]
+        windows = np.stack([ct[_cube(start)] * work.mask[_cube(start)] for start in starts])
+        for start, values in zip(starts, _predict(work.network, windows), strict=True):
+            total[_cube(start - first)] += values
+        yield len(starts)
+    total /= _coverage(ct.shape, box)
+    np.copyto(pet[box], total, where=work.mask[box])
+
+
+def _predict(network: nn.Module, windows: FloatArray) -> FloatArray:
+    """One forward pass: (N, 32, 32, 32) CT to PET, float32."""
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        predicted: FloatArray = network(torch.from_numpy(windows)[:, None].to(device))[:, 0].float().cpu().numpy()
+    return predicted
+
+
+def _coverage(shape: tuple[int, ...], box: tuple[slice, ...]) -> FloatArray:
+    """How many windows cover each voxel of the box (the divisor of paper eq. 14).
+
+    Every window that covers a voxel of the mask touches the mask, so there none was skipped and the count is the
+    product of the counts along the axes.
+    """
+    counts = []
+    for length, part in zip(shape, box, strict=True):
+        count = np.zeros(length, np.float32)
+        for start in window_starts(length):
+            count[start : start + WINDOW] += 1
+        counts.append(count[part])
+    d, h, w = counts
+    covered: FloatArray = d[:, None, None] * h[:, None] * w
+    return covered
+
+
+def _cube(start: Sequence[int] | npt.NDArray[np.int64]) -> tuple[slice, slice, slice]:
+    d, h, w = (int(s) for s in start)
+    return slice(d, d + WINDOW), slice(h, h + WINDOW), slice(w, w + WINDOW)
