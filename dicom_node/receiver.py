@@ -13,9 +13,11 @@ Statuses (PS3.7 annex C, PS3.4 table B.2-1); every failure carries an ErrorComme
 
 import errno
 import logging
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import count
@@ -35,6 +37,7 @@ from dicom_node.associations import (
     HardenedServer,
     Timeouts,
     configure_library,
+    connection_of,
     end_port_probe,
 )
 from dicom_node.instance_header import InstanceHeader, file_meta, read_header
@@ -48,6 +51,8 @@ DOES_NOT_MATCH: Final = 0xA900
 CANNOT_UNDERSTAND: Final = 0xC000
 _COMMENT_LENGTH: Final = 64
 """Of ErrorComment, VR LO (PS3.5 6.2)."""
+_POLL_S: Final = 0.1
+"""How soon the accept loop sees that it shall end."""
 _VERIFICATION: Final = "1.2.840.10008.1.1"
 CT_CLASSES: Final = (
     "1.2.840.10008.5.1.4.1.1.2",  # CT Image
@@ -104,9 +109,10 @@ class _Traffic:
     dropped: int = 0
     refused: int = 0
     closed: bool = False
+    connection: socket.socket | None = None
 
 
-class _Refusal(Exception):  # noqa: N818 - it is an answer, not an error
+class _Refusal(Exception):
     def __init__(self, status: int, comment: str) -> None:
         super().__init__(comment)
         self.status = status
@@ -118,8 +124,9 @@ class Receiver:
 
     ``on_stored`` is called before the acknowledgement, also for the same instance again, from several threads at
     once; an error of ours that it raises becomes 0xA700, and the sender tries again. ``is_own`` decides on a header
-    with ``instance_header.DECIDING_TAGS``. ``on_association_closed`` is given the number that the association's
-    instances had. ``allowed_calling_ae`` None: anyone may send.
+    with ``instance_header.DECIDING_TAGS``, and is asked only where the SOP class is none of ``kept_classes``.
+    ``on_association_closed`` is given the number that the association's instances had. ``allowed_calling_ae`` None:
+    anyone may send.
     """
 
     def __init__(
@@ -136,12 +143,14 @@ class Receiver:
         minimum_free_bytes: int = 0,
         timeouts: Timeouts | None = None,
         on_association_closed: Callable[[int], None] | None = None,
+        kept_classes: Sequence[str] = CT_CLASSES,
     ) -> None:
         self._address = (host, port)
         self._spool = spool
         self._on_stored = on_stored
         self._is_own = is_own
         self._on_association_closed = on_association_closed
+        self._kept_classes = frozenset(kept_classes)
         self._minimum_free_bytes = minimum_free_bytes
         self._timeouts = timeouts or Timeouts()
         self._application = _application(ae_title, allowed_calling_ae, maximum_associations, self._timeouts)
@@ -178,7 +187,7 @@ class Receiver:
             ) from error
         self._server = cast(HardenedServer, server)
         self._server.read_timeout_s = self._timeouts.read_s
-        threading.Thread(target=self._server.serve_forever, name="dicom-receiver", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(_POLL_S,), name="dicom-receiver", daemon=True).start()
         logger.info("Listening as '%s' on %s:%d.", self._application.ae_title, host, self.port)
 
     def stop(self, timeout_s: float = 30.0) -> None:
@@ -194,7 +203,7 @@ class Receiver:
                     "%d stores were not answered in %g s; they stay unacknowledged.", len(self._answering), timeout_s
                 )
         closing = [
-            threading.Thread(target=association.abort, name="dicom-receiver-abort", daemon=True)
+            threading.Thread(target=_end, args=(association,), name="dicom-receiver-end", daemon=True)
             for association in self._server.active_associations
         ]
         for thread in closing:
@@ -214,6 +223,7 @@ class Receiver:
     def _handlers(self) -> list[Any]:
         return [
             (evt.EVT_C_STORE, self._answer_store),
+            (evt.EVT_CONN_OPEN, self._note_open),
             (evt.EVT_CONN_CLOSE, end_port_probe),
             (evt.EVT_CONN_CLOSE, self._note_closed),
             (evt.EVT_PDU_SENT, self._note_answered),
@@ -249,9 +259,8 @@ class Receiver:
         data = cast(BytesIO, request.DataSet)
         transfer_syntax_uid = UID(event.context.transfer_syntax)
         header = _checked_header(request, data, transfer_syntax_uid)
-        if header.sop_class_uid not in CT_CLASSES:
-            traffic.dropped += 1
-            return self._drop_own(header)
+        if header.sop_class_uid not in self._kept_classes:
+            return self._drop_own(header, traffic)
         with data.getbuffer() as data_set:
             if self._spool_free_bytes() - len(data_set) < self._minimum_free_bytes:
                 raise _Refusal(OUT_OF_RESOURCES, "Too little free disk space; send again later.")
@@ -261,10 +270,16 @@ class Receiver:
         logger.debug("Instance %s: %s.", received.sop_instance_uid, received.outcome, extra=_fields(header))
         return SUCCESS
 
-    def _drop_own(self, header: InstanceHeader) -> int:
+    def _drop_own(self, header: InstanceHeader, traffic: _Traffic) -> int:
         """The loop guard: what we made and a PACS routed back is acknowledged and forgotten; nothing else is."""
-        if not self._is_own(header.dataset):
+        try:
+            own = self._is_own(header.dataset)
+        except TwinScannerError as error:
+            logger.error("%s", error, extra=_fields(header))
+            raise _Refusal(OUT_OF_RESOURCES, "The node cannot decide now; send again later.") from error
+        if not own:
             raise _Refusal(SOP_CLASS_NOT_SUPPORTED, "Only CT images are taken here.")
+        traffic.dropped += 1
         logger.info("Instance %s is our own: acknowledged, dropped.", header.sop_instance_uid, extra=_fields(header))
         return SUCCESS
 
@@ -303,6 +318,9 @@ class Receiver:
                 self._traffic[association] = _Traffic(next(self._numbers))
             return self._traffic[association]
 
+    def _note_open(self, event: evt.Event) -> None:
+        self._traffic_of(event.assoc).connection = connection_of(event.assoc)
+
     def _note_answered(self, event: evt.Event) -> None:
         if isinstance(event.pdu, P_DATA_TF):
             self._forget_answering(event.assoc)
@@ -310,6 +328,8 @@ class Receiver:
     def _note_closed(self, event: evt.Event) -> None:
         traffic = self._traffic_of(event.assoc)
         traffic.closed = True
+        if traffic.connection is not None:
+            traffic.connection.close()
         self._forget_answering(event.assoc)
         self._tell_closed(traffic)
         if traffic.stored or traffic.dropped or traffic.refused:
@@ -365,6 +385,18 @@ def _application(
     for sop_class_uid in (*CT_CLASSES, *OWN_CLASSES):
         application.add_supported_context(sop_class_uid, list(TRANSFER_SYNTAXES))
     return application
+
+
+def _end(association: Association) -> None:
+    """Abort an association; where the peer has not asked for one yet, there is only a connection to shut down."""
+    if association.is_established:
+        association.abort()
+        return
+    connection = connection_of(association)
+    if connection is not None:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+    association.join()
 
 
 def _checked_header(request: C_STORE, data_set: BytesIO, transfer_syntax_uid: UID) -> InstanceHeader:

@@ -1,6 +1,7 @@
 """C-STORE and C-ECHO to a peer: files as they are over one association, and the status of every one."""
 
 import logging
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from dicom_node.associations import (
     Timeouts,
     acknowledge_at_once,
     configure_library,
+    connection_of,
     send_at_once,
 )
 from twin_scanner.errors import Defect, Transient
@@ -147,28 +149,41 @@ def _association(
     application.acse_timeout = timeouts.negotiation_s
     application.dimse_timeout = timeouts.response_s
     application.network_timeout = timeouts.idle_s
+    connections: list[socket.socket] = []
     connected: list[bool] = []
+
+    def keep_connection(event: evt.Event) -> None:
+        connections.extend(filter(None, [connection_of(event.assoc)]))
 
     def on_open(event: evt.Event) -> None:
         connected.append(True)
         send_at_once(event)
 
-    association = application.associate(
-        peer.host,
-        peer.port,
-        contexts=contexts,
-        ae_title=peer.ae_title,
-        max_pdu=MAXIMUM_PDU_BYTES,
-        evt_handlers=[(evt.EVT_CONN_OPEN, on_open), (evt.EVT_DATA_SENT, acknowledge_at_once)],
-    )
-    if not association.is_established:
-        raise Transient(_why_not_established(association, peer, calling_ae, connected=bool(connected)))
     try:
+        association = application.associate(
+            peer.host,
+            peer.port,
+            contexts=contexts,
+            ae_title=peer.ae_title,
+            max_pdu=MAXIMUM_PDU_BYTES,
+            evt_handlers=[
+                (evt.EVT_ACSE_SENT, keep_connection),
+                (evt.EVT_CONN_OPEN, on_open),
+                (evt.EVT_DATA_SENT, acknowledge_at_once),
+            ],
+        )
+    except OSError as error:
+        raise Transient(f"{peer} cannot be found ({error.strerror}): check the host name.") from error
+    try:
+        if not association.is_established:
+            raise Transient(_why_not_established(association, peer, calling_ae, connected=bool(connected)))
         yield association
         association.release()
     finally:
         if association.is_established:
             association.abort()
+        for connection in connections:
+            connection.close()
 
 
 def _why_not_established(association: Association, peer: Peer, calling_ae: str, *, connected: bool) -> str:

@@ -85,11 +85,7 @@ def test_every_linked_file_is_there(project: Path) -> None:
 
 
 def test_no_committed_text_names_a_path_of_a_machine(project: Path) -> None:
-    pages = (
-        list(project.glob("*.md"))
-        + list((project / "docs").rglob("*.md"))
-        + list((project / "deploy").rglob("*"))
-    )
+    pages = list(project.glob("*.md")) + list((project / "docs").rglob("*.md")) + list((project / "deploy").rglob("*"))
     for page in pages:
         if page.is_file():
             assert not re.search(r"/(home|root|work)/", page.read_text("utf-8")), page

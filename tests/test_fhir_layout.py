@@ -6,9 +6,9 @@ from pathlib import Path
 
 import fhir.resources
 import pytest
-import twin_record
 
 import fhir
+import twin_record
 
 pytestmark = pytest.mark.unit
 

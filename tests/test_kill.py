@@ -24,7 +24,6 @@ from tests.instances import data_set_bytes
 from tests.peers.fhir_server import running_server, server_folder
 from tests.peers.orthanc import Orthanc
 from tests.peers.scanner_process import ScannerProcess
-from training.phantom_files import write_ct_dicom
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
 

@@ -21,8 +21,8 @@ import pytest
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
-from twin_scanner.dicom.ct_series import CtSeries
 
+from twin_scanner.dicom.ct_series import CtSeries
 from twin_scanner.dicom.identity import is_our_own
 from twin_scanner.dicom.pet_series import (
     PetSeries,
@@ -508,6 +508,11 @@ def test_an_enhanced_ct_is_one_source_of_every_slice(tmp_path: Path) -> None:
         (item,) = pydicom.dcmread(file).SourceImageSequence
         assert item.ReferencedSOPInstanceUID == "1.2.3.4.1"
         assert item.ReferencedSOPClassUID == EnhancedCTImageStorage
+
+
+def test_a_count_of_instances_that_fits_no_ct_is_our_own_fault() -> None:
+    with pytest.raises(Defect, match="24 slices and 23 instances"):
+        source_slices(_pet_grid(CT_GRID), _ct(instances=23))
 
 
 # UIDs and files

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
-from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -291,6 +290,31 @@ def test_a_ct_that_bears_our_name_is_kept(start: Start, tmp_path: Path) -> None:
     assert node.kept() == sent(file)
 
 
+def test_a_loop_guard_that_cannot_decide_is_answered_a700(start: Start, tmp_path: Path) -> None:
+    def is_own(header: object) -> bool:
+        raise Transient("The ledger does not answer: it is tried again.")
+
+    node = start(is_own=is_own)
+    (answer,) = node.answers(instances.write(instances.instance(sop_class_uid=PET), tmp_path / "a.dcm"))
+    assert (answer.status, node.kept()) == (0xA700, {})
+
+
+def test_an_error_that_nobody_foresaw_is_never_an_acknowledgement(start: Start, tmp_path: Path) -> None:
+    def on_stored(received: ReceivedInstance) -> None:
+        raise ZeroDivisionError
+
+    node = start(on_stored=on_stored)
+    one, other = instances.series(tmp_path, 2)
+    assert [answer.status for answer in node.answers(one, other)] == [0xC211, 0xC211]
+
+
+def test_a_stand_in_for_a_pacs_keeps_what_it_is_told_to_keep(start: Start, tmp_path: Path) -> None:
+    node = start(kept_classes=(*CT_CLASSES, *OWN_CLASSES))
+    file = instances.write(instances.instance(sop_class_uid=PET, Manufacturer="twin-scanner"), tmp_path / "a.dcm")
+    node.send(file)
+    assert node.kept() == sent(file)
+
+
 def test_a_full_disk_is_answered_a700_until_there_is_room_again(start: Start, tmp_path: Path) -> None:
     free = [1000]
     node = start(spool=Spool(tmp_path / "s", free=lambda folder: free[0]), minimum_free_bytes=900)
@@ -399,8 +423,9 @@ def test_port_probes_take_no_association_from_anybody(start: Start) -> None:
     echo(node.peer, "PACS", SHORT)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("beginning", [b"\x01\x00\x00", struct.pack(">BBL", 1, 0, 200) + b"\0" * 50])
+@pytest.mark.parametrize(
+    "beginning", [b"\x01\x00\x00", struct.pack(">BBL", 1, 0, 200) + b"\0" * 50], ids=["header", "body"]
+)
 def test_a_peer_that_stops_inside_a_message_gives_its_place_back(start: Start, beginning: bytes) -> None:
     node = start(maximum_associations=1, timeouts=Timeouts(negotiation_s=1, read_s=0.2, idle_s=10))
     with socket.create_connection((node.peer.host, node.peer.port)) as silent:

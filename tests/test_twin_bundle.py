@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 from fhir.resources.R4B.bundle import Bundle
-from twin_record.bundle import BundleEndpoint, TwinReceipt
-from twin_record.mapping import patient_key
-from twin_record.merging import content_of, short_reference
-from twin_record.update import TwinUpdate
 
 from tests.conftest import missing
 from tests.peers.fhir_server import running_server, server_folder
 from tests.peers.r4_schema import schema_faults
 from tests.peers.twin_rig import Rig, server_rig, store_rig
 from tests.twin_updates import SITE, a_series, an_update, another_study, new_uid
+from twin_record.bundle import BundleEndpoint, TwinReceipt
+from twin_record.mapping import patient_key
+from twin_record.merging import content_of, short_reference
+from twin_record.update import TwinUpdate
 from twin_scanner.errors import Rejected, Transient
 
 pytestmark = pytest.mark.record
@@ -141,6 +141,31 @@ def test_what_stands_in_the_record_is_valid_r4(rig: Rig) -> None:
     rig.record(replace(another_study(update), replaces_series_uids=(update.pet_series.series_uid,)))
     for entry in rig.target.patient_record(update.patient_id, None)["entry"]:
         assert schema_faults(entry["resource"]) == []
+
+
+def test_the_transactions_themselves_are_valid_r4(rig: Rig) -> None:
+    """The first one creates, the second one changes; ids and placeholders are as the Bundle's own rules ask."""
+    if server_folder() is None:
+        missing("the R4 schema (tests/peers/fhir-r4-server/node_modules)")
+    sent: list[Json] = []
+
+    class Listening:
+        def exchange(self, bundle: Json) -> Json:
+            sent.append(bundle)
+            return rig.target.exchange(bundle)
+
+    update = an_update()
+    rig.record(update, through=Listening())
+    rig.record(another_study(update), through=Listening())
+    methods = []
+    for bundle in sent:
+        Bundle.model_validate(bundle)
+        assert schema_faults(bundle) == []
+        methods += [entry["request"]["method"] for entry in bundle["entry"] if bundle["type"] == "transaction"]
+        full_urls = [entry["fullUrl"] for entry in bundle["entry"] if "fullUrl" in entry]
+        assert all(url.startswith("urn:uuid:") for url in full_urls)
+        assert len(set(full_urls)) == len(full_urls)
+    assert methods == ["POST"] * 4 + ["PUT"] + ["POST", "PUT", "PUT"]
 
 
 def test_the_same_update_twice_writes_nothing_the_second_time(rig: Rig) -> None:

@@ -9,6 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.sr.codedict import codes
 from pydicom.valuerep import PersonName
+
+from tests.conftest import missing
+from tests.peers.fhir_server import r4_schema_path
+from tests.peers.r4_schema import schema_faults
+from tests.twin_updates import SITE, a_series, an_update
 from twin_record.dicom_values import (
     BODY_SITES,
     EN_REPRESENTATION,
@@ -35,11 +40,6 @@ from twin_record.mapping import (
     remarks_on,
 )
 from twin_record.update import TwinSite, TwinUpdate
-
-from tests.conftest import missing
-from tests.peers.fhir_server import r4_schema_path
-from tests.peers.r4_schema import schema_faults
-from tests.twin_updates import SITE, a_series, an_update
 from twin_scanner.errors import Defect, Rejected
 
 pytestmark = pytest.mark.unit

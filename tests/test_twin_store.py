@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
-from twin_record.outcome import Conflict
-from twin_record.store import EmbeddedStore
 
 from tests.twin_updates import MADE_AT, SITE, an_update, another_study
+from twin_record.outcome import Conflict
+from twin_record.store import EmbeddedStore
 from twin_scanner.errors import Defect, Rejected, Transient
 
 pytestmark = pytest.mark.record

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import IO
+from zoneinfo import ZoneInfo
 
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage
@@ -225,6 +226,7 @@ class Scanner:
             calling_ae=settings.node.ae_title,
             timeouts=Timeouts(connection_s=settings.pacs.timeout_s, response_s=settings.pacs.timeout_s),
             twin=open_twin(settings),
+            zone=ZoneInfo(settings.twin.zone or "UTC"),
         )
         retry = settings.retry
         return Worker(

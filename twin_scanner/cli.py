@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -110,10 +111,10 @@ def translate(
         application.render_template(settings),
         source=source,
         result=out,
+        made_at=datetime.now().astimezone(),
         model=model or settings.model.name,
         segmenter=segmenter,
         labelmap=labelmap or settings.districts.labelmap,
-        accept_synthetic_ct=True,
     )
     with _progress() as bars:
         report = render(request, _reporter(bars)("Translating windows"))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicom_node.receiver import Receiver
+from dicom_node.receiver import CT_CLASSES, OWN_CLASSES, Receiver
 from dicom_node.sender import Peer, send
 from dicom_node.spool import Spool
 from training.phantom import PhantomOptions, make_phantom
@@ -94,7 +94,7 @@ def _pacs_stand_in(spool: Spool) -> Receiver:
         spool=spool,
         on_stored=lambda _: None,
         is_own=lambda _: False,
-        keeps_only_ct=False,
+        kept_classes=(*CT_CLASSES, *OWN_CLASSES),
     )
 
 

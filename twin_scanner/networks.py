@@ -1,4 +1,4 @@
-"""The networks: a 3D U-Net that turns CT into PET and a PatchGAN that judges the pair; they know no file and no DICOM."""
+"""A 3D U-Net that turns CT into PET and a PatchGAN that judges the pair; neither knows a file or DICOM."""
 
 import torch
 from torch import Tensor, nn

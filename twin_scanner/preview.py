@@ -31,7 +31,7 @@ def write_preview(path: Path, ct: Volume, districts: LabelArray, suv: Volume) ->
         body_ct.max(axis=1), cmap="gray", vmin=CT_WINDOW_HU[0], vmax=CT_WINDOW_HU[1], origin="lower", extent=extent
     )
     axes[0].set_title("CT")
-    labels = districts.max(axis=1)
+    labels = _prevailing(districts)
     axes[1].imshow(
         labels,
         cmap=ListedColormap(list(DISTRICT_COLOURS)),
@@ -62,3 +62,10 @@ def write_preview(path: Path, ct: Volume, districts: LabelArray, suv: Volume) ->
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+def _prevailing(districts: LabelArray) -> LabelArray:
+    """Coronal projection (D, W) of a label map (D, H, W): the district that most of the line of sight goes through."""
+    counts = np.stack([(districts == label).sum(axis=1) for label in DISTRICT_NAMES])
+    prevailing = np.array(list(DISTRICT_NAMES), np.uint8)[counts.argmax(axis=0)]
+    return np.where(counts.any(axis=0), prevailing, 0).astype(np.uint8)

@@ -85,9 +85,9 @@ def windows_touching(mask: BoolArray) -> list[Start]:
     """First voxels (d, h, w) of the windows of a volume that hold at least one voxel of the mask, in scanning order."""
     starts: list[Start] = []
     for d in window_starts(mask.shape[0]):
-        plane = mask[d : d + WINDOW].any(axis=0)
+        plane: BoolArray = np.logical_or.reduce(mask[d : d + WINDOW], axis=0)
         for h in window_starts(mask.shape[1]):
-            line = plane[h : h + WINDOW].any(axis=0)
+            line: BoolArray = np.logical_or.reduce(plane[h : h + WINDOW], axis=0)
             starts += [(d, h, w) for w in window_starts(mask.shape[2]) if line[w : w + WINDOW].any()]
     return starts
 
@@ -127,7 +127,7 @@ def _translate_region(ct: FloatArray, work: _Work, batch_windows: int, pet: Floa
         for start, values in zip(starts, _predict(work.network, windows), strict=True):
             total[_cube(start - first)] += values
         yield len(starts)
-    total /= _coverage(ct.shape, box)
+    _divide_by_coverage(total, ct.shape, box)
     np.copyto(pet[box], total, where=work.mask[box])
 
 
@@ -139,21 +139,23 @@ def _predict(network: nn.Module, windows: FloatArray) -> FloatArray:
     return predicted
 
 
-def _coverage(shape: tuple[int, ...], box: tuple[slice, ...]) -> FloatArray:
-    """How many windows cover each voxel of the box (the divisor of paper eq. 14).
+def _divide_by_coverage(total: FloatArray, shape: tuple[int, ...], box: tuple[slice, ...]) -> None:
+    """Divide each sum by the number of windows that cover its voxel (paper eq. 14).
 
-    Every window that covers a voxel of the mask touches the mask, so there none was skipped and the count is the
-    product of the counts along the axes.
+    Every window that covers a voxel of the mask touches the mask, so there none was skipped and the number is the
+    product of the numbers along the three axes. Slice by slice, so that no second volume is needed.
     """
-    counts = []
-    for length, part in zip(shape, box, strict=True):
-        count = np.zeros(length, np.float32)
-        for start in window_starts(length):
-            count[start : start + WINDOW] += 1
-        counts.append(count[part])
-    d, h, w = counts
-    covered: FloatArray = d[:, None, None] * h[:, None] * w
-    return covered
+    along_d, along_h, along_w = (_coverage(length)[part] for length, part in zip(shape, box, strict=True))
+    for plane, windows in zip(total, along_d, strict=True):
+        plane /= windows * along_h[:, None] * along_w
+
+
+def _coverage(length: int) -> FloatArray:
+    """How many windows cover each voxel along one axis."""
+    count = np.zeros(length, np.float32)
+    for start in window_starts(length):
+        count[start : start + WINDOW] += 1
+    return count
 
 
 def _cube(start: Sequence[int] | npt.NDArray[np.int64]) -> tuple[slice, slice, slice]:

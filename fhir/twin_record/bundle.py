@@ -134,7 +134,7 @@ def _record_once(update: TwinUpdate, site: TwinSite, endpoint: BundleEndpoint) -
         return _receipt(references, (), remarks)
     transaction = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
     written = _checked(transaction, endpoint.exchange(transaction))
-    resolved = {entry["fullUrl"]: literal for entry, literal in zip(entries, written, strict=True)}
+    resolved = {entry.get("fullUrl"): literal for entry, literal in zip(entries, written, strict=True)}
     references = References(*(resolved.get(name, name) for name in vars(references).values()))
     return _receipt(references, written, remarks)
 
@@ -260,7 +260,7 @@ def _entries(update: TwinUpdate, site: TwinSite, found: Found, references: Refer
         yield from _change(found.record, merged_record(_owned(found.record, references), record, update))
     provenance = new_provenance(update, references.study, references.record, references.device)
     if found.provenance is None:
-        yield _entry(provenance, references.provenance, {"method": "PUT", "url": references.provenance})
+        yield {"resource": provenance, "request": {"method": "PUT", "url": references.provenance}}
     else:
         yield from _change(found.provenance, merged_provenance(found.provenance, provenance))
 
@@ -273,13 +273,10 @@ def _owned(theirs: Resource, references: References) -> Resource:
     return {**theirs, "subject": {"reference": references.patient}}
 
 
-def _entry(resource: Resource, full_url: str, request: Resource) -> Resource:
-    return {"fullUrl": full_url, "resource": resource, "request": request}
-
-
 def _creation(resource: Resource, placeholder: str, queries: dict[str, str]) -> Resource:
     kind = resource["resourceType"]
-    return _entry(resource, placeholder, {"method": "POST", "url": kind, "ifNoneExist": queries[kind]})
+    request = {"method": "POST", "url": kind, "ifNoneExist": queries[kind]}
+    return {"fullUrl": placeholder, "resource": resource, "request": request}
 
 
 def _change(theirs: Resource, merged: Resource) -> Iterator[Resource]:
@@ -287,7 +284,7 @@ def _change(theirs: Resource, merged: Resource) -> Iterator[Resource]:
         return
     literal, version = _literal(theirs), theirs.get("meta", {}).get("versionId")
     match = {"ifMatch": f'W/"{version}"'} if version else {}
-    yield _entry(merged, literal, {"method": "PUT", "url": literal, **match})
+    yield {"resource": merged, "request": {"method": "PUT", "url": literal, **match}}
 
 
 def _checked(transaction: Resource, response: Resource) -> tuple[str, ...]:

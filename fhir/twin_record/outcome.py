@@ -7,6 +7,7 @@ from typing import Any
 from twin_scanner.errors import Rejected, Transient, TwinScannerError
 
 LONGEST_DETAIL = 160
+SPOKEN_TYPES = frozenset({"Bundle", "Device", "ImagingStudy", "List", "Patient", "Provenance", "Reference"})
 PRIVATE_FIELDS = frozenset({"name", "identifier", "birthDate", "description", "address", "telecom"})
 CONFLICTS = (409, 412)
 TEMPORARY = (401, 408, 425, 429)
@@ -34,7 +35,8 @@ def failure(status: int, outcome: Any, private: Collection[str]) -> TwinScannerE
 def harmless_detail(outcome: Any, private: Collection[str]) -> str:
     """What an OperationOutcome says, without anything that may name a patient.
 
-    Quoted text, words with a digit, words that are not ASCII and the `private` words (casefolded) are dropped.
+    Dropped are: quoted text, words with a digit, words that are not ASCII, the `private` words (casefolded), and
+    words with a capital, as names have, but for the resource types of the record.
     """
     issues = outcome.get("issue") if isinstance(outcome, Mapping) else None
     details = [_issue_text(issue) for issue in issues if isinstance(issue, Mapping)] if isinstance(issues, list) else []
@@ -55,6 +57,10 @@ def _issue_text(issue: Mapping[str, Any]) -> str:
 
 def _is_harmless(word: str, private: Collection[str]) -> bool:
     if not word.isascii() or any(character.isdigit() for character in word):
+        return False
+    letters = re.sub(r"^[^A-Za-z]+", "", word)
+    first = re.split(r"[^A-Za-z]", letters, maxsplit=1)[0]
+    if not letters or (first != first.lower() and first not in SPOKEN_TYPES):
         return False
     return not any(part in private for part in _words(word))
 

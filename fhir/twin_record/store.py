@@ -157,8 +157,9 @@ class EmbeddedStore:
     def _execute(self, connection: Connection, entries: list[Resource]) -> list[Resource]:
         targets = [_target(connection, entry) for entry in entries]
         literals = {
-            entry.get("fullUrl"): f"{entry['resource']['resourceType']}/{resource_id}"
+            entry["fullUrl"]: f"{entry['resource']['resourceType']}/{resource_id}"
             for entry, (resource_id, _) in zip(entries, targets, strict=True)
+            if "fullUrl" in entry
         }
         answers = []
         for entry, (resource_id, exists) in zip(entries, targets, strict=True):
@@ -282,7 +283,7 @@ def _current_version(connection: Connection, entry: Resource, resource_id: str) 
     return int(version)
 
 
-def _resolved(value: Any, literals: dict[str | None, str]) -> Any:
+def _resolved(value: Any, literals: dict[str, str]) -> Any:
     """The resource with every placeholder reference replaced by the literal one."""
     if isinstance(value, dict):
         return {

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.twin_updates import SITE
 from twin_record.bundle import BundleEndpoint, TwinReceipt, record_update
 from twin_record.server import FhirServer
 from twin_record.store import EmbeddedStore
 from twin_record.update import TwinUpdate
-
-from tests.twin_updates import SITE
 
 
 @dataclass

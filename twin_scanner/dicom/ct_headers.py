@@ -13,6 +13,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID
 
 from twin_scanner.dicom.dicom_files import MALFORMED
+from twin_scanner.dicom.identity import valid_uid
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import Triple
 
@@ -33,6 +34,7 @@ HEADER_KEYWORDS: Final = (
     "SyntheticData",
     "BurnedInAnnotation",
     "InstanceNumber",
+    "AcquisitionNumber",
     "SliceThickness",
     "ConvolutionKernel",
     "ContrastBolusAgent",
@@ -55,6 +57,7 @@ HEADER_KEYWORDS: Final = (
     "RescaleIntercept",
     "RescaleType",
     "LossyImageCompression",
+    "LossyImageCompressionRatio",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )
@@ -93,10 +96,13 @@ REFORMATS: Final = frozenset(
 """Terms of ImageType from value 3 on that say that a pixel is no longer the HU of one slice of the patient.
 
 PS3.3 C.8.16.1.3 and C.8.16.1.4, and what Siemens, GE and Philips workstations write. DERIVED in value 1 says less: it
-stands on every image that was ever recompressed (odd_files CT1_*), so it rejects only beside SECONDARY and without AXIAL.
+stands on every image that was ever recompressed (odd_files CT1_*), so it rejects only beside SECONDARY, without AXIAL.
 """
 HOUNSFIELD_TYPES: Final = frozenset({"", "HU", "HOUNSFIELD"})
-"""RescaleType of HU; absent means HU in a CT image (PS3.3 C.8.2.1). US is "unspecified": blood flow in eCT_Supplemental."""
+"""RescaleType of HU; absent means HU in a CT image (PS3.3 C.8.2.1). US is "unspecified": blood flow, in one sample."""
+MAXIMUM_LOSSY_RATIO: Final = 15.0
+"""Archives compress CT with loss by national guidelines, 8:1 in Germany (DRG consensus) to 15:1 in Canada (CAR 2008);
+beyond it HU are no measurement any more: 42 HU off on average in odd_files' 693_J2KI (339:1), 22 in CT1_J2KI (69:1)."""
 
 AXIAL_COSINE: Final = math.cos(math.radians(45.0))
 """A plane nearer to axial than to coronal or sagittal; a gantry tilts by 30 degrees at most, a head is angled by 20."""
@@ -104,8 +110,8 @@ COSINE_TOLERANCE: Final = 1e-3
 """Direction cosines are written with 4 to 6 digits; vectors further from unit length or a right angle are a mistake."""
 PIXEL_SPACING_MM: Final = (0.05, 10.0)
 """In-plane spacing of any CT of a patient: 0.1 mm for the inner ear, 2 mm for the largest field of view at 256."""
-MATRIX: Final = (16, 4096)
-"""Rows and columns of any CT: the largest in use have 2048."""
+MAXIMUM_MATRIX: Final = 4096
+"""Rows and columns of any CT: the largest in use have 2048; a damaged header has more."""
 
 
 class SliceKind(Enum):
@@ -159,7 +165,7 @@ class CtSlice:
 
 
 def is_ct(header: Dataset) -> bool:
-    """Whether the object is a CT image: its SOP class and its modality say so (a secondary capture's class does not)."""
+    """Whether the object is a CT image: its SOP class and its modality say so, as a secondary capture's do not."""
     sop_class = text(header, "SOPClassUID")
     return (sop_class == CT_IMAGE or sop_class in ENHANCED_CT) and text(header, "Modality") in ("CT", "")
 
@@ -170,7 +176,8 @@ def ct_slice(header: Dataset, file: Path, frame: int | None = None, *, accept_sy
     Raises Rejected, naming the slice and the attribute, for what is missing, impossible, or no HU of an axial slice.
     """
     name = name_of(header, file)
-    kind = _kind(header)
+    _required(header, "Modality", name)
+    kind = SliceKind.SCOUT if "LOCALIZER" in image_type(header) else SliceKind.SLICE
     if kind is SliceKind.SLICE:
         _check_content(header, name, accept_synthetic)
     plane = _plane(header, name) if kind is SliceKind.SLICE else None
@@ -183,11 +190,11 @@ def ct_slice(header: Dataset, file: Path, frame: int | None = None, *, accept_sy
         frame=frame,
         name=name,
         kind=kind,
-        sop_class_uid=_required(header, "SOPClassUID", name),
-        sop_instance_uid=_required(header, "SOPInstanceUID", name),
-        series_uid=_required(header, "SeriesInstanceUID", name),
-        study_uid=_required(header, "StudyInstanceUID", name),
-        frame_of_reference_uid=text(header, "FrameOfReferenceUID"),
+        sop_class_uid=_uid(header, "SOPClassUID", name),
+        sop_instance_uid=_uid(header, "SOPInstanceUID", name),
+        series_uid=_uid(header, "SeriesInstanceUID", name),
+        study_uid=_uid(header, "StudyInstanceUID", name),
+        frame_of_reference_uid=_uid(header, "FrameOfReferenceUID", name) if "FrameOfReferenceUID" in header else "",
         patient=(text(header, "PatientID"), text(header, "IssuerOfPatientID")),
         plane=plane,
         header=header,
@@ -195,10 +202,12 @@ def ct_slice(header: Dataset, file: Path, frame: int | None = None, *, accept_sy
 
 
 def name_of(header: Dataset, file: Path | None = None) -> str:
-    """How a sentence names a slice: by its InstanceNumber, else by its file."""
-    number = text(header, "InstanceNumber")
+    """How a sentence names a slice: by its frame or its InstanceNumber, else by its file."""
+    frame, number = text(header, "ReferencedFrameNumber"), text(header, "InstanceNumber")
+    if frame:
+        return f"frame {frame}"
     if number:
-        return f"slice {number}"
+        return f"the slice with InstanceNumber {number}"
     return "a slice without InstanceNumber" if file is None else f"the slice in {file.name}"
 
 
@@ -238,13 +247,30 @@ def integer(header: Dataset, keyword: str) -> int:
     return int(value)
 
 
+def rescale(header: Dataset) -> tuple[float, float]:
+    """RescaleSlope and RescaleIntercept; raises Rejected where one is missing or the slope is not positive."""
+    (slope,), (intercept,) = numbers(header, "RescaleSlope", 1), numbers(header, "RescaleIntercept", 1)
+    if slope <= 0:
+        raise Rejected(f"RescaleSlope of {name_of(header)} is {slope:g} and must be positive: correct the sender.")
+    return slope, intercept
+
+
+def is_lossy(header: Dataset) -> bool:
+    """Whether the pixels were ever compressed with loss (PS3.3 C.7.6.1.1.5)."""
+    return text(header, "LossyImageCompression") == "01"
+
+
+def lossy_ratio(header: Dataset) -> float:
+    """The highest ratio of any compression with loss that the image went through; 1 where it is not given."""
+    if not text(header, "LossyImageCompressionRatio"):
+        return 1.0
+    count = len(text(header, "LossyImageCompressionRatio").split("\\"))
+    return max(numbers(header, "LossyImageCompressionRatio", count))
+
+
 def image_type(header: Dataset) -> tuple[str, ...]:
     """The values of ImageType in capitals."""
     return tuple(part.strip().upper() for part in text(header, "ImageType").split("\\"))
-
-
-def _kind(header: Dataset) -> SliceKind:
-    return SliceKind.SCOUT if "LOCALIZER" in image_type(header) else SliceKind.SLICE
 
 
 def _check_content(header: Dataset, name: str, accept_synthetic: bool) -> None:
@@ -260,6 +286,11 @@ def _check_content(header: Dataset, name: str, accept_synthetic: bool) -> None:
     if reformatted or (values[:2] == ("DERIVED", "SECONDARY") and values[2:3] != ("AXIAL",)):
         shown = "\\".join(values[:4])
         raise Rejected(f"ImageType of {name} is {shown}, a derived image: send the original axial series.")
+    if is_lossy(header) and lossy_ratio(header) > MAXIMUM_LOSSY_RATIO:
+        raise Rejected(
+            f"LossyImageCompressionRatio of {name} is {lossy_ratio(header):.0f}, above {MAXIMUM_LOSSY_RATIO:g}, so its "
+            "HU are no measurement any more: send the images without loss."
+        )
     rescale_type = text(header, "RescaleType").upper()
     if rescale_type not in HOUNSFIELD_TYPES:
         raise Rejected(f"RescaleType of {name} is {rescale_type}, not HU: send a series in Hounsfield units.")
@@ -294,9 +325,8 @@ def _triple(vector: np.ndarray) -> Triple:
 
 def _within_matrix(header: Dataset, keyword: str, name: str) -> int:
     value = integer(header, keyword)
-    low, high = MATRIX
-    if not low <= value <= high:
-        raise Rejected(f"{keyword} of {name} is {value}, outside {low} to {high}: correct the sender.")
+    if not 1 <= value <= MAXIMUM_MATRIX:
+        raise Rejected(f"{keyword} of {name} is {value}, outside 1 to {MAXIMUM_MATRIX}: correct the sender.")
     return value
 
 
@@ -305,24 +335,26 @@ def _check_pixels(header: Dataset, name: str) -> None:
     samples = integer(header, "SamplesPerPixel")
     photometric = _required(header, "PhotometricInterpretation", name)
     if samples != 1 or not photometric.startswith("MONOCHROME"):
-        raise Rejected(
-            f"{name.capitalize()} is a colour image (PhotometricInterpretation {photometric}): send CT in HU."
-        )
+        raise Rejected(f"PhotometricInterpretation of {name} is {photometric}, a colour image: send CT in HU.")
     allocated, stored = integer(header, "BitsAllocated"), integer(header, "BitsStored")
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
         raise Rejected(f"BitsStored {stored} and BitsAllocated {allocated} of {name} do not fit: correct the sender.")
     if integer(header, "PixelRepresentation") not in (0, 1):
         raise Rejected(f"PixelRepresentation of {name} is neither 0 nor 1: correct the sender.")
-    (slope,) = numbers(header, "RescaleSlope", 1)
-    numbers(header, "RescaleIntercept", 1)
-    if slope <= 0:
-        raise Rejected(f"RescaleSlope of {name} is {slope:g} and must be positive: correct the sender.")
+    rescale(header)
 
 
 def _required(header: Dataset, keyword: str, name: str) -> str:
     value = text(header, keyword)
     if not value:
         raise Rejected(f"{keyword} of {name} is missing: the sender must send it.")
+    return value
+
+
+def _uid(header: Dataset, keyword: str, name: str) -> str:
+    value = _required(header, keyword, name)
+    if not valid_uid(value):
+        raise Rejected(f"{keyword} of {name} is no UID: correct the sender.")
     return value
 
 

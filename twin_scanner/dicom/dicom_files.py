@@ -32,9 +32,9 @@ MALFORMED: Final = (
     struct.error,
     zlib.error,
 )
-"""What pydicom and the codecs raise on bytes that are not what they claim to be (seen by truncating and overwriting)."""
+"""What pydicom and the codecs raise on bytes that are not what they claim to be (seen by cutting and overwriting)."""
 DICOM_SUFFIXES: Final = frozenset({"", ".dcm", ".dicom", ".dic", ".ima", ".img", ".ct"})
-"""A damaged file with such a name, or with a number for a suffix as in a UID, may be a lost slice: never passed over."""
+"""A damaged file of such a name, or with a number for a suffix as in a UID, may be a lost slice: never passed over."""
 DIRECTORY_CLASS: Final = "1.2.840.10008.1.3.10"
 """Media Storage Directory Storage: a DICOMDIR, an index and no image."""
 
@@ -91,7 +91,9 @@ def read_header(file: Path, keywords: Sequence[str] | None = None) -> Dataset:
             specific_tags=None if keywords is None else list(keywords),
         )
     if "SOPClassUID" not in dataset:
-        raise Rejected(f"{file.name} is damaged or cut short (no SOPClassUID): send it again.")
+        raise Rejected(
+            f"SOPClassUID of {file.name} is missing, so it is damaged, cut short or no image: send it again."
+        )
     return dataset
 
 

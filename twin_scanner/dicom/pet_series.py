@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID, ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 from pydicom.valuerep import format_number_as_ds
 
+from twin_scanner.dicom.ct_series import CtSeries
 from twin_scanner.dicom.identity import (
     IMPLEMENTATION_VERSION_NAME,
     MANUFACTURER,
@@ -29,9 +30,6 @@ from twin_scanner.dicom.identity import (
 from twin_scanner.dicom.patient import CHARACTER_SET, patient_and_study, required_uid, text
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.volume import Geometry, Volume
-
-if TYPE_CHECKING:
-    from twin_scanner.dicom.ct_series import CtSeries
 
 STORED_MAXIMUM: Final = 32767
 """The largest signed 16-bit pixel: PET Image Storage with PixelRepresentation 1 (PS3.3 C.8.9.4)."""
@@ -109,7 +107,7 @@ class PetSeries:
     rescale_slope: float
 
 
-def write_pet_series(suv: Volume, source: "CtSeries", synthesis: Synthesis, folder: Path) -> PetSeries:
+def write_pet_series(suv: Volume, source: CtSeries, synthesis: Synthesis, folder: Path) -> PetSeries:
     """Write SUV-bw (g/ml, any grid in the CT's frame of reference) as one PET series, a file a slice, into ``folder``.
 
     Same patient, study and frame of reference as the CT. Stored values are SUV / RescaleSlope rounded, one slope for
@@ -133,7 +131,7 @@ def write_pet_series(suv: Volume, source: "CtSeries", synthesis: Synthesis, fold
     )
 
 
-def pet_series_uid(source: "CtSeries", synthesis: Synthesis) -> str:
+def pet_series_uid(source: CtSeries, synthesis: Synthesis) -> str:
     """The SeriesInstanceUID of this synthesis of this CT, whenever it is made; known before anything is written."""
     header = source.header
     return derive_uid(
@@ -153,15 +151,17 @@ def pet_series_uid(source: "CtSeries", synthesis: Synthesis) -> str:
     )
 
 
-def source_slices(pet: Geometry, source: "CtSeries") -> list[tuple[int, ...]]:
+def source_slices(pet: Geometry, source: CtSeries) -> list[tuple[int, ...]]:
     """For every PET slice the indices of ``source.sop_instance_uids`` whose slabs it overlaps, at least one.
 
     A slab reaches half a spacing to both sides of its plane. The PET slice's eight corners are projected on the CT's
-    stack axis, so that an oblique PET finds every CT slice it crosses.
+    stack axis, so that an oblique PET finds every CT slice it crosses. An enhanced CT is one instance.
     """
-    ct = source.volume.geometry
-    if len(source.sop_instance_uids) != ct.shape[0]:
-        return [tuple(range(len(source.sop_instance_uids)))] * pet.shape[0]
+    ct, instances = source.volume.geometry, len(source.sop_instance_uids)
+    if instances == 1:
+        return [(0,)] * pet.shape[0]
+    if instances != ct.shape[0]:
+        raise Defect(f"The CT has {ct.shape[0]} slices and {instances} instances: the reader lost count.")
     axis, spacing = np.asarray(ct.direction[0]), ct.spacing_mm[0]
     half = 0.5 - OVERLAP_FRACTION
     corners = [[d, h, w] for d in (-half, half) for h in (0, pet.shape[1] - 1) for w in (0, pet.shape[2] - 1)]
@@ -189,7 +189,7 @@ def _stored_values(suv: Volume) -> tuple[npt.NDArray[np.int16], str]:
     return stored, slope
 
 
-def _template(geometry: Geometry, source: "CtSeries", synthesis: Synthesis) -> Dataset:
+def _template(geometry: Geometry, source: CtSeries, synthesis: Synthesis) -> Dataset:
     """All attributes that every slice shares."""
     header = source.header
     pet = patient_and_study(header)
@@ -202,7 +202,7 @@ def _template(geometry: Geometry, source: "CtSeries", synthesis: Synthesis) -> D
     return pet
 
 
-def _add_series(pet: Dataset, header: Dataset, source: "CtSeries", synthesis: Synthesis, made_at: datetime) -> None:
+def _add_series(pet: Dataset, header: Dataset, source: CtSeries, synthesis: Synthesis, made_at: datetime) -> None:
     """General Series, PET Series and Frame of Reference: PS3.3 C.7.3.1, C.8.9.1, C.7.4.1."""
     pet.SOPClassUID = PositronEmissionTomographyImageStorage
     pet.Modality = "PT"
@@ -309,7 +309,7 @@ def _slices(
     template: Dataset,
     stored: npt.NDArray[np.int16],
     geometry: Geometry,
-    source: "CtSeries",
+    source: CtSeries,
     sources: Sequence[tuple[int, ...]],
 ) -> Iterator[bytes]:
     """The files' contents, slice by slice; what the slices share is encoded once."""

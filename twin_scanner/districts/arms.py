@@ -19,7 +19,7 @@ SMALLEST_ARM_ML: Final = 60.0
 ARM_ASIDE_MM: Final = 70.0
 """The middle of an arm's piece lies farther from the midline; a chin or a nose that hangs free does not."""
 SHAFT_MM2: Final = (340.0, 3200.0)
-"""Cross-section of the humerus on the coarse grid, marrow included: 400 to 700 mm2, oblique or at the tuberosities more."""
+"""Cross-section of the humerus on the coarse grid, marrow included: 400 to 700 mm2, more where it is cut obliquely."""
 SHAFT_MEAN_MM2: Final = 420.0
 """A chain of sections of a rib or of the scapula's edge has 200 to 350 mm2 in the mean."""
 SHAFT_ASIDE_MM: Final = 95.0
@@ -38,7 +38,7 @@ HEAD_SHELL_MM: Final = (18.0, 27.0)
 HEAD_SHELL_BONE: Final = 0.22
 """Mean share of bone in that shell: 0.35 and more around a humeral head, half of it covered by the glenoid or not."""
 HEAD_REACH_MM: Final = 65.0
-"""From the last free section of the shaft, at the deltoid tuberosity or above, the head's centre is at most this far."""
+"""From the last free section of the shaft, near the deltoid tuberosity, the head's centre is at most this far."""
 HEAD_MM: Final = 27.0
 """The ball around the head's centre that is the arm's: the head and its cartilage."""
 LUNG_HU: Final = (-940.0, -500.0)
@@ -49,11 +49,13 @@ REACH_VOXELS: Final = 25
 """Soft tissue farther from the arm's bones than this (100 mm) is not the arm's."""
 TRUNK_DEPTH_MM: Final = 65.0
 """Deeper than this below the skin lies no arm, not even a muscular one cut obliquely."""
+SKIN_MM: Final = 6.0
+"""Skin and fat over a bone."""
 BOLD: Final = ndimage.generate_binary_structure(3, 3)
 
 
 def find_arms(ct: CoarseCt, body: BoolArray, middle: FloatArray, legs_below: int) -> BoolArray:
-    """The arms on the coarse grid (D, H, W), from the glenohumeral joint outward, up or down; empty where none is seen."""
+    """The arms on the coarse grid (D, H, W), up or down, from the glenohumeral joint outward; empty if none is seen."""
     aside = np.abs(off_midline_mm(ct, middle))
     apart = _parts_aside(ct, body, aside, legs_below)
     bone = filled_bone(ct, body)
@@ -69,8 +71,8 @@ def find_arms(ct: CoarseCt, body: BoolArray, middle: FloatArray, legs_below: int
 def _nearer(arm: BoolArray, trunk: BoolArray, body: BoolArray) -> BoolArray:
     """What of the body is nearer to the arm's marks than to the trunk's, on paths inside the body.
 
-    Meyer's watershed on a relief that is flat in the body is a wave that starts from all marks at once (first in, first out); its paths
-    stay inside the body, so that an arm beside the head does not lose its muscles to the jaw across the air.
+    Meyer's watershed on a relief that is flat in the body is a wave that starts from all marks at once (first in,
+    first out); it stays inside the body, so that an arm beside the head loses no muscle to the jaw across the air.
     """
     box = _box_around(arm, margin=REACH_VOXELS)
     marks = np.zeros(body[box].shape, np.uint8)
@@ -116,7 +118,7 @@ def _parts_aside(ct: CoarseCt, body: BoolArray, aside: FloatArray, legs_below: i
 
 
 def _core(lean: BoolArray, aside: FloatArray, legs_below: int) -> BoolArray:
-    """Trunk, neck and head: from the largest slice up and down, the piece that overlaps the last one most in the middle."""
+    """Trunk, neck and head: from the largest slice on, the piece that overlaps the last one most in the middle."""
     core = np.zeros_like(lean)
     if legs_below >= lean.shape[0]:
         return core
@@ -186,7 +188,7 @@ def _lung_slices(ct: CoarseCt, body: BoolArray) -> npt.NDArray[np.intp]:
 
 
 def _humeral_heads(ct: CoarseCt, body: BoolArray, shafts: BoolArray, lung: npt.NDArray[np.intp]) -> BoolArray:
-    """A ball where each humerus ends at the shoulder: there a shell of the head's radius holds most bone."""
+    """From each shaft's end to the humeral head: where a shell of the head's radius holds most bone, the head lies."""
     heads = np.zeros_like(shafts)
     shell = _shell(ct)
     bone = np.where(body, ct.bone, np.float32(0))
@@ -195,7 +197,7 @@ def _humeral_heads(ct: CoarseCt, body: BoolArray, shafts: BoolArray, lung: npt.N
         end = min(_ends(labels[box] == i, box), key=lambda one: abs(one[0] - lung[-1]))
         score, centre = _head_near(bone, shell, end, ct)
         if score >= HEAD_SHELL_BONE:
-            heads |= _ball_at(centre, ct)
+            heads |= _capsule(end, centre, ct)
     return heads & body
 
 
@@ -228,16 +230,28 @@ def _shell(ct: CoarseCt) -> FloatArray:
     return shell / shell.sum()
 
 
-def _ball_at(centre: tuple[float, float, float], ct: CoarseCt) -> BoolArray:
-    grids = np.ogrid[tuple(slice(0, n) for n in ct.hu.shape)]
-    distance = sum(((g - c) * s) ** 2 for g, c, s in zip(grids, centre, ct.spacing_mm, strict=True))
-    return np.asarray(distance <= HEAD_MM**2)
+def _capsule(end: tuple[float, float, float], centre: tuple[float, float, float], ct: CoarseCt) -> BoolArray:
+    """What lies within HEAD_MM of the way from the shaft's end to the head's centre: head, tuberosities and neck."""
+    spacing = np.asarray(ct.spacing_mm)
+    first, last = np.asarray(end) * spacing, np.asarray(centre) * spacing
+    low = np.maximum(0, (np.minimum(first, last) - HEAD_MM) // spacing).astype(int)
+    high = ((np.maximum(first, last) + HEAD_MM) // spacing).astype(int) + 2
+    box = tuple(slice(a, min(b, n)) for a, b, n in zip(low, high, ct.hu.shape, strict=True))
+    points = np.moveaxis(np.indices([s.stop - s.start for s in box]), 0, -1) * spacing + low * spacing
+    along = np.clip((points - first) @ (last - first) / max(1.0, float((last - first) @ (last - first))), 0, 1)
+    inside = np.zeros(ct.hu.shape, np.bool_)
+    inside[box] = np.linalg.norm(points - first - along[..., None] * (last - first), axis=-1) <= HEAD_MM
+    return inside
 
 
 def _trunk_marks(ct: CoarseCt, body: BoolArray, bone: BoolArray, aside: FloatArray) -> BoolArray:
-    """What is surely not an arm: other bones, the lungs, the midline, and all that lies deep."""
+    """What is surely not an arm: other bones, the lungs, the midline, and all that lies deep.
+
+    Bone under the skin does not count: streaks where the field of view cuts an arm are as bright.
+    """
+    depth = depth_mm(body, ct.spacing_mm)
     gas = body & (ct.hu < LUNG_HU[1])
-    return bone | gas | (body & (aside < CENTRAL_MM)) | (depth_mm(body, ct.spacing_mm) > TRUNK_DEPTH_MM)
+    return (bone & (depth > SKIN_MM)) | gas | (body & (aside < CENTRAL_MM)) | (depth > TRUNK_DEPTH_MM)
 
 
 def _disc(radius_mm: float, ct: CoarseCt) -> npt.NDArray[np.bool_]:

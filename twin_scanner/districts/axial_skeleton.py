@@ -34,7 +34,7 @@ FACE_MM: Final = 35.0
 LEAST_MANDIBLE_ML: Final = 6.0
 """The hyoid has 2 to 4 ml, a whole mandible 30 to 60."""
 CHIN_SLOPE: Final = 0.55
-"""Rise of the plane from chin to occiput for each mm to the back: 60 to 70 mm over 115 mm in a head that lies straight."""
+"""Rise of the plane from chin to occiput for each mm to the back: 60 to 70 mm over 115 mm in a head held straight."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,9 @@ def depth_mm(mask: BoolArray, spacing_mm: Triple) -> FloatArray:
     """Distance of every voxel of the mask to its surface, in mm; the image's border is no surface."""
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     image.SetSpacing([float(s) for s in reversed(spacing_mm)])
-    distance = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, insideIsPositive=True, squaredDistance=False, useImageSpacing=True))
+    distance = sitk.GetArrayFromImage(
+        sitk.SignedMaurerDistanceMap(image, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+    )
     return np.maximum(distance, np.float32(0))
 
 
@@ -92,7 +94,7 @@ def _legs_level(ct: CoarseCt, bone: FloatArray, aside: FloatArray) -> int:
     if not central.any():
         return len(central)
     gap = max(1, round(LARGEST_GAP_MM / ct.spacing_mm[0]))
-    runs, count = ndimage.label(ndimage.binary_closing(np.pad(central, gap), np.ones(gap + 1))[gap:-gap])
+    runs, count = ndimage.label(ndimage.binary_closing(np.pad(central, gap), np.ones(gap + 1, np.bool_))[gap:-gap])
     mass = ndimage.sum_labels(area, runs, np.arange(1, count + 1))
     lowest = int(np.flatnonzero(runs == 1 + int(np.argmax(mass)))[0])
     return 0 if lowest <= 1 else lowest

@@ -41,12 +41,14 @@ def find_body(ct: CoarseCt) -> BoolArray:
         body = body | (tissue & dilated(body, REGROWTH_MM, ct.spacing_mm))
         body = fill_gas(body, ct.spacing_mm)
     if float(ct.bone[body].mean()) < LEAST_BONE:
-        raise Rejected("The CT shows no human body: it holds no skeleton; a phantom of water or plastic has no districts.")
+        raise Rejected(
+            "The CT shows no human body: it holds no skeleton; a phantom of water or plastic has no districts."
+        )
     return body
 
 
 def refine_body(coarse: BoolArray, ct: CoarseCt) -> BoolArray:
-    """The body on the upright CT's own grid: inside the coarse mask all of it, at its border what is denser than air."""
+    """The body on the upright CT's own grid: all that lies inside the coarse mask, and what is dense at its rim."""
     structure = ndimage.generate_binary_structure(3, 1)
     inner = to_fine(ndimage.binary_erosion(coarse, structure, border_value=1), ct)
     outer = to_fine(ndimage.binary_dilation(coarse, structure), ct)
@@ -104,7 +106,9 @@ def _human_parts(thick: BoolArray, ct: CoarseCt) -> BoolArray:
     in_tissue = ((ct.hu > TISSUE_HU[0]) & (ct.hu < TISSUE_HU[1])) | (ct.bone > 0)
     tissue: npt.NDArray[np.float64] = np.asarray(ndimage.mean(in_tissue, labels, index))
     bone: npt.NDArray[np.float64] = np.asarray(ndimage.mean(ct.bone, labels, index))
-    human = (volume_ml >= SMALLEST_PART_ML) & (tissue > 0.5) & ((bone > LEAST_BONE) | (volume_ml == volume_ml[1:].max()))
+    human = (
+        (volume_ml >= SMALLEST_PART_ML) & (tissue > 0.5) & ((bone > LEAST_BONE) | (volume_ml == volume_ml[1:].max()))
+    )
     human[0] = False
     return np.asarray(human[labels])
 

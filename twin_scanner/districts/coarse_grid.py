@@ -37,7 +37,7 @@ class CoarseCt:
 
 
 def coarse_ct(ct: Volume) -> CoarseCt:
-    """Average a CT (HU, any axis order) over blocks of about COARSE_SPACING_MM; the last block of an axis may be less."""
+    """Average a CT (HU, any axis order) over blocks of about COARSE_SPACING_MM; the last one may be smaller."""
     axes, flips = _upright_axes(ct.geometry)
     fine = np.flip(ct.array.transpose(axes), flips)
     spacing = [ct.geometry.spacing_mm[axis] for axis in axes]

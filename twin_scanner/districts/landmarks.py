@@ -5,12 +5,13 @@ import json
 from typing import Final
 
 import numpy as np
+from scipy import ndimage
 
 from twin_scanner.districts import arms, axial_skeleton, body, coarse_grid
 from twin_scanner.districts.coarse_grid import BoolArray, CoarseCt, coarse_ct, to_ct_grid, to_fine
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.partition import DISTRICT_LABELS
-from twin_scanner.volume import LabelArray, Triple, Volume
+from twin_scanner.volume import LabelArray, Volume
 
 VERSION: Final = "1"
 """Raised with every change of a rule; the parameters are hashed beside it."""
@@ -56,14 +57,12 @@ def _districts(ct: CoarseCt, mask: BoolArray) -> LabelArray:
 
 def carried_to_skin(districts: LabelArray, ct: CoarseCt, skin: BoolArray) -> LabelArray:
     """Coarse districts on the upright CT's grid: every voxel of the fine body mask takes the nearest coarse label."""
-    spread = np.where(districts > 0, districts, _nearest_label(districts, ct.spacing_mm))
+    spread = np.where(districts > 0, districts, _grown(districts))
     fine = to_fine(spread, ct).astype(np.uint8, copy=True)
     fine[~skin] = 0
     return fine
 
 
-def _nearest_label(districts: LabelArray, spacing_mm: Triple) -> LabelArray:
+def _grown(districts: LabelArray) -> LabelArray:
     """The largest label within one voxel: what the fine mask can reach beyond the coarse one."""
-    from scipy import ndimage
-
     return np.asarray(ndimage.grey_dilation(districts, size=(3, 3, 3)), dtype=np.uint8)

@@ -1,8 +1,9 @@
 """The three steps of a job: render in a process of its own, deliver to the PACS, record in the twin."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, tzinfo
 
 import pydicom
 
@@ -15,6 +16,8 @@ from twin_scanner.service.intake import JobFolders
 from twin_scanner.service.ledger import Job, Ledger, State
 from twin_scanner.service.report import RenderReport, RenderRequest, read_report
 from twin_scanner.service.worker import Progress, Step
+
+LOG = logging.getLogger("twin_scanner.delivery")
 
 HEARTBEAT_S = 5.0
 """How often the lease is prolonged while the worker process renders; far below any sensible lease."""
@@ -33,6 +36,8 @@ class Delivery:
     calling_ae: str
     timeouts: Timeouts
     twin: TwinTarget
+    zone: tzinfo
+    """Of the dates in the PET where the CT names none."""
 
     def steps(self) -> Mapping[State, Step]:
         """The steps by the state in which a job waits for them."""
@@ -47,7 +52,8 @@ class Delivery:
             self.template,
             source=self.folders.ct(job.job_id),
             result=self.folders.result(job.job_id),
-            made_at=job.made_at,
+            made_at=job.made_at.astimezone(self.zone),
+            needs_patient_id=True,
             revision=job.revision,
         )
         report = self.executor.run(_render_in_worker, HEARTBEAT_S, beat, request)
@@ -64,7 +70,9 @@ class Delivery:
         header = pydicom.dcmread(self.folders.result(job.job_id) / report.pet_files[0], stop_before_pixels=True)
         earlier = self.ledger.of_study(job.study_uid, job.frame_of_reference_uid)
         replaced = tuple(o.pet_series_uid for o in earlier if o.pet_series_uid and o.revision < job.revision)
-        self.twin.record(twin_update(header, report, replaced))
+        receipt = self.twin.record(twin_update(header, report, replaced))
+        for remark in receipt.remarks:
+            LOG.warning("twin record: %s", remark, extra={"job_id": job.job_id, "step": "record"})
         return Progress()
 
 
@@ -75,8 +83,9 @@ def twin_update(pet: pydicom.Dataset, report: RenderReport, replaces_series_uids
         modality="CT",
         sop_class_uid=report.source_sop_class_uid,
         sop_instance_uids=report.source_instance_uids,
-        description="",
-        number=None,
+        description=report.source_description,
+        number=report.source_number,
+        body_part_examined=report.source_body_part,
     )
     made = SeriesEntry(
         series_uid=report.pet_series_uid,

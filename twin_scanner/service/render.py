@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from twin_scanner.dicom.ct_series import CtSeries, read_ct_series
+from twin_scanner.dicom.patient import text
 from twin_scanner.dicom.pet_series import PetSeries, Synthesis, write_pet_series
 from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.districts.labelmap import LabelmapSegmenter
@@ -79,6 +80,8 @@ def _read(request: RenderRequest) -> tuple[CtSeries | None, Volume]:
     if request.source.name.endswith((".nii", ".nii.gz")):
         return None, read_nifti(request.source)
     series = read_ct_series(request.source, accept_synthetic=request.accept_synthetic_ct)
+    if request.needs_patient_id and not text(series.header, "PatientID").strip():
+        raise Rejected("The CT has no PatientID (0010,0020), so its PET would belong to no twin: complete the CT.")
     return series, series.volume
 
 
@@ -99,6 +102,14 @@ def _write_dicom(request: RenderRequest, series: CtSeries, pet: SyntheticPet, pa
     return write_pet_series(pet.suv, series, synthesis, request.result / "pet")
 
 
+def _number(value: str) -> int | None:
+    """An IS; scanners that write something else there are not worth losing a PET for."""
+    try:
+        return int(value)
+    except ValueError:
+        return None
+
+
 def _report(
     request: RenderRequest,
     package: ModelPackage,
@@ -114,6 +125,9 @@ def _report(
         dicom = {
             "study_uid": str(series.header.StudyInstanceUID),
             "source_series_uid": str(series.header.SeriesInstanceUID),
+            "source_description": text(series.header, "SeriesDescription"),
+            "source_number": _number(text(series.header, "SeriesNumber")),
+            "source_body_part": text(series.header, "BodyPartExamined"),
             "source_sop_class_uid": series.sop_class_uid,
             "source_instance_uids": series.sop_instance_uids,
             "pet_series_uid": written.series_uid,

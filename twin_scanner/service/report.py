@@ -28,6 +28,8 @@ class RenderRequest:
     device_serial_number: str
     accept_synthetic_ct: bool
     revision: int = 1
+    needs_patient_id: bool = False
+    """Whether the PET must belong to a twin: a service records it, a translation at the desk need not."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class RenderReport:
     revision: int
     study_uid: str = ""
     source_series_uid: str = ""
+    source_description: str = ""
+    source_number: int | None = None
+    source_body_part: str = ""
     source_sop_class_uid: str = ""
     source_instance_uids: tuple[str, ...] = ()
     pet_series_uid: str = ""

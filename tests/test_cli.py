@@ -1,0 +1,79 @@
+"""The command line's manners: exit codes, one sentence instead of a traceback, stdout for results alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from twin_scanner.volume import Geometry, write_nifti
+
+pytestmark = pytest.mark.unit
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The installed program, started in ``folder``."""
+    command = [sys.executable, "-m", "twin_scanner.cli", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("translate", "nothing", "--out", "x"), 1, "nothing does not exist"),
+        (("translate", ".", "--out", "x"), 1, "error: "),
+        (("translate", "empty", "--out", "."), 1, "is not empty"),
+        (("translate", "noise.nii.gz", "--out", "x"), 1, "error: "),
+        (("segment", "noise.nii.gz", "--out", "x.png"), 1, "is no NIfTI name"),
+        (("segment", "noise.nii.gz", "--out", "x.nii.gz", "--segmenter", "magic"), 1, "There is no segmenter 'magic'"),
+        (("serve", "--config", "bad.toml"), 2, "node.prot"),
+        (("serve", "--config", "none.toml"), 2, "cannot be read"),
+        (("jobs", "show", "abc"), 1, "No job begins with 'abc'"),
+        (("jobs", "list", "--state", "asleep"), 2, "choose one of"),
+        (("models", "show", "nobody"), 1, "nobody"),
+        (("twin", "show", "P1"), 1, "error: "),
+        (("train", "none.toml"), 1, "none.toml"),
+        (("phantom", "--out", "x"), 2, "--count"),
+        (("frobnicate",), 2, "frobnicate"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence_and_the_right_exit_code(
+    tmp_path: Path, words: tuple[str, ...], code: int, sentence: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.toml").write_text("[node]\nprot = 1\n")
+    noise = np.random.default_rng(1).normal(0, 1, (20, 20, 20)).astype(np.float32)
+    write_nifti(tmp_path / "noise.nii.gz", noise, Geometry((20, 20, 20), (3.0, 3.0, 3.0), (0.0, 0.0, 0.0)))
+    done = run(tmp_path, *words)
+    assert done.returncode == code, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_lists_are_json_where_a_script_asks(tmp_path: Path) -> None:
+    assert json.loads(run(tmp_path, "jobs", "list", "--json").stdout) == []
+    (demonstration,) = json.loads(run(tmp_path, "models", "list", "--json").stdout)
+    assert demonstration["aliases"] == ["champion"]
+
+
+def test_the_demonstration_models_card_says_what_it_is_not(tmp_path: Path) -> None:
+    card = json.loads(run(tmp_path, "models", "show", "champion").stdout)
+    text = json.dumps(card).lower()
+    assert "phantom" in text
+    assert "not for clinical use" in text
+
+
+@pytest.mark.parametrize(
+    "folder", ["head_gantry_tilt", "liver_two_phases_one_series", "odd_files/series_notavolume_001"]
+)
+def test_a_real_series_that_is_no_regular_volume_is_refused_in_one_sentence(
+    tmp_path: Path, shared_data: Path, folder: str
+) -> None:
+    done = run(tmp_path, "translate", str(shared_data / folder), "--out", "x")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,77 @@
+"""A training configuration: the paper's numbers by default, and every fault of a file named at once."""
+
+from pathlib import Path
+
+import pytest
+
+from training.config import OptimiserConfig, ScheduleConfig, read_config
+from twin_scanner.errors import Rejected
+
+pytestmark = pytest.mark.loop
+
+LEAST = 'name = "tiny"\nout = "runs/tiny"\n[package]\nintended_use = "Tests."\nlicence = "CC0-1.0"\n'
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "config.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_the_defaults_are_the_papers_numbers(tmp_path: Path) -> None:
+    """Paper section IV-B."""
+    config = read_config(written(tmp_path, LEAST))
+    assert config.optimiser == OptimiserConfig(2e-4, 0.5, 0.999, 5.0, 100.0, 1)
+    assert (config.schedule.constant_epochs, config.schedule.decay_epochs) == (100, 50)
+    assert config.augmentation.flip_axes == ("D", "H", "W")
+    assert (config.augmentation.rotation_deg, config.augmentation.noise_sigma) == (10.0, 0.01)
+    assert config.partition == "districts" and config.network.discriminator_layers == 2
+
+
+def test_a_file_may_change_every_section(tmp_path: Path) -> None:
+    text = LEAST + (
+        "[plan]\nspacing_mm = [4.0, 3.0, 3.0]\nhu_high = 2000.0\n[data]\ncount = 5\n[network]\nfeatures = 8\n"
+        '[augmentation]\nflip_axes = ["W"]\n[schedule]\nconstant_epochs = 2\ndecay_epochs = 1\nsteps_per_epoch = 7\n'
+    )
+    config = read_config(written(tmp_path, text))
+    assert config.plan.spacing_mm == (4.0, 3.0, 3.0) and config.plan.hu_high == 2000.0
+    assert (config.data.count, config.network.features, config.augmentation.flip_axes) == (5, 8, ("W",))
+    assert config.schedule == ScheduleConfig(2, 1, 7) and config.schedule.steps == 21
+
+
+def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
+    text = LEAST + "[network]\nfeatures = 0\n[optimiser]\nlerning_rate = 1.0\n[schedule]\nconstant_epochs = 'many'\n"
+    with pytest.raises(Rejected) as error:
+        read_config(written(tmp_path, text))
+    for where in ("network.features", "optimiser.lerning_rate", "schedule.constant_epochs"):
+        assert where in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name = ", "is not TOML"),
+        ("", "package"),
+        (LEAST + "[data]\nkind = 'autopet'\n", "data.folder"),
+        (LEAST + "[data]\nkind = 'autopet'\nfolder = 'x'\nsegmenter = 'truth'\n", "true districts"),
+        (LEAST + "[data]\ncount = 2\nheld_out = 2\n", "leaves no pair"),
+        (LEAST + "[plan]\nhu_low = 100.0\nhu_high = 0.0\n", "The Plan is impossible"),
+        (LEAST.replace("tiny", "../tiny", 1), "name"),
+    ],
+)
+def test_an_impossible_configuration_is_rejected_with_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(Rejected, match=sentence) as error:
+        read_config(written(tmp_path, text))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="does not exist"):
+        read_config(tmp_path / "nothing.toml")
+
+
+def test_every_committed_configuration_is_valid(project: Path) -> None:
+    files = sorted((project / "training" / "configs").glob("*.toml"))
+    assert files
+    for file in files:
+        assert read_config(file).out.parts[0] == "runs"

@@ -1,0 +1,182 @@
+"""The landmark segmenter on real CTs; the oracle is anatomy: lungs and bones that this test finds on its own."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from scipy import ndimage
+
+from twin_scanner.dicom.ct_series import read_ct_series
+from twin_scanner.districts import arms
+from twin_scanner.districts.coarse_grid import BoolArray
+from twin_scanner.districts.district_map import DistrictMap
+from twin_scanner.districts.landmarks import LandmarkSegmenter
+from twin_scanner.errors import Rejected
+from twin_scanner.volume import Geometry, LabelArray, Volume, geometry_of, read_nifti, to_sitk
+
+pytestmark = pytest.mark.unit
+
+HEAD, TRUNK, ARMS, LEGS = 1, 2, 3, 4
+LARGEST_ABSENT_VOXELS = 1000
+
+
+@cache
+def thorax(data: Path) -> tuple[Volume, DistrictMap]:
+    """Lower jaw to upper abdomen, arms up."""
+    ct = read_ct_series(data / "thorax_petct" / "ct").volume
+    return ct, LandmarkSegmenter().segment(ct)
+
+
+@cache
+def pelvis(data: Path) -> tuple[Volume, DistrictMap]:
+    """Abdomen down to the ischia, a hip screw, the table close to the back."""
+    ct = read_nifti(data / "pelvis_ct.nii.gz").canonical()
+    return ct, LandmarkSegmenter().segment(ct)
+
+
+@cache
+def head(data: Path) -> tuple[Volume, DistrictMap]:
+    """Nose to vertex: the tilted stack put upright along its gantry, linear between slices."""
+    files = [pydicom.dcmread(path) for path in (data / "head_gantry_tilt").glob("*.dcm")]
+    files.sort(key=lambda one: float(one.ImagePositionPatient[2]))
+    rows, columns = np.split(np.asarray(files[0].ImageOrientationPatient, float), 2)
+    normal = np.cross(rows, columns)
+    places = np.asarray([one.ImagePositionPatient for one in files], float)
+    pixel_mm = float(files[0].PixelSpacing[0])
+    down = (places - places[0]) @ columns / pixel_mm
+    images = [np.maximum(one.pixel_array.astype(np.float32) + float(one.RescaleIntercept), -1024.0) for one in files]
+    margin = int(np.ceil(np.abs(down).max()))
+    padded = [np.pad(image, ((margin, margin), (0, 0)), constant_values=-1024.0) for image in images]
+    level = np.stack([ndimage.shift(i, (s, 0.0), order=1, cval=-1024.0) for i, s in zip(padded, down, strict=True)])
+    heights = (places - places[0]) @ normal
+    wanted = np.arange(0.0, heights[-1], 3.0)
+    after = np.clip(np.searchsorted(heights, wanted, side="right"), 1, len(heights) - 1)
+    part = ((wanted - heights[after - 1]) / (heights[after] - heights[after - 1])).astype(np.float32)[:, None, None]
+    array = (1 - part) * level[after - 1] + part * level[after]
+    axes = tuple(tuple(float(c) for c in axis) for axis in (normal, columns, rows))
+    geometry = Geometry(array.shape, (3.0, pixel_mm, pixel_mm), tuple(places[0] - margin * pixel_mm * columns), axes)  # type: ignore[arg-type]
+    ct = Volume(array, geometry)
+    return ct, LandmarkSegmenter().segment(ct)
+
+
+def patient(ct: Volume) -> BoolArray:
+    """The largest piece of tissue and what its axial sections enclose, without opening or landmarks."""
+    tissue = ndimage.binary_erosion(ct.array > -200.0, np.ones((1, 3, 3), np.bool_))
+    labels, _ = ndimage.label(tissue)
+    largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    grown = ndimage.binary_dilation(largest, np.ones((1, 3, 3), np.bool_))
+    return np.stack([ndimage.binary_fill_holes(section) for section in grown])
+
+
+def pieces(mask: BoolArray, least_voxels: int) -> list[BoolArray]:
+    """Connected pieces of a mask, the largest first."""
+    labels, count = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    return [labels == i + 1 for i in np.argsort(-sizes) if sizes[i] >= least_voxels]
+
+
+def share(mask: BoolArray, labels: LabelArray, district: int) -> float:
+    """How much of the mask lies in the district."""
+    return float((labels[mask] == district).mean())
+
+
+def assert_body(ct: Volume, found: DistrictMap) -> None:
+    """Covered at least 97 %, labelled outside at most 1 % of the body."""
+    body = patient(ct)
+    assert float((found.labels[body] > 0).mean()) >= 0.97
+    assert float((found.labels[~body] > 0).sum()) <= 0.01 * float(body.sum())
+
+
+def voxels(found: DistrictMap) -> list[int]:
+    """Voxels of head, trunk, arms and legs."""
+    return [int((found.labels == district).sum()) for district in (HEAD, TRUNK, ARMS, LEGS)]
+
+
+def test_the_body_of_a_thorax_is_covered_and_the_table_is_not(shared_data: Path) -> None:
+    assert_body(*thorax(shared_data))
+
+
+def test_the_lungs_are_in_the_trunk(shared_data: Path) -> None:
+    ct, found = thorax(shared_data)
+    gas = (ct.array > -950.0) & (ct.array < -600.0) & patient(ct)
+    lungs = pieces(gas, least_voxels=200_000)
+    assert lungs
+    assert all(share(lung, found.labels, TRUNK) >= 0.99 for lung in lungs)
+
+
+def test_arms_held_up_beside_the_head_are_arms(shared_data: Path) -> None:
+    ct, found = thorax(shared_data)
+    upright = ct.canonical()
+    labels = sitk.GetArrayFromImage(sitk.DICOMOrient(to_sitk(found.labels, ct.geometry), "LPS"))
+    shafts = np.zeros(labels.shape, np.bool_)
+    shafts[127:, 100:330] = upright.array[127:, 100:330] > 400.0
+    middle = labels.shape[2] // 2
+    shafts[:, :, middle - 100 : middle + 100] = False
+    for side in (slice(0, middle), slice(middle, None)):
+        humerus = pieces(shafts[:, :, side], least_voxels=500)[0]
+        assert share(humerus, labels[:, :, side], ARMS) >= 0.98
+
+
+def test_no_legs_are_found_in_a_thorax_and_only_the_chin_is_head(shared_data: Path) -> None:
+    ct, found = thorax(shared_data)
+    head_ml, _, _, legs = (count * ct.geometry.voxel_ml for count in voxels(found))
+    assert voxels(found)[3] < LARGEST_ABSENT_VOXELS
+    assert legs == 0
+    assert 20.0 < head_ml < 200.0
+
+
+def test_the_mandible_is_in_the_head_and_the_spine_in_the_trunk(shared_data: Path) -> None:
+    ct, found = thorax(shared_data)
+    upright = ct.canonical().array
+    labels = sitk.GetArrayFromImage(sitk.DICOMOrient(to_sitk(found.labels, ct.geometry), "LPS"))
+    neck = (slice(124, None), slice(None), slice(200, 350))
+    bones = pieces(upright[neck] > 300.0, least_voxels=1000)
+    in_front = min(bones, key=lambda bone: float(np.nonzero(bone)[1].mean()))
+    behind = max(bones, key=lambda bone: float(np.nonzero(bone)[1].mean()))
+    assert share(in_front, labels[neck], HEAD) >= 0.9
+    assert share(behind, labels[neck], TRUNK) >= 0.99
+
+
+def test_an_abdomen_down_to_the_ischia_is_all_trunk_with_its_hip_screw(shared_data: Path) -> None:
+    ct, found = pelvis(shared_data)
+    assert_body(ct, found)
+    counts = voxels(found)
+    assert [counts[0], counts[2], counts[3]] == [0, 0, 0]
+    assert share(ct.array > 300.0, found.labels, TRUNK) >= 0.95
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "PIR", "SLA", "LPI"])
+def test_the_labels_come_back_on_the_grid_of_the_ct_whatever_its_axes(shared_data: Path, orientation: str) -> None:
+    ct, found = pelvis(shared_data)
+    turned = sitk.DICOMOrient(to_sitk(ct.array, ct.geometry), orientation)
+    other = Volume(sitk.GetArrayFromImage(turned), geometry_of(turned))
+    again = LandmarkSegmenter().segment(other)
+    assert again.geometry == other.geometry
+    back = sitk.DICOMOrient(to_sitk(again.labels, again.geometry), "LPS")
+    assert float((sitk.GetArrayFromImage(back) == found.labels).mean()) > 0.999
+
+
+def test_a_head_alone_is_all_head(shared_data: Path) -> None:
+    ct, found = head(shared_data)
+    assert_body(ct, found)
+    counts = voxels(found)
+    assert counts[1:] == [0, 0, 0]
+    skull = pieces(ct.array > 300.0, least_voxels=10_000)[0]
+    assert share(skull, found.labels, HEAD) >= 0.99
+
+
+def test_what_is_no_human_body_is_rejected() -> None:
+    air = Volume(np.full((40, 64, 64), -1000.0, np.float32), Geometry((40, 64, 64), (3.0, 5.0, 5.0), (0.0, 0.0, 0.0)))
+    with pytest.raises(Rejected, match="no human body"):
+        LandmarkSegmenter().segment(air)
+
+
+def test_the_hash_is_of_the_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = LandmarkSegmenter().segmenter_hash
+    assert before == LandmarkSegmenter().segmenter_hash
+    assert len(before) == 64
+    monkeypatch.setattr(arms, "HEAD_MM", arms.HEAD_MM + 1.0)
+    assert LandmarkSegmenter().segmenter_hash != before

@@ -1,0 +1,57 @@
+"""The losses against their formulas, written out in numpy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from training.losses import adversarial_loss, discriminator_loss, generator_loss
+
+pytestmark = pytest.mark.loop
+
+RANDOM = np.random.default_rng(8)
+REAL_LOGITS, FAKE_LOGITS = RANDOM.normal(0, 3, (2, 2, 1, 6, 6, 6))
+
+
+def sigmoid(values: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-values))
+
+
+def test_the_adversarial_loss_is_the_cross_entropy_of_the_verdict() -> None:
+    """Goodfellow et al. 2014, equation 1: -log D where the verdict is real, -log(1 - D) where it is not."""
+    logits = torch.from_numpy(FAKE_LOGITS)
+    assert math.isclose(float(adversarial_loss(logits, real=True)), -np.log(sigmoid(FAKE_LOGITS)).mean(), rel_tol=1e-9)
+    assert math.isclose(
+        float(adversarial_loss(logits, real=False)), -np.log(1 - sigmoid(FAKE_LOGITS)).mean(), rel_tol=1e-9
+    )
+
+
+def test_an_undecided_discriminator_costs_the_logarithm_of_two() -> None:
+    zeros = torch.zeros(1, 1, 6, 6, 6)
+    assert math.isclose(float(discriminator_loss(zeros, zeros)), math.log(2), rel_tol=1e-6)
+
+
+def test_the_discriminator_pays_half_of_both_verdicts() -> None:
+    loss = discriminator_loss(torch.from_numpy(REAL_LOGITS), torch.from_numpy(FAKE_LOGITS))
+    oracle = -0.5 * (np.log(sigmoid(REAL_LOGITS)).mean() + np.log(1 - sigmoid(FAKE_LOGITS)).mean())
+    assert math.isclose(float(loss), oracle, rel_tol=1e-9)
+
+
+def test_the_generator_pays_for_being_caught_and_lambda_times_l1() -> None:
+    """Isola et al. 2017, equation 4, with the non-saturating first term."""
+    fake, real = RANDOM.random((2, 1, 1, 4, 4, 4))
+    loss = generator_loss(torch.from_numpy(FAKE_LOGITS), torch.from_numpy(fake), torch.from_numpy(real), 100.0)
+    adversarial, l1 = -np.log(sigmoid(FAKE_LOGITS)).mean(), np.abs(fake - real).mean()
+    assert math.isclose(float(loss.l1), l1, rel_tol=1e-9)
+    assert math.isclose(float(loss.adversarial), adversarial, rel_tol=1e-9)
+    assert math.isclose(float(loss.total), adversarial + 100.0 * l1, rel_tol=1e-9)
+
+
+def test_a_certain_verdict_stays_finite() -> None:
+    """Where a probability would have rounded to 0 or 1 and its logarithm to infinity."""
+    certain = torch.full((1, 1, 6, 6, 6), -200.0, requires_grad=True)
+    loss = adversarial_loss(certain, real=True)
+    loss.backward()
+    assert math.isclose(float(loss.detach()), 200.0, rel_tol=1e-6)
+    assert certain.grad is not None and bool((certain.grad != 0).all())

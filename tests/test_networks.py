@@ -1,0 +1,111 @@
+"""The generator and the discriminator: sizes, precision, and independence of a window from its batch."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from twin_scanner.networks import WINDOW, PatchDiscriminator, UNetGenerator
+
+pytestmark = pytest.mark.unit
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def windows(count: int, channels: int = 1) -> torch.Tensor:
+    return torch.rand((count, channels, *(WINDOW,) * 3), generator=torch.Generator().manual_seed(5))
+
+
+def receptive_field(network: nn.Module) -> int:
+    """Edge of the input cube that one output voxel sees, by the usual recursion over kernel and stride."""
+    edge, jump = 1, 1
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv3d):
+            edge += (layer.kernel_size[0] - 1) * jump
+            jump *= layer.stride[0]
+    return edge
+
+
+def test_four_generators_of_eight_features_take_8_3_mb_in_half_precision() -> None:
+    """By hand: 64 weights a kernel, 1,041,920 in ten convolutions, and a few hundred of norms and biases."""
+    convolutions = 64 * (8 + 128 + 512 + 2048 + 4096 + 4096 + 128 * 32 + 64 * 16 + 32 * 8 + 16)
+    generator = UNetGenerator(8)
+    assert parameters(generator) - convolutions == 537
+    assert round(4 * 2 * parameters(generator) / 1e6, 1) == 8.3
+
+
+def test_the_generator_of_the_reference_size_has_66_6_million_weights() -> None:
+    """pix2pix's unet_32 with 64 features in three dimensions (reference/ml.md)."""
+    with torch.device("meta"):
+        assert round(parameters(UNetGenerator(64)) / 1e6, 1) == 66.6
+
+
+def test_the_bottleneck_is_one_voxel_and_stays_without_norm() -> None:
+    edges: list[int] = []
+    network = UNetGenerator(2)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv3d):
+            layer.register_forward_hook(lambda *call: edges.append(call[2].shape[-1]))
+        if isinstance(layer, nn.InstanceNorm3d):
+            layer.register_forward_pre_hook(lambda _, values: edges.append(-values[0].shape[-1]))
+    network.train()(windows(1))
+    assert [edge for edge in edges if edge > 0] == [16, 8, 4, 2, 1]
+    assert -1 not in edges
+
+
+def test_only_convolutions_without_a_norm_after_them_have_a_bias() -> None:
+    layers = [layer for layer in UNetGenerator(8).modules() if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d)]
+    assert len(layers) == 10
+    assert [layer.bias is not None for layer in layers] == [True, False, False, False, True] + [False] * 4 + [True]
+
+
+def test_a_generator_has_no_dropout_and_no_batch_statistics() -> None:
+    kinds = {type(layer).__name__ for layer in UNetGenerator(8).modules()}
+    assert not {kind for kind in kinds if "Dropout" in kind or "BatchNorm" in kind}
+
+
+def test_a_window_does_not_depend_on_its_batch_in_training_mode_either() -> None:
+    network, batch = UNetGenerator(4).train(), windows(5)
+    with torch.no_grad():
+        together, alone = network(batch), torch.cat([network(window[None]) for window in batch])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
+
+
+def test_the_output_is_within_model_space_and_starts_near_background() -> None:
+    with torch.no_grad():
+        pet = UNetGenerator(8)(windows(2))
+    assert pet.shape == (2, 1, WINDOW, WINDOW, WINDOW)
+    assert float(pet.min()) >= 0.0 and float(pet.max()) <= 1.0
+    assert math.isclose(float(pet.median()), 1 / (1 + math.exp(3.0)), abs_tol=0.02)
+
+
+@pytest.mark.parametrize("how", ["autocast", "half weights"])
+def test_the_last_activation_is_float32_whatever_the_precision_of_the_rest(how: str) -> None:
+    """bfloat16 has 8 bits: a sigmoid computed in it knows at most 257 values between 0.5 and 1."""
+    network, batch = UNetGenerator(4), windows(1)
+    with torch.no_grad():
+        if how == "autocast":
+            with torch.autocast("cpu", torch.bfloat16):
+                pet = network(batch)
+        else:
+            pet = network.bfloat16()(batch.bfloat16())
+    assert pet.dtype == torch.float32
+    assert not torch.equal(pet, pet.bfloat16().float())
+
+
+def test_the_discriminator_judges_6_cubed_patches_of_34_voxels_each() -> None:
+    discriminator = PatchDiscriminator(64)
+    assert discriminator(windows(3, channels=2)).shape == (3, 1, 6, 6, 6)
+    assert receptive_field(discriminator) == 34
+    assert round(parameters(discriminator) / 1e6, 2) == 2.65
+
+
+def test_weights_start_normal_with_a_deviation_of_a_fiftieth() -> None:
+    torch.manual_seed(0)
+    for network in (UNetGenerator(16), PatchDiscriminator(32)):
+        values = torch.cat([p.flatten() for p in network.parameters() if p.dim() == 5])
+        assert abs(float(values.mean())) < 1e-3
+        assert math.isclose(float(values.std()), 0.02, rel_tol=0.02)

@@ -1,0 +1,158 @@
+"""Windows, averaging and stitching; the oracle is MONAI's sliding_window_inference, masked as in paper eq. 7, 15."""
+
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import torch
+from monai.data.utils import dense_patch_slices
+from monai.inferers.utils import sliding_window_inference
+from torch import nn
+
+from twin_scanner.models import Architecture, ModelPackage
+from twin_scanner.networks import WINDOW, UNetGenerator
+from twin_scanner.partition import DISTRICTS, WHOLE_VOLUME, Partition
+from twin_scanner.preprocess import Plan
+from twin_scanner.translate import missing_districts, translate, window_starts, windows_touching
+from twin_scanner.volume import FloatArray, LabelArray, Shape
+
+pytestmark = pytest.mark.unit
+
+SHAPES = [(50, 32, 61), (33, 70, 29), (20, 25, 30)]
+"""An axis below 32, an axis that is no multiple of 16, a window exactly, and a volume smaller than one window."""
+
+
+def package_of(partition: Partition, memory_format: torch.memory_format = torch.contiguous_format) -> ModelPackage:
+    """Untrained networks, one seed each; spread out so that they say more than one value."""
+    networks: dict[str, nn.Module] = {}
+    for seed, name in enumerate(partition.networks):
+        torch.manual_seed(seed)
+        network = UNetGenerator(4).eval()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                if parameter.dim() == 5:
+                    parameter.mul_(8.0)
+        networks[name] = network.to(memory_format=memory_format)  # type: ignore[call-overload]
+    return ModelPackage("test", "0" * 64, Plan(), partition, Architecture("unet", 4), networks, {})
+
+
+def ct_and_labels(shape: Shape, seed: int = 3) -> tuple[FloatArray, LabelArray]:
+    """A noisy CT and blobs of every district, air around and between them."""
+    random = np.random.default_rng(seed)
+    ct = random.random(shape, np.float32)
+    coarse = random.integers(0, 5, tuple(-(-n // 7) for n in shape)).astype(np.uint8)
+    labels = np.kron(coarse, np.ones((7, 7, 7), np.uint8))[: shape[0], : shape[1], : shape[2]]
+    return ct, np.ascontiguousarray(labels)
+
+
+def monai(network: nn.Module, ct: FloatArray) -> FloatArray:
+    """MONAI's answer over every window of the volume, air included."""
+    with torch.inference_mode():
+        pet = sliding_window_inference(
+            torch.from_numpy(ct)[None, None], (WINDOW,) * 3, 4, network, overlap=0.5, mode="constant"
+        )
+    assert isinstance(pet, torch.Tensor)
+    return np.asarray(pet[0, 0].numpy())
+
+
+def expected(ct: FloatArray, labels: LabelArray, package: ModelPackage) -> FloatArray:
+    """Paper eq. 7, 12-15 by MONAI: mask the CT, infer everywhere, place by the mask."""
+    pet = np.zeros_like(ct)
+    for name, covered in package.partition.networks.items():
+        mask = np.isin(labels, covered) if covered else np.ones(labels.shape, bool)
+        pet[mask] = monai(package.networks[name], ct * mask)[mask]
+    return pet
+
+
+@pytest.mark.parametrize("partition", [DISTRICTS, WHOLE_VOLUME], ids=lambda p: p.name)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_voxel_equals_monai(shape: Shape, partition: Partition) -> None:
+    ct, labels = ct_and_labels(shape)
+    package = package_of(partition)
+    pet = translate(ct, labels, package, batch_windows=3)
+    oracle = expected(ct, labels, package)
+    assert pet.shape == shape and pet.dtype == np.float32
+    assert oracle[labels > 0].std() > 1e-2, "networks that say one value everywhere would prove nothing"
+    np.testing.assert_allclose(pet, oracle, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("partition", [DISTRICTS, WHOLE_VOLUME], ids=lambda p: p.name)
+def test_channels_last_networks_equal_monai_within_a_ten_thousandth(partition: Partition) -> None:
+    ct, labels = ct_and_labels(SHAPES[1])
+    oracle = expected(ct, labels, package_of(partition))
+    pet = translate(ct, labels, package_of(partition, torch.channels_last_3d))
+    np.testing.assert_allclose(pet, oracle, rtol=0, atol=1e-4)
+
+
+def test_a_finer_partition_needs_no_code() -> None:
+    """Two organs in one network, one in another, by labels above 4."""
+    fine = Partition("organs", MappingProxyType({"a": (7, 9), "b": (200,)}))
+    ct, blobs = ct_and_labels((40, 40, 40))
+    labels = np.array([0, 7, 9, 200, 200], np.uint8)[blobs]
+    package = package_of(fine)
+    np.testing.assert_allclose(translate(ct, labels, package), expected(ct, labels, package), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [32, 33, 47, 48, 49, 64, 100, 147, 245])
+def test_windows_start_where_monai_puts_them(length: int) -> None:
+    slices = dense_patch_slices((length,), (WINDOW,), (16 if length > WINDOW else WINDOW,))
+    assert window_starts(length) == [part[0].start for part in slices]
+
+
+def test_only_windows_that_touch_the_mask_are_run() -> None:
+    mask = np.zeros((100, 64, 64), np.bool_)
+    mask[50, 40, 20] = True
+    oracle = [
+        tuple(part.start for part in window)
+        for window in dense_patch_slices(mask.shape, (WINDOW,) * 3, (16,) * 3)
+        if mask[window].any()
+    ]
+    assert windows_touching(mask) == oracle
+    assert 0 < len(oracle) < 30
+
+
+def test_what_lies_outside_a_district_does_not_change_it() -> None:
+    ct, labels = ct_and_labels((40, 40, 40))
+    package = package_of(DISTRICTS)
+    changed = np.where(labels == 2, ct, 1.0 - ct).astype(np.float32)
+    before, after = translate(ct, labels, package), translate(changed, labels, package)
+    np.testing.assert_array_equal(after[labels == 2], before[labels == 2])
+
+
+def test_the_batch_a_window_shares_does_not_change_it() -> None:
+    ct, labels = ct_and_labels((60, 40, 40))
+    package = package_of(DISTRICTS)
+    one, many = (translate(ct, labels, package, batch_windows=n) for n in (1, 11))
+    np.testing.assert_allclose(one, many, rtol=0, atol=1e-6)
+
+
+def test_air_is_zero_and_an_empty_body_needs_no_network() -> None:
+    ct, labels = ct_and_labels((40, 40, 40))
+    package = package_of(DISTRICTS)
+    assert not translate(ct, labels, package)[labels == 0].any()
+    assert not translate(ct, np.zeros_like(labels), package).any()
+
+
+def test_districts_without_a_network_are_named() -> None:
+    head_only = Partition("head", MappingProxyType({"head": (1,)}))
+    labels = np.array([[[0, 1, 2], [4, 4, 9]]], np.uint8)
+    assert missing_districts(labels, head_only) == ("trunk", "legs", "label 9")
+    assert missing_districts(labels, WHOLE_VOLUME) == ()
+    assert missing_districts(np.zeros_like(labels), head_only) == ()
+
+
+def test_progress_counts_every_window_once() -> None:
+    ct, labels = ct_and_labels((50, 40, 40))
+    calls: list[tuple[int, int]] = []
+    translate(
+        ct, labels, package_of(DISTRICTS), batch_windows=5, progress=lambda done, total: calls.append((done, total))
+    )
+    windows = sum(len(windows_touching(labels == label)) for label in range(1, 5))
+    assert calls[-1] == (windows, windows)
+    assert [done for done, _ in calls] == sorted({done for done, _ in calls})
+
+
+def test_labels_on_another_grid_are_a_fault_of_the_caller() -> None:
+    ct, labels = ct_and_labels((40, 40, 40))
+    with pytest.raises(ValueError, match="do not lie on the CT"):
+        translate(ct, labels[1:], package_of(DISTRICTS))

@@ -1,0 +1,73 @@
+"""Enhanced multi-frame CT: each frame's header in the shape of a single-frame one (PS3.3 C.7.6.16, C.8.15.3)."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from pydicom.dataset import Dataset
+
+from twin_scanner.dicom.ct_headers import ENHANCED_CT, integer, text
+from twin_scanner.dicom.dicom_files import MALFORMED
+from twin_scanner.errors import Rejected
+
+MACROS: Final = (
+    "UnassignedSharedConvertedAttributesSequence",
+    "UnassignedPerFrameConvertedAttributesSequence",
+    "CTReconstructionSequence",
+    "PixelMeasuresSequence",
+    "PlaneOrientationSequence",
+    "PlanePositionSequence",
+    "PixelValueTransformationSequence",
+)
+"""The functional groups whose attributes a single-frame CT has at its top level, under the same keywords.
+
+The first two hold what a legacy converter found no place for; the proper macros, coming later, win over them.
+"""
+MAXIMUM_FRAMES: Final = 20_000
+"""More than any CT has (8800 were seen in one perfusion object); a damaged NumberOfFrames is larger."""
+
+_IDENTITY: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+_GROUPS: Final = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+
+
+def is_enhanced(header: Dataset) -> bool:
+    """Whether the object is a multi-frame CT with functional groups."""
+    return text(header, "SOPClassUID") in ENHANCED_CT
+
+
+def frame_headers(header: Dataset) -> Iterator[Dataset]:
+    """Each frame's header: the top level, the shared functional groups and the frame's own laid over one another.
+
+    ReferencedFrameNumber (from 1) is added, so that sentences can name the frame. Raises Rejected where the functional
+    groups are missing, damaged, or not as many as NumberOfFrames.
+    """
+    count = integer(header, "NumberOfFrames")
+    shared, per_frame = (_items(header, keyword) for keyword in _GROUPS)
+    if len(per_frame) != count or not 1 <= count <= MAXIMUM_FRAMES or len(shared) > 1:
+        raise Rejected(
+            f"PerFrameFunctionalGroupsSequence has {len(per_frame)} items for {count} frames: correct the sender."
+        )
+    common = Dataset()
+    common.update({element.tag: element for element in header if element.keyword not in _GROUPS})
+    for groups in shared:
+        _lay_over(common, groups)
+    for number, groups in enumerate(per_frame, start=1):
+        frame = Dataset()
+        frame.update(common)
+        _lay_over(frame, groups)
+        frame.ReferencedFrameNumber = number
+        yield frame
+
+
+def _items(header: Dataset, keyword: str) -> list[Dataset]:
+    try:
+        return list(header.get(keyword) or [])
+    except MALFORMED as error:
+        raise Rejected(f"{keyword} is damaged and cannot be read: send the image again.") from error
+
+
+def _lay_over(frame: Dataset, groups: Dataset) -> None:
+    for keyword in MACROS:
+        for item in _items(groups, keyword)[:1]:
+            frame.update({element.tag: element for element in item if element.keyword not in _IDENTITY})
+    for item in _items(groups, "CTImageFrameTypeSequence")[:1]:
+        frame.ImageType = item.get("FrameType")
