@@ -143,12 +143,7 @@ def _association(
     peer: Peer, calling_ae: str, contexts: list[PresentationContext], timeouts: Timeouts
 ) -> Iterator[Association]:
     """An established association, released at the end, aborted on an error; raises Transient where there is none."""
-    configure_library()
-    application = AE(ae_title=calling_ae)
-    application.connection_timeout = timeouts.connection_s
-    application.acse_timeout = timeouts.negotiation_s
-    application.dimse_timeout = timeouts.response_s
-    application.network_timeout = timeouts.idle_s
+    application = _application(calling_ae, timeouts)
     connections: list[socket.socket] = []
     connected: list[bool] = []
 
@@ -184,6 +179,16 @@ def _association(
             association.abort()
         for connection in connections:
             connection.close()
+
+
+def _application(calling_ae: str, timeouts: Timeouts) -> AE:
+    configure_library()
+    application = AE(ae_title=calling_ae)
+    application.connection_timeout = timeouts.connection_s
+    application.acse_timeout = timeouts.negotiation_s
+    application.dimse_timeout = timeouts.response_s
+    application.network_timeout = timeouts.idle_s
+    return application
 
 
 def _why_not_established(association: Association, peer: Peer, calling_ae: str, *, connected: bool) -> str:

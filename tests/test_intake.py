@@ -1,4 +1,4 @@
-"""From a quiet study to jobs, on a real spool and ledger: sent again, more slices, other series, a corrected patient."""
+"""From a quiet study to jobs, on a real spool and ledger: sent again, more slices, a corrected patient."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

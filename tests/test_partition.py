@@ -9,7 +9,7 @@ pytestmark = pytest.mark.unit
 
 
 def test_the_four_districts_have_the_papers_order() -> None:
-    assert {name: labels for name, labels in DISTRICTS.networks.items()} == {
+    assert dict(DISTRICTS.networks) == {
         "head": (1,),
         "trunk": (2,),
         "arms": (3,),

@@ -1,4 +1,4 @@
-"""The retry decision; the oracle is the policy's own sentence: exponential, at least half, at most the whole, capped."""
+"""The retry decision; the oracle is the policy's own sentence: exponential, at least half, at most the whole."""
 
 import pytest
 from hypothesis import given

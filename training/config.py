@@ -9,7 +9,6 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from twin_scanner.errors import Rejected
 from twin_scanner.models import Precision
-from twin_scanner.partition import PARTITIONS
 from twin_scanner.preprocess import Plan
 
 STRICT = ConfigDict(extra="forbid")
@@ -123,9 +122,6 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     checkpoint_steps: Count = 500
-
-    def __post_init__(self) -> None:
-        assert self.partition in PARTITIONS
 
 
 def read_config(path: Path) -> TrainConfig:

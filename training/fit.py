@@ -67,36 +67,39 @@ class TrainState:
 
 
 def main(config_path: Path, *, resume: bool = False) -> Path:
-    """Train as a configuration file says, with a progress bar on stderr; the folder of the new model package."""
+    """Train as a configuration file says, with a progress bar on stderr; the folder of the new model package.
+
+    Raises Rejected for a faulty configuration, for a run that was finished or (without ``resume``) begun before, and
+    where a loss is not finite.
+    """
+    # Config
     config = read_config(config_path)
+    _check_place(config, resume=resume)
+    torch.set_num_threads(config.threads or torch.get_num_threads())
+    # Data
+    keep_air = PARTITIONS[config.partition].whole_volume
+    pairs = make_pairs(config.data, config.plan, keep_air=keep_air, progress=_log_pairs)
+    # Networks, losses, optimisers and loop
     with _progress_bar(config) as on_step:
-        return train(config, resume=resume, on_step=on_step)
+        return train(config, pairs, resume=resume, on_step=on_step)
 
 
-def train(config: TrainConfig, *, resume: bool = False, on_step: OnStep | None = None) -> Path:
+def train(config: TrainConfig, pairs: Sequence[Pair], *, resume: bool = False, on_step: OnStep | None = None) -> Path:
     """Train every network of the partition, one after the other, and write the model package below ``config.out``.
 
-    Raises Rejected where the run was finished or begun before (without ``resume``), or a loss is not finite.
+    The last ``config.data.held_out`` pairs are measured, not learnt. Raises Rejected where a loss is not finite or a
+    network has nothing to learn from.
     """
     _check_place(config, resume=resume)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-
-    # Data: pairs in model space; the last ones are held out.
-    covered = PARTITIONS[config.partition]
-    pairs = make_pairs(config.data, config.plan, keep_air=covered.whole_volume, progress=_log_pairs)
-    training, held_out = pairs[: -config.data.held_out], pairs[-config.data.held_out :]
-
-    # Networks, losses and optimisers: one state for each network, or the one that the checkpoint holds.
+    learnt, held_out = pairs[: -config.data.held_out], pairs[-config.data.held_out :]
     state = load_checkpoint(config) if resume and (config.out / CHECKPOINT).is_file() else None
     finished = {} if state is None else state.finished
-    for network, labels in covered.networks.items():
+    for network, labels in PARTITIONS[config.partition].networks.items():
         if network in finished:
             continue
         if state is None or state.network != network:
             state = fresh_state(config, network, finished)
-        # Loop: steps until the schedule's end.
-        fit(config, state, Sampler(training, labels), on_step)
+        fit(config, state, Sampler(learnt, labels), on_step)
         finished[network] = {name: value.detach().clone() for name, value in state.generator.state_dict().items()}
         save_checkpoint(config, state)
     return _write_package(config, finished, fingerprint(pairs), held_out)
@@ -327,8 +330,8 @@ def _descend(network: nn.Module, optimiser: torch.optim.Adam, loss: Tensor, clip
 def _check_finite(state: TrainState, which: str, loss: Tensor) -> None:
     if not torch.isfinite(loss):
         raise Rejected(
-            f"Training of '{state.network}' diverged at step {state.step + 1}: the {which} loss is {float(loss.detach())}; "
-            "check the pairs for impossible values, or lower optimiser.learning_rate."
+            f"Training of '{state.network}' diverged at step {state.step + 1}: the {which} loss is "
+            f"{float(loss.detach())}; check the pairs for impossible values, or lower optimiser.learning_rate."
         )
 
 

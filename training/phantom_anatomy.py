@@ -1,5 +1,6 @@
-"""The phantom's body in reference coordinates: its outline, its organs, and the borders of its districts."""
+"""The phantom's body in reference coordinates: its outline in layers, what lies inside, and the borders of its districts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -7,73 +8,236 @@ import numpy as np
 from scipy import ndimage
 
 from training import phantom_skeleton as skeleton
-from training.phantom_head import chin_and_occiput, draw_head, draw_neck
-from training.phantom_shapes import BoolArray, Canvas, Loft, Point, Region
-from training.phantom_skeleton import ArmPose, Side, mirrored
+from training.phantom_head import SKULL_CENTRE, SKULL_RADII, draw_airway, draw_head, draw_neck, head_plane_z
+from training.phantom_organs import draw_abdominal_organs, draw_thoracic_organs, draw_vessels
+from training.phantom_shapes import BoolArray, Box, Canvas, Loft, Point, Region
+from training.phantom_skeleton import ANKLE, SIDES, ArmPose, Side, mirrored
 from training.phantom_tissues import Tissue
 from twin_scanner.partition import DISTRICT_LABELS
-from twin_scanner.volume import FloatArray, LabelArray
+from twin_scanner.volume import LabelArray
 
 Sex: TypeAlias = Literal["F", "M"]
 ArmPosition: TypeAlias = Literal["up", "down"]
 
 REFERENCE_HEIGHT_MM: Final = 1750.0
 SKIN_MM: Final = 2.0
+LEAST_FAT_MM: Final = 3.0
+ARM_REACH_MM: Final = 80.0
+"""Flesh farther from the humerus than this is not the arm's."""
+LEGS_BELOW_MM: Final = skeleton.ISCHIUM[2] - 16.0
+"""Height of the lowest point of the ischial tuberosities."""
 TRUNK: Final = Loft(
-    ((818, 60, 40, 24), (845, 132, 78, 22), (880, 168, 100, 14), (920, 176, 110, 8), (980, 168, 106, 4), (1050, 155, 101, 3),
+    ((822, 60, 40, 24), (845, 132, 78, 22), (880, 168, 100, 14), (920, 176, 110, 8), (980, 168, 106, 4), (1050, 155, 101, 3),
      (1120, 145, 98, 2), (1200, 153, 104, 1), (1280, 162, 109, 0), (1350, 166, 106, 4), (1400, 164, 95, 12),
      (1432, 146, 80, 20), (1455, 112, 70, 22), (1478, 78, 64, 20), (1500, 61, 59, 15), (1560, 57, 60, 10),
      (1615, 57, 60, 8)), 2.5,
 )  # fmt: skip
 FACE: Final = Loft(
-    ((1516, 26, 20, -70), (1530, 44, 38, -55), (1555, 60, 60, -34), (1600, 68, 80, -16), (1640, 72, 92, -7), (1670, 74, 94, -4))
+    ((1514, 26, 20, -70), (1530, 44, 38, -55), (1555, 60, 60, -34), (1600, 68, 80, -16), (1640, 72, 92, -7), (1670, 74, 94, -4)),
 )
-SKULL_CENTRE: Final[Point] = (0.0, -2.0, 1659.0)
-SKULL_RADII: Final[Point] = (77.0, 97.0, 92.0)
-ABDOMEN: Final = Loft(
-    ((868, 36, 32, 10), (890, 50, 42, 4), (930, 62, 58, -8), (980, 100, 70, -8), (1040, 112, 64, -10), (1100, 112, 64, -8),
-     (1160, 117, 73, -2), (1240, 124, 82, 2), (1262, 120, 78, 2)), 2.3,
-)  # fmt: skip
-DOME_TOP_MM: Final = (1250.0, 1238.0)
-"""Height of the diaphragm's right and left dome."""
-MID_THIGH_MM: Final = 640.0
-SKULL_BASE_MM: Final = 1640.0
-"""Ends of the skull-base-to-mid-thigh field of view: autoPET's show the orbits and the proximal half of the femora."""
+ARMS_DOWN: Final = ArmPose(skeleton.SHOULDER_DOWN, (242, 16, 1108), (240, -12, 866), (236, -18, 795), (228, -22, 715))
+ARMS_UP: Final = ArmPose(skeleton.SHOULDER_UP, (222, -18, 1702), (86, -40, 1826), (34, -44, 1862), (-24, -48, 1880))
+MAMMA: Final[Point] = (80.0, -92.0, 1290.0)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """The person: everything of the body that a seed or an option decides, in reference millimetres."""
+    """The person: what a seed or an option decides of the body, in reference millimetres."""
 
     sex: Sex
     arms: ArmPosition
     fat_mm: float
-    """Subcutaneous fat of the trunk beyond a slim person's; limbs have less of it."""
+    """Fat under the trunk's skin beyond a slim person's (less is negative); limbs have half of it."""
     left: ArmPose
     right: ArmPose
     bladder_mm: float
     heart_mm: float
 
+    def pose(self, side: Side) -> ArmPose:
+        """The arm of a side; joints of both are given as if they were left ones."""
+        return self.left if side > 0 else self.right
+
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of the outline: a solid that can be drawn smaller, and the fat under its skin."""
+    """A piece of the outline: the solid made smaller by so many mm, its fat when slim, its share of further fat."""
 
-    shape: Literal["loft", "cone", "ellipsoid"]
-    numbers: tuple[object, ...]
+    solid: Callable[[float], Region]
     slim_fat_mm: float
     fat_share: float
-    is_arm: bool = False
-
-    def region(self, canvas: Canvas, shrink_mm: float) -> Region:
-        """The solid, smaller by ``shrink_mm``."""
-        if self.shape == "loft":
-            return canvas.loft(self.numbers[0], shrink_mm)  # type: ignore[arg-type]
-        if self.shape == "ellipsoid":
-            return canvas.ellipsoid(*self.numbers, shrink_mm)  # type: ignore[arg-type]
-        start, end, first, last = self.numbers
-        return canvas.cone(start, end, first - shrink_mm, last - shrink_mm)  # type: ignore[arg-type, operator]
+    side: Side | None = None
+    """Set for the pieces of an arm."""
 
 
-def draw_figure(figure: Figure, rng: np.random.Generator) -> tuple[ArmPosition, ...]:
-    raise NotImplementedError
+@dataclass(frozen=True, eq=False)
+class Body:
+    """What drawing leaves: tissues on the canvas, and the district of every voxel."""
+
+    canvas: Canvas
+    districts: LabelArray
+
+
+def draw_body(canvas: Canvas, figure: Figure, rng: np.random.Generator) -> Body:
+    """Outline, organs, bones and airways of a figure; then its districts. ``rng`` decides bowel and lung vessels."""
+    arms = _draw_outline(canvas, figure)
+    outline = canvas.tissue > Tissue.AIR
+    draw_thoracic_organs(canvas, figure.heart_mm, rng)
+    draw_abdominal_organs(canvas, figure.sex == "F", figure.bladder_mm, rng)
+    draw_vessels(canvas)
+    draw_neck(canvas)
+    skeleton.draw_spine(canvas)
+    skeleton.draw_thorax(canvas)
+    girdle = skeleton.draw_shoulder_girdle(canvas, figure.left.shoulder)
+    skeleton.draw_pelvis(canvas)
+    humeri: dict[Side, list[Region]] = {}
+    for side in SIDES:
+        skeleton.draw_leg_bones(canvas, side)
+        humeri[side] = skeleton.draw_arm_bones(canvas, figure.pose(side), side)
+    draw_head(canvas)
+    draw_airway(canvas)
+    canvas.tissue[~outline] = Tissue.AIR
+    return Body(canvas, _districts(canvas, outline, figure, arms, humeri, girdle))
+
+
+def _draw_outline(canvas: Canvas, figure: Figure) -> BoolArray:
+    """Skin, fat and muscle as three nested layers of all parts; returns where the arms' parts are."""
+    arms = np.zeros(canvas.shape, np.bool_)
+    parts = _parts(canvas, figure)
+    for layer, tissue in enumerate((Tissue.SKIN, Tissue.FAT, Tissue.MUSCLE)):
+        for part in parts:
+            more = part.fat_share * figure.fat_mm
+            fat = max(part.slim_fat_mm + more, LEAST_FAT_MM)
+            depth = (0.0, SKIN_MM, SKIN_MM + fat)[layer]
+            outward = fat - part.slim_fat_mm
+            region = part.solid(depth - outward)
+            canvas.paint(region, tissue)
+            if part.side is not None and layer == 0:
+                arms[region.box] |= region.mask
+    return arms
+
+
+def _parts(canvas: Canvas, figure: Figure) -> list[Part]:
+    """Every piece of the outline."""
+    parts = [
+        Part(lambda s: canvas.loft(TRUNK, s), 12.0, 1.0),
+        Part(lambda s: canvas.ellipsoid(SKULL_CENTRE, SKULL_RADII, s), 2.0, 0.05),
+        Part(lambda s: canvas.loft(FACE, s), 5.0, 0.15),
+        Part(lambda s: canvas.cone((0, -96, 1640), (0, -112, 1604), 7.0 - s, 12.0 - s), 2.0, 0.0),
+    ]
+    for side in SIDES:
+        parts += _leg_parts(canvas, side) + _arm_parts(canvas, figure.pose(side), side)
+        parts.append(_ellipsoid_part(canvas, (side * 78.0, 10.0, 1632.0), (7.0, 15.0, 28.0), 1.0, 0.0))
+        if figure.sex == "F":
+            parts.append(_ellipsoid_part(canvas, mirrored(MAMMA, side), (58.0, 42.0, 56.0), 26.0, 1.2))
+        else:
+            parts.append(_ellipsoid_part(canvas, (side * 14.0, -46.0, 824.0), (20.0, 22.0, 26.0), 3.0, 0.0))
+    return parts
+
+
+def _ellipsoid_part(canvas: Canvas, centre: Point, radii: Point, fat_mm: float, share: float) -> Part:
+    return Part(lambda s: canvas.ellipsoid(centre, radii, s), fat_mm, share)
+
+
+def _cone_part(canvas: Canvas, start: Point, end: Point, radii: tuple[float, float], fat: tuple[float, float], side: Side | None) -> Part:
+    return Part(lambda s: canvas.cone(start, end, radii[0] - s, radii[1] - s), fat[0], fat[1], side)
+
+
+def _leg_parts(canvas: Canvas, side: Side) -> list[Part]:
+    chain: list[tuple[Point, float]] = [
+        ((100, 8, 872), 86.0), ((100, 8, 720), 76.0), ((97, 6, 520), 57.0), ((98, 14, 420), 56.0), ((100, 20, 260), 46.0),
+        ((ANKLE[0], ANKLE[1], 90), 37.0), ((100, 34, 34), 33.0),
+    ]  # fmt: skip
+    parts = []
+    for (a, first), (b, last) in zip(chain[:-1], chain[1:], strict=True):
+        parts.append(_cone_part(canvas, mirrored(a, side), mirrored(b, side), (first, last), (9.0, 0.5), None))
+    foot: list[tuple[Point, Point, float, float]] = [
+        ((100, 34, 30), (104, -70, 24), 32.0, 30.0), ((92, -66, 22), (88, -134, 6), 18.0, 13.0),
+        ((116, -66, 20), (124, -122, 4), 18.0, 12.0), ((104, -66, 22), (106, -130, 6), 16.0, 12.0),
+    ]  # fmt: skip
+    for a, b, first, last in foot:
+        parts.append(_cone_part(canvas, mirrored(a, side), mirrored(b, side), (first, last), (4.0, 0.05), None))
+    return parts
+
+
+def _arm_parts(canvas: Canvas, pose: ArmPose, side: Side) -> list[Part]:
+    """From the deltoid to the finger tips."""
+    shoulder, elbow, wrist, palm = (mirrored(p, side) for p in (pose.shoulder, pose.elbow, pose.wrist, pose.palm))
+    middle = tuple(a + 0.35 * (b - a) for a, b in zip(shoulder, elbow, strict=True))
+    upper = (middle[0], middle[1], middle[2])
+    belly = tuple(a + 0.25 * (b - a) for a, b in zip(elbow, wrist, strict=True))
+    forearm = (belly[0], belly[1], belly[2])
+    parts = [
+        _cone_part(canvas, shoulder, upper, (50.0, 47.0), (8.0, 0.5), side),
+        _cone_part(canvas, upper, elbow, (47.0, 38.0), (8.0, 0.5), side),
+        _cone_part(canvas, elbow, forearm, (38.0, 39.0), (6.0, 0.3), side),
+        _cone_part(canvas, forearm, wrist, (39.0, 26.0), (6.0, 0.3), side),
+        _cone_part(canvas, wrist, palm, (24.0, 22.0), (3.0, 0.05), side),
+    ]
+    rays = skeleton.hand_rays(pose, side)
+    for start, end in rays:
+        parts.append(_cone_part(canvas, start, end, (11.0, 8.0), (2.0, 0.0), side))
+        parts.append(_cone_part(canvas, wrist, start, (15.0, 13.0), (2.0, 0.0), side))
+    thumb = (palm[0] - side * 6.0, palm[1] - 52.0, palm[2] + (8.0 if pose.palm[2] < pose.wrist[2] else -8.0))
+    parts.append(_cone_part(canvas, wrist, thumb, (15.0, 10.0), (2.0, 0.0), side))
+    return parts
+
+
+def _districts(
+    canvas: Canvas,
+    outline: BoolArray,
+    figure: Figure,
+    arms: BoolArray,
+    humeri: dict[Side, list[Region]],
+    girdle: list[Region],
+) -> LabelArray:
+    """Head above the plane of mandible and occiput, legs below the ischia, arms from the joint outward, trunk the rest."""
+    districts = np.where(outline, np.uint8(DISTRICT_LABELS["trunk"]), np.uint8(0))
+    legs = slice(0, int(np.searchsorted(canvas.z, LEGS_BELOW_MM)))
+    districts[legs][outline[legs]] = DISTRICT_LABELS["legs"]
+    start = int(np.searchsorted(canvas.z, 1450.0))
+    head = canvas.z[start:, None, None] > head_plane_z(canvas.y)[None, :, None]
+    districts[start:][head & outline[start:]] = DISTRICT_LABELS["head"]
+    trunk = canvas.loft(TRUNK, -figure.fat_mm)
+    arms[trunk.box] &= ~trunk.mask
+    for side in SIDES:
+        _divide_shoulder(canvas, figure.pose(side).shoulder, side, humeri[side], girdle, arms, outline)
+    districts[arms & outline] = DISTRICT_LABELS["arms"]
+    return districts
+
+
+def _divide_shoulder(
+    canvas: Canvas,
+    shoulder: Point,
+    side: Side,
+    humerus: list[Region],
+    girdle: list[Region],
+    arms: BoolArray,
+    outline: BoolArray,
+) -> None:
+    """Around the joint the arm is what lies nearer to the humerus than to scapula, clavicle, ribs and spine."""
+    centre = mirrored(shoulder, side)
+    low, high = (tuple(c + sign * r for c, r in zip(centre, (105.0, 90.0, 150.0), strict=True)) for sign in (-1, 1))
+    box = canvas.box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+    if any(s.stop <= s.start for s in box):
+        return
+    own = _mask_in(box, humerus)
+    bones = np.isin(canvas.tissue[box], (Tissue.CORTEX, Tissue.RED_MARROW, Tissue.CARTILAGE, Tissue.SKULL_BONE)) & ~own
+    if not own.any():
+        return
+    spacing = [float(np.median(np.diff(axis))) for axis in (canvas.z, canvas.y, canvas.x)]
+    to_arm = ndimage.distance_transform_edt(~own, spacing)
+    to_trunk = ndimage.distance_transform_edt(~bones, spacing) if bones.any() else np.full(own.shape, np.inf)
+    arms[box] = (to_arm < to_trunk) & (to_arm < ARM_REACH_MM) & outline[box]
+
+
+def _mask_in(box: Box, regions: list[Region]) -> BoolArray:
+    """The union of regions inside a box."""
+    mask = np.zeros([s.stop - s.start for s in box], np.bool_)
+    for region in regions:
+        low = [max(r.start, b.start) for r, b in zip(region.box, box, strict=True)]
+        high = [min(r.stop, b.stop) for r, b in zip(region.box, box, strict=True)]
+        if all(a < b for a, b in zip(low, high, strict=True)):
+            to = tuple(slice(a - b.start, c - b.start) for a, c, b in zip(low, high, box, strict=True))
+            of = tuple(slice(a - r.start, c - r.start) for a, c, r in zip(low, high, region.box, strict=True))
+            mask[to] |= region.mask[of]
+    return mask

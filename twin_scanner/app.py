@@ -14,7 +14,6 @@ from typing import IO
 from zoneinfo import ZoneInfo
 
 from pydicom import Dataset
-from pydicom.uid import CTImageStorage
 
 from dicom_node.associations import Timeouts
 from dicom_node.completeness import QuietPeriod
@@ -27,7 +26,7 @@ from twin_record.store import EmbeddedStore
 from twin_record.update import TwinSite
 from twin_scanner.dicom.identity import is_our_own
 from twin_scanner.dicom.series_choice import Preference
-from twin_scanner.errors import Rejected
+from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.executor import LocalWorker
 from twin_scanner.service.delivery import Delivery
 from twin_scanner.service.intake import Intake, JobFolders
@@ -202,7 +201,11 @@ class Scanner:
 
     def _take_quiet_studies(self) -> None:
         for study_uid in self._quiet.complete(time.monotonic()):
-            self._intake.take(study_uid)
+            try:
+                self._intake.take(study_uid)
+            except TwinScannerError as error:
+                LOG.error("intake failed; it is repeated", extra={"study_uid": study_uid, "reason": str(error)})
+                self._quiet.touch(study_uid, time.monotonic())
             self._worker.wake()
 
     def _on_stored(self, instance: ReceivedInstance) -> None:
@@ -211,8 +214,6 @@ class Scanner:
     def _is_own(self, header: Dataset) -> bool:
         if is_our_own(header, self._settings.scanner.device_serial_number):
             return True
-        if header.get("SOPClassUID") == CTImageStorage:
-            return False
         return self.ledger.has_issued(str(header.get("SeriesInstanceUID", "")))
 
     def _make_worker(self) -> Worker:

@@ -50,3 +50,5 @@ def set_up_logging(level: str) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # A half-open peer is daily life on a hospital's network, and pynetdicom logs a traceback for each.
+    logging.getLogger("pynetdicom.dul").setLevel(logging.CRITICAL)

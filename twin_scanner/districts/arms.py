@@ -7,7 +7,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 from scipy import ndimage, signal
 
-from twin_scanner.districts.axial_skeleton import CENTRAL_MM, IS_BONE, depth_mm, off_midline_mm
+from twin_scanner.districts.axial_skeleton import CENTRAL_MM, IS_BONE, Levels, depth_mm, off_midline_mm
 from twin_scanner.districts.body import ball
 from twin_scanner.districts.coarse_grid import BoolArray, CoarseCt
 from twin_scanner.volume import FloatArray
@@ -31,6 +31,8 @@ SHAFT_SLENDER: Final = 3.0
 """Long over short axis of that ellipse: a shaft 70 degrees oblique to the slices has 2.9."""
 SHAFT_LENGTH_MM: Final = 25.0
 """A chain of round sections this long is a long bone; the tip of the scapula or the coracoid is shorter."""
+CUT_SHAFT: Final = (10.0, 800.0)
+"""Length in mm and mean area in mm2 that are enough where the field of view cuts the humerus near its head."""
 BELOW_LUNGS_MM: Final = 60.0
 """The elbow of an arm that hangs down is at most this far below the lungs; a round section farther down is a femur."""
 HEAD_SHELL_MM: Final = (18.0, 27.0)
@@ -54,12 +56,14 @@ SKIN_MM: Final = 6.0
 BOLD: Final = ndimage.generate_binary_structure(3, 3)
 
 
-def find_arms(ct: CoarseCt, body: BoolArray, middle: FloatArray, legs_below: int) -> BoolArray:
+def find_arms(ct: CoarseCt, body: BoolArray, middle: FloatArray, levels: Levels) -> BoolArray:
     """The arms on the coarse grid (D, H, W), up or down, from the glenohumeral joint outward; empty if none is seen."""
     aside = np.abs(off_midline_mm(ct, middle))
-    apart = _parts_aside(ct, body, aside, legs_below)
+    apart = _parts_aside(ct, body, aside, levels.legs_below)
     bone = filled_bone(ct, body)
     lung = _lung_slices(ct, body)
+    if not lung.size and levels.head.any():
+        lung = np.zeros(1, np.intp)
     shafts = _shafts(ct, bone, aside, lung)
     arm = apart | shafts | _humeral_heads(ct, body, shafts, lung)
     if not arm.any():
@@ -163,9 +167,11 @@ def _shafts(ct: CoarseCt, bone: BoolArray, aside: FloatArray, lung: npt.NDArray[
     labels[~round_ones] = 0
     boxes = ndimage.find_objects(labels)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * ct.voxel_ml * 1000.0
-    lengths = np.array([(box[0].stop - box[0].start) * ct.spacing_mm[0] for box in boxes])
-    long = [i + 1 for i in range(count) if lengths[i] >= SHAFT_LENGTH_MM and sizes[i] >= SHAFT_MEAN_MM2 * lengths[i]]
-    return np.isin(labels, long)
+    lengths = np.array([(box[0].stop - box[0].start) * ct.spacing_mm[0] for box in boxes], np.float64)
+    cut = np.array([box[0].start == 0 or box[0].stop == len(bone) for box in boxes], np.bool_)
+    long = (lengths >= SHAFT_LENGTH_MM) & (sizes >= SHAFT_MEAN_MM2 * lengths)
+    long |= cut & (lengths >= CUT_SHAFT[0]) & (sizes >= CUT_SHAFT[1] * lengths)
+    return np.isin(labels, 1 + np.flatnonzero(long))
 
 
 def _is_round(piece: BoolArray, ct: CoarseCt) -> bool:

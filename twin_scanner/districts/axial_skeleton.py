@@ -33,6 +33,8 @@ FACE_MM: Final = 35.0
 """The mandible's body lies farther in front of the vault's middle than this; vertebrae and hyoid do not."""
 LEAST_MANDIBLE_ML: Final = 6.0
 """The hyoid has 2 to 4 ml, a whole mandible 30 to 60."""
+UNDER_CHIN_MM: Final = 50.0
+"""Skin and fat under the chin are thinner, a double chin included."""
 CHIN_SLOPE: Final = 0.55
 """Rise of the plane from chin to occiput for each mm to the back: 60 to 70 mm over 115 mm in a head held straight."""
 
@@ -106,7 +108,7 @@ def _head_plane(ct: CoarseCt, bone: FloatArray, body: BoolArray, aside: FloatArr
     if vault.size:
         chin, occiput = _skull_base(ct, bone, aside, int(vault[0]), rows)
     else:
-        chin, occiput = _cut_mandible(ct, bone, aside), None
+        chin, occiput = _cut_mandible(ct, bone, body, aside), None
     if chin is None and occiput is None:
         return np.full(ct.hu.shape[:2], bool(vault.size))
     return _above_plane(ct, chin, occiput)
@@ -179,16 +181,28 @@ def _lowest(mask: BoolArray, first: int) -> tuple[float, float] | None:
     return float(first + slices[0]), float(np.mean(np.nonzero(mask[slices[0]])[0]))
 
 
-def _cut_mandible(ct: CoarseCt, bone: FloatArray, aside: FloatArray) -> tuple[float, float] | None:
-    """The lowest point of a mandible that the top of the field of view cuts; no skull above it is seen."""
+def _cut_mandible(ct: CoarseCt, bone: FloatArray, body: BoolArray, aside: FloatArray) -> tuple[float, float] | None:
+    """The lowest point of a mandible that the top of the field of view cuts; no skull above it is seen.
+
+    It lies well in front of the spine, and there is air below it; below sternum and clavicles lies the chest.
+    """
     hard = (bone >= IS_BONE) & (aside < CENTRAL_MM)
     rows = np.flatnonzero(hard[-1].any(axis=1))
     if not rows.size:
         return None
     front = np.arange(hard.shape[1])[:, None] < float(rows.max()) - 2 * FACE_MM / ct.spacing_mm[1]
     labels, count = ndimage.label(hard & front)
-    if not count:
-        return None
-    volumes = np.bincount(labels.ravel())[1:] * ct.voxel_ml
-    touching = [i for i in np.unique(labels[-1]) if i and volumes[i - 1] >= LEAST_MANDIBLE_ML]
-    return _lowest(np.isin(labels, touching), 0) if touching else None
+    volumes = np.bincount(labels.ravel(), minlength=count + 1) * ct.voxel_ml
+    touching = [i for i in np.unique(labels[-1]) if i and volumes[i] >= LEAST_MANDIBLE_ML]
+    jaws = [i for i in touching if _has_air_below(labels == i, body, ct)]
+    return _lowest(np.isin(labels, jaws), 0) if jaws else None
+
+
+def _has_air_below(jaw: BoolArray, body: BoolArray, ct: CoarseCt) -> bool:
+    """Whether most of what lies under the front of a bone is air within UNDER_CHIN_MM."""
+    lowest = int(np.flatnonzero(jaw.any(axis=(1, 2)))[0])
+    rows = np.flatnonzero(jaw.any(axis=(0, 2)))
+    columns = jaw.any(axis=0)
+    columns[(rows[0] + rows[-1] + 1) // 2 :] = False
+    under = body[max(0, lowest - round(UNDER_CHIN_MM / ct.spacing_mm[0])) : lowest]
+    return bool(under.size) and float((~under).any(axis=0)[columns].mean()) > 0.5

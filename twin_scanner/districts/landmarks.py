@@ -51,7 +51,7 @@ def _districts(ct: CoarseCt, mask: BoolArray) -> LabelArray:
     labels = np.where(mask, np.uint8(DISTRICT_LABELS["trunk"]), np.uint8(0))
     labels[mask & levels.head[:, :, None]] = DISTRICT_LABELS["head"]
     labels[: levels.legs_below][mask[: levels.legs_below]] = DISTRICT_LABELS["legs"]
-    labels[arms.find_arms(ct, mask, middle, levels.legs_below)] = DISTRICT_LABELS["arms"]
+    labels[arms.find_arms(ct, mask, middle, levels)] = DISTRICT_LABELS["arms"]
     return labels
 
 

@@ -1,0 +1,71 @@
+"""Augmentation: CT and PET move together, noise is the CT's alone, and a draw can be replayed."""
+
+import numpy as np
+import pytest
+
+from training.augmentation import Augmentation, augment, draw_augmentation
+from training.config import AugmentationConfig
+
+pytestmark = pytest.mark.loop
+
+STILL = Augmentation((False, False, False), (0.0, 0.0, 0.0), 0.0, 0)
+
+
+def patches(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    mask = np.zeros((32, 32, 32), np.bool_)
+    mask[4:30, 3:20, 6:28] = True
+    ct, pet = random.random((2, 32, 32, 32), np.float32) * mask
+    return ct, pet, mask
+
+
+def test_no_change_changes_nothing() -> None:
+    ct, pet, mask = patches()
+    for before, after in zip((ct, pet), augment(STILL, ct, pet, mask), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_flip_mirrors_both_along_its_axis(axis: int) -> None:
+    ct, pet, mask = patches()
+    flips = (axis == 0, axis == 1, axis == 2)
+    moved = augment(Augmentation(flips, (0.0, 0.0, 0.0), 0.0, 0), ct, pet, mask)
+    for before, after in zip((ct, pet), moved, strict=True):
+        np.testing.assert_array_equal(np.flip(before, axis), after)
+
+
+@pytest.mark.parametrize(("axis", "plane"), [(0, (1, 2)), (1, (0, 2)), (2, (0, 1))])
+def test_a_right_angle_is_a_transposition(axis: int, plane: tuple[int, int]) -> None:
+    """Oracle: numpy's rot90, one way or the other; it also proves that the centre stays where it is."""
+    ct, pet, mask = patches()
+    angles = (90.0 * (axis == 0), 90.0 * (axis == 1), 90.0 * (axis == 2))
+    turned_ct, turned_pet = augment(Augmentation((False, False, False), angles, 0.0, 0), ct, pet, mask)
+    turns = [k for k in (1, 3) if np.allclose(np.rot90(ct, k, plane), turned_ct, atol=1e-5)]
+    assert len(turns) == 1
+    np.testing.assert_allclose(np.rot90(pet, turns[0], plane), turned_pet, atol=1e-5)
+
+
+def test_noise_is_the_cts_alone_and_stays_inside_the_mask_and_model_space() -> None:
+    ct, pet, mask = patches()
+    noisy, same = augment(Augmentation((False, False, False), (0.0, 0.0, 0.0), 0.01, 3), ct, pet, mask)
+    np.testing.assert_array_equal(same, pet)
+    assert not noisy[~mask].any()
+    assert noisy.min() >= 0.0 and noisy.max() <= 1.0 and noisy.dtype == np.float32
+    assert abs(float((noisy - ct)[mask & (ct > 0.1) & (ct < 0.9)].std()) - 0.01) < 3e-4
+
+
+def test_what_leaves_a_rotation_is_masked_by_the_moved_mask() -> None:
+    ct, pet, mask = patches()
+    turned_ct, turned_pet = augment(Augmentation((False, False, False), (7.0, -4.0, 10.0), 0.01, 3), ct, pet, mask)
+    assert np.array_equal(turned_pet > 0, (turned_pet > 0) & (turned_ct >= 0))
+    assert not turned_ct[0].any() and not turned_pet[-1].any()
+
+
+def test_a_draw_follows_its_seed_and_its_configuration() -> None:
+    config = AugmentationConfig(("W",), 10.0, 0.02)
+    draws = [draw_augmentation(np.random.default_rng(seed), config) for seed in range(200)]
+    assert draws[7] == draw_augmentation(np.random.default_rng(7), config)
+    assert {draw.flips for draw in draws} == {(False, False, False), (False, False, True)}
+    angles = np.array([draw.angles_deg for draw in draws])
+    assert np.abs(angles).max() <= 10.0 and np.abs(angles).max(axis=0).min() > 9.0
+    assert len({draw.noise_seed for draw in draws}) > 190 and {draw.noise_sigma for draw in draws} == {0.02}
