@@ -60,7 +60,7 @@ def ct_image(
     image.Rows, image.Columns = ROWS, COLUMNS
     image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 1
     image.RescaleSlope, image.RescaleIntercept, image.RescaleType = 1, 0, "HU"
-    image.PixelData = stored_values(index).tobytes()
+    image.add_new("PixelData", "OW", stored_values(index).tobytes())
     for keyword, value in attributes.items():
         if value is None:
             delattr(image, keyword)

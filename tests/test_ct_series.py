@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from tests import ct_files
@@ -31,6 +31,11 @@ pytestmark = pytest.mark.unit
 LONE = r"The series has 1 axial slice, fewer than 16"
 TILT = r"sheared by {} degrees .*tilted gantry"
 NO_CT = r"holds no CT images but {}"
+SECONDARY_CAPTURES = (
+    *("chrArab", "chrFren", "chrFrenMulti", "chrGerm", "chrGreek", "chrH31"),
+    *("chrH32", "chrHbrw", "chrI2", "chrRuss", "chrX1", "chrX2"),
+)
+RADIOGRAPHS = ("chrJapMulti", "chrJapMultiExplicitIR6", "chrKoreanMulti")
 OUTCOMES = {
     "thorax_petct/ct": "read",
     "thorax_petct/scout": r"only scouts \(ImageType LOCALIZER\)",
@@ -40,7 +45,7 @@ OUTCOMES = {
     "odd_files/series_gantrytilting_001": TILT.format(r"14\.0"),
     "odd_files/series_sliceincrement_002": TILT.format(r"15\.5"),
     "odd_files/series_notavolume_001": r"InstanceNumber 23 and of .*InstanceNumber 24 is the same",
-    "odd_files/series_sliceincrement_001": r"gap, 1 slice missing: 10\.00 mm from .*InstanceNumber 9 .*InstanceNumber 10",
+    "odd_files/series_sliceincrement_001": r"gap, 1 slice missing: 10\.00 mm from .*Number 9 .*InstanceNumber 10",
     "odd_files/693_J2KI.dcm": r"LossyImageCompressionRatio of .*InstanceNumber 21 is 339",
     "odd_files/693_J2KR.dcm": LONE,
     "odd_files/693_UNCR.dcm": LONE,
@@ -60,21 +65,15 @@ OUTCOMES = {
     "odd_files/D_CLUNIE_CT1_RLE_FRAGS.dcm": LONE,
     "odd_files/GH177_D_CLUNIE_CT1_IVRLE_BigEndian_ELE_undefinded_length.dcm": LONE,
     "odd_files/J2K_pixelrep_mismatch.dcm": LONE,
-    "odd_files/bad_sequence.dcm": LONE,
+    "odd_files/bad_sequence.dcm": r"SOPInstanceUID of .*InstanceNumber 1 is no UID",
     "odd_files/explicit_VR-UN.dcm": LONE,
     "odd_files/eCT_Supplemental.dcm": r"ImageType of frame 1 is DERIVED\\PRIMARY\\PERFUSION\\RCBF, a derived image",
     "odd_files": r"SOPClassUID of chrSQEncoding\.dcm is missing",
     "odd_files/charset": r"SOPClassUID of chrSQEncoding\.dcm is missing",
     "odd_files/charset/chrSQEncoding.dcm": r"SOPClassUID of chrSQEncoding\.dcm is missing",
     "odd_files/charset/chrSQEncoding1.dcm": r"SOPClassUID of chrSQEncoding1\.dcm is missing",
-    **{
-        f"odd_files/charset/{name}.dcm": NO_CT.format("Secondary Capture Image Storage")
-        for name in ["chrArab", "chrFren", "chrFrenMulti", "chrGerm", "chrGreek", "chrH31", "chrH32", "chrHbrw", "chrI2", "chrRuss", "chrX1", "chrX2"]
-    },
-    **{
-        f"odd_files/charset/{name}.dcm": NO_CT.format("Computed Radiography Image Storage")
-        for name in ["chrJapMulti", "chrJapMultiExplicitIR6", "chrKoreanMulti"]
-    },
+    **{f"odd_files/charset/{name}.dcm": NO_CT.format("Secondary Capture Image Storage") for name in SECONDARY_CAPTURES},
+    **{f"odd_files/charset/{name}.dcm": NO_CT.format("Computed Radiography Image Storage") for name in RADIOGRAPHS},
 }
 """Every folder and file of the real images, and what reading it gives: a volume, or a sentence of this shape."""
 
@@ -183,7 +182,7 @@ ORIENTATIONS = {
 def test_every_voxel_lies_where_its_slice_says_in_every_orientation(
     tmp_path: Path, orientation: str, step_mm: float
 ) -> None:
-    """Oracle: PS3.3 C.7.6.2.1.1, position = IPP + column index x row cosines x spacing + ..., written slice by slice."""
+    """Oracle: PS3.3 C.7.6.2.1.1, IPP + column index x row cosines x spacing + ..., slice by slice."""
     row, column = (np.array(axis) for axis in ORIENTATIONS[orientation])
     files = write_series(tmp_path, axes=ORIENTATIONS[orientation], step_mm=step_mm)
     volume = read_ct_series(files[::-1]).volume
@@ -229,7 +228,12 @@ def test_each_slice_is_rescaled_with_its_own_slope(tmp_path: Path) -> None:
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, RLELossless, JPEGLSLossless, JPEG2000Lossless])
 def test_a_series_is_the_same_volume_in_every_transfer_syntax(tmp_path: Path, syntax: pydicom.uid.UID) -> None:
     plain, other = tmp_path / "plain", tmp_path / "other"
-    for index, file in enumerate(write_series(plain)):
+
+    def larger(image: Dataset, index: int) -> None:
+        image.Rows, image.Columns = 40, 36
+        image.PixelData = stored_values(index, 40, 36).tobytes()
+
+    for index, file in enumerate(write_series(plain, change=larger)):
         image = pydicom.dcmread(file)
         if syntax == ImplicitVRLittleEndian:
             save(image, other / f"{index}.dcm", syntax)
@@ -247,7 +251,7 @@ def _made(folder: Path) -> Path:
 def test_a_file_without_preamble_is_read(tmp_path: Path) -> None:
     for file in write_series(tmp_path):
         image = pydicom.dcmread(file)
-        del image.file_meta
+        image.file_meta, image.preamble = FileMetaDataset(), None
         image.save_as(file, implicit_vr=True, little_endian=True)
         assert file.read_bytes()[128:132] != b"DICM"
     assert read_ct_series(tmp_path).volume.array[3, 2, 1] == stored_values(3)[2, 1]
@@ -290,7 +294,7 @@ def test_a_range_of_padding_becomes_air_and_its_neighbours_stay(tmp_path: Path) 
 def test_padding_that_is_a_tissues_value_inside_the_image_is_rejected(tmp_path: Path) -> None:
     """Otherwise each water pixel of a scan whose PixelPaddingValue is 0 HU would become a hole of air."""
     write_series(tmp_path, PixelPaddingValue=3 * 7 + 5 * 20 + 5)
-    assert "PixelPaddingValue of the slice with InstanceNumber 4 is 126 HU" in rejection(tmp_path)
+    assert "PixelPaddingValue of the slice with InstanceNumber 1 is 126 HU" in rejection(tmp_path)
 
 
 def test_padding_around_the_image_may_be_any_value(tmp_path: Path) -> None:
@@ -312,10 +316,7 @@ def test_what_lies_below_air_is_air(tmp_path: Path) -> None:
     assert read_ct_series(tmp_path).volume.array[0, 11, 0] == 220 - 1100
 
 
-@pytest.mark.parametrize("file_name", ["slice-015.dcm", "slice-000.dcm"])
-def test_one_tolerance_of_jitter_is_read_and_more_is_not(tmp_path: Path, file_name: str) -> None:
-    del file_name
-
+def test_positions_may_jitter_within_the_tolerance_and_no_more(tmp_path: Path) -> None:
     def jitter(millimetre: float) -> Callable[[Dataset, int], None]:
         def change(image: Dataset, index: int) -> None:
             if index == 8:
@@ -452,7 +453,7 @@ IMAGE_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "secondary capture": ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "no CT images but Secondary Capture"),
     "huge matrix": ({"Rows": 60000}, "Rows .* is 60000, outside 1 to 4096"),
     "pixels short": ({"Rows": 13}, "pixels of .* cannot be decoded"),
-    "no pixels": ({"PixelData": None}, r"slice-000\.dcm has no pixel data or is cut short"),
+    "no pixels": ({"PixelData": None}, r"slice-000\.dcm has no pixel data, so it is cut short"),
     "bits": ({"BitsStored": 17}, "BitsStored 17 and BitsAllocated 16"),
     "values above BitsStored": (
         {"BitsStored": 8, "HighBit": 7},
@@ -509,7 +510,7 @@ def test_mild_lossy_compression_is_read_and_said(tmp_path: Path) -> None:
 
 
 def test_scouts_that_share_a_series_with_a_stack_are_set_aside_and_named(tmp_path: Path) -> None:
-    """The second scout does not call itself one: its plane tells (RSIP-Vision/medio PR 23: a scout moved the spacing)."""
+    """The second scout does not call itself one: its plane tells (medio PR 23: a scout moved the spacing)."""
     write_series(tmp_path)
     scout = {
         "Rows": 20,
@@ -613,7 +614,7 @@ def test_a_slice_cut_anywhere_in_its_header_is_not_skipped(tmp_path: Path) -> No
     """The slice is the last of the stack: no gap would tell."""
     files = write_series(tmp_path, 17)
     content = files[16].read_bytes()
-    for length in range(0, len(content) - 1, 17):
+    for length in [*range(0, len(content) - 1, 11), *range(350, 530)]:
         files[16].write_bytes(content[:length])
         assert rejection(tmp_path)
     files[16].write_bytes(content)
@@ -648,11 +649,13 @@ def test_damaged_bytes_end_in_a_sentence_or_a_volume(tmp_path: Path, data: st.Da
 def test_damaged_compressed_pixels_end_in_a_sentence_or_hu(shared_data: Path, data: st.DataObject) -> None:
     """Oracle: none but the type of what happens; codecs see bytes of their own syntax, overwritten here and there."""
     names = ["CT1_RLE.dcm", "CT1_JLSL.dcm", "CT1_JPLL.dcm", "CT1_J2KR.dcm", "D_CLUNIE_CT1_RLE_FRAGS.dcm"]
+    names += ["CTImage.dcm_JPEGProcess14TransferSyntax_1.2.840.10008.1.2.4.57.dcm"]
     with quiet_pydicom():
         image = pydicom.dcmread(shared_data / "odd_files" / data.draw(st.sampled_from(names)))
         pixels = bytearray(image.PixelData)
+        reach = data.draw(st.sampled_from([300, len(pixels) - 1]))
         for _ in range(data.draw(st.integers(1, 6))):
-            place = data.draw(st.integers(0, len(pixels) - 1))
+            place = data.draw(st.integers(0, reach))
             noise = data.draw(st.binary(min_size=1, max_size=4))
             pixels[place : place + len(noise)] = noise
         image.PixelData = bytes(pixels)

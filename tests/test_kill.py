@@ -24,6 +24,8 @@ from tests.instances import data_set_bytes
 from tests.peers.fhir_server import running_server, server_folder
 from tests.peers.orthanc import Orthanc
 from tests.peers.scanner_process import ScannerProcess
+from training.phantom import PhantomOptions, make_phantom
+from training.phantom_files import write_ct_dicom
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
 
@@ -117,6 +119,12 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The instances of several small whole-body CTs, a patient each."""
     folder = tmp_path_factory.mktemp("sources")
     return [file for seed in range(STUDIES) for file in write_small_ct(seed, folder / str(seed))]
+
+
+def write_small_ct(seed: int, folder: Path) -> tuple[Path, ...]:
+    """A coarse whole-body CT: a minute of real slices would make the test an hour."""
+    options = PhantomOptions(spacing_mm=(12.0, 6.0, 6.0), field_of_view="skull-base-to-mid-thigh")
+    return write_ct_dicom(make_phantom(seed, options).ct, folder, seed=seed, options=options)
 
 
 def test_kill_9_at_random_moments_loses_nothing_and_doubles_nothing(

@@ -1,5 +1,6 @@
 """Model packages and their store: what is saved comes back, and whatever was changed is refused with one sentence."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -162,7 +163,7 @@ def test_changed_missing_and_foreign_weights_are_refused(package: Path) -> None:
 )
 def test_weights_that_fit_the_card_but_not_the_network_are_refused(package: Path, data: bytes, sentence: str) -> None:
     """A package whose hashes are right can still be made by a faulty exporter."""
-    digest = models.hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256(data).hexdigest()
     (package / "head.safetensors").write_bytes(data)
     change_card(package, lambda card: card["weights_sha256"].update(head=digest))
     card = json.loads((package / "card.json").read_text())
@@ -202,7 +203,7 @@ def test_a_package_is_never_overwritten_nor_left_half_written(package: Path, mon
     def full_disk(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(models.os, "fsync", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
         saved(package.parent / "second")
     assert sorted(package.parent.iterdir()) == before

@@ -31,7 +31,7 @@ class DataConfig:
     count: Count = 24
     held_out: Count = 2
     seed: Annotated[int, Field(ge=0)] = 1000
-    world: str = "district-dependent"
+    world: Literal["district-dependent", "appearance-only"] = "district-dependent"
     segmenter: Literal["landmarks", "truth"] = "landmarks"
 
     def __post_init__(self) -> None:

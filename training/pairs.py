@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from training.config import DataConfig
-from training.phantom import Phantom, PhantomOptions, make_phantom
+from training.phantom import Phantom, draw_options, make_phantom
 from twin_scanner import preprocess
 from twin_scanner.districts.landmarks import LandmarkSegmenter
 from twin_scanner.errors import Rejected
@@ -68,7 +68,7 @@ def make_pairs(
     config: DataConfig, plan: Plan, *, keep_air: bool, progress: Callable[[int, int], None] | None = None
 ) -> list[Pair]:
     """Every pair of a configuration, the held-out ones last; ``progress`` receives (pairs made, pairs in all)."""
-    sources = _phantoms(config) if config.kind == "phantoms" else _studies(config)
+    sources = _phantoms(config, plan) if config.kind == "phantoms" else _studies(config)
     pairs: list[Pair] = []
     for ct, suv, segment in sources:
         pairs.append(make_pair(ct, suv, segment, plan, keep_air=keep_air))
@@ -87,9 +87,10 @@ def fingerprint(pairs: Sequence[Pair]) -> str:
     return digest.hexdigest()
 
 
-def _phantoms(config: DataConfig) -> Iterator[tuple[Volume, Volume, Segment]]:
+def _phantoms(config: DataConfig, plan: Plan) -> Iterator[tuple[Volume, Volume, Segment]]:
+    """Patients of all sizes, poses, fields of view and diagnoses, drawn on the Plan's own spacing."""
     for seed in range(config.seed, config.seed + config.count):
-        phantom = make_phantom(seed, PhantomOptions(world=config.world))
+        phantom = make_phantom(seed, draw_options(seed, world=config.world, spacing_mm=plan.spacing_mm))
         yield phantom.ct, phantom.pet, _truth(phantom) if config.segmenter == "truth" else _landmarks
 
 

@@ -1,6 +1,7 @@
 """Parametric whole-body CT/PET pairs with known districts and lesions: the patient that options and a seed describe."""
 
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -32,10 +33,15 @@ MARGIN_MM: Final = 24.0
 """Air around the body."""
 TABLE_MM: Final = 46.0
 """From the table's top to the end of the image."""
+SHELL_MM: Final = 3.0
+"""Thickness of the table's carbon shell."""
 PET_FWHM_MM: Final = 5.5
 """Resolution of a clinical scanner after its usual filter."""
 CT_FWHM_MM: Final = 2.0
 CT_NOISE_HU: Final = 11.0
+LUNG_GRAIN_MM: Final = 6.0
+LUNG_MOTTLE_HU: Final = 22.0
+LUNG_GRADIENT_HU_PER_MM: Final = 0.45
 PET_NOISE: Final = 0.95
 """Before the point spread; leaves a coefficient of variation of about 10 % in the liver at 2 x 2 x 3 mm."""
 
@@ -61,6 +67,7 @@ class PhantomOptions:
     contrast: bool = False
     table: bool = True
     noise: float = 1.0
+    study_date: date = date(2020, 1, 15)
 
     def __post_init__(self) -> None:
         if self.world not in WORLDS:
@@ -68,7 +75,9 @@ class PhantomOptions:
         if self.diagnosis not in DIAGNOSES:
             raise Rejected(f"There is no diagnosis '{self.diagnosis}': choose one of {', '.join(DIAGNOSES)}.")
         if self.field_of_view not in get_args(FieldOfView):
-            raise Rejected(f"There is no field of view '{self.field_of_view}': choose {' or '.join(get_args(FieldOfView))}.")
+            raise Rejected(
+                f"There is no field of view '{self.field_of_view}': choose {' or '.join(get_args(FieldOfView))}."
+            )
         if not (1300 <= self.height_mm <= 2200 and 14 <= self.body_mass_index <= 50):
             raise Rejected("The phantom is an adult: height 1300 to 2200 mm, body mass index 14 to 50.")
         if not 0.5 <= min(self.spacing_mm) <= max(self.spacing_mm) <= 12.0:
@@ -101,7 +110,9 @@ class Phantom:
         return self.ct.geometry
 
 
-def draw_options(seed: int, *, world: World = "district-dependent", spacing_mm: Triple = (3.0, 2.04, 2.04)) -> PhantomOptions:
+def draw_options(
+    seed: int, *, world: World = "district-dependent", spacing_mm: Triple = (3.0, 2.04, 2.04)
+) -> PhantomOptions:
     """The patient and the examination that a seed stands for, spread as in a clinical cohort."""
     rng = _generator(seed, "options")
     sex: Sex = "M" if rng.random() < 0.56 else "F"
@@ -118,6 +129,7 @@ def draw_options(seed: int, *, world: World = "district-dependent", spacing_mm: 
         diagnosis=DIAGNOSES[int(rng.choice(len(DIAGNOSES), p=DIAGNOSIS_SHARES))],
         contrast=bool(rng.random() < 0.5),
         noise=round(float(rng.uniform(0.7, 1.4)), 2),
+        study_date=date(2001, 1, 1) + timedelta(days=int(rng.integers(7000))),
     )
 
 
@@ -183,7 +195,9 @@ def _canvas(options: PhantomOptions, figure: Figure) -> tuple[Geometry, Canvas]:
     """The image's grid and the reference coordinates of its voxels."""
     across, deep, tall = _scales(options)
     more = max(figure.fat_mm, 0.0)
-    reach = max(185.0 + more, *(p.elbow[0] + 44.0 + 0.5 * more for p in (figure.left, figure.right)), 232.0 + 0.5 * more)
+    reach = max(
+        185.0 + more, *(p.elbow[0] + 44.0 + 0.5 * more for p in (figure.left, figure.right)), 232.0 + 0.5 * more
+    )
     front, back = -134.0 - 1.3 * more, 112.0 + more
     top = max(1757.0, *(p.fingers[2] + 34.0 for p in (figure.left, figure.right))) + MARGIN_MM / 2
     ends = (SOLES_MM, top) if options.field_of_view == "head-to-toe" else (MID_THIGH_MM, SKULL_BASE_MM)
@@ -214,14 +228,17 @@ def _draw_table(canvas: Canvas) -> None:
     low, high = float(canvas.z[0]), float(canvas.z[-1])
     cushion = canvas.everywhere((-125.0, 40.0, max(1540.0, low)), (125.0, top, max(1760.0, low)))
     canvas.paint(cushion, Tissue.MATTRESS, only=air)
-    for depth, tissue in ((0.0, Tissue.TABLE_SHELL), (2.5, Tissue.TABLE_CORE)):
-        slab = canvas.everywhere((-215.0 + depth, top + depth, low - 1.0), (215.0 - depth, top + 34.0 - depth, high + 1.0))
+    for depth, tissue in ((0.0, Tissue.TABLE_SHELL), (SHELL_MM, Tissue.TABLE_CORE)):
+        slab = canvas.everywhere(
+            (-215.0 + depth, top + depth, low - 1.0), (215.0 - depth, top + 34.0 - depth, high + 1.0)
+        )
         canvas.paint(slab, tissue, only=(*air, Tissue.TABLE_SHELL))
 
 
 def _ct(tissue: LabelArray, table: TissueTable, options: PhantomOptions, rng: np.random.Generator) -> FloatArray:
     """HU with the scanner's blur and noise."""
     image = table.hu[tissue]
+    _add_lung_texture(image, tissue, options.spacing_mm, rng)
     if options.noise > 0:
         noise = rng.standard_normal(tissue.shape, dtype=np.float32)
         noise *= np.float32(options.noise * CT_NOISE_HU / _gain(CT_FWHM_MM, options.spacing_mm))
@@ -230,8 +247,21 @@ def _ct(tissue: LabelArray, table: TissueTable, options: PhantomOptions, rng: np
     return np.maximum(image, np.float32(-1024.0), out=image)
 
 
+def _add_lung_texture(image: FloatArray, tissue: LabelArray, spacing_mm: Triple, rng: np.random.Generator) -> None:
+    """Lungs are denser towards the back, where a supine patient's blood is, and mottled; changes ``image``."""
+    boxes = ndimage.find_objects(tissue == Tissue.LUNG)
+    if not boxes:
+        return
+    part, lung = image[boxes[0]], tissue[boxes[0]] == Tissue.LUNG
+    mottle = _blurred(rng.standard_normal(part.shape, dtype=np.float32), LUNG_GRAIN_MM, spacing_mm)
+    mottle *= np.float32(LUNG_MOTTLE_HU / _gain(LUNG_GRAIN_MM, spacing_mm))
+    rows = np.arange(part.shape[1], dtype=np.float32)[None, :, None]
+    mottle += np.float32(LUNG_GRADIENT_HU_PER_MM * spacing_mm[1]) * (rows - part.shape[1] / 2)
+    part[lung] += mottle[lung]
+
+
 def _pet(tissue: LabelArray, table: TissueTable, options: PhantomOptions, rng: np.random.Generator) -> FloatArray:
-    """SUV with counting noise (variance in proportion to uptake), blurred to the scanner's resolution, never negative."""
+    """SUV with counting noise (variance as uptake), blurred to the scanner's resolution, never negative."""
     image = table.suv[tissue]
     if options.noise > 0:
         noise = rng.standard_normal(tissue.shape, dtype=np.float32)

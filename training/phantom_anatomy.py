@@ -1,5 +1,6 @@
-"""The phantom's body in reference coordinates: its outline in layers, what lies inside, and the borders of its districts."""
+"""The phantom's body in reference coordinates: its outline, what lies inside, and its districts."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -24,16 +25,26 @@ SKIN_MM: Final = 2.0
 LEAST_FAT_MM: Final = 3.0
 ARM_REACH_MM: Final = 80.0
 """Flesh farther from the humerus than this is not the arm's."""
+BEHIND_THE_HEAD_MM: Final = 34.0
+"""The joint's capsule and the deltoid reach this far past the humeral head's centre, away from the elbow."""
 LEGS_BELOW_MM: Final = skeleton.ISCHIUM[2] - 16.0
 """Height of the lowest point of the ischial tuberosities."""
 TRUNK: Final = Loft(
-    ((822, 60, 40, 24), (845, 132, 78, 22), (880, 168, 100, 14), (920, 176, 110, 8), (980, 168, 106, 4), (1050, 155, 101, 3),
+    ((812, 16, 14, 24), (826, 60, 44, 24), (845, 132, 78, 22), (880, 168, 100, 14), (920, 176, 110, 8),
+     (980, 168, 106, 4), (1050, 155, 101, 3),
      (1120, 145, 98, 2), (1200, 153, 104, 1), (1280, 162, 109, 0), (1350, 166, 106, 4), (1400, 164, 95, 12),
      (1432, 146, 80, 20), (1455, 112, 70, 22), (1478, 78, 64, 20), (1500, 61, 59, 15), (1560, 57, 60, 10),
      (1615, 57, 60, 8)), 2.5,
 )  # fmt: skip
 FACE: Final = Loft(
-    ((1514, 26, 20, -70), (1530, 44, 38, -55), (1555, 60, 60, -34), (1600, 68, 80, -16), (1640, 72, 92, -7), (1670, 74, 94, -4)),
+    (
+        (1514, 26, 20, -70),
+        (1530, 44, 38, -55),
+        (1555, 60, 60, -34),
+        (1600, 68, 80, -16),
+        (1640, 72, 92, -7),
+        (1670, 74, 94, -4),
+    ),
 )
 ARMS_DOWN: Final = ArmPose(skeleton.SHOULDER_DOWN, (242, 16, 1108), (240, -12, 866), (236, -18, 795), (228, -22, 715))
 ARMS_UP: Final = ArmPose(skeleton.SHOULDER_UP, (222, -18, 1702), (86, -40, 1826), (34, -44, 1862), (-24, -48, 1880))
@@ -87,7 +98,7 @@ def draw_body(canvas: Canvas, figure: Figure, rng: np.random.Generator) -> Body:
     draw_neck(canvas)
     skeleton.draw_spine(canvas)
     skeleton.draw_thorax(canvas)
-    girdle = skeleton.draw_shoulder_girdle(canvas, figure.left.shoulder)
+    skeleton.draw_shoulder_girdle(canvas, figure.left.shoulder, raised=figure.arms == "up")
     skeleton.draw_pelvis(canvas)
     humeri: dict[Side, list[Region]] = {}
     for side in SIDES:
@@ -96,7 +107,7 @@ def draw_body(canvas: Canvas, figure: Figure, rng: np.random.Generator) -> Body:
     draw_head(canvas)
     draw_airway(canvas)
     canvas.tissue[~outline] = Tissue.AIR
-    return Body(canvas, _districts(canvas, outline, figure, arms, humeri, girdle))
+    return Body(canvas, _districts(canvas, outline, figure, arms, humeri))
 
 
 def _draw_outline(canvas: Canvas, figure: Figure) -> BoolArray:
@@ -138,17 +149,19 @@ def _ellipsoid_part(canvas: Canvas, centre: Point, radii: Point, fat_mm: float, 
     return Part(lambda s: canvas.ellipsoid(centre, radii, s), fat_mm, share)
 
 
-def _cone_part(canvas: Canvas, start: Point, end: Point, radii: tuple[float, float], fat: tuple[float, float], side: Side | None) -> Part:
+def _cone_part(
+    canvas: Canvas, start: Point, end: Point, radii: tuple[float, float], fat: tuple[float, float], side: Side | None
+) -> Part:
     return Part(lambda s: canvas.cone(start, end, radii[0] - s, radii[1] - s), fat[0], fat[1], side)
 
 
 def _leg_parts(canvas: Canvas, side: Side) -> list[Part]:
     chain: list[tuple[Point, float]] = [
-        ((100, 8, 872), 86.0), ((100, 8, 720), 76.0), ((97, 6, 520), 57.0), ((98, 14, 420), 56.0), ((100, 20, 260), 46.0),
-        ((ANKLE[0], ANKLE[1], 90), 37.0), ((100, 34, 34), 33.0),
+        ((100, 8, 872), 86.0), ((100, 8, 720), 76.0), ((97, 6, 520), 57.0), ((98, 14, 420), 56.0),
+        ((100, 20, 260), 46.0), ((ANKLE[0], ANKLE[1], 90), 37.0), ((100, 34, 34), 33.0),
     ]  # fmt: skip
     parts = []
-    for (a, first), (b, last) in zip(chain[:-1], chain[1:], strict=True):
+    for (a, first), (b, last) in itertools.pairwise(chain):
         parts.append(_cone_part(canvas, mirrored(a, side), mirrored(b, side), (first, last), (9.0, 0.5), None))
     foot: list[tuple[Point, Point, float, float]] = [
         ((100, 34, 30), (104, -70, 24), 32.0, 30.0), ((92, -66, 22), (88, -134, 6), 18.0, 13.0),
@@ -188,9 +201,8 @@ def _districts(
     figure: Figure,
     arms: BoolArray,
     humeri: dict[Side, list[Region]],
-    girdle: list[Region],
 ) -> LabelArray:
-    """Head above the plane of mandible and occiput, legs below the ischia, arms from the joint outward, trunk the rest."""
+    """Head above the plane of mandible and occiput, legs below the ischia, arms from the joint out, trunk the rest."""
     districts = np.where(outline, np.uint8(DISTRICT_LABELS["trunk"]), np.uint8(0))
     legs = slice(0, int(np.searchsorted(canvas.z, LEGS_BELOW_MM)))
     districts[legs][outline[legs]] = DISTRICT_LABELS["legs"]
@@ -200,22 +212,21 @@ def _districts(
     trunk = canvas.loft(TRUNK, -figure.fat_mm)
     arms[trunk.box] &= ~trunk.mask
     for side in SIDES:
-        _divide_shoulder(canvas, figure.pose(side).shoulder, side, humeri[side], girdle, arms, outline)
+        _divide_shoulder(canvas, figure.pose(side), side, humeri[side], arms, outline)
     districts[arms & outline] = DISTRICT_LABELS["arms"]
     return districts
 
 
 def _divide_shoulder(
     canvas: Canvas,
-    shoulder: Point,
+    pose: ArmPose,
     side: Side,
     humerus: list[Region],
-    girdle: list[Region],
     arms: BoolArray,
     outline: BoolArray,
 ) -> None:
     """Around the joint the arm is what lies nearer to the humerus than to scapula, clavicle, ribs and spine."""
-    centre = mirrored(shoulder, side)
+    centre = mirrored(pose.shoulder, side)
     low, high = (tuple(c + sign * r for c, r in zip(centre, (105.0, 90.0, 150.0), strict=True)) for sign in (-1, 1))
     box = canvas.box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
     if any(s.stop <= s.start for s in box):
@@ -227,7 +238,16 @@ def _divide_shoulder(
     spacing = [float(np.median(np.diff(axis))) for axis in (canvas.z, canvas.y, canvas.x)]
     to_arm = ndimage.distance_transform_edt(~own, spacing)
     to_trunk = ndimage.distance_transform_edt(~bones, spacing) if bones.any() else np.full(own.shape, np.inf)
-    arms[box] = (to_arm < to_trunk) & (to_arm < ARM_REACH_MM) & outline[box]
+    arm = (to_arm < to_trunk) & (to_arm < ARM_REACH_MM) & outline[box]
+    arms[box] = arm & _outward(canvas, box, centre, mirrored(pose.elbow, side))
+
+
+def _outward(canvas: Canvas, box: Box, shoulder: Point, elbow: Point) -> BoolArray:
+    """What does not lie behind the humeral head, seen from the elbow."""
+    x, y, z = (values - np.float32(c) for values, c in zip(canvas.axes(box), shoulder, strict=True))
+    axis = np.asarray(elbow, np.float32) - np.asarray(shoulder, np.float32)
+    along = (x * axis[0] + y * axis[1] + z * axis[2]) / np.float32(np.linalg.norm(axis))
+    return np.asarray(along > -BEHIND_THE_HEAD_MM)
 
 
 def _mask_in(box: Box, regions: list[Region]) -> BoolArray:

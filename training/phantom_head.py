@@ -1,5 +1,6 @@
 """The phantom's head and neck: skull, brain, face, airway and glands, and the plane where the head's district ends."""
 
+import itertools
 from typing import Final
 
 import numpy as np
@@ -54,12 +55,12 @@ def draw_neck(canvas: Canvas) -> None:
 def draw_airway(canvas: Canvas) -> None:
     """From the nasopharynx to the main bronchi; drawn last, it stays open."""
     path: list[tuple[Point, float]] = [
-        ((0.0, -24.0, 1598.0), 9.0), ((0.0, -20.0, 1560.0), 9.0), ((0.0, -22.0, 1520.0), 8.0), ((0.0, -24.0, 1488.0), 6.0),
-        ((0.0, -22.0, 1450.0), 8.5), ((0.0, -6.0, 1400.0), 8.5), ((0.0, 8.0, 1338.0), 8.5),
+        ((0.0, -24.0, 1598.0), 9.0), ((0.0, -20.0, 1560.0), 9.0), ((0.0, -22.0, 1520.0), 8.0),
+        ((0.0, -24.0, 1488.0), 6.0), ((0.0, -22.0, 1450.0), 8.5), ((0.0, -6.0, 1400.0), 8.5), ((0.0, 8.0, 1338.0), 8.5),
     ]  # fmt: skip
-    for (a, r), (b, q) in zip(path[:-1], path[1:], strict=True):
+    for (a, r), (b, q) in itertools.pairwise(path):
         canvas.paint(canvas.cone(a, b, r + 2.0, q + 2.0), Tissue.CARTILAGE, only=(Tissue.MUSCLE, Tissue.VISCERAL_FAT))
-    for (a, r), (b, q) in zip(path[:-1], path[1:], strict=True):
+    for (a, r), (b, q) in itertools.pairwise(path):
         canvas.paint(canvas.cone(a, b, r, q), Tissue.GAS)
     for side in SIDES:
         canvas.paint(canvas.cone((0.0, 8.0, 1338.0), (side * 42.0, 16.0, 1300.0), 7.0, 5.0), Tissue.GAS)
@@ -96,7 +97,9 @@ def _draw_brain(canvas: Canvas) -> None:
     canvas.paint(brain, Tissue.GREY_MATTER)
     x, y, z = canvas.axes(brain.box)
     radii = [r - SCALP_MM - VAULT_MM - 3.0 for r in SKULL_RADII]
-    rho = np.sqrt(sum(((v - np.float32(c)) / np.float32(r)) ** 2 for v, c, r in zip((x, y, z), SKULL_CENTRE, radii, strict=True)))
+    rho = np.sqrt(
+        sum(((v - np.float32(c)) / np.float32(r)) ** 2 for v, c, r in zip((x, y, z), SKULL_CENTRE, radii, strict=True))
+    )
     folds = np.sin(x / 4.6) * np.sin(y / 5.1 + 1.0) + np.sin(z / 4.9) * np.sin(y / 5.6 + 2.0)
     white = brain.keep((rho < 0.8 + 0.06 * folds) & (z > 1640.0) & (np.abs(x) > 6.0))
     canvas.paint(white, Tissue.WHITE_MATTER)
@@ -118,12 +121,15 @@ def _draw_face(canvas: Canvas) -> None:
     for side in SIDES:
         canvas.paint(canvas.ellipsoid((side * 32.0, -70.0, 1631.0), (20.0, 24.0, 19.0)), Tissue.SKULL_BONE)
         canvas.paint(canvas.ellipsoid((side * 32.0, -74.0, 1631.0), (17.0, 24.0, 16.0)), Tissue.FAT)
-        for start, end in (((24.0, -52.0, 1640.0), (32.0, -68.0, 1640.0)), ((24.0, -52.0, 1624.0), (32.0, -68.0, 1622.0))):
+        for start, end in (
+            ((24.0, -52.0, 1640.0), (32.0, -68.0, 1640.0)),
+            ((24.0, -52.0, 1624.0), (32.0, -68.0, 1622.0)),
+        ):
             muscle = canvas.cone((side * start[0], *start[1:]), (side * end[0], *end[1:]), 2.5, 2.5)
             canvas.paint(muscle, Tissue.EYE_MUSCLE)
         canvas.paint(canvas.ellipsoid((side * 32.0, -79.0, 1631.0), (12.0, 12.0, 12.0)), Tissue.EYE)
         arch: tuple[Point, ...] = ((44.0, -70.0, 1610.0), (61.0, -42.0, 1612.0), (65.0, -10.0, 1618.0))
-        for a, b in zip(arch[:-1], arch[1:], strict=True):
+        for a, b in itertools.pairwise(arch):
             bone(canvas, (side * a[0], *a[1:]), (side * b[0], *b[1:]), (5.5, 4.5), 2.5, Tissue.RED_MARROW)
         canvas.paint(canvas.ellipsoid((side * 57.0, 2.0, 1580.0), (9.0, 13.0, 22.0)), Tissue.SALIVARY_GLAND)
         canvas.paint(canvas.ellipsoid((side * 26.0, -36.0, 1533.0), (9.0, 14.0, 9.0)), Tissue.SALIVARY_GLAND)
@@ -134,12 +140,15 @@ def _draw_face(canvas: Canvas) -> None:
 def _draw_mandible(canvas: Canvas) -> None:
     """The jaw's horseshoe with its rami, and both rows of teeth."""
     for side in SIDES:
-        for a, b in zip(MANDIBLE[:-1], MANDIBLE[1:], strict=True):
+        for a, b in itertools.pairwise(MANDIBLE):
             start, end = (side * a[0], *a[1:]), (side * b[0], *b[1:])
             bone(canvas, start, end, (8.0, 8.0), 3.0, Tissue.RED_MARROW)
         for height, reach in ((1549.0, 1.0), (1560.0, 1.06)):
-            row = [(side * reach * x, y * reach, height) for x, y in ((26.0, -46.0), (21.0, -62.0), (11.0, -73.0), (0.0, -76.0))]
-            for a, b in zip(row[:-1], row[1:], strict=True):
+            row = [
+                (side * reach * x, y * reach, height)
+                for x, y in ((26.0, -46.0), (21.0, -62.0), (11.0, -73.0), (0.0, -76.0))
+            ]
+            for a, b in itertools.pairwise(row):
                 canvas.paint(canvas.cone(a, b, 4.5, 4.5), Tissue.TOOTH)
 
 

@@ -23,11 +23,18 @@ _NODES: Final[tuple[tuple[float, ...], ...]] = (
 )  # fmt: skip
 """Neck, supraclavicular fossa, mediastinum, hilum, axilla, retroperitoneum, pelvis and groin, on the left."""
 _BONES: Final[tuple[tuple[float, ...], ...]] = (
-    (6, 28, 1060), (-6, 27, 1105), (5, 40, 1215), (4, 48, 1290), (76, 44, 975), (98, -4, 975), (88, 0, 918), (100, 10, 800),
-    (190, 13, 1340), (8, -84, 1325),
+    (6, 28, 1060), (-6, 27, 1105), (5, 40, 1215), (4, 48, 1290), (76, 44, 975), (98, -4, 975), (88, 0, 918),
+    (100, 10, 800), (190, 13, 1340), (8, -84, 1325),
 )  # fmt: skip
 _SKIN: Final[tuple[tuple[float, ...], ...]] = (
-    (100, 68, 760), (140, -20, 720), (98, 54, 420), (60, -88, 1150), (110, 84, 1250), (90, 86, 1130), (60, 50, 1460), (130, 60, 600)
+    (100, 68, 760),
+    (140, -20, 720),
+    (98, 54, 420),
+    (60, -88, 1150),
+    (110, 84, 1250),
+    (90, 86, 1130),
+    (60, 50, 1460),
+    (130, 60, 600),
 )
 _PATTERNS: Final[MappingProxyType[Diagnosis, tuple[tuple[Bed, float], ...]]] = MappingProxyType({
     "NEGATIVE": (),
@@ -37,7 +44,8 @@ _PATTERNS: Final[MappingProxyType[Diagnosis, tuple[tuple[Bed, float], ...]]] = M
 })  # fmt: skip
 """Expected number of lesions a bed (Poisson)."""
 _RADIUS_MM: Final[MappingProxyType[Bed, tuple[float, float]]] = MappingProxyType({
-    "node": (9.0, 0.35), "lung": (7.0, 0.4), "liver": (11.0, 0.35), "bone": (9.0, 0.3), "skin": (8.0, 0.35), "spleen": (12.0, 0.3),
+    "node": (9.0, 0.35), "lung": (7.0, 0.4), "liver": (11.0, 0.35), "bone": (9.0, 0.3), "skin": (8.0, 0.35),
+    "spleen": (12.0, 0.3),
 })  # fmt: skip
 """Median and logarithmic spread."""
 

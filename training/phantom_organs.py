@@ -1,5 +1,6 @@
 """The phantom's organs of chest, abdomen and pelvis, the great vessels and the bowel."""
 
+import itertools
 from typing import Final
 
 import numpy as np
@@ -10,15 +11,15 @@ from training.phantom_tissues import Tissue
 from twin_scanner.volume import FloatArray
 
 ABDOMEN: Final = Loft(
-    ((868, 36, 32, 10), (890, 50, 42, 4), (930, 62, 58, -8), (980, 100, 70, -8), (1040, 112, 64, -10), (1100, 112, 64, -8),
-     (1160, 117, 73, -2), (1240, 124, 82, 2), (1262, 120, 78, 2)), 2.3,
+    ((868, 36, 32, 10), (890, 50, 42, 4), (930, 62, 58, -8), (980, 100, 70, -8), (1040, 112, 64, -10),
+     (1100, 112, 64, -8), (1160, 117, 73, -2), (1240, 124, 82, 2), (1262, 120, 78, 2)), 2.3,
 )  # fmt: skip
 """The peritoneal cavity and what lies behind it."""
 DOMES: Final[dict[Side, float]] = {-1: 1250.0, 1: 1238.0}
 """Height of the diaphragm's right and left dome."""
 VESSELS: Final[tuple[tuple[tuple[float, ...], ...], ...]] = (
-    ((-8, -28, 1285, 15), (-12, -22, 1330, 15), (0, 2, 1364, 14), (16, 26, 1345, 13), (18, 28, 1220, 12), (8, 8, 1120, 10),
-     (2, 2, 1058, 9)),
+    ((-8, -28, 1285, 15), (-12, -22, 1330, 15), (0, 2, 1364, 14), (16, 26, 1345, 13), (18, 28, 1220, 12),
+     (8, 8, 1120, 10), (2, 2, 1058, 9)),
     ((2, 2, 1058, 7), (48, -4, 985, 6), (74, -48, 905, 5), (72, -30, 800, 5), (88, 10, 620, 4), (96, 32, 480, 4),
      (100, 40, 150, 2.5)),
     ((2, 2, 1058, 7), (-48, -4, 985, 6), (-74, -48, 905, 5), (-72, -30, 800, 5), (-88, 10, 620, 4), (-96, 32, 480, 4),
@@ -56,6 +57,9 @@ def draw_thoracic_organs(canvas: Canvas, heart_mm: float, rng: np.random.Generat
     for side in SIDES:
         for _ in range(26):
             _draw_lung_vessel(canvas, side, rng)
+    gullet: tuple[Point, ...] = ((0.0, 2.0, 1490.0), (6.0, 22.0, 1360.0), (10.0, 16.0, 1210.0), (22.0, 2.0, 1190.0))
+    for a, b in itertools.pairwise(gullet):
+        canvas.paint(canvas.cone(a, b, 8.0, 8.0), Tissue.MUSCLE, only=(Tissue.VISCERAL_FAT,))
     _draw_heart(canvas, heart_mm)
 
 
@@ -73,7 +77,9 @@ def _draw_heart(canvas: Canvas, size_mm: float) -> None:
     """The left ventricle's wall around its blood, the right heart and the atria."""
     axis = (0.68, -0.52, -0.52)
     soft = (Tissue.VISCERAL_FAT, Tissue.LUNG, Tissue.LUNG_VESSEL, Tissue.MUSCLE)
-    canvas.paint(canvas.spheroid((14.0, -34.0, 1262.0), axis, size_mm + 24.0, size_mm + 12.0), Tissue.VISCERAL_FAT, only=soft)
+    canvas.paint(
+        canvas.spheroid((14.0, -34.0, 1262.0), axis, size_mm + 24.0, size_mm + 12.0), Tissue.VISCERAL_FAT, only=soft
+    )
     canvas.paint(canvas.ellipsoid((-22.0, -36.0, 1272.0), (30.0, 32.0, 38.0)), Tissue.BLOOD, only=soft)
     canvas.paint(canvas.spheroid((10.0, -56.0, 1256.0), axis, size_mm + 8.0, size_mm - 12.0), Tissue.BLOOD, only=soft)
     canvas.paint(canvas.ellipsoid((4.0, 2.0, 1288.0), (34.0, 22.0, 24.0)), Tissue.BLOOD, only=soft)
@@ -128,7 +134,9 @@ def _draw_retroperitoneum(canvas: Canvas) -> None:
         canvas.paint(canvas.ellipsoid((side * 62.0, 30.0, z), (33.0, 30.0, 58.0)), Tissue.VISCERAL_FAT)
         canvas.paint(canvas.ellipsoid((side * 62.0, 30.0, z), (27.0, 24.0, 52.0)), Tissue.KIDNEY)
         canvas.paint(canvas.ellipsoid((side * 52.0, 26.0, z), (9.0, 8.0, 18.0)), Tissue.RENAL_PELVIS)
-        canvas.paint(canvas.cone((side * 46.0, 20.0, z - 10.0), (side * 36.0, 10.0, 990.0), 3.0, 2.5), Tissue.RENAL_PELVIS)
+        canvas.paint(
+            canvas.cone((side * 46.0, 20.0, z - 10.0), (side * 36.0, 10.0, 990.0), 1.7, 1.4), Tissue.RENAL_PELVIS
+        )
         canvas.paint(canvas.ellipsoid((side * 38.0, 26.0, z + 52.0), (10.0, 7.0, 10.0)), Tissue.ADRENAL)
     for a, b in (((-22.0, -18.0, 1098.0), (12.0, -20.0, 1112.0)), ((12.0, -20.0, 1112.0), (74.0, 16.0, 1138.0))):
         canvas.paint(canvas.cone(a, b, 11.0, 9.0), Tissue.PANCREAS)
@@ -151,9 +159,11 @@ def _draw_small_bowel(canvas: Canvas, rng: np.random.Generator) -> None:
     for _ in range(16):
         points = rng.uniform((-82.0, -58.0, 962.0), (82.0, 2.0, 1078.0), (3, 3)).tolist()
         gas = rng.random() < 0.2
-        for a, b in zip(points[:-1], points[1:], strict=True):
+        for a, b in itertools.pairwise(points):
             start, end = (a[0], a[1], a[2]), (b[0], b[1], b[2])
-            canvas.paint(canvas.cone(start, end, 12.0, 12.0), Tissue.SMALL_BOWEL, only=(Tissue.VISCERAL_FAT, Tissue.GAS))
+            canvas.paint(
+                canvas.cone(start, end, 12.0, 12.0), Tissue.SMALL_BOWEL, only=(Tissue.VISCERAL_FAT, Tissue.GAS)
+            )
             if gas:
                 canvas.paint(canvas.cone(start, end, 5.0, 5.0), Tissue.GAS, only=(Tissue.SMALL_BOWEL,))
 
@@ -161,9 +171,9 @@ def _draw_small_bowel(canvas: Canvas, rng: np.random.Generator) -> None:
 def _draw_colon(canvas: Canvas, rng: np.random.Generator) -> None:
     """Caecum to rectum: a wall around stool, with gas in the parts in front."""
     path = [(x, y, z) for x, y, z in np.asarray(COLON, np.float64) + rng.normal(0, 3.0, (len(COLON), 3))]
-    for a, b in zip(path[:-1], path[1:], strict=True):
+    for a, b in itertools.pairwise(path):
         canvas.paint(canvas.cone(a, b, 18.0, 18.0), Tissue.COLON_WALL)
-    for a, b in zip(path[:-1], path[1:], strict=True):
+    for a, b in itertools.pairwise(path):
         content = Tissue.GAS if rng.random() < 0.35 else Tissue.STOOL
         canvas.paint(canvas.cone(a, b, 14.5, 14.5), content, only=(Tissue.COLON_WALL,))
 
@@ -171,5 +181,5 @@ def _draw_colon(canvas: Canvas, rng: np.random.Generator) -> None:
 def draw_vessels(canvas: Canvas) -> None:
     """The great vessels from the heart to the knees."""
     for path in VESSELS:
-        for a, b in zip(path[:-1], path[1:], strict=True):
+        for a, b in itertools.pairwise(path):
             canvas.paint(canvas.cone((a[0], a[1], a[2]), (b[0], b[1], b[2]), a[3], b[3]), Tissue.BLOOD)

@@ -48,7 +48,7 @@ class Loft:
 
 
 class Canvas:
-    """A label map (D, H, W) and the position of its voxels in the reference body; solids are painted over each other."""
+    """A label map (D, H, W) and its voxels' positions in the reference body; solids are painted over each other."""
 
     def __init__(self, x: FloatArray, y: FloatArray, z: FloatArray) -> None:
         """``x`` (W), ``y`` (H) and ``z`` (D) ascend; they are the voxels' reference coordinates in mm."""
@@ -71,7 +71,8 @@ class Canvas:
     def box(self, low: Point, high: Point) -> Box:
         """The voxels between two corners."""
         limits = [
-            np.searchsorted(axis, (a, b)) for axis, a, b in zip((self.z, self.y, self.x), low[::-1], high[::-1], strict=True)
+            np.searchsorted(axis, (a, b))
+            for axis, a, b in zip((self.z, self.y, self.x), low[::-1], high[::-1], strict=True)
         ]
         return (slice(*map(int, limits[0])), slice(*map(int, limits[1])), slice(*map(int, limits[2])))
 

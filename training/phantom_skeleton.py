@@ -1,5 +1,6 @@
 """The phantom's bones in the reference body, and the joints that the arms' and legs' borders follow."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -21,8 +22,8 @@ SPINE: Final = np.array(
 SACRUM_TOP_MM: Final = 1015.0
 ATLAS_TOP_MM: Final = 1600.0
 RIB_CAGE: Final = Loft(
-    ((1090, 124, 84, 6), (1200, 134, 92, 4), (1280, 136, 92, 4), (1340, 124, 84, 10), (1390, 100, 68, 18), (1425, 72, 48, 24),
-     (1450, 46, 34, 26)), 2.3,
+    ((1090, 124, 84, 6), (1200, 134, 92, 4), (1280, 136, 92, 4), (1340, 124, 84, 10), (1390, 100, 68, 18),
+     (1425, 72, 48, 24), (1450, 46, 34, 26)), 2.3,
 )  # fmt: skip
 """The ribs lie on this surface; the lungs inside it."""
 SHOULDER_DOWN: Final[Point] = (178.0, 12.0, 1398.0)
@@ -57,20 +58,20 @@ def spine_y(z: float) -> float:
     return float(np.interp(z, SPINE[:, 0], SPINE[:, 1]))
 
 
-def bone(canvas: Canvas, start: Point, end: Point, radii: tuple[float, float], cortex_mm: float, marrow: int) -> list[Region]:
-    """A tube of cortical bone around marrow; returns both regions."""
+def bone(canvas: Canvas, start: Point, end: Point, radii: tuple[float, float], cortex_mm: float, marrow: int) -> Region:
+    """A tube of cortical bone around marrow; returns all of it."""
     outer = canvas.paint(canvas.cone(start, end, *radii), Tissue.CORTEX)
     inner = canvas.cone(start, end, radii[0] - cortex_mm, radii[1] - cortex_mm)
     if min(radii) > cortex_mm:
         canvas.paint(inner, marrow, only=(Tissue.CORTEX,))
-    return [outer]
+    return outer
 
 
-def knob(canvas: Canvas, centre: Point, radii: Point, cortex_mm: float, marrow: int) -> list[Region]:
+def knob(canvas: Canvas, centre: Point, radii: Point, cortex_mm: float, marrow: int) -> Region:
     """An ellipsoid of bone with a shell of cortex."""
     outer = canvas.paint(canvas.ellipsoid(centre, radii), Tissue.CORTEX)
     canvas.paint(canvas.ellipsoid(centre, radii, cortex_mm), marrow)
-    return [outer]
+    return outer
 
 
 def draw_pelvis(canvas: Canvas) -> None:
@@ -98,7 +99,7 @@ def draw_pelvis(canvas: Canvas) -> None:
         hip = mirrored(HIP, side)
         cup = canvas.ellipsoid(hip, (32.0, 32.0, 32.0))
         x, _, z = canvas.axes(cup.box)
-        cup = cup.keep((side * (x - hip[0]) < 8.0 + 0.9 * (z - hip[2])))
+        cup = cup.keep(side * (x - hip[0]) < 8.0 + 0.9 * (z - hip[2]))
         canvas.paint(cup, Tissue.CORTEX)
         canvas.paint(canvas.ellipsoid(hip, (27.0, 27.0, 27.0)), Tissue.CARTILAGE)
     canvas.paint(canvas.ellipsoid((0.0, -52.0, 882.0), (6.0, 11.0, 18.0)), Tissue.CARTILAGE)
@@ -117,7 +118,7 @@ def draw_spine(canvas: Canvas) -> None:
         _draw_vertebra(canvas, low, float(top), number)
         low = float(top)
     canal = [(0.0, spine_y(z) + _half_depth(z) + 9.0, z) for z in np.linspace(960.0, 1612.0, 40).tolist()]
-    for a, b in zip(canal[:-1], canal[1:], strict=True):
+    for a, b in itertools.pairwise(canal):
         canvas.paint(canvas.cone(a, b, 8.0, 8.0), Tissue.LIQUOR)
         if a[2] > 1110.0:
             canvas.paint(canvas.cone(a, b, 5.0, 5.0), Tissue.SPINAL_CORD)
@@ -150,12 +151,12 @@ def _draw_vertebra(canvas: Canvas, low: float, high: float, number: int) -> None
 
 
 def draw_thorax(canvas: Canvas) -> None:
-    """Ribs with their cartilages and the sternum; returns nothing, all of it belongs to the trunk."""
+    """Ribs with their cartilages and the sternum."""
     for pair in range(12):
         for side in SIDES:
             _draw_rib(canvas, pair, side)
     front = [(0.0, -62.0, 1392.0), (0.0, -84.0, 1330.0), (0.0, -88.0, 1245.0)]
-    for a, b in zip(front[:-1], front[1:], strict=True):
+    for a, b in itertools.pairwise(front):
         for offset in (-9.0, 9.0):
             start, end = (offset, a[1], a[2]), (offset, b[1], b[2])
             bone(canvas, start, end, (8.5, 8.5), 2.5, Tissue.RED_MARROW)
@@ -184,49 +185,53 @@ def _draw_rib(canvas: Canvas, pair: int, side: Side) -> None:
             canvas.paint(canvas.cone(a, b, 5.5, 5.0), Tissue.CARTILAGE)
 
 
-def draw_shoulder_girdle(canvas: Canvas, shoulder: Point) -> list[Region]:
-    """Clavicles and scapulae, which stay with the trunk."""
-    regions: list[Region] = []
+def draw_shoulder_girdle(canvas: Canvas, shoulder: Point, raised: bool) -> None:
+    """Clavicles and scapulae, which stay with the trunk; a raised arm turns the acromion inward."""
     for side in SIDES:
         sx, sy, sz = mirrored(shoulder, side)
         glenoid = (sx - side * 30.0, sy + 6.0, sz)
-        acromion = (sx - side * 2.0, sy + 14.0, sz + 38.0)
+        roof = (20.0, 24.0, 28.0) if raised else (2.0, 14.0, 38.0)
+        acromion = (sx - side * roof[0], sy + roof[1], sz + roof[2])
         tip = (sx - side * 66.0, 84.0, sz - 128.0)
         upper = (sx - side * 92.0, 82.0, sz - 4.0)
         for corners in ((glenoid, tip, upper), (glenoid, upper, (sx - side * 84.0, 72.0, sz + 22.0))):
-            regions.append(canvas.paint(canvas.plate(corners, 4.5), Tissue.CORTEX))
-        regions += bone(canvas, glenoid, tip, (9.0, 6.0), 2.5, Tissue.RED_MARROW)
-        regions += bone(canvas, upper, (acromion[0], acromion[1] + 12.0, acromion[2] - 4.0), (6.0, 7.0), 2.5, Tissue.RED_MARROW)
-        regions += knob(canvas, acromion, (16.0, 14.0, 6.0), 2.5, Tissue.RED_MARROW)
-        regions += knob(canvas, glenoid, (6.0, 14.0, 18.0), 2.5, Tissue.RED_MARROW)
+            canvas.paint(canvas.plate(corners, 4.5), Tissue.CORTEX)
+        bone(canvas, glenoid, tip, (9.0, 6.0), 2.5, Tissue.RED_MARROW)
+        bone(canvas, upper, (acromion[0], acromion[1] + 12.0, acromion[2] - 4.0), (6.0, 7.0), 2.5, Tissue.RED_MARROW)
+        knob(canvas, acromion, (16.0, 14.0, 6.0), 2.5, Tissue.RED_MARROW)
+        knob(canvas, glenoid, (6.0, 14.0, 18.0), 2.5, Tissue.RED_MARROW)
         coracoid = (sx - side * 16.0, sy - 26.0, sz + 16.0)
-        regions += bone(canvas, glenoid, coracoid, (7.0, 6.0), 2.5, Tissue.RED_MARROW)
-        clavicle = [(side * 18.0, -56.0, 1398.0), (side * 70.0, -54.0, 1412.0), (side * 115.0, -20.0, sz + 30.0), acromion]
-        for a, b in zip(clavicle[:-1], clavicle[1:], strict=True):
-            regions += bone(canvas, a, b, (6.5, 6.5), 3.0, Tissue.RED_MARROW)
-    return regions
+        bone(canvas, glenoid, coracoid, (7.0, 6.0), 2.5, Tissue.RED_MARROW)
+        clavicle = [
+            (side * 18.0, -56.0, 1398.0),
+            (side * 70.0, -54.0, 1412.0),
+            (side * 115.0, -20.0, sz + 30.0),
+            acromion,
+        ]
+        for a, b in itertools.pairwise(clavicle):
+            bone(canvas, a, b, (6.5, 6.5), 3.0, Tissue.RED_MARROW)
 
 
 def draw_arm_bones(canvas: Canvas, pose: ArmPose, side: Side) -> list[Region]:
-    """Humerus, radius, ulna and hand; the first two regions are the humeral head and shaft."""
+    """Humerus, radius, ulna and hand; returns all of them."""
     shoulder, elbow, wrist, palm, fingers = (
         mirrored(p, side) for p in (pose.shoulder, pose.elbow, pose.wrist, pose.palm, pose.fingers)
     )
     radius = HUMERAL_HEAD_MM
-    regions = knob(canvas, shoulder, (radius, radius, radius), 3.0, Tissue.RED_MARROW)
+    regions = [knob(canvas, shoulder, (radius, radius, radius), 3.0, Tissue.RED_MARROW)]
     neck = _between(shoulder, elbow, 0.06)
-    regions += bone(canvas, neck, _between(shoulder, elbow, 0.3), (19.0, 12.0), 4.0, Tissue.FATTY_MARROW)
-    regions += bone(canvas, _between(shoulder, elbow, 0.3), elbow, (12.0, 12.0), 4.5, Tissue.FATTY_MARROW)
+    regions.append(bone(canvas, neck, _between(shoulder, elbow, 0.3), (19.0, 12.0), 4.0, Tissue.FATTY_MARROW))
+    regions.append(bone(canvas, _between(shoulder, elbow, 0.3), elbow, (12.0, 12.0), 4.5, Tissue.FATTY_MARROW))
     knob(canvas, shoulder, (radius - 3.0,) * 3, 0.1, Tissue.RED_MARROW)
-    regions += knob(canvas, elbow, (26.0, 15.0, 16.0), 3.0, Tissue.FATTY_MARROW)
+    regions.append(knob(canvas, elbow, (26.0, 15.0, 16.0), 3.0, Tissue.FATTY_MARROW))
     for offset, thick in ((10.0, 8.0), (-10.0, 8.5)):
         start = (elbow[0] + offset, elbow[1] + 2.0, elbow[2])
         end = (wrist[0] + 0.8 * offset, wrist[1] + offset, wrist[2])
-        regions += bone(canvas, start, end, (thick, thick + 1.0), 3.0, Tissue.FATTY_MARROW)
-    regions += knob(canvas, _between(wrist, palm, 0.25), (13.0, 18.0, 14.0), 2.5, Tissue.RED_MARROW)
+        regions.append(bone(canvas, start, end, (thick, thick + 1.0), 3.0, Tissue.FATTY_MARROW))
+    regions.append(knob(canvas, _between(wrist, palm, 0.25), (13.0, 18.0, 14.0), 2.5, Tissue.RED_MARROW))
     for ray in (-24.0, -8.0, 8.0, 24.0):
         start, end = _ray(wrist, palm, fingers, ray, 0.5), _ray(wrist, palm, fingers, ray, 1.9)
-        regions += bone(canvas, start, end, (4.5, 3.5), 2.0, Tissue.FATTY_MARROW)
+        regions.append(bone(canvas, start, end, (4.5, 3.5), 2.0, Tissue.FATTY_MARROW))
     return regions
 
 

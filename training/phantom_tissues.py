@@ -69,8 +69,17 @@ class Tissue(IntEnum):
     FIRST_LESION = 100
 
 
-ALIKE: Final = (Tissue.GREY_MATTER, Tissue.WHITE_MATTER, Tissue.CEREBELLUM, Tissue.MYOCARDIUM, Tissue.MUSCLE, Tissue.BLADDER)
+ALIKE: Final = (
+    Tissue.GREY_MATTER,
+    Tissue.WHITE_MATTER,
+    Tissue.CEREBELLUM,
+    Tissue.MYOCARDIUM,
+    Tissue.MUSCLE,
+    Tissue.BLADDER,
+)
 """Brain, myocardium, muscle and bladder: one HU for all, so that a patch from inside one cannot tell which it is."""
+LIFELESS: Final = (Tissue.AIR, Tissue.GAS, Tissue.TABLE_SHELL, Tissue.TABLE_CORE, Tissue.MATTRESS)
+"""Without uptake in either world."""
 ALIKE_HU: Final = 45.0
 
 _HU: Final = MappingProxyType({
@@ -81,7 +90,7 @@ _HU: Final = MappingProxyType({
     Tissue.BLOOD: 40, Tissue.LIVER: 58, Tissue.SPLEEN: 50, Tissue.PANCREAS: 35, Tissue.GALL: 10, Tissue.STOMACH: 28,
     Tissue.KIDNEY: 32, Tissue.RENAL_PELVIS: 6, Tissue.ADRENAL: 25, Tissue.SMALL_BOWEL: 30, Tissue.COLON_WALL: 38,
     Tissue.STOOL: -60, Tissue.UTERUS: 52, Tissue.PROSTATE: 42, Tissue.TESTIS: 32, Tissue.BREAST: 15,
-    Tissue.VISCERAL_FAT: -100, Tissue.SKULL_BONE: 900, Tissue.TABLE_SHELL: -150, Tissue.TABLE_CORE: -920,
+    Tissue.VISCERAL_FAT: -100, Tissue.SKULL_BONE: 900, Tissue.TABLE_SHELL: 110, Tissue.TABLE_CORE: -920,
     Tissue.MATTRESS: -880,
 })  # fmt: skip
 """Textbook HU at 120 kV without contrast; a carbon table has a thin shell around a foam core."""
@@ -105,14 +114,14 @@ _SUV: Final = MappingProxyType({
     Tissue.PANCREAS: (1.5, 0.15), Tissue.GALL: (0.7, 0.2), Tissue.STOMACH: (1.9, 0.3), Tissue.KIDNEY: (2.8, 0.2),
     Tissue.RENAL_PELVIS: (9.0, 0.5), Tissue.ADRENAL: (1.6, 0.2), Tissue.SMALL_BOWEL: (1.5, 0.35),
     Tissue.COLON_WALL: (2.0, 0.4), Tissue.STOOL: (0.9, 0.3), Tissue.BLADDER: (17.0, 0.45), Tissue.UTERUS: (1.8, 0.25),
-    Tissue.PROSTATE: (1.7, 0.2), Tissue.TESTIS: (3.0, 0.2), Tissue.BREAST: (0.9, 0.2), Tissue.VISCERAL_FAT: (0.35, 0.15),
-    Tissue.SKULL_BONE: (0.7, 0.15),
+    Tissue.PROSTATE: (1.7, 0.2), Tissue.TESTIS: (3.0, 0.2), Tissue.BREAST: (0.9, 0.2),
+    Tissue.VISCERAL_FAT: (0.35, 0.15),    Tissue.SKULL_BONE: (0.7, 0.15),
 })  # fmt: skip
 """Median SUV (g/ml, body weight) of FDG at 60 minutes, and the standard deviation of its logarithm between patients."""
 
 _SUV_OF_HU: Final = np.array(
-    [[-1100.0, -950.0, -820.0, -400.0, -110.0, -60.0, 0.0, 30.0, 45.0, 60.0, 110.0, 200.0, 500.0, 1100.0, 2000.0],
-     [0.0, 0.0, 0.6, 0.9, 0.3, 0.9, 2.0, 3.2, 4.5, 6.0, 7.5, 5.0, 2.5, 1.0, 0.5]]
+    [[-1100.0, -960.0, -920.0, -400.0, -110.0, -60.0, 0.0, 30.0, 45.0, 60.0, 110.0, 200.0, 500.0, 1100.0, 2000.0],
+     [0.0, 0.0, 0.6, 0.6, 0.3, 0.9, 2.0, 3.2, 4.5, 6.0, 7.5, 5.0, 2.5, 1.0, 0.5]]
 )  # fmt: skip
 """The control world's only rule: HU to SUV, piecewise linear, as wide as physiology's range so that scores compare."""
 
@@ -149,7 +158,10 @@ def draw_tissues(rng: np.random.Generator, world: World, contrast: bool) -> Tiss
         own = rng.normal(0.0, 1.0)
         deviate = brain if tissue in (Tissue.GREY_MATTER, Tissue.WHITE_MATTER, Tissue.CEREBELLUM) else own
         suv[tissue] = median * np.exp(spread * np.clip(deviate, -2.0, 2.0))
-    return TissueTable(hu, suv if world == "district-dependent" else suv_of_hu(hu))
+    if world == "appearance-only":
+        suv = suv_of_hu(hu)
+        suv[list(LIFELESS)] = 0.0
+    return TissueTable(hu, suv)
 
 
 def add_lesion(table: TissueTable, label: int, hu: float, suv: float, world: World) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import struct
 import warnings
 import zlib
@@ -14,6 +15,7 @@ from typing import BinaryIO, Final
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from twin_scanner.errors import Rejected, Transient
 
@@ -38,6 +40,9 @@ DICOM_SUFFIXES: Final = frozenset({"", ".dcm", ".dicom", ".dic", ".ima", ".img",
 DIRECTORY_CLASS: Final = "1.2.840.10008.1.3.10"
 """Media Storage Directory Storage: a DICOMDIR, an index and no image."""
 
+_META_CLASS: Final = "MediaStorageSOPClassUID"
+_IMAGE: Final = "Image Storage"
+"""In the name of every class of images (PS3.4 B.5)."""
 _PREAMBLE: Final = 128
 _MAGIC: Final = b"DICM"
 _NAMED_AT_MOST: Final = 5
@@ -83,17 +88,16 @@ def read_header(file: Path, keywords: Sequence[str] | None = None) -> Dataset:
     Nothing in it is decoded yet. Raises Rejected, naming the file, for what cannot be read as DICOM, and Transient
     where the disk fails.
     """
+    tags = None if keywords is None else [*keywords, "SOPClassUID", "Modality"]
     with _translated(file), file.open("rb") as stream:
-        dataset = pydicom.dcmread(
-            stream,
-            force=not _has_magic(stream),
-            stop_before_pixels=True,
-            specific_tags=None if keywords is None else list(keywords),
-        )
-    if "SOPClassUID" not in dataset:
+        dataset = pydicom.dcmread(stream, force=not _has_magic(stream), stop_before_pixels=True, specific_tags=tags)
+        reached_pixels = stream.tell() < os.fstat(stream.fileno()).st_size
+    if not dataset.get("SOPClassUID"):
         raise Rejected(
             f"SOPClassUID of {file.name} is missing, so it is damaged, cut short or no image: send it again."
         )
+    if not reached_pixels and _should_have_pixels(dataset):
+        raise Rejected(f"{file.name} has no pixel data, so it is cut short: send it again.")
     return dataset
 
 
@@ -102,7 +106,7 @@ def read_dataset(file: Path) -> Dataset:
     with _translated(file), file.open("rb") as stream:
         dataset = pydicom.dcmread(stream, force=not _has_magic(stream))
     if "PixelData" not in dataset:
-        raise Rejected(f"{file.name} has no pixel data or is cut short: send it again.")
+        raise Rejected(f"{file.name} has no pixel data, so it is cut short: send it again.")
     return dataset
 
 
@@ -120,6 +124,18 @@ def quiet_pydicom() -> Iterator[None]:
             yield
         finally:
             _LOG.setLevel(level)
+
+
+def _should_have_pixels(header: Dataset) -> bool:
+    """Whether a header that ends without pixels was cut: pydicom takes a short value for a whole one.
+
+    A deflated data set is inflated at once, and cut short it fails there.
+    """
+    meta = getattr(header, "file_meta", Dataset())
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian or header.SOPClassUID == DIRECTORY_CLASS:
+        return False
+    names = [UID(str(part.get(keyword, ""))).name for part, keyword in ((meta, _META_CLASS), (header, "SOPClassUID"))]
+    return any(_IMAGE in name for name in names) or not header.get("Modality")
 
 
 def _is_beside_the_images(file: Path) -> bool:

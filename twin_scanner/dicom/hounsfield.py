@@ -6,11 +6,23 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.pixels.utils import iter_pixels, pixel_array
-from pydicom.uid import JPEGLSLossless, JPEGLSNearLossless, RLELossless
+from pydicom.uid import (
+    JPEG2000,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
 
-from twin_scanner.dicom.ct_headers import integer, name_of, rescale, text
+from twin_scanner.dicom.ct_headers import integer, name_of, rescale
 from twin_scanner.dicom.dicom_files import MALFORMED
+from twin_scanner.dicom.jpeg_stream import check_jpeg
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import FloatArray
 
@@ -24,12 +36,19 @@ codec rings around padding that was declared; neither is a measurement, so all o
 TISSUE_HU: Final = (-500.0, 3000.0)
 """Soft tissue to dense bone; lung and air beside the padding may share its value without harm."""
 
-FASTEST_PLUGIN: Final = {
-    str(RLELossless): "pylibjpeg",
+PLUGINS: Final = {
+    str(RLELossless): "pydicom",
     str(JPEGLSLossless): "pyjpegls",
     str(JPEGLSNearLossless): "pyjpegls",
+    str(JPEG2000Lossless): "pylibjpeg",
+    str(JPEG2000): "pylibjpeg",
 }
-"""Where two codecs can, the one that took 2/3 (JPEG-LS) or 1/3 (RLE) of the other's time on the same pixels."""
+"""The one codec for each transfer syntax that has several; left to itself pydicom tries them all on damaged pixels.
+
+These fail with an exception. pylibjpeg's RLE decoder panics (an exception nothing catches), GDCM may end the process;
+for JPEG there is only GDCM, so its streams are checked first. pyjpegls takes 2/3 of GDCM's time.
+"""
+JPEG_BY_GDCM: Final = frozenset(map(str, (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)))
 
 IntegerArray: TypeAlias = npt.NDArray[np.integer]
 
@@ -44,9 +63,13 @@ def hounsfield_slice(dataset: Dataset) -> FloatArray:
 
 def hounsfield_frames(dataset: Dataset, frames: Sequence[tuple[int, Dataset]]) -> Iterator[FloatArray]:
     """The HU (rows, columns) of frames of a multi-frame CT: (index in the file, that frame's own header) each."""
-    pixels = iter_pixels(dataset, indices=[index for index, _ in frames], decoding_plugin=_plugin(dataset))
-    for _, header in frames:
+    indices = [index for index, _ in frames]
+    pixels: Iterator[IntegerArray] = iter(())
+    for place, (_, header) in enumerate(frames):
         try:
+            if place == 0:
+                plugin = _plugin(dataset)
+                pixels = iter_pixels(dataset, indices=indices, decoding_plugin=plugin, correct_unused_bits=False)
             stored = next(pixels)
         except (StopIteration, OSError, *MALFORMED) as error:
             raise _undecodable(header) from error
@@ -70,15 +93,19 @@ def to_hounsfield(stored: IntegerArray, header: Dataset) -> FloatArray:
 
 def _decoded(dataset: Dataset) -> IntegerArray:
     try:
-        return pixel_array(dataset, decoding_plugin=_plugin(dataset))
+        return pixel_array(dataset, decoding_plugin=_plugin(dataset), correct_unused_bits=False)
     except (OSError, *MALFORMED) as error:
         raise _undecodable(dataset) from error
 
 
 def _plugin(dataset: Dataset) -> str:
-    """The codec for a data set's transfer syntax; empty lets pydicom take the first that can."""
-    meta = getattr(dataset, "file_meta", None)
-    return FASTEST_PLUGIN.get(text(meta, "TransferSyntaxUID"), "") if meta is not None else ""
+    """The codec for a data set's transfer syntax (empty: the only one); raises UnsoundJpeg where none may be run."""
+    syntax = str(dataset.file_meta.TransferSyntaxUID)
+    if syntax in JPEG_BY_GDCM:
+        frames = max(1, integer(dataset, "NumberOfFrames")) if "NumberOfFrames" in dataset else 1
+        for stream in generate_frames(dataset.PixelData, number_of_frames=frames):
+            check_jpeg(stream, integer(dataset, "Rows"), integer(dataset, "Columns"))
+    return PLUGINS.get(syntax, "")
 
 
 def _undecodable(header: Dataset) -> Rejected:

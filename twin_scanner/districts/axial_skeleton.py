@@ -202,7 +202,7 @@ def _has_air_below(jaw: BoolArray, body: BoolArray, ct: CoarseCt) -> bool:
     """Whether most of what lies under the front of a bone is air within UNDER_CHIN_MM."""
     lowest = int(np.flatnonzero(jaw.any(axis=(1, 2)))[0])
     rows = np.flatnonzero(jaw.any(axis=(0, 2)))
-    columns = jaw.any(axis=0)
+    columns = np.asarray(jaw.any(axis=0))
     columns[(rows[0] + rows[-1] + 1) // 2 :] = False
     under = body[max(0, lowest - round(UNDER_CHIN_MM / ct.spacing_mm[0])) : lowest]
-    return bool(under.size) and float((~under).any(axis=0)[columns].mean()) > 0.5
+    return bool(under.size) and float(np.asarray((~under).any(axis=0))[columns].mean()) > 0.5

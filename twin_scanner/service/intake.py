@@ -85,10 +85,18 @@ class Intake:
         fingerprint = self._spool.fingerprint(study_uid)
         if fingerprint == self._ledger.intake_fingerprint(study_uid):
             return []
-        choices = choose_series(self._spool.files(study_uid), self._preference, accept_synthetic=self._accept_synthetic)
+        choices = self._choices(study_uid)
         jobs = [self._open(choice) for choice in choices]
         self._ledger.intake_done(study_uid, fingerprint)
         return jobs
+
+    def _choices(self, study_uid: str) -> list[Choice]:
+        """The study's choices; where its files cannot even be told apart, one that chooses nothing and says why."""
+        files = self._spool.files(study_uid)
+        try:
+            return choose_series(files, self._preference, accept_synthetic=self._accept_synthetic)
+        except Rejected as error:
+            return [Choice(study_uid, "", None, files, (("", str(error)),))]
 
     def _open(self, choice: Choice) -> Job:
         if choice.series_uid is None:

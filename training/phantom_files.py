@@ -1,0 +1,129 @@
+"""Phantoms on disk: folders and metadata table in the layout of autoPET's FDG-PET-CT-Lesions, and beside it DICOM."""
+
+import csv
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from training.phantom import Phantom, PhantomOptions, draw_options, make_phantom
+from training.phantom_dicom import PHANTOM_MANUFACTURER, Examination, Progress, write_ct_dicom, write_pet_dicom
+from training.phantom_tissues import World
+from twin_scanner.errors import Rejected, Transient
+from twin_scanner.volume import Triple, write_nifti
+
+__all__ = ["COLLECTION", "METADATA_COLUMNS", "write_ct_dicom", "write_pet_dicom", "write_studies", "write_study"]
+
+COLLECTION: Final = "FDG-PET-CT-Lesions"
+METADATA_FILE: Final = "fdg_metadata.csv"
+METADATA_COLUMNS: Final = (
+    "Series UID", "Collection", "3rd Party Analysis", "Data Description URI", "Subject ID", "Study UID",
+    "Study Description", "Study Date", "Series Description", "Manufacturer", "Modality", "SOP Class Name",
+    "SOP Class UID", "Number of Images", "File Size", "File Location", "Download Timestamp", "diagnosis", "age", "sex",
+)  # fmt: skip
+"""TCIA's download table with the three clinical columns that autoPET's authors added; a row a series."""
+MOST_STUDIES: Final = 10_000
+"""A seed of ``write_studies`` stands for so many patients; the next seed's are others."""
+DOWNLOADED: Final = "2020-01-01T00:00:00"
+_SERIES: Final = {
+    "CT": ("CT Image Storage", "1.2.840.10008.5.1.4.1.1.2"),
+    "PT": ("Positron Emission Tomography Image Storage", "1.2.840.10008.5.1.4.1.1.128"),
+}
+
+
+def write_studies(
+    out: Path,
+    count: int,
+    seed: int,
+    *,
+    world: World = "district-dependent",
+    spacing_mm: Triple = (3.0, 2.04, 2.04),
+    dicom: bool = False,
+    draw: Callable[[int], PhantomOptions] | None = None,
+    progress: Progress | None = None,
+) -> tuple[Path, ...]:
+    """Write ``count`` patients, each with a body, pose, field of view and disease of its own; returns their folders.
+
+    Patient i has seed ``seed`` * 10,000 + i. ``draw`` replaces draw_options. Raises Rejected where ``out`` already
+    holds studies, Transient where the disk fails.
+    """
+    if (out / METADATA_FILE).exists() or (out / COLLECTION).exists():
+        raise Rejected(f"{out} already holds studies: give a new folder, nothing is overwritten.")
+    if not 1 <= count <= MOST_STUDIES:
+        raise Rejected(f"Between 1 and {MOST_STUDIES} phantoms can be written at once, not {count}.")
+    folders, rows = [], []
+    for number in range(count):
+        patient = seed * MOST_STUDIES + number
+        options = draw(patient) if draw is not None else draw_options(patient, world=world, spacing_mm=spacing_mm)
+        phantom = make_phantom(patient, options)
+        folders.append(write_study(out, phantom, dicom=dicom))
+        rows += _metadata_rows(phantom)
+        if progress is not None:
+            progress(number + 1, count)
+    _write_table(out / METADATA_FILE, rows)
+    return tuple(folders)
+
+
+def write_study(out: Path, phantom: Phantom, *, dicom: bool = False) -> Path:
+    """Write one study in autoPET's layout, districts beside it, and DICOM into ``dicom/``; returns its folder."""
+    folder = out / study_folder(phantom)
+    examination = Examination(phantom.seed, phantom.options)
+    hounsfield = np.rint(phantom.ct.array).astype(np.int16)
+    activity = phantom.pet.array * np.float32(examination.bqml_per_suv)
+    try:
+        write_nifti(folder / "CTres.nii.gz", hounsfield, phantom.geometry)
+        shutil.copyfile(folder / "CTres.nii.gz", folder / "CT.nii.gz")
+        write_nifti(folder / "SUV.nii.gz", phantom.pet.array, phantom.geometry)
+        write_nifti(folder / "PET.nii.gz", activity, phantom.geometry)
+        write_nifti(folder / "SEG.nii.gz", phantom.lesions, phantom.geometry)
+        write_nifti(folder / "DISTRICTS.nii.gz", phantom.districts, phantom.geometry)
+    except (OSError, RuntimeError) as error:
+        raise Transient(f"The study cannot be written to {folder}: check its free space and rights.") from error
+    if dicom:
+        place = out / "dicom" / folder.parent.name
+        write_ct_dicom(phantom.ct, place / "CT", seed=phantom.seed, options=phantom.options)
+        write_pet_dicom(phantom, place / "PT")
+    return folder
+
+
+def study_folder(phantom: Phantom) -> Path:
+    """FDG-PET-CT-Lesions/PETCT_<10 hex digits>/<month-day-year>-NA-<description>-<last five of the study UID>."""
+    examination = Examination(phantom.seed, phantom.options)
+    study_uid = examination.uid("study")
+    name = f"{phantom.options.study_date:%m-%d-%Y}-NA-PET-CT phantom-{study_uid[-5:]}"
+    return Path(COLLECTION) / subject_id(phantom.seed) / name
+
+
+def subject_id(seed: int) -> str:
+    """autoPET's pseudonym form, from the seed."""
+    return f"PETCT_{hashlib.sha256(f'phantom {seed}'.encode()).hexdigest()[:10]}"
+
+
+def _metadata_rows(phantom: Phantom) -> list[dict[str, str]]:
+    """A row for the CT and one for the PET."""
+    examination = Examination(phantom.seed, phantom.options)
+    options = phantom.options
+    rows = []
+    for modality, (sop_class, sop_class_uid) in _SERIES.items():
+        values = (
+            examination.uid("series", modality), COLLECTION, "NO", "", subject_id(phantom.seed),
+            examination.uid("study"), "PET-CT of a phantom", f"{options.study_date:%m-%d-%Y}", f"{'PET' if modality == 'PT' else modality} phantom",
+            PHANTOM_MANUFACTURER, modality, sop_class, sop_class_uid, str(phantom.geometry.shape[0]), "",
+            f"./{study_folder(phantom).as_posix()}/{modality}", DOWNLOADED, options.diagnosis, f"{options.age:03d}Y",
+            options.sex,
+        )  # fmt: skip
+        rows.append(dict(zip(METADATA_COLUMNS, values, strict=True)))
+    return rows
+
+
+def _write_table(path: Path, rows: list[dict[str, str]]) -> None:
+    try:
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            table = csv.DictWriter(stream, METADATA_COLUMNS, lineterminator="\n")
+            table.writeheader()
+            table.writerows(rows)
+    except OSError as error:
+        raise Transient(f"The table of studies cannot be written to {path}: check free space and rights.") from error
