@@ -512,7 +512,7 @@ def test_mild_lossy_compression_is_read_and_said(tmp_path: Path) -> None:
 def test_scouts_that_share_a_series_with_a_stack_are_set_aside_and_named(tmp_path: Path) -> None:
     """The second scout does not call itself one: its plane tells (medio PR 23: a scout moved the spacing)."""
     write_series(tmp_path)
-    scout = {
+    scout: dict[str, Any] = {
         "Rows": 20,
         "InstanceNumber": 90,
         "ImageOrientationPatient": [1, 0, 0, 0, 0, -1],

@@ -11,9 +11,9 @@ from scipy import ndimage
 
 from twin_scanner.dicom.ct_series import read_ct_series
 from twin_scanner.districts import arms
-from twin_scanner.districts.coarse_grid import BoolArray
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.landmarks import LandmarkSegmenter
+from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import Geometry, LabelArray, Volume, geometry_of, read_nifti, to_sitk
 

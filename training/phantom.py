@@ -78,6 +78,10 @@ class PhantomOptions:
             raise Rejected(
                 f"There is no field of view '{self.field_of_view}': choose {' or '.join(get_args(FieldOfView))}."
             )
+        if self.arms not in get_args(ArmPosition) or self.sex not in get_args(Sex):
+            raise Rejected("The phantom's arms are 'up' or 'down', the phantom's sex is 'F' or 'M'.")
+        if not 0 <= self.noise <= 10:
+            raise Rejected("The phantom's noise is a factor between 0 (none) and 10.")
         if not (1300 <= self.height_mm <= 2200 and 14 <= self.body_mass_index <= 50):
             raise Rejected("The phantom is an adult: height 1300 to 2200 mm, body mass index 14 to 50.")
         if not 0.5 <= min(self.spacing_mm) <= max(self.spacing_mm) <= 12.0:
@@ -249,7 +253,7 @@ def _ct(tissue: LabelArray, table: TissueTable, options: PhantomOptions, rng: np
 
 def _add_lung_texture(image: FloatArray, tissue: LabelArray, spacing_mm: Triple, rng: np.random.Generator) -> None:
     """Lungs are denser towards the back, where a supine patient's blood is, and mottled; changes ``image``."""
-    boxes = ndimage.find_objects(tissue == Tissue.LUNG)
+    boxes = ndimage.find_objects((tissue == Tissue.LUNG).view(np.uint8))
     if not boxes:
         return
     part, lung = image[boxes[0]], tissue[boxes[0]] == Tissue.LUNG

@@ -15,7 +15,7 @@ from training.phantom_shapes import BoolArray, Box, Canvas, Loft, Point, Region
 from training.phantom_skeleton import ANKLE, SIDES, ArmPose, Side, mirrored
 from training.phantom_tissues import Tissue
 from twin_scanner.partition import DISTRICT_LABELS
-from twin_scanner.volume import LabelArray
+from twin_scanner.volume import FloatArray, LabelArray
 
 Sex: TypeAlias = Literal["F", "M"]
 ArmPosition: TypeAlias = Literal["up", "down"]
@@ -25,6 +25,8 @@ SKIN_MM: Final = 2.0
 LEAST_FAT_MM: Final = 3.0
 ARM_REACH_MM: Final = 80.0
 """Flesh farther from the humerus than this is not the arm's."""
+FREE_ARM_MM: Final = 30.0
+"""From here towards the elbow, flesh of the arm outside the trunk's outline is the arm's, whatever bone is near."""
 BEHIND_THE_HEAD_MM: Final = 34.0
 """The joint's capsule and the deltoid reach this far past the humeral head's centre, away from the elbow."""
 LEGS_BELOW_MM: Final = skeleton.ISCHIUM[2] - 16.0
@@ -225,7 +227,7 @@ def _divide_shoulder(
     arms: BoolArray,
     outline: BoolArray,
 ) -> None:
-    """Around the joint the arm is what lies nearer to the humerus than to scapula, clavicle, ribs and spine."""
+    """Around the joint the arm is what is nearer to the humerus than to the trunk's bones, and all of the free arm."""
     centre = mirrored(pose.shoulder, side)
     low, high = (tuple(c + sign * r for c, r in zip(centre, (105.0, 90.0, 150.0), strict=True)) for sign in (-1, 1))
     box = canvas.box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
@@ -239,15 +241,16 @@ def _divide_shoulder(
     to_arm = ndimage.distance_transform_edt(~own, spacing)
     to_trunk = ndimage.distance_transform_edt(~bones, spacing) if bones.any() else np.full(own.shape, np.inf)
     arm = (to_arm < to_trunk) & (to_arm < ARM_REACH_MM) & outline[box]
-    arms[box] = arm & _outward(canvas, box, centre, mirrored(pose.elbow, side))
+    along = _along(canvas, box, centre, mirrored(pose.elbow, side))
+    arms[box] &= along > FREE_ARM_MM
+    arms[box] |= arm & (along > -BEHIND_THE_HEAD_MM)
 
 
-def _outward(canvas: Canvas, box: Box, shoulder: Point, elbow: Point) -> BoolArray:
-    """What does not lie behind the humeral head, seen from the elbow."""
+def _along(canvas: Canvas, box: Box, shoulder: Point, elbow: Point) -> FloatArray:
+    """Distance from the humeral head's centre in mm, along the humerus towards the elbow."""
     x, y, z = (values - np.float32(c) for values, c in zip(canvas.axes(box), shoulder, strict=True))
     axis = np.asarray(elbow, np.float32) - np.asarray(shoulder, np.float32)
-    along = (x * axis[0] + y * axis[1] + z * axis[2]) / np.float32(np.linalg.norm(axis))
-    return np.asarray(along > -BEHIND_THE_HEAD_MM)
+    return np.asarray((x * axis[0] + y * axis[1] + z * axis[2]) / np.float32(np.linalg.norm(axis)))
 
 
 def _mask_in(box: Box, regions: list[Region]) -> BoolArray:

@@ -28,6 +28,7 @@ METADATA_COLUMNS: Final = (
 MOST_STUDIES: Final = 10_000
 """A seed of ``write_studies`` stands for so many patients; the next seed's are others."""
 DOWNLOADED: Final = "2020-01-01T00:00:00"
+_DESCRIPTIONS: Final = {"CT": "CT phantom", "PT": "PET phantom"}
 _SERIES: Final = {
     "CT": ("CT Image Storage", "1.2.840.10008.5.1.4.1.1.2"),
     "PT": ("Positron Emission Tomography Image Storage", "1.2.840.10008.5.1.4.1.1.128"),
@@ -110,7 +111,7 @@ def _metadata_rows(phantom: Phantom) -> list[dict[str, str]]:
     for modality, (sop_class, sop_class_uid) in _SERIES.items():
         values = (
             examination.uid("series", modality), COLLECTION, "NO", "", subject_id(phantom.seed),
-            examination.uid("study"), "PET-CT of a phantom", f"{options.study_date:%m-%d-%Y}", f"{'PET' if modality == 'PT' else modality} phantom",
+            examination.uid("study"), "PET-CT of a phantom", f"{options.study_date:%m-%d-%Y}", _DESCRIPTIONS[modality],
             PHANTOM_MANUFACTURER, modality, sop_class, sop_class_uid, str(phantom.geometry.shape[0]), "",
             f"./{study_folder(phantom).as_posix()}/{modality}", DOWNLOADED, options.diagnosis, f"{options.age:03d}Y",
             options.sex,

@@ -15,10 +15,10 @@ SKULL_RADII: Final[Point] = (77.0, 97.0, 92.0)
 """The cranium with its skin."""
 SCALP_MM: Final = 6.0
 VAULT_MM: Final = 7.0
-FLOOR: Final = np.array([[-95, 1640], [-20, 1632], [-4, 1618], [14, 1600], [60, 1600], [95, 1622]], np.float32)
+FLOOR: Final = np.array([[-95, 1640], [-20, 1632], [-4, 1618], [14, 1603], [54, 1600], [95, 1622]], np.float32)
 """Floor of the cranial cavity: y and z."""
 CHIN: Final = (-79.0, 1524.0)
-OCCIPUT: Final = (37.0, 1593.0)
+OCCIPUT: Final = (54.0, 1593.5)
 """(y, z) of the lowest points of the mandible and of the occipital bone: the plane through both ends the head."""
 MANDIBLE: Final[tuple[Point, ...]] = (
     (50.0, -8.0, 1622.0), (47.0, -16.0, 1562.0), (34.0, -52.0, 1543.0), (14.0, -76.0, 1533.0), (0.0, -79.0, 1532.0),

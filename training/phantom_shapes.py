@@ -14,7 +14,8 @@ Point: TypeAlias = tuple[float, float, float]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Box: TypeAlias = tuple[slice, slice, slice]
 
-EVERYWHERE: Final = 1e6
+LONGEST_END_MM: Final = 8.0
+"""A loft's ends are flat: thick fat would make them a block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +129,9 @@ class Canvas:
         return Region(box, mask)
 
     def loft(self, loft: Loft, shrink_mm: float = 0.0) -> Region:
-        """A Loft, made smaller by ``shrink_mm`` across and at both ends."""
-        bottom, top = loft.sections[0][0] + shrink_mm, loft.sections[-1][0] - shrink_mm
+        """A Loft, made smaller by ``shrink_mm`` all round; it grows at its ends by LONGEST_END_MM at most."""
+        end = max(shrink_mm, -LONGEST_END_MM)
+        bottom, top = loft.sections[0][0] + end, loft.sections[-1][0] - end
         widest = max(row[1] for row in loft.sections) - min(shrink_mm, 0.0)
         front = min(row[3] - row[2] for row in loft.sections) + min(shrink_mm, 0.0)
         back = max(row[3] + row[2] for row in loft.sections) - min(shrink_mm, 0.0)

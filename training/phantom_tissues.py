@@ -115,7 +115,7 @@ _SUV: Final = MappingProxyType({
     Tissue.RENAL_PELVIS: (9.0, 0.5), Tissue.ADRENAL: (1.6, 0.2), Tissue.SMALL_BOWEL: (1.5, 0.35),
     Tissue.COLON_WALL: (2.0, 0.4), Tissue.STOOL: (0.9, 0.3), Tissue.BLADDER: (17.0, 0.45), Tissue.UTERUS: (1.8, 0.25),
     Tissue.PROSTATE: (1.7, 0.2), Tissue.TESTIS: (3.0, 0.2), Tissue.BREAST: (0.9, 0.2),
-    Tissue.VISCERAL_FAT: (0.35, 0.15),    Tissue.SKULL_BONE: (0.7, 0.15),
+    Tissue.VISCERAL_FAT: (0.35, 0.15), Tissue.SKULL_BONE: (0.7, 0.15),
 })  # fmt: skip
 """Median SUV (g/ml, body weight) of FDG at 60 minutes, and the standard deviation of its logarithm between patients."""
 

@@ -6,8 +6,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -162,7 +162,7 @@ def phantom(
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes.")] = 0,
     dicom: Annotated[bool, typer.Option("--dicom", help="Write DICOM too.")] = False,
     world: Annotated[
-        str, typer.Option("--world", help="district-dependent or appearance-only.")
+        Literal["district-dependent", "appearance-only"], typer.Option("--world", help="What decides the uptake.")
     ] = "district-dependent",
 ) -> None:
     """Generate paired whole-body CT and PET studies of phantoms in the autoPET layout."""

@@ -12,7 +12,7 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID
 
-from twin_scanner.dicom.dicom_files import MALFORMED
+from twin_scanner.dicom.dicom_files import UNREADABLE
 from twin_scanner.dicom.identity import valid_uid
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import Triple
@@ -215,13 +215,21 @@ def text(header: Dataset, keyword: str) -> str:
     """An attribute's text without padding, several values joined by a backslash; empty where absent or unreadable."""
     try:
         value = header.get(keyword)
-    except MALFORMED:
+    except UNREADABLE:
         return ""
     if value is None or isinstance(value, (bytes, DicomSequence)):
         return ""
     if isinstance(value, (MultiValue, list, tuple)):
         return "\\".join(str(part).strip(" \x00") for part in value)
     return str(value).strip(" \x00")
+
+
+def is_given(header: Dataset, keyword: str) -> bool:
+    """Whether an attribute is there and not empty, readable or not."""
+    try:
+        return keyword in header and header[keyword].VM > 0
+    except UNREADABLE:
+        return True
 
 
 def numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...]:

@@ -151,7 +151,9 @@ def _nothing_left(images: Sequence[CtSlice], others: Sequence[Instance]) -> str:
 
 
 def _class_and_modality(header: Dataset) -> str:
-    return f"{sop_class_name(header) or 'objects without SOPClassUID'} (Modality {header.get('Modality') or 'missing'})"
+    return (
+        f"{sop_class_name(header) or 'objects without SOPClassUID'} (Modality {text(header, 'Modality') or 'missing'})"
+    )
 
 
 def _check_one_of_each(slices: Sequence[CtSlice]) -> None:

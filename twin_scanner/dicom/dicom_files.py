@@ -15,7 +15,13 @@ from typing import BinaryIO, Final
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from twin_scanner.errors import Rejected, Transient
 
@@ -35,14 +41,22 @@ MALFORMED: Final = (
     zlib.error,
 )
 """What pydicom and the codecs raise on bytes that are not what they claim to be (seen by cutting and overwriting)."""
+UNREADABLE: Final = (OSError, *MALFORMED)
+"""The same where the bytes are in memory already, so that no disk can be at fault."""
 DICOM_SUFFIXES: Final = frozenset({"", ".dcm", ".dicom", ".dic", ".ima", ".img", ".ct"})
 """A damaged file of such a name, or with a number for a suffix as in a UID, may be a lost slice: never passed over."""
 DIRECTORY_CLASS: Final = "1.2.840.10008.1.3.10"
 """Media Storage Directory Storage: a DICOMDIR, an index and no image."""
 
+_SYNTAX_BY_ENCODING: Final[dict[tuple[bool | None, bool | None], UID]] = {
+    (True, True): ImplicitVRLittleEndian,
+    (False, True): ExplicitVRLittleEndian,
+    (False, False): ExplicitVRBigEndian,
+}
+"""For files without meta information: (implicit VR, little endian) as found, so the pixels are not compressed."""
 _META_CLASS: Final = "MediaStorageSOPClassUID"
-_IMAGE: Final = "Image Storage"
-"""In the name of every class of images (PS3.4 B.5)."""
+_CT_IMAGE: Final = "CT Image Storage"
+"""In the name of the single-frame and both multi-frame classes (PS3.4 B.5)."""
 _PREAMBLE: Final = 128
 _MAGIC: Final = b"DICM"
 _NAMED_AT_MOST: Final = 5
@@ -92,11 +106,11 @@ def read_header(file: Path, keywords: Sequence[str] | None = None) -> Dataset:
     with _translated(file), file.open("rb") as stream:
         dataset = pydicom.dcmread(stream, force=not _has_magic(stream), stop_before_pixels=True, specific_tags=tags)
         reached_pixels = stream.tell() < os.fstat(stream.fileno()).st_size
-    if not dataset.get("SOPClassUID"):
-        raise Rejected(
-            f"SOPClassUID of {file.name} is missing, so it is damaged, cut short or no image: send it again."
-        )
-    if not reached_pixels and _should_have_pixels(dataset):
+        has_class = bool(dataset.get("SOPClassUID"))
+        is_cut = has_class and not reached_pixels and _should_have_pixels(dataset)
+    if not has_class:
+        raise Rejected(f"SOPClassUID of {file.name} is missing, so it is damaged or no image: send it again.")
+    if is_cut:
         raise Rejected(f"{file.name} has no pixel data, so it is cut short: send it again.")
     return dataset
 
@@ -107,6 +121,8 @@ def read_dataset(file: Path) -> Dataset:
         dataset = pydicom.dcmread(stream, force=not _has_magic(stream))
     if "PixelData" not in dataset:
         raise Rejected(f"{file.name} has no pixel data, so it is cut short: send it again.")
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        dataset.file_meta.TransferSyntaxUID = _SYNTAX_BY_ENCODING[dataset.original_encoding]
     return dataset
 
 
@@ -135,7 +151,7 @@ def _should_have_pixels(header: Dataset) -> bool:
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian or header.SOPClassUID == DIRECTORY_CLASS:
         return False
     names = [UID(str(part.get(keyword, ""))).name for part, keyword in ((meta, _META_CLASS), (header, "SOPClassUID"))]
-    return any(_IMAGE in name for name in names) or not header.get("Modality")
+    return any(_CT_IMAGE in name for name in names) or not header.get("Modality")
 
 
 def _is_beside_the_images(file: Path) -> bool:

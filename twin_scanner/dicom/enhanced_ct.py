@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 from typing import Final
 
+from pydicom.config import IGNORE
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from twin_scanner.dicom.ct_headers import ENHANCED_CT, integer, text
-from twin_scanner.dicom.dicom_files import MALFORMED
+from twin_scanner.dicom.dicom_files import UNREADABLE
 from twin_scanner.errors import Rejected
 
 MACROS: Final = (
@@ -47,27 +50,43 @@ def frame_headers(header: Dataset) -> Iterator[Dataset]:
             f"PerFrameFunctionalGroupsSequence has {len(per_frame)} items for {count} frames: correct the sender."
         )
     common = Dataset()
-    common.update({element.tag: element for element in header if element.keyword not in _GROUPS})
+    _take(common, header, _GROUPS)
     for groups in shared:
         _lay_over(common, groups)
     for number, groups in enumerate(per_frame, start=1):
         frame = Dataset()
-        frame.update(common)
+        _take(frame, common, ())
         _lay_over(frame, groups)
-        frame.ReferencedFrameNumber = number
+        frame.add(DataElement("ReferencedFrameNumber", "IS", number))
         yield frame
 
 
 def _items(header: Dataset, keyword: str) -> list[Dataset]:
     try:
-        return list(header.get(keyword) or [])
-    except MALFORMED as error:
+        items = list(header.get(keyword) or [])
+    except UNREADABLE as error:
         raise Rejected(f"{keyword} is damaged and cannot be read: send the image again.") from error
+    if not all(isinstance(item, Dataset) for item in items):
+        raise Rejected(f"{keyword} is no sequence: send the image again.")
+    return items
 
 
 def _lay_over(frame: Dataset, groups: Dataset) -> None:
     for keyword in MACROS:
         for item in _items(groups, keyword)[:1]:
-            frame.update({element.tag: element for element in item if element.keyword not in _IDENTITY})
+            _take(frame, item, _IDENTITY)
     for item in _items(groups, "CTImageFrameTypeSequence")[:1]:
-        frame.ImageType = item.get("FrameType")
+        frame.add(DataElement("ImageType", "CS", text(item, "FrameType").split("\\"), validation_mode=IGNORE))
+
+
+def _take(frame: Dataset, item: Dataset, but: tuple[str, ...]) -> None:
+    """Lay an item's attributes over a frame's as they are, undecoded: what nobody looks at may be damaged."""
+    left = {tag_for_keyword(keyword) for keyword in but}
+    for tag in item.keys():  # noqa: SIM118
+        if tag not in left:
+            try:
+                frame[tag] = item.get_item(tag)
+            except UNREADABLE as error:
+                raise Rejected(
+                    f"{keyword_for_tag(tag)} is damaged and cannot be read: send the image again."
+                ) from error

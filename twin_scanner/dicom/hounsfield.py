@@ -20,8 +20,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from twin_scanner.dicom.ct_headers import integer, name_of, rescale
-from twin_scanner.dicom.dicom_files import MALFORMED
+from twin_scanner.dicom.ct_headers import integer, is_given, name_of, rescale
+from twin_scanner.dicom.dicom_files import UNREADABLE
 from twin_scanner.dicom.jpeg_stream import check_jpeg
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import FloatArray
@@ -71,7 +71,7 @@ def hounsfield_frames(dataset: Dataset, frames: Sequence[tuple[int, Dataset]]) -
                 plugin = _plugin(dataset)
                 pixels = iter_pixels(dataset, indices=indices, decoding_plugin=plugin, correct_unused_bits=False)
             stored = next(pixels)
-        except (StopIteration, OSError, *MALFORMED) as error:
+        except (StopIteration, *UNREADABLE) as error:
             raise _undecodable(header) from error
         yield to_hounsfield(stored, header)
 
@@ -94,7 +94,7 @@ def to_hounsfield(stored: IntegerArray, header: Dataset) -> FloatArray:
 def _decoded(dataset: Dataset) -> IntegerArray:
     try:
         return pixel_array(dataset, decoding_plugin=_plugin(dataset), correct_unused_bits=False)
-    except (OSError, *MALFORMED) as error:
+    except UNREADABLE as error:
         raise _undecodable(dataset) from error
 
 
@@ -153,7 +153,7 @@ def _check_padding(hounsfield: FloatArray, padding: npt.NDArray[np.bool_], heade
 
 def _in_signedness_of(stored: IntegerArray, header: Dataset, keyword: str) -> int | None:
     """A padding value as the pixels would hold it: many writers give -2000 as the unsigned 63536, or the reverse."""
-    if header.get(keyword) is None:
+    if not is_given(header, keyword):
         return None
     value = integer(header, keyword)
     bits = 8 * stored.dtype.itemsize

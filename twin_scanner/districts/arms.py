@@ -1,21 +1,28 @@
 """The arms: parts that lie apart from the trunk and the long bones in them, up to the glenohumeral joint."""
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 from scipy import ndimage, signal
 
-from twin_scanner.districts.axial_skeleton import CENTRAL_MM, IS_BONE, Levels, depth_mm, off_midline_mm
-from twin_scanner.districts.body import ball
-from twin_scanner.districts.coarse_grid import BoolArray, CoarseCt
+from twin_scanner.districts.axial_skeleton import CENTRAL_MM, IS_BONE, Levels, off_midline_mm
+from twin_scanner.districts.coarse_grid import CoarseCt
+from twin_scanner.districts.morphology import BoolArray, ball, section_holes
 from twin_scanner.volume import FloatArray
+
+IntArray: TypeAlias = npt.NDArray[np.int32]
+Point: TypeAlias = tuple[float, float, float]
+"""(d, h, w) indices of the coarse grid, fractional."""
 
 SKIN_CONTACT_MM: Final = 6.0
 """Arms that touch trunk or head touch it with less than twice this depth of skin in an axial slice."""
 SMALLEST_ARM_ML: Final = 60.0
 """A piece of forearm or hand; a nose, an ear or a fold of skin is smaller."""
+LEAST_ARM_BONE: Final = 0.01
+"""Share of bone: 5 to 10 % in an arm; none in a fold of skin or a cushion."""
 ARM_ASIDE_MM: Final = 70.0
 """The middle of an arm's piece lies farther from the midline; a chin or a nose that hangs free does not."""
 SHAFT_MM2: Final = (340.0, 3200.0)
@@ -43,6 +50,10 @@ HEAD_REACH_MM: Final = 65.0
 """From the last free section of the shaft, near the deltoid tuberosity, the head's centre is at most this far."""
 HEAD_MM: Final = 27.0
 """The ball around the head's centre that is the arm's: the head and its cartilage."""
+SHOULDER_MM: Final = 105.0
+"""Half side of the cube around the humeral head in which the joint divides arm and trunk."""
+BEHIND_HEAD_MM: Final = 34.0
+"""Capsule and deltoid reach this far past the head's centre (radius 24 mm), away from the elbow."""
 LUNG_HU: Final = (-940.0, -500.0)
 """Block means of lung; gas in the bowel lies below, fat and consolidation above."""
 LUNG_MM2: Final = 800.0
@@ -56,20 +67,32 @@ SKIN_MM: Final = 6.0
 BOLD: Final = ndimage.generate_binary_structure(3, 3)
 
 
-def find_arms(ct: CoarseCt, body: BoolArray, middle: FloatArray, levels: Levels) -> BoolArray:
+@dataclass(frozen=True)
+class Humerus:
+    """A humerus as far as it was found, in indices of the coarse grid: shaft's far and near end, centre of its head."""
+
+    elbow_end: Point
+    shoulder_end: Point
+    head: Point
+
+
+def find_arms(ct: CoarseCt, body: BoolArray, depth: FloatArray, middle: FloatArray, levels: Levels) -> BoolArray:
     """The arms on the coarse grid (D, H, W), up or down, from the glenohumeral joint outward; empty if none is seen."""
     aside = np.abs(off_midline_mm(ct, middle))
-    apart = _parts_aside(ct, body, aside, levels.legs_below)
     bone = filled_bone(ct, body)
     lung = _lung_slices(ct, body)
     if not lung.size and levels.head.any():
         lung = np.zeros(1, np.intp)
     shafts = _shafts(ct, bone, aside, lung)
-    arm = apart | shafts | _humeral_heads(ct, body, shafts, lung)
+    arm = (shafts > 0) | _parts_aside(ct, body, aside, levels.legs_below)
+    behind = np.zeros_like(arm)
+    for humerus in _humeri(ct, body, shafts, lung):
+        arm |= _capsule(humerus, ct) & body
+        behind |= _behind_the_joint(humerus, ct)
     if not arm.any():
         return arm
-    trunk = _trunk_marks(ct, body, bone, aside) & ~ndimage.binary_dilation(arm, BOLD)
-    return _nearer(arm, trunk, body)
+    trunk = _trunk_marks(ct, body, depth, bone, aside) & ~ndimage.binary_dilation(arm, BOLD)
+    return _nearer(arm & ~behind, trunk | (behind & body), body)
 
 
 def _nearer(arm: BoolArray, trunk: BoolArray, body: BoolArray) -> BoolArray:
@@ -100,7 +123,7 @@ def _box_around(mask: BoolArray, margin: int) -> tuple[slice, slice, slice]:
 def filled_bone(ct: CoarseCt, body: BoolArray) -> BoolArray:
     """Bone with the marrow inside it, filled slice by slice."""
     bone = (ct.bone >= IS_BONE) & body
-    return np.stack([ndimage.binary_fill_holes(section) for section in bone])
+    return bone | section_holes(bone)
 
 
 def _parts_aside(ct: CoarseCt, body: BoolArray, aside: FloatArray, legs_below: int) -> BoolArray:
@@ -112,12 +135,12 @@ def _parts_aside(ct: CoarseCt, body: BoolArray, aside: FloatArray, legs_below: i
     labels, count = ndimage.label(loose)
     if not count:
         return loose
-    index = np.arange(1, count + 1)
-    far = np.broadcast_to(aside, body.shape)
-    volume = ndimage.sum_labels(loose, labels, index) * ct.voxel_ml
-    bony = ndimage.sum_labels(ct.bone, labels, index) * ct.voxel_ml > 0.01 * volume
-    arm = (volume > SMALLEST_ARM_ML) & bony & (ndimage.mean(far, labels, index) > ARM_ASIDE_MM)
-    kept = _down_beside_the_legs(np.isin(labels, index[arm]), lean, legs_below)
+    parts = labels[loose]
+    voxels = np.maximum(np.bincount(parts, minlength=count + 1), 1)
+    bony = np.bincount(parts, weights=ct.bone[loose], minlength=count + 1) > LEAST_ARM_BONE * voxels
+    far = np.bincount(parts, weights=np.broadcast_to(aside, body.shape)[loose], minlength=count + 1) / voxels
+    arm = (voxels * ct.voxel_ml > SMALLEST_ARM_ML) & bony & (far > ARM_ASIDE_MM)
+    kept = _down_beside_the_legs(np.isin(labels, np.flatnonzero(arm)), lean, legs_below)
     return ndimage.binary_dilation(kept, _disc(SKIN_CONTACT_MM, ct)) & body
 
 
@@ -151,11 +174,11 @@ def _down_beside_the_legs(arm: BoolArray, lean: BoolArray, legs_below: int) -> B
     return arm
 
 
-def _shafts(ct: CoarseCt, bone: BoolArray, aside: FloatArray, lung: npt.NDArray[np.intp]) -> BoolArray:
-    """Sections of the humerus: round, of a long bone's size, far from the midline, one above the other."""
+def _shafts(ct: CoarseCt, bone: BoolArray, aside: FloatArray, lung: npt.NDArray[np.intp]) -> IntArray:
+    """Sections of the humerus: round, of a long bone's size, far from the midline; every chain of them has a number."""
     round_ones = np.zeros_like(bone)
     if not lung.size:
-        return round_ones
+        return np.zeros(bone.shape, np.int32)
     free = ndimage.binary_opening(bone, ndimage.generate_binary_structure(2, 1)[None])
     for k in range(max(0, int(lung[0]) - round(BELOW_LUNGS_MM / ct.spacing_mm[0])), bone.shape[0]):
         labels, _ = ndimage.label(free[k])
@@ -171,7 +194,9 @@ def _shafts(ct: CoarseCt, bone: BoolArray, aside: FloatArray, lung: npt.NDArray[
     cut = np.array([box[0].start == 0 or box[0].stop == len(bone) for box in boxes], np.bool_)
     long = (lengths >= SHAFT_LENGTH_MM) & (sizes >= SHAFT_MEAN_MM2 * lengths)
     long |= cut & (lengths >= CUT_SHAFT[0]) & (sizes >= CUT_SHAFT[1] * lengths)
-    return np.isin(labels, 1 + np.flatnonzero(long))
+    chains = np.zeros(count + 1, np.int32)
+    chains[1:][long] = np.arange(1, int(long.sum()) + 1)
+    return np.asarray(chains[labels])
 
 
 def _is_round(piece: BoolArray, ct: CoarseCt) -> bool:
@@ -193,21 +218,20 @@ def _lung_slices(ct: CoarseCt, body: BoolArray) -> npt.NDArray[np.intp]:
     return np.flatnonzero(area * ct.spacing_mm[1] * ct.spacing_mm[2] > LUNG_MM2)
 
 
-def _humeral_heads(ct: CoarseCt, body: BoolArray, shafts: BoolArray, lung: npt.NDArray[np.intp]) -> BoolArray:
-    """From each shaft's end to the humeral head: where a shell of the head's radius holds most bone, the head lies."""
-    heads = np.zeros_like(shafts)
+def _humeri(ct: CoarseCt, body: BoolArray, shafts: IntArray, lung: npt.NDArray[np.intp]) -> list[Humerus]:
+    """Every shaft with the head it ends in: at the end nearer to the lungs' apex, where most bone lies in a shell."""
     shell = _shell(ct)
     bone = np.where(body, ct.bone, np.float32(0))
-    labels, _ = ndimage.label(shafts)
-    for i, box in enumerate(ndimage.find_objects(labels), 1):
-        end = min(_ends(labels[box] == i, box), key=lambda one: abs(one[0] - lung[-1]))
-        score, centre = _head_near(bone, shell, end, ct)
+    humeri = []
+    for i, box in enumerate(ndimage.find_objects(shafts), 1):
+        near, far = sorted(_ends(shafts[box] == i, box), key=lambda one: abs(one[0] - lung[-1]))
+        score, head = _head_near(bone, shell, near, ct)
         if score >= HEAD_SHELL_BONE:
-            heads |= _capsule(end, centre, ct)
-    return heads & body
+            humeri.append(Humerus(far, near, head))
+    return humeri
 
 
-def _ends(piece: BoolArray, box: tuple[slice, ...]) -> list[tuple[float, float, float]]:
+def _ends(piece: BoolArray, box: tuple[slice, ...]) -> list[Point]:
     """Centres of the lowest and the highest section of a shaft, as indices of the whole grid."""
     ends = []
     for k in (0, piece.shape[0] - 1):
@@ -216,9 +240,7 @@ def _ends(piece: BoolArray, box: tuple[slice, ...]) -> list[tuple[float, float, 
     return ends
 
 
-def _head_near(
-    bone: FloatArray, shell: FloatArray, end: tuple[float, float, float], ct: CoarseCt
-) -> tuple[float, tuple[float, float, float]]:
+def _head_near(bone: FloatArray, shell: FloatArray, end: Point, ct: CoarseCt) -> tuple[float, Point]:
     """The best centre of a humeral head within HEAD_REACH_MM of a shaft's end, and its share of bone."""
     low = [max(0, int(e - HEAD_REACH_MM / s)) for e, s in zip(end, ct.spacing_mm, strict=True)]
     high = [int(e + HEAD_REACH_MM / s) + 1 for e, s in zip(end, ct.spacing_mm, strict=True)]
@@ -236,26 +258,44 @@ def _shell(ct: CoarseCt) -> FloatArray:
     return shell / shell.sum()
 
 
-def _capsule(end: tuple[float, float, float], centre: tuple[float, float, float], ct: CoarseCt) -> BoolArray:
+def _capsule(humerus: Humerus, ct: CoarseCt) -> BoolArray:
     """What lies within HEAD_MM of the way from the shaft's end to the head's centre: head, tuberosities and neck."""
     spacing = np.asarray(ct.spacing_mm)
-    first, last = np.asarray(end) * spacing, np.asarray(centre) * spacing
-    low = np.maximum(0, (np.minimum(first, last) - HEAD_MM) // spacing).astype(int)
-    high = ((np.maximum(first, last) + HEAD_MM) // spacing).astype(int) + 2
-    box = tuple(slice(a, min(b, n)) for a, b, n in zip(low, high, ct.hu.shape, strict=True))
-    points = np.moveaxis(np.indices([s.stop - s.start for s in box]), 0, -1) * spacing + low * spacing
+    first, last = np.asarray(humerus.shoulder_end) * spacing, np.asarray(humerus.head) * spacing
+    box, points = _points_around(np.minimum(first, last) - HEAD_MM, np.maximum(first, last) + HEAD_MM, ct)
     along = np.clip((points - first) @ (last - first) / max(1.0, float((last - first) @ (last - first))), 0, 1)
     inside = np.zeros(ct.hu.shape, np.bool_)
     inside[box] = np.linalg.norm(points - first - along[..., None] * (last - first), axis=-1) <= HEAD_MM
     return inside
 
 
-def _trunk_marks(ct: CoarseCt, body: BoolArray, bone: BoolArray, aside: FloatArray) -> BoolArray:
+def _behind_the_joint(humerus: Humerus, ct: CoarseCt) -> BoolArray:
+    """What lies near the shoulder beyond the humeral head, seen from the elbow: chest wall and neck, not the arm."""
+    spacing = np.asarray(ct.spacing_mm)
+    head, elbow = np.asarray(humerus.head) * spacing, np.asarray(humerus.elbow_end) * spacing
+    axis = (elbow - head) / max(1.0, float(np.linalg.norm(elbow - head)))
+    box, points = _points_around(head - SHOULDER_MM, head + SHOULDER_MM, ct)
+    inside = np.zeros(ct.hu.shape, np.bool_)
+    inside[box] = (points - head) @ axis < -BEHIND_HEAD_MM
+    return inside
+
+
+def _points_around(
+    low_mm: npt.NDArray[np.float64], high_mm: npt.NDArray[np.float64], ct: CoarseCt
+) -> tuple[tuple[slice, ...], npt.NDArray[np.float64]]:
+    """The voxels between two corners and where their centres are, in mm from voxel (0, 0, 0) (d, h, w, 3)."""
+    spacing = np.asarray(ct.spacing_mm)
+    low = np.clip(np.floor(low_mm / spacing), 0, ct.hu.shape).astype(int)
+    high = np.clip(np.ceil(high_mm / spacing) + 1, low, ct.hu.shape).astype(int)
+    box = tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+    return box, (np.moveaxis(np.indices(high - low), 0, -1) + low) * spacing
+
+
+def _trunk_marks(ct: CoarseCt, body: BoolArray, depth: FloatArray, bone: BoolArray, aside: FloatArray) -> BoolArray:
     """What is surely not an arm: other bones, the lungs, the midline, and all that lies deep.
 
     Bone under the skin does not count: streaks where the field of view cuts an arm are as bright.
     """
-    depth = depth_mm(body, ct.spacing_mm)
     gas = body & (ct.hu < LUNG_HU[1])
     return (bone & (depth > SKIN_MM)) | gas | (body & (aside < CENTRAL_MM)) | (depth > TRUNK_DEPTH_MM)
 

@@ -5,10 +5,10 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 from scipy import ndimage
 
-from twin_scanner.districts.coarse_grid import BoolArray, CoarseCt
+from twin_scanner.districts.coarse_grid import CoarseCt
+from twin_scanner.districts.morphology import SECTION, BoolArray, section_holes
 from twin_scanner.volume import FloatArray, Triple
 
 IS_BONE: Final = 0.3
@@ -51,27 +51,19 @@ class Levels:
     legs_below: int
 
 
-def midline(body: BoolArray, spacing_mm: Triple) -> FloatArray:
-    """Column (W index) of the patient's median plane in every slice, from the parts that lie deep below the skin."""
-    deep = depth_mm(body, spacing_mm)
-    core = deep > min(CORE_DEPTH_MM, 0.7 * float(deep.max()))
+def midline(depth: FloatArray, spacing_mm: Triple) -> FloatArray:
+    """Column (W index) of the patient's median plane in every slice, from the parts deepest below the skin.
+
+    ``depth`` is the distance to the skin in mm (D, H, W), 0 outside.
+    """
+    core = depth > min(CORE_DEPTH_MM, 0.7 * float(depth.max()))
     weight = core.sum(axis=(1, 2))
-    columns = np.arange(body.shape[2])
+    columns = np.arange(depth.shape[2])
     centre = (core.sum(axis=1) * columns).sum(axis=1) / np.maximum(weight, 1)
     known = np.flatnonzero(weight)
-    line = np.interp(np.arange(body.shape[0]), known, centre[known])
+    line = np.interp(np.arange(depth.shape[0]), known, centre[known])
     smooth = ndimage.gaussian_filter1d(line, 30.0 / spacing_mm[0], mode="nearest")
     return np.asarray(smooth, dtype=np.float32)
-
-
-def depth_mm(mask: BoolArray, spacing_mm: Triple) -> FloatArray:
-    """Distance of every voxel of the mask to its surface, in mm; the image's border is no surface."""
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    image.SetSpacing([float(s) for s in reversed(spacing_mm)])
-    distance = sitk.GetArrayFromImage(
-        sitk.SignedMaurerDistanceMap(image, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
-    )
-    return np.maximum(distance, np.float32(0))
 
 
 def off_midline_mm(ct: CoarseCt, middle: FloatArray) -> FloatArray:
@@ -128,17 +120,15 @@ def _above_plane(ct: CoarseCt, chin: tuple[float, float] | None, occiput: tuple[
 def _vault(ct: CoarseCt, bone: FloatArray, body: BoolArray, aside: FloatArray) -> tuple[npt.NDArray[np.intp], float]:
     """Slices whose bone encloses a brain, lowest first, and the middle row of what it encloses."""
     voxel_mm2 = ct.spacing_mm[1] * ct.spacing_mm[2]
+    near = body & (aside < 2 * CENTRAL_MM)
+    least = np.maximum(VAULT_MM2, VAULT_SHARE * near.sum(axis=(1, 2)) * voxel_mm2)
+    enclosed = section_holes(ndimage.binary_closing(bone >= IS_BONE, SECTION)) & body
     found, rows = [], []
-    for k in range(ct.hu.shape[0]):
-        ring = ndimage.binary_closing(np.pad(bone[k] >= IS_BONE, 2), iterations=1)[2:-2, 2:-2]
-        labels, count = ndimage.label(ndimage.binary_fill_holes(ring) & ~ring)
-        if not count:
-            continue
-        areas = np.bincount(labels.ravel())[1:] * voxel_mm2
-        brain = labels == 1 + int(np.argmax(areas))
-        near = body[k] & (aside[k] < 2 * CENTRAL_MM)
-        if areas.max() > max(VAULT_MM2, VAULT_SHARE * float(near.sum()) * voxel_mm2):
-            found.append(k)
+    for k in np.flatnonzero(enclosed.sum(axis=(1, 2)) * voxel_mm2 > least):
+        labels, _ = ndimage.label(enclosed[k])
+        brain = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+        if float(brain.sum()) * voxel_mm2 > least[k]:
+            found.append(int(k))
             rows.append(float(np.mean(np.flatnonzero(brain.any(axis=1)))))
     return np.asarray(found, dtype=np.intp), float(np.median(rows)) if rows else 0.0
 

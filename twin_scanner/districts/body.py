@@ -3,10 +3,10 @@
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
-from twin_scanner.districts.coarse_grid import BoolArray, CoarseCt, to_fine
+from twin_scanner.districts.coarse_grid import CoarseCt, to_fine
+from twin_scanner.districts.morphology import SECTION, BoolArray, dilated, eroded, opened, section_holes
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import Triple
 
@@ -24,6 +24,8 @@ SMALLEST_BODY_ML: Final = 300.0
 """An infant's head has about 500 ml."""
 LEAST_BONE: Final = 0.002
 """Share of bone in a body: 2 to 15 % in patients, still 1 % in an obese abdomen; none in a water phantom."""
+LEAST_WALL: Final = 0.5
+"""Of a lung's surface more than this is mediastinum, diaphragm and thick wall; of a table's hollow the back is less."""
 AIRWAY_MM: Final = 8.0
 """Air outside the body is reached through openings wider than twice this; nostrils, pharynx and glottis are not."""
 TISSUE_HU: Final = (-150.0, 250.0)
@@ -33,10 +35,11 @@ TISSUE_HU: Final = (-150.0, 250.0)
 def find_body(ct: CoarseCt) -> BoolArray:
     """The body on the coarse grid (D, H, W), lungs and bowel gas included; raises Rejected where there is none."""
     tissue = ct.hu > SKIN_HU
-    thick = opened(tissue, PLATE_MM, ct.spacing_mm)
+    thick = opened(tissue, PLATE_MM, ct.spacing_mm) & tissue
     body = _human_parts(thick, ct)
     if float(body.sum()) * ct.voxel_ml < SMALLEST_BODY_ML:
         raise Rejected("The CT shows no human body: no tissue of a patient's size was found; check what was scanned.")
+    body |= _gas_within(tissue, body, ct)
     for _ in range(REGROWTHS):
         body = body | (tissue & dilated(body, REGROWTH_MM, ct.spacing_mm))
         body = fill_gas(body, ct.spacing_mm)
@@ -61,39 +64,14 @@ def refine_body(coarse: BoolArray, ct: CoarseCt) -> BoolArray:
 def fill_gas(body: BoolArray, spacing_mm: Triple) -> BoolArray:
     """The mask with lungs, airways and bowel gas filled, also where the field of view cuts them open.
 
-    Gas lies in a hole of an axial slice and is not reached from the sides of the image by a ball of AIRWAY_MM: so
+    Gas lies in a hole of an axial slice and is not reached from the sides of the image by a cube of AIRWAY_MM: so
     the lungs stay inside although they are open to the nose, and the gap between an arm and the chest stays outside.
     """
-    holes = np.zeros_like(body)
-    closed = ndimage.binary_dilation(body, _disc(1))
-    for k in range(body.shape[0]):
-        holes[k] = ndimage.binary_fill_holes(body[k]) | (ndimage.binary_fill_holes(closed[k]) & ~closed[k])
-    holes &= ~body
+    closed = ndimage.binary_dilation(body, SECTION)
+    holes = section_holes(body) | section_holes(closed)
     wide = eroded(~body, AIRWAY_MM, spacing_mm)
     outside = dilated(_reached_from_the_sides(wide), AIRWAY_MM, spacing_mm)
     return body | (holes & ~outside)
-
-
-def dilated(mask: BoolArray, radius_mm: float, spacing_mm: Triple) -> BoolArray:
-    """The mask grown by a ball of ``radius_mm``."""
-    return ndimage.binary_dilation(mask, ball(radius_mm, spacing_mm))
-
-
-def eroded(mask: BoolArray, radius_mm: float, spacing_mm: Triple) -> BoolArray:
-    """The mask shrunk by a ball of ``radius_mm``; the image's border does not count as outside."""
-    return ndimage.binary_erosion(mask, ball(radius_mm, spacing_mm), border_value=1)
-
-
-def opened(mask: BoolArray, radius_mm: float, spacing_mm: Triple) -> BoolArray:
-    """The mask without whatever a ball of ``radius_mm`` does not fit into."""
-    return dilated(eroded(mask, radius_mm, spacing_mm), radius_mm, spacing_mm) & mask
-
-
-def ball(radius_mm: float, spacing_mm: Triple) -> BoolArray:
-    """A structuring element: the voxels whose centres lie within ``radius_mm``."""
-    reach = [int(radius_mm // s) for s in spacing_mm]
-    offsets = np.meshgrid(*(np.arange(-r, r + 1) * s for r, s in zip(reach, spacing_mm, strict=True)), indexing="ij")
-    return np.asarray(sum(o**2 for o in offsets) <= radius_mm**2 + 1e-6)
 
 
 def _human_parts(thick: BoolArray, ct: CoarseCt) -> BoolArray:
@@ -101,16 +79,29 @@ def _human_parts(thick: BoolArray, ct: CoarseCt) -> BoolArray:
     labels, count = ndimage.label(thick)
     if count == 0:
         return np.zeros_like(thick)
-    index = np.arange(count + 1)
-    volume_ml = np.bincount(labels.ravel(), minlength=count + 1) * ct.voxel_ml
+    parts = labels[thick]
+    voxels = np.maximum(np.bincount(parts, minlength=count + 1), 1)
+    volume_ml = voxels * ct.voxel_ml
     in_tissue = ((ct.hu > TISSUE_HU[0]) & (ct.hu < TISSUE_HU[1])) | (ct.bone > 0)
-    tissue: npt.NDArray[np.float64] = np.asarray(ndimage.mean(in_tissue, labels, index))
-    bone: npt.NDArray[np.float64] = np.asarray(ndimage.mean(ct.bone, labels, index))
+    tissue = np.bincount(parts, weights=in_tissue[thick], minlength=count + 1) / voxels
+    bone = np.bincount(parts, weights=ct.bone[thick], minlength=count + 1) / voxels
     human = (
         (volume_ml >= SMALLEST_PART_ML) & (tissue > 0.5) & ((bone > LEAST_BONE) | (volume_ml == volume_ml[1:].max()))
     )
     human[0] = False
     return np.asarray(human[labels])
+
+
+def _gas_within(tissue: BoolArray, body: BoolArray, ct: CoarseCt) -> BoolArray:
+    """Lungs behind a chest wall so thin that the opening took it; not the hollow of a table that the back touches."""
+    gas = fill_gas(tissue, ct.spacing_mm) & ~tissue
+    labels, count = ndimage.label(gas)
+    wall = np.where(gas, 0, ndimage.maximum_filter(labels, size=3, mode="nearest"))
+    around = np.bincount(wall.ravel(), minlength=count + 1)
+    of_body = np.bincount(wall[body], minlength=count + 1)
+    inside = of_body > LEAST_WALL * np.maximum(around, 1)
+    inside[0] = False
+    return np.asarray(inside[labels])
 
 
 def _reached_from_the_sides(air: BoolArray) -> BoolArray:
@@ -123,8 +114,3 @@ def _reached_from_the_sides(air: BoolArray) -> BoolArray:
     reached[sides] = True
     reached[0] = False
     return np.asarray(reached[labels])
-
-
-def _disc(voxels: int) -> BoolArray:
-    disc = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), voxels)
-    return np.asarray(disc)[None]

@@ -1,14 +1,12 @@
 """The CT upright on a grid of about 4 mm, where landmarks are sought, and the way back to the CT's own grid."""
 
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from twin_scanner.volume import FloatArray, Geometry, LabelArray, Triple, Volume
-
-BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 COARSE_SPACING_MM: Final = 4.0
 """Aim of the coarse grid: the smallest structure sought, the ramus of the ischium, is about 15 mm thick."""

@@ -7,9 +7,10 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from twin_scanner.districts import arms, axial_skeleton, body, coarse_grid
-from twin_scanner.districts.coarse_grid import BoolArray, CoarseCt, coarse_ct, to_ct_grid, to_fine
+from twin_scanner.districts import arms, axial_skeleton, body, coarse_grid, morphology
+from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, to_ct_grid, to_fine
 from twin_scanner.districts.district_map import DistrictMap
+from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.partition import DISTRICT_LABELS
 from twin_scanner.volume import LabelArray, Volume
 
@@ -46,12 +47,13 @@ class LandmarkSegmenter:
 
 def _districts(ct: CoarseCt, mask: BoolArray) -> LabelArray:
     """One label for every voxel of the body on the coarse grid."""
-    middle = axial_skeleton.midline(mask, ct.spacing_mm)
+    depth = morphology.depth_mm(mask, ct.spacing_mm)
+    middle = axial_skeleton.midline(depth, ct.spacing_mm)
     levels = axial_skeleton.find_levels(ct, mask, middle)
     labels = np.where(mask, np.uint8(DISTRICT_LABELS["trunk"]), np.uint8(0))
     labels[mask & levels.head[:, :, None]] = DISTRICT_LABELS["head"]
     labels[: levels.legs_below][mask[: levels.legs_below]] = DISTRICT_LABELS["legs"]
-    labels[arms.find_arms(ct, mask, middle, levels)] = DISTRICT_LABELS["arms"]
+    labels[arms.find_arms(ct, mask, depth, middle, levels)] = DISTRICT_LABELS["arms"]
     return labels
 
 

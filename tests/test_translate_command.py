@@ -1,0 +1,118 @@
+"""`twin-scanner translate` on a real patient; the readers are other people's: dciodvfy, SimpleITK and dcm2niix."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from twin_scanner.volume import geometry_of, read_nifti
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "twin_scanner.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500)
+
+
+@pytest.fixture(scope="module")
+def result(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What translating the real thorax CT wrote."""
+    out = tmp_path_factory.mktemp("translated") / "X"
+    done = run("translate", str(shared_data / "thorax_petct" / "ct"), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert str(out / "preview.png") in done.stdout
+    return out
+
+
+@pytest.fixture(scope="module")
+def stack(result: Path) -> sitk.Image:
+    """The PET series as SimpleITK reads it, in SUV."""
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(result / "pet"))
+    return sitk.ReadImage(names)
+
+
+def test_it_writes_what_the_design_promises(result: Path) -> None:
+    assert {entry.name for entry in result.iterdir()} == {
+        "pet",
+        "pet.nii.gz",
+        "districts.nii.gz",
+        "preview.png",
+        "report.json",
+    }
+    report = json.loads((result / "report.json").read_text())
+    assert len(report["pet_files"]) == len(list((result / "pet").iterdir()))
+    assert set(report["district_volumes_ml"]) <= {"head", "trunk", "arms", "legs"}
+    assert 1.0 < report["suv_max"] <= 20.0
+
+
+def test_dciodvfy_finds_no_error(result: Path, project: Path, peer: Callable[[str], str]) -> None:
+    peer("dciodvfy")
+    check = [sys.executable, str(project / "tests" / "peers" / "check_dicom.py"), "--synthetic", str(result / "pet")]
+    done = subprocess.run(check, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout
+
+
+def test_simpleitks_suv_is_the_niftis_within_half_a_slope(result: Path, stack: sitk.Image) -> None:
+    slope = float(pydicom.dcmread(next((result / "pet").iterdir()), stop_before_pixels=True).RescaleSlope)
+    nifti = read_nifti(result / "pet.nii.gz")
+    assert geometry_of(stack).same_grid(nifti.geometry)
+    assert np.abs(sitk.GetArrayFromImage(stack) - nifti.array).max() <= slope / 2 * (1 + 1e-3)
+
+
+def test_the_pet_lies_on_the_ct(result: Path, stack: sitk.Image, shared_data: Path) -> None:
+    """The CT's body, found here by a threshold, is where the PET is above background."""
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(shared_data / "thorax_petct" / "ct"))
+    ct = sitk.Resample(sitk.ReadImage(names), stack, sitk.Transform(), sitk.sitkLinear, -1024.0)
+    soft = (sitk.GetArrayFromImage(ct) > -100) & (sitk.GetArrayFromImage(ct) < 200)
+    glows = sitk.GetArrayFromImage(stack) > 0.1
+    assert (soft & glows).sum() / soft.sum() > 0.9
+    air = sitk.GetArrayFromImage(ct) < -950
+    edge = np.zeros_like(air)
+    edge[:, :8], edge[:, -8:] = True, True
+    assert not (glows & air & edge).any()
+
+
+def test_dcm2niix_reads_the_same_suv(result: Path, tmp_path: Path, peer: Callable[[str], str]) -> None:
+    subprocess.run(
+        [peer("dcm2niix"), "-z", "n", "-f", "pet", "-o", str(tmp_path), str(result / "pet")],
+        check=True,
+        capture_output=True,
+        timeout=200,
+    )
+    assert json.loads((tmp_path / "pet.json").read_text())["Units"] == "GML"
+    theirs, ours = read_nifti(tmp_path / "pet.nii"), read_nifti(result / "pet.nii.gz")
+    assert theirs.array.max() == pytest.approx(ours.array.max(), abs=1e-3)
+    assert theirs.array.sum() == pytest.approx(ours.array.sum(), rel=1e-3)
+
+
+def test_the_same_identity_as_the_ct_and_nothing_of_it_in_the_report(result: Path, shared_data: Path) -> None:
+    ct = pydicom.dcmread(next((shared_data / "thorax_petct" / "ct").iterdir()), stop_before_pixels=True)
+    pet = pydicom.dcmread(next((result / "pet").iterdir()), stop_before_pixels=True)
+    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "PatientName"):
+        assert pet[keyword].value == ct[keyword].value
+    assert str(ct.PatientID) not in (result / "report.json").read_text()
+
+
+def test_phantom_segment_and_translate_work_one_after_the_other(tmp_path: Path) -> None:
+    studies = tmp_path / "PHANTOMS"
+    assert run("phantom", "--out", str(studies), "--count", "1", "--seed", "1").returncode == 0
+    (ct,) = studies.rglob("CT.nii.gz")
+    labels = tmp_path / "districts.nii.gz"
+    assert run("segment", str(ct), "--out", str(labels)).stdout.strip() == str(labels)
+    out = tmp_path / "out"
+    done = run("translate", str(ct), "--out", str(out), "--segmenter", "labelmap", "--labelmap", str(labels), "--json")
+    assert done.returncode == 1
+    assert "was trained on districts by 'landmarks', not by 'labelmap'" in done.stderr
+    done = run("translate", str(ct), "--out", str(out), "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["pet_files"] == []
+    assert (out / "pet.nii.gz").is_file()
+    assert "names no patient" in done.stderr
