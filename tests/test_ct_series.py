@@ -18,13 +18,12 @@ from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless
 
 from tests import ct_files
 from tests.ct_files import ct_image, overwrite, save, stored_values, write_series
-from twin_scanner.dicom.ct_series import AIR_HU, read_ct_series
+from twin_scanner.dicom.ct_series import read_ct_series
 from twin_scanner.dicom.ct_stack import POSITION_TOLERANCE_MM
 from twin_scanner.dicom.dicom_files import quiet_pydicom
 from twin_scanner.dicom.hounsfield import hounsfield_slice
 from twin_scanner.errors import Rejected
-from twin_scanner.preprocess import AIR_HU as MODEL_AIR_HU
-from twin_scanner.volume import geometry_of
+from twin_scanner.volume import AIR_HU, geometry_of
 
 pytestmark = pytest.mark.unit
 
@@ -158,10 +157,6 @@ def test_each_odd_ct_decodes_to_the_hu_that_simpleitk_reads(shared_data: Path) -
         np.testing.assert_array_equal(
             hounsfield_slice(pydicom.dcmread(file)), np.maximum(expected, AIR_HU), err_msg=file.name
         )
-
-
-def test_air_is_the_same_for_reading_and_for_the_models() -> None:
-    assert AIR_HU == MODEL_AIR_HU
 
 
 OBLIQUE = (

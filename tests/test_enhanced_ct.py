@@ -9,6 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom.legacy import LegacyConvertedEnhancedCTImage
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
@@ -195,6 +197,27 @@ def test_a_truncated_multi_frame_file_is_rejected(tmp_path: Path) -> None:
         file.write_bytes(content[:length])
         with pytest.raises(Rejected):
             read_ct_series([file])
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_functional_groups_end_in_a_sentence_or_a_volume(tmp_path: Path, data: st.DataObject) -> None:
+    """Any few bytes before the pixels may be anything: an unknown VR, a sequence that is none, an item cut short."""
+    file, original = tmp_path / "ct.dcm", tmp_path / "original"
+    if not original.exists():
+        original.write_bytes(enhanced(file).read_bytes())
+    content = bytearray(original.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, 5000))
+        noise = data.draw(st.binary(min_size=1, max_size=6))
+        content[place : place + len(noise)] = noise
+    file.write_bytes(bytes(content))
+    try:
+        series = read_ct_series([file])
+    except Rejected as error:
+        assert str(error).endswith(".")
+    else:
+        assert np.isfinite(series.volume.array).all()
 
 
 def test_the_frames_own_attributes_win_over_the_shared_and_identity_is_never_replaced() -> None:

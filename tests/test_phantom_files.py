@@ -149,7 +149,7 @@ def test_simpleitk_reads_the_ct_with_the_same_hu_on_the_same_grid(study: Path, p
 
 
 def test_suv_computed_from_the_pets_header_is_the_phantoms_suv(study: Path, phantom: Phantom) -> None:
-    """Oracle: SUV-bw for DecayCorrection START (QIBA): activity x weight / (dose decayed from injection to series time)."""
+    """Oracle: QIBA's SUV-bw for DecayCorrection START: activity x weight / dose decayed since injection."""
     for image, suv in zip(series(study, "PT"), phantom.pet.array, strict=True):
         isotope = image.RadiopharmaceuticalInformationSequence[0]
         injected = datetime.strptime(isotope.RadiopharmaceuticalStartTime, "%H%M%S.%f")

@@ -8,10 +8,7 @@ from typing import Literal
 import numpy as np
 
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import FloatArray, Geometry, Triple, Volume, resample
-
-AIR_HU = -1024.0
-"""HU of what lies outside every field of view; the lower end of the default window, so model space 0."""
+from twin_scanner.volume import AIR_HU, FloatArray, Geometry, Triple, Volume, resample
 
 
 @dataclass(frozen=True)

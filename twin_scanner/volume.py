@@ -15,6 +15,13 @@ LabelArray: TypeAlias = npt.NDArray[np.uint8]
 Triple: TypeAlias = tuple[float, float, float]
 Shape: TypeAlias = tuple[int, int, int]
 
+AIR_HU = -1024.0
+"""HU of what lies outside every field of view, and the floor of the scale: nothing is thinner than air.
+
+Padding often stands below it without being declared (thorax_petct: PixelPaddingValue -2000, stored -3024), and a lossy
+codec rings around padding that was declared; neither is a measurement, so all of it becomes air. It is the lower end of
+the default window, so model space 0.
+"""
 GEOMETRY_TOLERANCE_MM = 1e-3
 """Two grids closer than this at every corner are the same grid: DICOM decimal strings carry 1e-3 mm or better."""
 DIRECTION_TOLERANCE = 1e-4

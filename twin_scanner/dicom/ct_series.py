@@ -11,12 +11,11 @@ from pydicom.dataset import Dataset
 from twin_scanner.dicom.ct_headers import CtSlice, is_lossy, lossy_ratio
 from twin_scanner.dicom.ct_stack import CtStack, read_instance, stack_of
 from twin_scanner.dicom.dicom_files import find_dicom_files, quiet_pydicom, read_dataset, read_header
-from twin_scanner.dicom.hounsfield import AIR_HU, hounsfield_frames, hounsfield_slice
+from twin_scanner.dicom.hounsfield import hounsfield_frames, hounsfield_slice
 from twin_scanner.dicom.series_choice import Preference, chosen_series
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import FloatArray, Volume
 
-__all__ = ["AIR_HU", "CtSeries", "read_ct_series"]
 
 ANY_COVERAGE: Final = Preference(minimum_coverage_mm=0.0)
 """Whoever names the files wants them read, however little of the body they show."""

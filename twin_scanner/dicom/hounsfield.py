@@ -24,14 +24,7 @@ from twin_scanner.dicom.ct_headers import integer, is_given, name_of, rescale
 from twin_scanner.dicom.dicom_files import UNREADABLE
 from twin_scanner.dicom.jpeg_stream import check_jpeg
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import FloatArray
-
-AIR_HU: Final = -1024.0
-"""What lies outside the reconstructed field of view, and the floor of the scale: nothing is thinner than air.
-
-Padding often stands below it without being declared (thorax_petct: PixelPaddingValue -2000, stored -3024), and a lossy
-codec rings around padding that was declared; neither is a measurement, so all of it becomes air.
-"""
+from twin_scanner.volume import AIR_HU, FloatArray
 
 TISSUE_HU: Final = (-500.0, 3000.0)
 """Soft tissue to dense bone; lung and air beside the padding may share its value without harm."""

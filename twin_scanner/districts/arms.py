@@ -10,8 +10,8 @@ from scipy import ndimage, signal
 
 from twin_scanner.districts.axial_skeleton import CENTRAL_MM, IS_BONE, Levels, off_midline_mm
 from twin_scanner.districts.coarse_grid import CoarseCt
-from twin_scanner.districts.morphology import BoolArray, ball, section_holes
-from twin_scanner.volume import FloatArray
+from twin_scanner.districts.morphology import BoolArray, ball, depth_mm, section_holes
+from twin_scanner.volume import FloatArray, Triple
 
 IntArray: TypeAlias = npt.NDArray[np.int32]
 Point: TypeAlias = tuple[float, float, float]
@@ -64,6 +64,8 @@ TRUNK_DEPTH_MM: Final = 65.0
 """Deeper than this below the skin lies no arm, not even a muscular one cut obliquely."""
 SKIN_MM: Final = 6.0
 """Skin and fat over a bone."""
+AIR_RELIEF: Final = 255
+"""Air is flooded last, after the farthest voxel of the body (254 mm)."""
 BOLD: Final = ndimage.generate_binary_structure(3, 3)
 
 
@@ -92,24 +94,25 @@ def find_arms(ct: CoarseCt, body: BoolArray, depth: FloatArray, middle: FloatArr
     if not arm.any():
         return arm
     trunk = _trunk_marks(ct, body, depth, bone, aside) & ~ndimage.binary_dilation(arm, BOLD)
-    return _nearer(arm & ~behind, trunk | (behind & body), body)
+    return _nearer(arm & ~behind, trunk | (behind & body), body, ct.spacing_mm)
 
 
-def _nearer(arm: BoolArray, trunk: BoolArray, body: BoolArray) -> BoolArray:
+def _nearer(arm: BoolArray, trunk: BoolArray, body: BoolArray, spacing_mm: Triple) -> BoolArray:
     """What of the body is nearer to the arm's marks than to the trunk's, on paths inside the body.
 
-    Meyer's watershed on a relief that is flat in the body is a wave that starts from all marks at once (first in,
-    first out); it stays inside the body, so that an arm beside the head loses no muscle to the jaw across the air.
+    Meyer's watershed floods from all marks at once, in the order of the distance (mm) to the nearest of them; it
+    stays inside the body, so that an arm beside the head loses no muscle to the jaw across the air.
     """
     box = _box_around(arm, margin=REACH_VOXELS)
     marks = np.zeros(body[box].shape, np.uint8)
     marks[trunk[box]] = 2
     marks[arm[box]] = 1
-    air_last = sitk.GetImageFromArray(np.where(body[box], np.uint8(0), np.uint8(1)))
-    grown = sitk.MorphologicalWatershedFromMarkers(air_last, sitk.GetImageFromArray(marks), markWatershedLine=False)
-    wave = sitk.GetArrayFromImage(grown)
+    distance = depth_mm(marks == 0, spacing_mm)
+    relief = np.where(body[box], np.minimum(distance, AIR_RELIEF - 1), AIR_RELIEF).astype(np.uint8)
+    sources = sitk.GetImageFromArray(marks)
+    flood = sitk.MorphologicalWatershedFromMarkers(sitk.GetImageFromArray(relief), sources, markWatershedLine=False)
     result = np.zeros_like(arm)
-    result[box] = (wave == 1) & body[box]
+    result[box] = (sitk.GetArrayFromImage(flood) == 1) & body[box]
     return result
 
 
