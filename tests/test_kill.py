@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(1500)]
 
 KILLS = int(os.environ.get("TWIN_SCANNER_KILLS", "30"))
 STUDIES = 6
-LONGEST_LIFE_S = 12.0
+LONGEST_LIFE_S = 9.0
 """Long enough for a start, a warm-up and a whole job, so that every step is hit."""
 
 
@@ -122,9 +122,12 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def write_small_ct(seed: int, folder: Path) -> tuple[Path, ...]:
-    """A coarse whole-body CT: a minute of real slices would make the test an hour."""
-    options = PhantomOptions(spacing_mm=(12.0, 6.0, 6.0), field_of_view="skull-base-to-mid-thigh")
-    return write_ct_dicom(make_phantom(seed, options).ct, folder, seed=seed, options=options)
+    """Head and neck on a coarse grid: the steps of a job are the same, a whole body would make the test an hour."""
+    options = PhantomOptions(spacing_mm=(10.0, 5.0, 5.0))
+    ct = make_phantom(seed, options).ct
+    depth, height, width = ct.geometry.shape
+    head = ct.cropped((slice(depth - 26, depth), slice(0, height), slice(0, width)))
+    return write_ct_dicom(head, folder, seed=seed, options=options)
 
 
 def test_kill_9_at_random_moments_loses_nothing_and_doubles_nothing(

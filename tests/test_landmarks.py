@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pydicom
@@ -9,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
+from training.phantom import FieldOfView, PhantomOptions, make_phantom
 from twin_scanner.dicom.ct_series import read_ct_series
 from twin_scanner.districts import arms
 from twin_scanner.districts.district_map import DistrictMap
@@ -166,6 +168,52 @@ def test_a_head_alone_is_all_head(shared_data: Path) -> None:
     assert counts[1:] == [0, 0, 0]
     skull = pieces(ct.array > 300.0, least_voxels=10_000)[0]
     assert share(skull, found.labels, HEAD) >= 0.99
+
+
+@cache
+def drawn(arms_held: Literal["up", "down"], field_of_view: FieldOfView) -> tuple[Volume, LabelArray]:
+    """A phantom on a coarse CT grid, and its districts as they were drawn."""
+    options = PhantomOptions((4.0, 3.0, 3.0), arms=arms_held, field_of_view=field_of_view, diagnosis="NEGATIVE")
+    phantom = make_phantom(3, options)
+    return phantom.ct, phantom.districts
+
+
+def dice(found: LabelArray, truth: LabelArray) -> list[float]:
+    """Of the districts that either map holds."""
+    present = np.union1d(np.unique(found), np.unique(truth))
+    overlaps = [
+        (2.0 * ((found == k) & (truth == k)).sum(), (found == k).sum() + (truth == k).sum()) for k in present if k
+    ]
+    return [float(both / total) for both, total in overlaps]
+
+
+@pytest.mark.parametrize("field_of_view", ["head-to-toe", "skull-base-to-mid-thigh"])
+@pytest.mark.parametrize("arms_held", ["up", "down"])
+def test_the_districts_of_a_phantom_are_those_it_was_drawn_with(
+    arms_held: Literal["up", "down"], field_of_view: FieldOfView
+) -> None:
+    ct, truth = drawn(arms_held, field_of_view)
+    found = dice(LandmarkSegmenter().segment(ct).labels, truth)
+    assert len(found) == 4
+    assert np.median(found) >= 0.95
+    assert min(found) >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(0.0, 0.3), (0.05, 0.15), (0.3, 0.55), (0.5, 0.75), (0.62, 0.85), (0.8, 1.0)]
+)
+@pytest.mark.parametrize("arms_held", ["up", "down"])
+def test_a_field_of_view_that_starts_and_ends_anywhere_shows_no_district_that_it_lacks(
+    arms_held: Literal["up", "down"], first: float, last: float
+) -> None:
+    ct, truth = drawn(arms_held, "head-to-toe")
+    slices = slice(int(first * len(truth)), int(last * len(truth)))
+    box = (slices, slice(0, truth.shape[1]), slice(0, truth.shape[2]))
+    part = ct.cropped(box)
+    found = LandmarkSegmenter().segment(Volume(np.ascontiguousarray(part.array), part.geometry)).labels
+    absent = [district for district in (HEAD, TRUNK, ARMS, LEGS) if not (truth[box] == district).any()]
+    assert all((found == district).sum() < LARGEST_ABSENT_VOXELS for district in absent)
+    assert float((found == truth[box])[truth[box] > 0].mean()) >= 0.95
 
 
 def test_what_is_no_human_body_is_rejected() -> None:

@@ -15,8 +15,14 @@ IS_BONE: Final = 0.3
 """A coarse voxel counts as bone from this share on: thin cortex keeps it, calcified vessels and noise do not."""
 CORE_DEPTH_MM: Final = 45.0
 """Deeper than this below the skin lie only trunk, head and thighs; arms are thinner (radius 35 to 55 mm)."""
+NEAR_MIDLINE_MM: Final = 90.0
+"""The middle of trunk, neck and head moves by less from one slice to the next; the arms' middles lie farther out."""
+FOLLOWING: Final = 0.05
+"""How much of its error the line makes good for each mm of height: a neck that tilts 45 degrees is followed in 20 mm."""
 CENTRAL_MM: Final = 62.0
-"""Half width of the strip that holds spine, sacrum, pubis and ischia, but not the femora (shafts at 80 to 110 mm)."""
+"""Half width of the strip that holds spine, sacrum, pubis and ischia, but not the femora (shafts at 80 to 110)."""
+MEDIAN_MM: Final = 15.0
+"""Here lie spine, sacrum and symphysis; between knees and feet, which reach into the central strip, is a gap."""
 LEAST_CENTRAL_BONE_MM2: Final = 150.0
 """A vertebra shows 500 mm2 or more in a slice, the last of the ischial tuberosities about this."""
 LARGEST_GAP_MM: Final = 25.0
@@ -54,16 +60,21 @@ class Levels:
 def midline(depth: FloatArray, spacing_mm: Triple) -> FloatArray:
     """Column (W index) of the patient's median plane in every slice, from the parts deepest below the skin.
 
-    ``depth`` is the distance to the skin in mm (D, H, W), 0 outside.
+    ``depth`` is the distance to the skin in mm (D, H, W), 0 outside. The line starts in the slice that has most of
+    them and follows the middle of their extent up and down: neither a thick arm nor one of two legs draws it aside.
     """
-    core = depth > min(CORE_DEPTH_MM, 0.7 * float(depth.max()))
-    weight = core.sum(axis=(1, 2))
+    core = (depth > min(CORE_DEPTH_MM, 0.7 * float(depth.max()))).sum(axis=1).astype(np.float64)
     columns = np.arange(depth.shape[2])
-    centre = (core.sum(axis=1) * columns).sum(axis=1) / np.maximum(weight, 1)
-    known = np.flatnonzero(weight)
-    line = np.interp(np.arange(depth.shape[0]), known, centre[known])
-    smooth = ndimage.gaussian_filter1d(line, 30.0 / spacing_mm[0], mode="nearest")
-    return np.asarray(smooth, dtype=np.float32)
+    start = int(np.argmax(core.sum(axis=1)))
+    line = np.full(len(core), float(core[start] @ columns / core[start].sum()))
+    for order in (range(start + 1, len(core)), range(start - 1, -1, -1)):
+        here = line[start]
+        for k in order:
+            near = np.flatnonzero((core[k] > 0) & (np.abs(columns - here) * spacing_mm[2] < NEAR_MIDLINE_MM))
+            if near.size:
+                here += min(1.0, FOLLOWING * spacing_mm[0]) * ((float(near[0]) + float(near[-1])) / 2.0 - here)
+            line[k] = here
+    return np.asarray(ndimage.gaussian_filter1d(line, 30.0 / spacing_mm[0], mode="nearest"), dtype=np.float32)
 
 
 def off_midline_mm(ct: CoarseCt, middle: FloatArray) -> FloatArray:
@@ -85,11 +96,12 @@ def _legs_level(ct: CoarseCt, bone: FloatArray, aside: FloatArray) -> int:
     voxel_mm2 = ct.spacing_mm[1] * ct.spacing_mm[2]
     area = (bone * (aside < CENTRAL_MM)).sum(axis=(1, 2)) * voxel_mm2
     central = area >= LEAST_CENTRAL_BONE_MM2
-    if not central.any():
+    median = (bone * (aside < MEDIAN_MM)).sum(axis=(1, 2)) * voxel_mm2 >= LEAST_CENTRAL_BONE_MM2
+    if not (central & median).any():
         return len(central)
     gap = max(1, round(LARGEST_GAP_MM / ct.spacing_mm[0]))
     runs, count = ndimage.label(ndimage.binary_closing(np.pad(central, gap), np.ones(gap + 1, np.bool_))[gap:-gap])
-    mass = ndimage.sum_labels(area, runs, np.arange(1, count + 1))
+    mass = ndimage.sum_labels(area * median, runs, np.arange(1, count + 1))
     lowest = int(np.flatnonzero(runs == 1 + int(np.argmax(mass)))[0])
     return 0 if lowest <= 1 else lowest
 
@@ -177,7 +189,7 @@ def _cut_mandible(ct: CoarseCt, bone: FloatArray, body: BoolArray, aside: FloatA
     It lies well in front of the spine, and there is air below it; below sternum and clavicles lies the chest.
     """
     hard = (bone >= IS_BONE) & (aside < CENTRAL_MM)
-    rows = np.flatnonzero(hard[-1].any(axis=1))
+    rows = np.flatnonzero((hard & (aside < MEDIAN_MM))[-1].any(axis=1))
     if not rows.size:
         return None
     front = np.arange(hard.shape[1])[:, None] < float(rows.max()) - 2 * FACE_MM / ct.spacing_mm[1]

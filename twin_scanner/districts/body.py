@@ -15,9 +15,7 @@ SKIN_HU: Final = -250.0
 PLATE_MM: Final = 8.0
 """Opening radius: table shells, cables, blankets and the rims of headrests are thinner than twice this."""
 REGROWTH_MM: Final = 10.0
-"""What the opening cut off grows back this far: fingers, ears, the shell of the nose around its cavity."""
-REGROWTHS: Final = 2
-"""Once to the walls of an opened cavity, and once more when it is filled: the nose stands 20 mm out of the face."""
+"""What the opening cut off grows back this far: fingers, ears, the nose around its cavity, a thin chest wall."""
 SMALLEST_PART_ML: Final = 60.0
 """A forearm or a foot cut by the field of view has more; what has less is a cable, a tube or a cushion's rim."""
 SMALLEST_BODY_ML: Final = 300.0
@@ -40,9 +38,8 @@ def find_body(ct: CoarseCt) -> BoolArray:
     if float(body.sum()) * ct.voxel_ml < SMALLEST_BODY_ML:
         raise Rejected("The CT shows no human body: no tissue of a patient's size was found; check what was scanned.")
     body |= _gas_within(tissue, body, ct)
-    for _ in range(REGROWTHS):
-        body = body | (tissue & dilated(body, REGROWTH_MM, ct.spacing_mm))
-        body = fill_gas(body, ct.spacing_mm)
+    body |= tissue & dilated(body, REGROWTH_MM, ct.spacing_mm)
+    body = fill_gas(body, ct.spacing_mm)
     if float(ct.bone[body].mean()) < LEAST_BONE:
         raise Rejected(
             "The CT shows no human body: it holds no skeleton; a phantom of water or plastic has no districts."
@@ -93,7 +90,7 @@ def _human_parts(thick: BoolArray, ct: CoarseCt) -> BoolArray:
 
 
 def _gas_within(tissue: BoolArray, body: BoolArray, ct: CoarseCt) -> BoolArray:
-    """Lungs behind a chest wall so thin that the opening took it; not the hollow of a table that the back touches."""
+    """Lungs and nasal cavity behind a wall so thin that the opening took it; not the hollow of a table at the back."""
     gas = fill_gas(tissue, ct.spacing_mm) & ~tissue
     labels, count = ndimage.label(gas)
     wall = np.where(gas, 0, ndimage.maximum_filter(labels, size=3, mode="nearest"))
