@@ -106,6 +106,6 @@ def test_the_discriminator_judges_6_cubed_patches_of_34_voxels_each() -> None:
 def test_weights_start_normal_with_a_deviation_of_a_fiftieth() -> None:
     torch.manual_seed(0)
     for network in (UNetGenerator(16), PatchDiscriminator(32)):
-        values = torch.cat([p.flatten() for p in network.parameters() if p.dim() == 5])
+        values = torch.cat([p.detach().flatten() for p in network.parameters() if p.dim() == 5])
         assert abs(float(values.mean())) < 1e-3
         assert math.isclose(float(values.std()), 0.02, rel_tol=0.02)

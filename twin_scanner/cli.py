@@ -293,11 +293,20 @@ def _progress() -> Iterator[Progress]:
 
 
 def _reporter(bars: Progress) -> Callable[[str], Callable[[int, int], None]]:
-    """For each named stage, a function that takes (done, total)."""
+    """For each named stage, a function that takes (done, total); outside a terminal a stage is one line, said once."""
 
     def stage(name: str) -> Callable[[int, int], None]:
         task = bars.add_task(name, total=None)
-        return lambda done, total: bars.update(task, completed=done, total=total)
+        begun = not bars.disable
+
+        def report(done: int, total: int) -> None:
+            nonlocal begun
+            if not begun:
+                print(f"{name} ...", file=sys.stderr, flush=True)
+                begun = True
+            bars.update(task, completed=done, total=total)
+
+        return report
 
     return stage
 

@@ -16,7 +16,6 @@ from twin_scanner.dicom.series_choice import Preference, chosen_series
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import FloatArray, Volume
 
-
 ANY_COVERAGE: Final = Preference(minimum_coverage_mm=0.0)
 """Whoever names the files wants them read, however little of the body they show."""
 

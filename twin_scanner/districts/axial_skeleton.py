@@ -18,7 +18,7 @@ CORE_DEPTH_MM: Final = 45.0
 NEAR_MIDLINE_MM: Final = 90.0
 """The middle of trunk, neck and head moves by less from one slice to the next; the arms' middles lie farther out."""
 FOLLOWING: Final = 0.05
-"""How much of its error the line makes good for each mm of height: a neck that tilts 45 degrees is followed in 20 mm."""
+"""How much of its error the line makes good for each mm of height; a tilted neck is followed within 20 mm."""
 CENTRAL_MM: Final = 62.0
 """Half width of the strip that holds spine, sacrum, pubis and ischia, but not the femora (shafts at 80 to 110)."""
 MEDIAN_MM: Final = 15.0
@@ -61,7 +61,8 @@ def midline(depth: FloatArray, spacing_mm: Triple) -> FloatArray:
     """Column (W index) of the patient's median plane in every slice, from the parts deepest below the skin.
 
     ``depth`` is the distance to the skin in mm (D, H, W), 0 outside. The line starts in the slice that has most of
-    them and follows the middle of their extent up and down: neither a thick arm nor one of two legs draws it aside.
+    them and follows the middle of their extent up and down as long as it lies in them: neither a thick arm beside the
+    neck nor one of two legs draws it aside.
     """
     core = (depth > min(CORE_DEPTH_MM, 0.7 * float(depth.max()))).sum(axis=1).astype(np.float64)
     columns = np.arange(depth.shape[2])
@@ -70,8 +71,8 @@ def midline(depth: FloatArray, spacing_mm: Triple) -> FloatArray:
     for order in (range(start + 1, len(core)), range(start - 1, -1, -1)):
         here = line[start]
         for k in order:
-            near = np.flatnonzero((core[k] > 0) & (np.abs(columns - here) * spacing_mm[2] < NEAR_MIDLINE_MM))
-            if near.size:
+            if core[k, round(here)] > 0:
+                near = np.flatnonzero((core[k] > 0) & (np.abs(columns - here) * spacing_mm[2] < NEAR_MIDLINE_MM))
                 here += min(1.0, FOLLOWING * spacing_mm[0]) * ((float(near[0]) + float(near[-1])) / 2.0 - here)
             line[k] = here
     return np.asarray(ndimage.gaussian_filter1d(line, 30.0 / spacing_mm[0], mode="nearest"), dtype=np.float32)
