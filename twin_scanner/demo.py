@@ -18,6 +18,8 @@ from twin_scanner.errors import Defect, Rejected
 from twin_scanner.service.ledger import Job, State
 
 PHANTOM_SEED = 7
+PHANTOM = PhantomOptions(height_mm=1550.0, body_mass_index=20.0, sex="F", age=45)
+"""A small adult: head, trunk, arms and legs are all there, and two cores are done within the minute."""
 QUIET_PERIOD_S = 1.0
 """On loopback nothing arrives late: a second of silence is plenty, where a hospital's network needs half a minute."""
 TIMEOUT_S = 600.0
@@ -51,8 +53,8 @@ def run_demo(out: Path, stage: Stage) -> DemoResult:
         place = Path(scratch)
         generated = stage("Generating a whole-body CT")
         generated(0, 1)
-        phantom = make_phantom(PHANTOM_SEED, PhantomOptions())
-        ct_files = write_ct_dicom(phantom.ct, place / "ct", seed=PHANTOM_SEED)
+        phantom = make_phantom(PHANTOM_SEED, PHANTOM)
+        ct_files = write_ct_dicom(phantom.ct, place / "ct", seed=PHANTOM_SEED, options=PHANTOM)
         generated(1, 1)
         pacs_spool = Spool(place / "pacs")
         with _pacs_stand_in(pacs_spool) as pacs:
