@@ -9,7 +9,7 @@ function OnStableSeries(seriesId, tags, metadata)
     return
   end
   -- A job of Orthanc's own queue: it is kept across restarts and shows in the jobs list.
-  local body = { Resources = { seriesId }, Asynchronous = true, Permissive = false, Priority = 10 }
+  local body = { Resources = { seriesId }, Asynchronous = true, Permissive = false }
   local answer = RestApiPost('/modalities/' .. TARGET .. '/store', DumpJson(body, true))
   print('twin-scanner: routing CT series ' .. seriesId .. ': ' .. tostring(answer))
 end
