@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ NO_ANSWER: Final = -1
 _WARNINGS: Final = range(0xB000, 0xC000)
 _OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
 _MOST_CONTEXTS: Final = 128
+_REST_S: Final = 5.0
+"""The reactor looks every millisecond; one that does not rest by then never will."""
+_REST_POLL_S: Final = 0.0002
 
 logger = logging.getLogger(__name__)
 
@@ -237,13 +241,28 @@ def _check_contexts(instances: Sequence[_Instance], association: Association, pe
 def _store(association: Association, instance: _Instance, number: int) -> InstanceStatus:
     if not association.is_established:
         return InstanceStatus(instance.sop_instance_uid, NO_ANSWER)
+    _rest_reactor(association)
     try:
         answer = association.send_c_store(instance.file, msg_id=number % 0xFFFF + 1, priority=0)
     except RuntimeError:
+        association._reactor_checkpoint.set()
         return InstanceStatus(instance.sop_instance_uid, NO_ANSWER)
     if "Status" not in answer:
         return InstanceStatus(instance.sop_instance_uid, NO_ANSWER)
     return InstanceStatus(instance.sop_instance_uid, int(answer.Status), str(answer.get("ErrorComment") or ""))
+
+
+def _rest_reactor(association: Association) -> None:
+    """Wait until pynetdicom's reactor thread really rests, so that it cannot take the answer that we wait for.
+
+    Its own check looks at a flag that the reactor also raises while it runs on: on a busy machine the reactor then
+    takes a C-STORE response as an unexpected message and drops it, and the send ends in a timeout.
+    """
+    checkpoint = association._reactor_checkpoint
+    checkpoint.clear()
+    deadline = time.monotonic() + _REST_S
+    while not checkpoint._cond._waiters and association.is_alive() and time.monotonic() < deadline:  # type: ignore[attr-defined]
+        time.sleep(_REST_POLL_S)
 
 
 def _explain(report: SendReport, peer: Peer) -> str:

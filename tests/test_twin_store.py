@@ -31,7 +31,8 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(file: Path) -> Iterator[EmbeddedStore]:
-    with EmbeddedStore(file, SITE, clock=lambda: MADE_AT) as opened:
+    # Many attempts: eight threads that write one List at once meet more conflicts than a hospital ever will.
+    with EmbeddedStore(file, SITE, clock=lambda: MADE_AT, attempts=50) as opened:
         yield opened
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.exc import DatabaseError, OperationalError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from twin_record.bundle import TwinReceipt, read_record, record_update
 from twin_record.mapping import Resource, patient_key
@@ -37,6 +39,7 @@ from twin_record.update import TwinSite, TwinUpdate
 from twin_scanner.errors import Defect, Rejected, Transient
 
 LOCK_TIMEOUT_S = 30.0
+SWITCH_POLL_S = 0.02
 """How long a writer waits for another one; a transaction here takes milliseconds."""
 DEFAULT_ATTEMPTS = 5
 
@@ -197,8 +200,16 @@ def _create_private(path: Path) -> None:
 def _on_connect(connection: Any, _record: Any) -> None:
     # Python's sqlite3 would begin transactions by itself and too late; `_on_begin` does it instead.
     connection.isolation_level = None
-    for pragma in ("journal_mode = WAL", "synchronous = FULL"):
-        connection.execute(f"PRAGMA {pragma}")
+    # Switching a new file to WAL does not wait for another process that does the same: SQLite answers busy at once.
+    for attempt in Retrying(
+        retry=retry_if_exception_type(sqlite3.OperationalError),
+        stop=stop_after_delay(LOCK_TIMEOUT_S),
+        wait=wait_fixed(SWITCH_POLL_S),
+        reraise=True,
+    ):
+        with attempt:
+            connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
 
 
 def _on_begin(connection: Connection) -> None:

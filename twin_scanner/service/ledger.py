@@ -1,6 +1,7 @@
 """The ledger: one row a job, its states and legal moves in one table; only this module writes it."""
 
 import hashlib
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,14 @@ import alembic.config
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from twin_scanner.errors import Defect, Rejected, Transient
 from twin_scanner.service.schema import INTAKE, JOBS
+
+LOCK_TIMEOUT_S: Final = 30.0
+"""How long a writer waits for another one; each holds the lock for milliseconds."""
+SWITCH_POLL_S: Final = 0.02
 
 
 class State(StrEnum):
@@ -327,8 +333,17 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
 
     def on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 30000", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}")
+        connection.execute(f"PRAGMA busy_timeout = {int(LOCK_TIMEOUT_S * 1000)}")
+        # Switching a new file to WAL does not wait for another process that does the same: SQLite answers busy at once.
+        for attempt in Retrying(
+            retry=retry_if_exception_type(sqlite3.OperationalError),
+            stop=stop_after_delay(LOCK_TIMEOUT_S),
+            wait=wait_fixed(SWITCH_POLL_S),
+            reraise=True,
+        ):
+            with attempt:
+                connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
 
     def on_begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
