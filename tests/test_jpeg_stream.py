@@ -6,7 +6,7 @@ import pydicom
 import pytest
 from pydicom.encaps import generate_frames
 
-from twin_scanner.dicom.jpeg_stream import UnsoundJpeg, check_jpeg
+from twin_scanner.dicom.jpeg_stream import UnsoundJpeg, check_jpeg, check_jpeg2000
 
 pytestmark = pytest.mark.unit
 
@@ -59,3 +59,16 @@ def test_a_marker_in_the_coded_pixels_is_found(shared_data: Path) -> None:
     stream[5000:5002] = b"\xff\xc4"
     with pytest.raises(UnsoundJpeg, match="a marker in the coded pixels"):
         check_jpeg(bytes(stream), 512, 512)
+
+
+@pytest.mark.parametrize("place", [8, 12, 24, 40])
+def test_a_jpeg_2000_stream_of_another_size_never_reaches_its_codec(shared_data: Path, place: int) -> None:
+    """OpenJPEG takes the memory that a damaged SIZ asks for; the offsets are ISO/IEC 15444-1 table A.9."""
+    image = pydicom.dcmread(shared_data / "odd_files" / "CT1_J2KR.dcm")
+    (stream,) = generate_frames(image.PixelData, number_of_frames=1)
+    check_jpeg2000(stream, image.Rows, image.Columns)
+    damaged = bytearray(stream)
+    damaged[place : place + 2] = b"\x00\x00" if place == 24 else b"\x7f\xff"
+    damaged[place + 2 : place + 4] = b"\x00\x00" if place == 24 else damaged[place + 2 : place + 4]
+    with pytest.raises(UnsoundJpeg):
+        check_jpeg2000(bytes(damaged), image.Rows, image.Columns)

@@ -22,7 +22,7 @@ from pydicom.uid import (
 
 from twin_scanner.dicom.ct_headers import integer, is_given, name_of, rescale
 from twin_scanner.dicom.dicom_files import UNREADABLE
-from twin_scanner.dicom.jpeg_stream import check_jpeg
+from twin_scanner.dicom.jpeg_stream import check_jpeg, check_jpeg2000
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import AIR_HU, FloatArray
 
@@ -42,6 +42,10 @@ These fail with an exception. pylibjpeg's RLE decoder panics (an exception nothi
 for JPEG there is only GDCM, so its streams are checked first. pyjpegls takes 2/3 of GDCM's time.
 """
 JPEG_BY_GDCM: Final = frozenset(map(str, (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)))
+CHECKS: Final = dict.fromkeys(JPEG_BY_GDCM, check_jpeg) | dict.fromkeys(
+    map(str, (JPEG2000Lossless, JPEG2000)), check_jpeg2000
+)
+"""What is looked at before a codec runs, by transfer syntax."""
 
 IntegerArray: TypeAlias = npt.NDArray[np.integer]
 
@@ -94,10 +98,11 @@ def _decoded(dataset: Dataset) -> IntegerArray:
 def _plugin(dataset: Dataset) -> str:
     """The codec for a data set's transfer syntax (empty: the only one); raises UnsoundJpeg where none may be run."""
     syntax = str(dataset.file_meta.TransferSyntaxUID)
-    if syntax in JPEG_BY_GDCM:
+    check = CHECKS.get(syntax)
+    if check is not None:
         frames = max(1, integer(dataset, "NumberOfFrames")) if "NumberOfFrames" in dataset else 1
         for stream in generate_frames(dataset.PixelData, number_of_frames=frames):
-            check_jpeg(stream, integer(dataset, "Rows"), integer(dataset, "Columns"))
+            check(stream, integer(dataset, "Rows"), integer(dataset, "Columns"))
     return PLUGINS.get(syntax, "")
 
 

@@ -1,4 +1,4 @@
-"""Whether a JPEG stream (ISO 10918-1) is sound enough for GDCM, which ends the whole process on some that are not."""
+"""Whether a JPEG or JPEG 2000 stream is sound enough for codecs that end the process on some that are not."""
 
 import struct
 from collections.abc import Iterator
@@ -15,6 +15,11 @@ _BESIDES: Final = frozenset({0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 """Quantisation tables, restart interval, comments and application segments."""
 _RESTARTS: Final = frozenset(range(0xD0, 0xD8))
 _LOSSLESS: Final = 0xC3
+_SOC_SIZ: Final = bytes((0xFF, 0x4F, 0xFF, 0x51))
+_SIZ_END: Final = 42
+"""SOC, SIZ, its length and capabilities, eight sizes of four bytes, the number of components."""
+_MOST_TILES: Final = 4096
+"""64 x 64 tiles of the smallest usual size would be an image of 8192 x 8192."""
 
 
 class UnsoundJpeg(ValueError):
@@ -39,6 +44,23 @@ def check_jpeg(stream: bytes, rows: int, columns: int) -> None:
     if all(marker != _DHT for marker, _, _ in segments):
         raise UnsoundJpeg("no Huffman table")
     _check_entropy_coded(stream[segments[-1][2] :])
+
+
+def check_jpeg2000(stream: bytes, rows: int, columns: int) -> None:
+    """Raise UnsoundJpeg where a JPEG 2000 codestream claims another size than the image (ISO/IEC 15444-1 A.5.1, SIZ).
+
+    OpenJPEG believes what the stream claims: a damaged size makes it take memory and time without bound.
+    """
+    if stream[:4] != _SOC_SIZ or len(stream) < _SIZ_END:
+        raise UnsoundJpeg("no size at the start of the codestream")
+    width, height, left, top, tile_width, tile_height, tile_left, tile_top = struct.unpack(">8I", stream[8:40])
+    (components,) = struct.unpack(">H", stream[40:42])
+    if (width - left, height - top, components) != (columns, rows, 1):
+        raise UnsoundJpeg("another size than the image")
+    if not (tile_width > 0 and tile_height > 0 and tile_left <= left and tile_top <= top):
+        raise UnsoundJpeg("impossible tiles")
+    if (width // tile_width + 1) * (height // tile_height + 1) > _MOST_TILES:
+        raise UnsoundJpeg("more tiles than an image has")
 
 
 def _segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
