@@ -60,6 +60,12 @@ def to_ct_grid(upright: LabelArray, geometry: Geometry) -> LabelArray:
     return np.ascontiguousarray(np.flip(upright, flips).transpose(np.argsort(axes)))
 
 
+def to_upright(labels: LabelArray, geometry: Geometry) -> LabelArray:
+    """Labels on a CT's grid, stood upright as ``coarse_ct`` stands the CT: a view, nothing resampled."""
+    axes, flips = _upright_axes(geometry)
+    return np.flip(labels.transpose(axes), flips)
+
+
 def _upright_axes(geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, ...]]:
     """Which array axis points most along z, y, x of the patient (LPS), and which of them then run backwards."""
     cosines = np.asarray(geometry.direction)

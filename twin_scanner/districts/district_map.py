@@ -1,12 +1,37 @@
-"""The district map: one label a voxel on the CT's own grid, and what every segmenter promises."""
+"""The district map: one label a voxel on the CT's own grid, what the labels mean, and what every segmenter promises."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from twin_scanner.partition import DISTRICT_NAMES
 from twin_scanner.volume import Geometry, LabelArray, Volume
+
+Extent: TypeAlias = Literal["whole", "cut", "absent"]
+"""How much of a part the field of view shows: all of it, a piece that the image's edge ends, or nothing."""
+BorderState: TypeAlias = Literal["found", "estimated", "not in view"]
+"""How its border to the trunk was set: by its landmarks, by the usual proportions, or nowhere in the image."""
+
+
+@dataclass(frozen=True)
+class PartQuality:
+    """How well one part of the body was told from the trunk; arms are two parts, ``confidence`` is from 0 to 1."""
+
+    part: str
+    extent: Extent
+    border: BorderState
+    confidence: float
+    remark: str = ""
+
+    def sentence(self) -> str:
+        """For a report: 'left arm: cut by the field of view, border found, confidence 0.8.'"""
+        extent = {"whole": "whole", "cut": "cut by the field of view", "absent": "not in the field of view"}
+        if self.extent == "absent":
+            return f"{self.part}: {extent[self.extent]}."
+        remark = f" {self.remark}" if self.remark else ""
+        return f"{self.part}: {extent[self.extent]}, border {self.border}, confidence {self.confidence:.1f}.{remark}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,13 +39,16 @@ class DistrictMap:
     """Where each district lies: uint8 (D, H, W), 0 outside the body, 1 head, 2 trunk, 3 arms, 4 legs (paper eq. 1-2).
 
     ``segmenter`` names the method; ``segmenter_hash`` is the SHA-256 of whatever decides its result: parameters and
-    version, network weights, or the label file itself.
+    version, network weights, or the label file itself. ``names`` are those of the labels (a finer partition has its
+    own). ``quality`` says how sure the segmenter is of each part; empty where it cannot judge itself.
     """
 
     labels: LabelArray
     geometry: Geometry
     segmenter: str
     segmenter_hash: str
+    names: Mapping[int, str] = DISTRICT_NAMES
+    quality: tuple[PartQuality, ...] = ()
 
     def __post_init__(self) -> None:
         if self.labels.shape != self.geometry.shape:
@@ -29,12 +57,10 @@ class DistrictMap:
             raise ValueError(f"a DistrictMap holds uint8, not {self.labels.dtype}")
 
     def volumes_ml(self) -> dict[str, float]:
-        """Volume of every district that is present, in ml, by name; labels of a finer partition by their number."""
+        """Volume of every district that is present, in ml, by name."""
         counts = np.bincount(self.labels.ravel(), minlength=256)
         present = [int(label) for label in np.flatnonzero(counts) if label]
-        return {
-            DISTRICT_NAMES.get(label, str(label)): float(counts[label]) * self.geometry.voxel_ml for label in present
-        }
+        return {self.names.get(label, str(label)): float(counts[label]) * self.geometry.voxel_ml for label in present}
 
 
 class Segmenter(Protocol):
