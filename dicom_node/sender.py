@@ -70,9 +70,10 @@ class InstanceStatus:
 
 @dataclass(frozen=True)
 class SendReport:
-    """Every instance's status, in the order of the files."""
+    """Every instance's status, in the order of the files; ``not_taken`` are SOP classes that the peer does not know."""
 
     instances: tuple[InstanceStatus, ...]
+    not_taken: tuple[str, ...] = ()
 
     @property
     def not_stored(self) -> tuple[InstanceStatus, ...]:
@@ -103,19 +104,26 @@ def send(
     calling_ae: str,
     timeouts: Timeouts | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    where_taken: Sequence[Path] = (),
 ) -> SendReport:
     """Store the files at the peer over one association, each in its own transfer syntax; safe to repeat.
 
+    ``where_taken`` are files that the peer need not know the kind of: those whose SOP class it does not accept are
+    left out and the class is named in the report's ``not_taken``.
     ``on_progress`` receives (instances answered, instances in all). Returns where the peer has every instance. Raises
     NotStored (Transient) where it has not, Transient where no association comes about, Defect where a file is no
     DICOM file.
     """
     instances = [_read_instance(file) for file in files]
-    if not instances:
+    wishes = [_read_instance(file) for file in where_taken]
+    offered = [*instances, *wishes]
+    if not offered:
         return SendReport(())
     answers: list[InstanceStatus] = []
-    with _association(peer, calling_ae, _contexts(instances), timeouts or Timeouts()) as association:
+    with _association(peer, calling_ae, _contexts(offered), timeouts or Timeouts()) as association:
         _check_contexts(instances, association, peer)
+        instances += [wish for wish in wishes if _accepts(association, wish)]
+        not_taken = tuple(str(wish.sop_class_uid) for wish in wishes if not _accepts(association, wish))
         for number, instance in enumerate(instances):
             answer = _store(association, instance, number)
             answers.append(answer)
@@ -124,7 +132,7 @@ def send(
             if answer.status == NO_ANSWER or answer.status in _OUT_OF_RESOURCES:
                 break
     unsent = (InstanceStatus(instance.sop_instance_uid, NO_ANSWER) for instance in instances[len(answers) :])
-    report = SendReport((*answers, *unsent))
+    report = SendReport((*answers, *unsent), not_taken)
     if report.not_stored:
         raise NotStored(_explain(report, peer), report)
     logger.info("%s stored %d instances.", peer, len(instances))
@@ -228,10 +236,14 @@ def _contexts(instances: Sequence[_Instance]) -> list[PresentationContext]:
     return [build_context(sop_class_uid, transfer_syntax_uid) for sop_class_uid, transfer_syntax_uid in pairs]
 
 
+def _accepts(association: Association, instance: _Instance) -> bool:
+    wanted = (instance.sop_class_uid, instance.transfer_syntax_uid)
+    return any(wanted == (cx.abstract_syntax, cx.transfer_syntax[0]) for cx in association.accepted_contexts)
+
+
 def _check_contexts(instances: Sequence[_Instance], association: Association, peer: Peer) -> None:
-    accepted = {(cx.abstract_syntax, cx.transfer_syntax[0]) for cx in association.accepted_contexts}
     for instance in instances:
-        if (instance.sop_class_uid, instance.transfer_syntax_uid) not in accepted:
+        if not _accepts(association, instance):
             raise Transient(
                 f"{peer} does not accept {instance.sop_class_uid.name} in {instance.transfer_syntax_uid.name}: "
                 "allow it there."

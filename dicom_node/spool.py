@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from twin_scanner.durable_file import sync_folder
 from twin_scanner.errors import Rejected, Transient
 
 SUFFIX: Final = ".dcm"
@@ -94,8 +95,8 @@ class Spool:
             self._make_durable(series)
             old = _stat(target)
             if old is not None and _same_bytes(target, old.st_size, parts):
-                _sync(target)
-                _sync(series)
+                sync_folder(target)
+                sync_folder(series)
                 return StoreOutcome.IDENTICAL
             self._replace(target, parts, old)
             return StoreOutcome.STORED if old is None else StoreOutcome.REPLACED
@@ -141,7 +142,7 @@ class Spool:
                 study.rename(removed)
             except FileNotFoundError:
                 return True
-            _sync(self._folder)
+            sync_folder(self._folder)
             self._durable = {series for series in self._durable if series.parent != study}
         with _disk(f"Study {study_uid} cannot be removed from the spool"):
             shutil.rmtree(removed)
@@ -169,7 +170,7 @@ class Spool:
         except OSError:
             partial.unlink(missing_ok=True)
             raise
-        _sync(target.parent)
+        sync_folder(target.parent)
 
     def _make_durable(self, series: Path) -> None:
         """Both folders exist and are entered in their parents for good, also if another thread has just made them."""
@@ -177,8 +178,8 @@ class Spool:
             if series in self._durable and series.is_dir():
                 return
             series.mkdir(parents=True, exist_ok=True)
-            _sync(self._folder)
-            _sync(series.parent)
+            sync_folder(self._folder)
+            sync_folder(series.parent)
             self._durable.add(series)
 
 
@@ -211,10 +212,10 @@ def _link_all(files: Sequence[Path], folder: Path) -> None:
             if error.errno not in _NO_LINK:
                 raise
             shutil.copy2(file, link)
-            _sync(link)
+            sync_folder(link)
     for series in folder.iterdir():
-        _sync(series)
-    _sync(folder)
+        sync_folder(series)
+    sync_folder(folder)
 
 
 def _move_into_place(partial: Path, folder: Path) -> None:
@@ -224,7 +225,7 @@ def _move_into_place(partial: Path, folder: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-    _sync(folder.parent)
+    sync_folder(folder.parent)
 
 
 def _checked(uid: str) -> str:
@@ -279,15 +280,7 @@ def _make_folder(folder: Path) -> None:
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in new:
-        _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(path.parent)
 
 
 @contextmanager

@@ -73,7 +73,8 @@ def test_the_pet_lies_on_the_plans_grid_and_is_zero_outside_the_body(phantom: Ph
     assert pet.missing_districts == ()
     assert seen[-1][0] == seen[-1][1] > 0
     body_ml = float((phantom.districts > 0).sum() * phantom.ct.geometry.voxel_ml)
-    assert sum(pet.district_volumes_ml().values()) == pytest.approx(body_ml, rel=0.01)
+    assert float((pet.districts > 0).sum() * pet.suv.geometry.voxel_ml) == pytest.approx(body_ml, rel=0.01)
+    assert np.array_equal(pet.district_map.labels, phantom.districts)
 
 
 def test_the_same_ct_gives_the_same_pet(phantom: Phantom, tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_another_segmenter_than_the_trainings_needs_the_sites_word(phantom: Phan
     with pytest.raises(Rejected, match=r"was trained on districts by 'landmarks', not by 'truth'"):
         translate_ct(phantom.ct, model, TrueDistricts(phantom), PipelineOptions())
     pet = translate_ct(phantom.ct, model, TrueDistricts(phantom), PipelineOptions(allow_other_segmenter=True))
-    assert pet.segmenter == "truth"
+    assert pet.district_map.segmenter == "truth"
 
 
 def test_the_preview_is_a_picture(phantom: Phantom, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The training loop: config, data, networks, losses, optimisers, loop, read from top to bottom."""
 
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from training.losses import discriminator_loss, generator_loss
 from training.pairs import Pair, fingerprint, make_pairs
 from training.sampling import Sampler
 from twin_scanner.districts.landmarks import LandmarkSegmenter
+from twin_scanner.durable_file import sync_folder, write_whole
 from twin_scanner.errors import Rejected
 from twin_scanner.models import Architecture, ModelPackage, load_package, save_package
 from twin_scanner.networks import PatchDiscriminator, UNetGenerator
@@ -197,11 +197,8 @@ def save_checkpoint(config: TrainConfig, state: TrainState) -> None:
         "finished": state.finished,
     }
     config.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=config.out, prefix=".checkpoint-", delete=False) as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(config.out / CHECKPOINT)
+    write_whole(config.out / CHECKPOINT, lambda stream: torch.save(content, stream))
+    sync_folder(config.out)
 
 
 def load_checkpoint(config: TrainConfig) -> TrainState:

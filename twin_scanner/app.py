@@ -26,12 +26,13 @@ from twin_record.store import EmbeddedStore
 from twin_record.update import TwinSite
 from twin_scanner.dicom.identity import is_our_own
 from twin_scanner.dicom.series_choice import Preference
+from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.executor import LocalWorker
 from twin_scanner.service.delivery import Delivery
 from twin_scanner.service.intake import Intake, JobFolders
 from twin_scanner.service.ledger import Ledger, utc_now
-from twin_scanner.service.report import RenderRequest
+from twin_scanner.service.report import Outputs, RenderRequest
 from twin_scanner.service.retry import RetryPolicy
 from twin_scanner.service.scheduler import Scheduler
 from twin_scanner.service.worker import Worker
@@ -120,12 +121,21 @@ def render_template(settings: Settings) -> RenderRequest:
         made_at=utc_now(),
         model=settings.model.name,
         model_store=model_store(settings).resolve(),
-        segmenter=settings.districts.segmenter,
-        labelmap=settings.districts.labelmap,
+        segmenter=segmenter_choice(settings),
         allow_other_segmenter=settings.model.allow_other_segmenter,
         missing_district=settings.model.missing_district,
         device_serial_number=settings.scanner.device_serial_number,
         accept_synthetic_ct=settings.scanner.accept_synthetic_ct,
+        outputs=Outputs(**settings.outputs.model_dump()),
+    )
+
+
+def segmenter_choice(settings: Settings) -> SegmenterChoice:
+    """The segmenter as the configuration wants it; folders are made absolute, as they travel to another process."""
+    districts = settings.districts
+    return SegmenterChoice(
+        name=districts.segmenter,
+        labelmap=districts.labelmap.resolve() if districts.labelmap else None,
     )
 
 

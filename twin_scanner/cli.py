@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from twin_scanner import app as application
+from twin_scanner.districts.choice import SEGMENTERS, SegmenterChoice
 from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.logs import set_up_logging
 from twin_scanner.service.ledger import Job, Ledger, State
@@ -26,8 +27,12 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="The TOML configuration; see deploy/.", dir_okay=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-SegmenterName = Annotated[str, typer.Option("--segmenter", help="landmarks, or labelmap with --labelmap.")]
-LabelmapFile = Annotated[Path | None, typer.Option("--labelmap", help="NIfTI districts for the segmenter labelmap.")]
+SegmenterName = Annotated[
+    str | None, typer.Option("--segmenter", help=f"{', '.join(SEGMENTERS)}; default: the configuration's.")
+]
+LabelmapFile = Annotated[
+    Path | None, typer.Option("--labelmap", help="The label map (NIfTI) for the segmenter labelmap.")
+]
 
 cli = typer.Typer(
     help="A virtual PET scanner: CT in by DICOM, synthetic FDG-PET out, the twin record kept by FHIR. Research only.",
@@ -93,12 +98,12 @@ def translate(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A folder of a CT series, or a .nii.gz file in HU.")],
     out: Annotated[Path, typer.Option("--out", help="A new or empty folder for the results.", file_okay=False)],
     model: Annotated[str | None, typer.Option("--model", help="An alias (champion), a name or a hash.")] = None,
-    segmenter: SegmenterName = "landmarks",
+    segmenter: SegmenterName = None,
     labelmap: LabelmapFile = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Translate one CT: writes pet/ (DICOM), pet.nii.gz, districts.nii.gz, preview.png and report.json."""
+    """Translate one CT: writes pet/ seg/ sr/ key/ (DICOM), pet.nii.gz, districts.nii.gz, preview.png, report.json."""
     from twin_scanner.service.render import render
 
     settings = _settings(config)
@@ -113,8 +118,7 @@ def translate(
         result=out,
         made_at=datetime.now().astimezone(),
         model=model or settings.model.name,
-        segmenter=segmenter,
-        labelmap=labelmap or settings.districts.labelmap,
+        segmenter=_segmenter_choice(settings, segmenter, labelmap),
     )
     with _progress() as bars:
         report = render(request, _reporter(bars)("Translating windows"))
@@ -127,6 +131,7 @@ def translate(
         {
             "PET series": str(out / "pet") if report.pet_files else "none (NIfTI input)",
             "PET as NIfTI": str(out / "pet.nii.gz"),
+            "Beside it": ", ".join(companion.file for companion in report.companions) or "none",
             "Preview": str(out / "preview.png"),
             "Report": str(out / "report.json"),
             "Model": f"{report.model_name} {report.model_hash[:12]}",
@@ -138,20 +143,23 @@ def translate(
 def segment(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A folder of a CT series, or a .nii.gz file in HU.")],
     out: Annotated[Path, typer.Option("--out", help="The label map to write (.nii.gz).", dir_okay=False)],
-    segmenter: SegmenterName = "landmarks",
+    segmenter: SegmenterName = None,
     labelmap: LabelmapFile = None,
+    config: ConfigFile = None,
 ) -> None:
     """Split a CT into districts: 0 outside the body, 1 head, 2 trunk, 3 arms, 4 legs, on the CT's grid."""
     from twin_scanner.dicom.ct_series import read_ct_series
-    from twin_scanner.service.render import make_segmenter
+    from twin_scanner.districts.choice import make_segmenter
     from twin_scanner.volume import read_nifti, write_nifti
 
     if not out.name.endswith((".nii", ".nii.gz")):
         raise Rejected(f"{out} is no NIfTI name: let it end in .nii.gz.")
     is_nifti = source.name.endswith((".nii", ".nii.gz"))
     ct = read_nifti(source) if is_nifti else read_ct_series(source, accept_synthetic=True).volume
-    districts = make_segmenter(segmenter, labelmap).segment(ct)
+    districts = make_segmenter(_segmenter_choice(_settings(config), segmenter, labelmap)).segment(ct)
     write_nifti(out, districts.labels, districts.geometry)
+    for part in districts.quality:
+        print(part.sentence(), file=sys.stderr)
     print(out)
 
 
@@ -266,6 +274,12 @@ def twin_show(
     """A patient's twin record as a FHIR Bundle, JSON."""
     target = application.open_twin(_settings(config))
     print(json.dumps(target.patient_record(patient_id, issuer), indent=1, ensure_ascii=False))
+
+
+def _segmenter_choice(settings: Settings, name: str | None, labelmap: Path | None) -> SegmenterChoice:
+    """The configuration's, with what the command line says otherwise."""
+    choice = application.segmenter_choice(settings)
+    return replace(choice, name=name or choice.name, labelmap=labelmap or choice.labelmap)
 
 
 def _settings(config: Path | None) -> Settings:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pydicom
+
 from dicom_node.receiver import CT_CLASSES, OWN_CLASSES, Receiver
 from dicom_node.sender import Peer, send
 from dicom_node.spool import Spool
@@ -26,7 +28,9 @@ TIMEOUT_S = 600.0
 """A machine on which the demonstration takes longer is not going to finish it."""
 POLL_S = 0.2
 STAGES = (State.QUEUED, State.RENDERED, State.DELIVERED, State.DONE)
-RESULTS = ("pet", "pet.nii.gz", "districts.nii.gz", "preview.png", "report.json", "twin.json")
+FOLDER_OF = {"PT": "pet", "SEG": "seg", "SR": "sr", "OT": "key"}
+"""By Modality: where the instances that the PACS stand-in received are put."""
+RESULTS = (*FOLDER_OF.values(), "pet.nii.gz", "districts.nii.gz", "preview.png", "report.json", "twin.json")
 
 Stage = Callable[[str], Callable[[int, int], None]]
 
@@ -68,7 +72,12 @@ def run_demo(out: Path, stage: Stage) -> DemoResult:
         _collect(out, received, place / "scanner" / "jobs" / job.job_id / "result")
         (out / "twin.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), "utf-8")
     return DemoResult(
-        out / "pet", len(received), out / "pet.nii.gz", out / "preview.png", out / "report.json", out / "twin.json"
+        out / "pet",
+        len(list((out / "pet").iterdir())),
+        out / "pet.nii.gz",
+        out / "preview.png",
+        out / "report.json",
+        out / "twin.json",
     )
 
 
@@ -114,10 +123,11 @@ def _wait_for_job(scanner: app.Scanner, progress: Callable[[int, int], None]) ->
 
 
 def _collect(out: Path, received: tuple[Path, ...], result: Path) -> None:
-    """The PET as the PACS stand-in received it, and beside it what was rendered."""
-    (out / "pet").mkdir()
+    """What the PACS stand-in received, by kind, and beside it what was rendered."""
     for file in received:
-        shutil.copyfile(file, out / "pet" / file.name)
+        kind = FOLDER_OF[str(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Modality"]).Modality)]
+        (out / kind).mkdir(exist_ok=True)
+        shutil.copyfile(file, out / kind / file.name)
     for name in RESULTS:
         if (result / name).is_file():
             shutil.copyfile(result / name, out / name)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from twin_scanner.durable_file import sync_folder, write_durably
 from twin_scanner.errors import Rejected
 from twin_scanner.networks import UNetGenerator
 from twin_scanner.partition import Partition, partition
@@ -197,12 +197,7 @@ class ModelStore:
         model_hash = str(read_card(self.resolve(reference))["model_hash"])
         aliases = {**self.aliases(), alias: model_hash}
         self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=self.folder, prefix=".aliases-", delete=False) as file:
-            file.write(json.dumps(aliases, indent=1, sort_keys=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(self._alias_file)
-        _sync_folder(self.folder)
+        write_durably(self._alias_file, (json.dumps(aliases, indent=1, sort_keys=True) + "\n").encode())
 
     def aliases(self) -> dict[str, str]:
         """The hash behind each alias that was ever set."""
@@ -321,21 +316,10 @@ def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}-", dir=folder.parent))
     try:
         for name, data in files.items():
-            with (scratch / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            write_durably(scratch / name, data)
         scratch.chmod(0o755)
         scratch.rename(folder)
     except OSError:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder.parent)

@@ -10,6 +10,9 @@ DISTRICT_LABELS: Final = MappingProxyType({"head": 1, "trunk": 2, "arms": 3, "le
 """Labels of the district map, in the paper's order (equation 5); 0 is outside the body."""
 DISTRICT_NAMES: Final = MappingProxyType({label: name for name, label in DISTRICT_LABELS.items()})
 
+DISTRICT_COLOURS: Final = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#cc79a7")
+"""Background, head, trunk, arms, legs: the Okabe-Ito palette, told apart by colour-blind readers too."""
+
 
 @dataclass(frozen=True)
 class Partition:

@@ -7,10 +7,9 @@ from typing import Literal
 import numpy as np
 
 from twin_scanner import preprocess
-from twin_scanner.districts.district_map import Segmenter
+from twin_scanner.districts.district_map import DistrictMap, Segmenter
 from twin_scanner.errors import Defect, Rejected
 from twin_scanner.models import ModelPackage
-from twin_scanner.partition import DISTRICT_NAMES
 from twin_scanner.translate import missing_districts, translate
 from twin_scanner.volume import LabelArray, Volume, resample_labels
 
@@ -27,20 +26,16 @@ class PipelineOptions:
 
 @dataclass(frozen=True, eq=False)
 class SyntheticPet:
-    """The result on the Plan's grid (canonical axes): SUV in g/ml, the CT in HU and the districts beside it."""
+    """The result on the Plan's grid (canonical axes): SUV in g/ml, the CT in HU and the districts beside it.
+
+    ``district_map`` holds the same districts on the CT's own grid, as the segmenter drew them.
+    """
 
     suv: Volume
     ct: Volume
     districts: LabelArray
+    district_map: DistrictMap
     missing_districts: tuple[str, ...]
-    segmenter: str
-    segmenter_hash: str
-
-    def district_volumes_ml(self) -> dict[str, float]:
-        """Volume in ml of each district that the CT contains, by name."""
-        counts = np.bincount(self.districts.ravel(), minlength=256)
-        voxel_ml = self.suv.geometry.voxel_ml
-        return {DISTRICT_NAMES.get(i, str(i)): float(n * voxel_ml) for i, n in enumerate(counts) if i and n}
 
 
 def translate_ct(
@@ -57,16 +52,16 @@ def translate_ct(
     """
     # 1. The districts are only comparable with the training masks if the same segmenter drew them.
     _check_segmenter(package, segmenter, options)
-    # 2. The CT stands upright: D to the head, H to the back, W to the left.
+    # 2. Every voxel of the body gets its district (paper equations 1, 2, 5).
+    district_map = segmenter.segment(ct)
+    # 3. The CT stands upright: D to the head, H to the back, W to the left.
     upright = ct.canonical()
-    # 3. Every voxel of the body gets its district (paper equations 1, 2, 5).
-    district_map = segmenter.segment(upright)
-    # 4. The CT comes to the Plan's grid.
+    # 4. It comes to the Plan's grid.
     ct_on_grid = preprocess.ct_on_grid(upright, package.plan)
     # 5. So do the districts.
-    districts = resample_labels(district_map.labels, upright.geometry, ct_on_grid.geometry)
+    districts = resample_labels(district_map.labels, district_map.geometry, ct_on_grid.geometry)
     # 6. A district without a network is never SUV 0 in silence.
-    missing = _missing(districts, package, options)
+    missing = _missing(districts, district_map, package, options)
     # 7. HU become model space.
     ct_model_space = preprocess.ct_to_model(ct_on_grid.array, package.plan)
     # 8. Each district's network translates its windows; they are averaged and stitched (equations 7, 12 to 15).
@@ -76,7 +71,7 @@ def translate_ct(
     # 10. What leaves is finite, or nothing leaves.
     if not np.isfinite(suv.array).all():
         raise Defect(f"Model {package.model_hash[:12]} produced values that are not finite: take it out of service.")
-    return SyntheticPet(suv, ct_on_grid, districts, missing, district_map.segmenter, district_map.segmenter_hash)
+    return SyntheticPet(suv, ct_on_grid, districts, district_map, missing)
 
 
 def _check_segmenter(package: ModelPackage, segmenter: Segmenter, options: PipelineOptions) -> None:
@@ -89,8 +84,10 @@ def _check_segmenter(package: ModelPackage, segmenter: Segmenter, options: Pipel
     )
 
 
-def _missing(districts: LabelArray, package: ModelPackage, options: PipelineOptions) -> tuple[str, ...]:
-    missing = missing_districts(districts, package.partition)
+def _missing(
+    districts: LabelArray, district_map: DistrictMap, package: ModelPackage, options: PipelineOptions
+) -> tuple[str, ...]:
+    missing = missing_districts(districts, package.partition, district_map.names)
     if missing and options.missing_district == "reject":
         raise Rejected(
             f"The CT shows {', '.join(missing)}, which model '{package.name}' cannot synthesise: choose a model that "

@@ -97,13 +97,34 @@ class ModelSection(_Section):
 class DistrictsSection(_Section):
     """Who draws the districts."""
 
-    segmenter: Literal["landmarks", "labelmap"] = "landmarks"
+    segmenter: Literal["landmarks", "labelmap", "moose", "totalsegmentator"] = "landmarks"
     labelmap: Path | None = None
+    label_table: str = "districts"
+    moose_weights: Path | None = None
+    moose_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    totalsegmentator_weights: Path | None = None
+    totalsegmentator_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
+    timeout_s: Seconds = 1800.0
 
     @model_validator(mode="after")
     def _needs_file(self) -> "DistrictsSection":
         if self.segmenter == "labelmap" and self.labelmap is None:
-            raise ValueError("segmenter 'labelmap' needs districts.labelmap, a NIfTI file")
+            raise ValueError("segmenter 'labelmap' needs districts.labelmap, a NIfTI or DICOM SEG file, or a folder")
+        return self
+
+
+class OutputsSection(_Section):
+    """What is made and sent beside the PET series."""
+
+    segmentation: Literal["binary", "labelmap", "none"] = "binary"
+    measurement_report: bool = True
+    key_image: bool = True
+
+    @model_validator(mode="after")
+    def _report_refers_to_segmentation(self) -> "OutputsSection":
+        if self.measurement_report and self.segmentation == "none":
+            raise ValueError("measurement_report refers to the segmentation: make that too, or neither")
         return self
 
 
@@ -158,6 +179,7 @@ class Settings(BaseSettings):
     retry: RetrySection = RetrySection()
     model: ModelSection = ModelSection()
     districts: DistrictsSection = DistrictsSection()
+    outputs: OutputsSection = OutputsSection()
     twin: TwinSection = TwinSection()
     scanner: ScannerSection = ScannerSection()
     selection: SelectionSection = SelectionSection()

@@ -1,6 +1,6 @@
 """Windows, batched inference, averaging and stitching: a CT in model space becomes a PET in model space."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -32,13 +32,15 @@ class _Work:
     starts: Sequence[Start]
 
 
-def missing_districts(labels: LabelArray, partition: Partition) -> tuple[str, ...]:
+def missing_districts(
+    labels: LabelArray, partition: Partition, names: Mapping[int, str] = DISTRICT_NAMES
+) -> tuple[str, ...]:
     """Names of the districts that a label map (D, H, W) contains and no network of the partition covers."""
     if partition.whole_volume:
         return ()
     present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
     uncovered = sorted({int(label) for label in present} - {0} - partition.labels)
-    return tuple(DISTRICT_NAMES.get(label, f"label {label}") for label in uncovered)
+    return tuple(names.get(label, f"label {label}") for label in uncovered)
 
 
 def translate(

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fhir.resources.R4B.device import Device
@@ -160,8 +160,8 @@ def new_device(update: TwinUpdate) -> Resource:
 
 
 def new_study(update: TwinUpdate, site: TwinSite, patient: str, device: str) -> Resource:
-    """The ImagingStudy with the source CT series and the PET; `patient` and `device` are literal references."""
-    ct, pet = update.source_series, update.pet_series
+    """The ImagingStudy with the CT series and all that was made; `patient` and `device` are literal references."""
+    listed = (update.source_series, *update.made_series)
     accession = clean_text(update.accession_number)
     accession_type = {"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "ACSN"}
     identifiers: list[Resource] = [{"system": DICOM_UID_SYSTEM, "value": study_value(update.study_uid)}]
@@ -174,14 +174,18 @@ def new_study(update: TwinUpdate, site: TwinSite, patient: str, device: str) -> 
             "meta": {"security": [INLINE_LABELS]},
             "identifier": identifiers,
             "status": "available",
-            "modality": [{"system": DCM_SYSTEM, "code": modality} for modality in sorted({ct.modality, pet.modality})],
+            "modality": [{"system": DCM_SYSTEM, "code": code} for code in sorted({one.modality for one in listed})],
             "subject": {"reference": patient},
             "started": started,
             "description": clean_text(update.study_description),
-            "numberOfSeries": 2,
-            "numberOfInstances": len(ct.sop_instance_uids) + len(pet.sop_instance_uids),
+            "numberOfSeries": len(listed),
+            "numberOfInstances": sum(len(one.sop_instance_uids) for one in listed),
             "note": [_pet_note(update)],
-            "series": [_series(ct), _pet_series(update, device)],
+            "series": [
+                _series(update.source_series),
+                _pet_series(update, device),
+                *(_made_series(one, update, device) for one in update.companion_series),
+            ],
         },
     )
 
@@ -215,15 +219,21 @@ def _series(series: SeriesEntry) -> Resource:
 
 
 def _pet_series(update: TwinUpdate, device: str) -> Resource:
-    series = _series(update.pet_series)
+    series = _made_series(replace(update.pet_series, asserted_by_ai=True), update, device)
     description = series["description"]
     if "SYNTHETIC" not in description.upper():
         description = f"SYNTHETIC {description}".strip()
+    return series | {"description": description}
+
+
+def _made_series(series: SeriesEntry, update: TwinUpdate, device: str) -> Resource:
+    """A series of ours: when it was made, and where a network had its part in it, which and that it was AI."""
+    made = _series(series) | {"started": update.made_at.isoformat()}
+    if not series.asserted_by_ai:
+        return made
     performer = {"system": "http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "code": "PRF"}
-    return series | {
+    return made | {
         "extension": [{"url": INLINE_LABEL_EXTENSION, "valueCoding": AIAST}],
-        "description": description,
-        "started": update.made_at.isoformat(),
         "performer": [{"function": {"coding": [performer]}, "actor": {"reference": device}}],
     }
 

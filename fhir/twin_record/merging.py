@@ -72,17 +72,19 @@ def _plain(text: str) -> str:
 
 
 def merged_study(theirs: Resource, ours: Resource, update: TwinUpdate) -> Resource:
-    """Their ImagingStudy with our PET series in it, our replaced ones out of it, all other content theirs.
+    """Their ImagingStudy with what we made in it, our replaced series out of it, all other content theirs.
 
     The source CT is added only where they do not list it. Counts are carried on from theirs: a server may count
     series that it does not list.
     """
-    replaced = set(update.replaces_series_uids)
+    replaced = {*update.replaces_series_uids, *update.replaces_companion_uids}
     old = theirs.get("series", [])
     kept = {series["uid"]: series for series in old if series["uid"] not in replaced}
-    ct, pet = (next(s for s in ours["series"] if s["uid"] == uid) for uid in _series_uids(update))
-    kept.setdefault(ct["uid"], ct)
-    kept[pet["uid"]] = _merged_series(kept.get(pet["uid"], {}), pet)
+    for one in ours["series"]:
+        if one["uid"] == update.source_series.series_uid:
+            kept.setdefault(one["uid"], one)
+        else:
+            kept[one["uid"]] = _merged_series(kept.get(one["uid"], {}), one)
     series = list(kept.values())
     merged = {
         **theirs,
@@ -96,10 +98,6 @@ def merged_study(theirs: Resource, ours: Resource, update: TwinUpdate) -> Resour
     merged |= _count(theirs, "numberOfSeries", len(old), len(series))
     merged |= _count(theirs, "numberOfInstances", old_instances, instances)
     return merged
-
-
-def _series_uids(update: TwinUpdate) -> tuple[str, str]:
-    return update.source_series.series_uid, update.pet_series.series_uid
 
 
 def _merged_series(theirs: Resource, ours: Resource) -> Resource:

@@ -11,7 +11,10 @@ from twin_scanner.errors import Defect, Rejected
 
 @dataclass(frozen=True)
 class SeriesEntry:
-    """One DICOM series as the twin lists it; `sop_instance_uids` in stack order."""
+    """One DICOM series as the twin lists it; `sop_instance_uids` in stack order.
+
+    `asserted_by_ai` says that a network made it or what it was measured on.
+    """
 
     series_uid: str
     modality: str
@@ -20,11 +23,15 @@ class SeriesEntry:
     description: str = ""
     number: int | None = None
     body_part_examined: str = ""
+    asserted_by_ai: bool = False
 
 
 @dataclass(frozen=True)
 class TwinUpdate:
     """One synthetic PET, the CT it was made from and how: everything the record learns from one job.
+
+    `companion_series` are what was made beside the PET and stands in the PACS too: districts, measurements, key image.
+    `replaces_series_uids` are earlier PETs of the same CT, `replaces_companion_uids` the companions of those.
 
     Text is Unicode, already decoded by the CT's character set. Dates and times are DICOM's own (DA, TM, PN, CS);
     what cannot be read there is left out of the record and said in the receipt. `made_at` is aware and comes from
@@ -54,6 +61,13 @@ class TwinUpdate:
     made_at: datetime
     missing_districts: tuple[str, ...] = ()
     replaces_series_uids: tuple[str, ...] = ()
+    companion_series: tuple[SeriesEntry, ...] = ()
+    replaces_companion_uids: tuple[str, ...] = ()
+
+    @property
+    def made_series(self) -> tuple[SeriesEntry, ...]:
+        """Everything that this job put into the study, the PET first."""
+        return (self.pet_series, *self.companion_series)
 
     def __post_init__(self) -> None:
         """Raise Rejected where the CT names no patient or study, Defect where the caller is wrong."""
@@ -63,7 +77,8 @@ class TwinUpdate:
             raise Rejected("The CT has no StudyInstanceUID (0020,000D), so its PET belongs to no study.")
         if self.made_at.tzinfo is None:
             raise Defect("made_at has no time zone; take it from the ledger's row.")
-        if {self.source_series.series_uid, self.pet_series.series_uid} & set(self.replaces_series_uids):
+        replaced = {*self.replaces_series_uids, *self.replaces_companion_uids}
+        if replaced & {series.series_uid for series in (self.source_series, *self.made_series)}:
             raise Defect("A twin update cannot replace its own series; correct replaces_series_uids.")
 
 

@@ -1,13 +1,13 @@
 """The synthetic PET as a DICOM series: PET Image Storage beside its CT, files that are durable and always the same."""
 
 import math
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from twin_scanner.dicom.identity import (
     implementation_class_uid,
 )
 from twin_scanner.dicom.patient import CHARACTER_SET, patient_and_study, required_uid, text
+from twin_scanner.durable_file import sync_folder, write_whole
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.volume import Geometry, Volume
 
@@ -125,7 +126,7 @@ def write_pet_series(suv: Volume, source: CtSeries, synthesis: Synthesis, folder
     return PetSeries(
         study_uid=template.StudyInstanceUID,
         series_uid=series_uid,
-        sop_instance_uids=tuple(_instance_uid(series_uid, index) for index in range(len(stored))),
+        sop_instance_uids=tuple(instance_uid(series_uid, index) for index in range(len(stored))),
         files=files,
         rescale_slope=float(slope),
     )
@@ -193,10 +194,10 @@ def _template(geometry: Geometry, source: CtSeries, synthesis: Synthesis) -> Dat
     """All attributes that every slice shares."""
     header = source.header
     pet = patient_and_study(header)
-    made_at = _in_the_zone_of(pet, synthesis.made_at)
+    made_at = in_the_zone_of(pet, synthesis.made_at)
     _add_series(pet, header, source, synthesis, made_at)
     _add_pet(pet, header)
-    _add_equipment(pet, header, synthesis, made_at)
+    add_equipment(pet, header, synthesis, made_at)
     _add_image(pet, header, synthesis, made_at)
     _add_plane(pet, geometry)
     return pet
@@ -207,11 +208,11 @@ def _add_series(pet: Dataset, header: Dataset, source: CtSeries, synthesis: Synt
     pet.SOPClassUID = PositronEmissionTomographyImageStorage
     pet.Modality = "PT"
     pet.SeriesInstanceUID = pet_series_uid(source, synthesis)
-    pet.SeriesNumber = _series_number(text(header, "SeriesNumber"), synthesis.revision)
+    pet.SeriesNumber = series_number(text(header, "SeriesNumber"), synthesis.revision)
     pet.SeriesDescription = series_description(synthesis)
     body_part = text(header, "BodyPartExamined")
     pet.BodyPartExamined = body_part if body_part in BODY_PARTS_WITHOUT_SIDE else "WHOLEBODY"
-    pet.SeriesDate, pet.SeriesTime = _date(made_at), _time(made_at)
+    pet.SeriesDate, pet.SeriesTime = dicom_date(made_at), dicom_time(made_at)
     pet.FrameOfReferenceUID = required_uid(header, "FrameOfReferenceUID")
     pet.PositionReferenceIndicator = text(header, "PositionReferenceIndicator")
     pet.Units = "GML"
@@ -228,20 +229,20 @@ def _add_pet(pet: Dataset, header: Dataset) -> None:
     isotope = Dataset()
     isotope.Radiopharmaceutical = "FDG"
     isotope.RadionuclideHalfLife = FLUORINE_18_HALF_LIFE_S
-    isotope.RadionuclideCodeSequence = [_code(FLUORINE_18)]
-    isotope.RadiopharmaceuticalCodeSequence = [_code(FDG)]
+    isotope.RadionuclideCodeSequence = [coded(FLUORINE_18)]
+    isotope.RadiopharmaceuticalCodeSequence = [coded(FDG)]
     pet.RadiopharmaceuticalInformationSequence = [isotope]
     position = text(header, "PatientPosition")
     lying, first = _LYING.get(position[2:]), _FIRST.get(position[:2])
     pet.PatientOrientationCodeSequence = []
     if lying is not None:
-        orientation = _code(codes.cid19.Recumbent)
-        orientation.PatientOrientationModifierCodeSequence = [_code(lying)]
+        orientation = coded(codes.cid19.Recumbent)
+        orientation.PatientOrientationModifierCodeSequence = [coded(lying)]
         pet.PatientOrientationCodeSequence = [orientation]
-    pet.PatientGantryRelationshipCodeSequence = [_code(first)] if first is not None else []
+    pet.PatientGantryRelationshipCodeSequence = [coded(first)] if first is not None else []
 
 
-def _add_equipment(pet: Dataset, header: Dataset, synthesis: Synthesis, made_at: datetime) -> None:
+def add_equipment(pet: Dataset, header: Dataset, synthesis: Synthesis, made_at: datetime) -> None:
     """General Equipment is ours, not the CT scanner's; Contributing Equipment names both: PS3.3 C.7.5.1, C.12.1.1.5."""
     pet.SyntheticData = "YES"
     pet.Manufacturer = MANUFACTURER
@@ -249,7 +250,7 @@ def _add_equipment(pet: Dataset, header: Dataset, synthesis: Synthesis, made_at:
     pet.DeviceSerialNumber = synthesis.device_serial_number
     pet.SoftwareVersions = synthesis.software_version
     ours = Dataset()
-    ours.PurposeOfReferenceCodeSequence = [_code(codes.DCM.SynthesizingEquipment)]
+    ours.PurposeOfReferenceCodeSequence = [coded(codes.DCM.SynthesizingEquipment)]
     for keyword in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions"):
         setattr(ours, keyword, pet[keyword].value)
     ours.ContributionDateTime = made_at.strftime("%Y%m%d%H%M%S.%f%z")
@@ -257,7 +258,7 @@ def _add_equipment(pet: Dataset, header: Dataset, synthesis: Synthesis, made_at:
     pet.ContributingEquipmentSequence = [ours]
     if text(header, "Manufacturer") and text(header, "SyntheticData") != "YES":
         scanner = Dataset()
-        scanner.PurposeOfReferenceCodeSequence = [_code(codes.DCM.AcquisitionEquipment)]
+        scanner.PurposeOfReferenceCodeSequence = [coded(codes.DCM.AcquisitionEquipment)]
         for keyword in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions"):
             if value := text(header, keyword):
                 setattr(scanner, keyword, value.split("\\") if "\\" in value else value)
@@ -267,10 +268,10 @@ def _add_equipment(pet: Dataset, header: Dataset, synthesis: Synthesis, made_at:
 def _add_image(pet: Dataset, header: Dataset, synthesis: Synthesis, made_at: datetime) -> None:
     """General Image and the parts of PET Image that hold no values: PS3.3 C.7.6.1, C.8.9.4."""
     pet.ImageType = ["DERIVED", "PRIMARY"]
-    pet.InstanceCreationDate, pet.InstanceCreationTime = _date(made_at), _time(made_at)
-    pet.ContentDate, pet.ContentTime = _date(made_at), _time(made_at)
+    pet.InstanceCreationDate, pet.InstanceCreationTime = dicom_date(made_at), dicom_time(made_at)
+    pet.ContentDate, pet.ContentTime = dicom_date(made_at), dicom_time(made_at)
     pet.AcquisitionDate, pet.AcquisitionTime = text(header, "AcquisitionDate"), text(header, "AcquisitionTime")
-    pet.ImageComments = COMMENT + _missing(synthesis, "; not synthesised: ")
+    pet.ImageComments = COMMENT + naming_missing(synthesis, "; not synthesised: ")
     pet.BurnedInAnnotation = "NO"
     pet.ContentQualification = "RESEARCH"
     pet.DerivationDescription = "Synthetic FDG-PET computed from CT by a neural network; no PET was acquired"
@@ -290,10 +291,10 @@ def _add_plane(pet: Dataset, geometry: Geometry) -> None:
     """Image Plane and Image Pixel but for the position: PS3.3 C.7.6.2, C.7.6.3. Rows lie along H, columns along W."""
     slices, pet.Rows, pet.Columns = geometry.shape
     pet.NumberOfSlices = slices
-    thickness, row_spacing, column_spacing = (_decimal(value) for value in geometry.spacing_mm)
+    thickness, row_spacing, column_spacing = (decimal(value) for value in geometry.spacing_mm)
     pet.PixelSpacing = [row_spacing, column_spacing]
     pet.SliceThickness = pet.SpacingBetweenSlices = thickness
-    pet.ImageOrientationPatient = [_decimal(value) for axis in (2, 1) for value in geometry.direction[axis]]
+    pet.ImageOrientationPatient = [decimal(value) for axis in (2, 1) for value in geometry.direction[axis]]
     pet.SamplesPerPixel = 1
     pet.PhotometricInterpretation = "MONOCHROME2"
     pet.BitsAllocated, pet.BitsStored, pet.HighBit = 16, 16, 15
@@ -318,15 +319,15 @@ def _slices(
     for index, pixels in enumerate(stored):
         own = Dataset()
         position = geometry.position_lps_mm((index, 0, 0))
-        own.SOPInstanceUID = _instance_uid(template.SeriesInstanceUID, index)
+        own.SOPInstanceUID = instance_uid(template.SeriesInstanceUID, index)
         own.InstanceNumber = own.ImageIndex = index + 1
-        own.ImagePositionPatient = [_decimal(value) for value in position]
-        own.SliceLocation = _decimal(float(np.dot(position, geometry.direction[0])))
+        own.ImagePositionPatient = [decimal(value) for value in position]
+        own.SliceLocation = decimal(float(np.dot(position, geometry.direction[0])))
         uids = [source.sop_instance_uids[i] for i in sources[index]]
-        own.SourceImageSequence = [_source_image(source.sop_class_uid, uid) for uid in uids]
+        own.SourceImageSequence = [source_image(source.sop_class_uid, uid) for uid in uids]
         series = Dataset()
         series.SeriesInstanceUID = ct_series_uid
-        series.ReferencedInstanceSequence = [_reference(source.sop_class_uid, uid) for uid in uids]
+        series.ReferencedInstanceSequence = [reference_to(source.sop_class_uid, uid) for uid in uids]
         own.ReferencedSeriesSequence = [series]
         own.PixelData = pixels.astype("<i2").tobytes()
         own["PixelData"].VR = "OW"
@@ -367,36 +368,28 @@ def _write_files(folder: Path, contents: Iterator[bytes], count: int) -> tuple[P
             if _OURS.fullmatch(path.name) and path not in files:
                 path.unlink()
         for path, content in zip(files, contents, strict=True):
-            part = path.with_name(path.name + ".part")
-            with part.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(path)
+            write_whole(path, partial(_put, content))
         for directory in (folder, folder.parent):
-            _sync_folder(directory)
+            sync_folder(directory)
     except OSError as error:
         raise Transient(f"The PET series cannot be written to {folder}: check its free space and rights.") from error
     return files
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _put(content: bytes, stream: IO[bytes]) -> None:
+    stream.write(content)
 
 
 def series_description(synthesis: Synthesis) -> str:
     """SYNTHETIC first, then the revision and what is missing, within LO's 64 characters."""
     revision = f", revision {synthesis.revision}" if synthesis.revision > 1 else ""
     start = "SYNTHETIC FDG-PET" + revision
-    full = start + _missing(synthesis, ", without ")
+    full = start + naming_missing(synthesis, ", without ")
     return full if len(full) <= 64 else f"{start}, without {len(synthesis.missing_districts)} districts"
 
 
-def _missing(synthesis: Synthesis, introduction: str) -> str:
+def naming_missing(synthesis: Synthesis, introduction: str) -> str:
+    """The districts that were not synthesised, after the introduction; nothing where there are none."""
     return introduction + ", ".join(synthesis.missing_districts) if synthesis.missing_districts else ""
 
 
@@ -405,17 +398,17 @@ def _description_of(synthesis: Synthesis) -> str:
     return (
         f"Synthetic FDG-PET from CT; model {synthesis.model_name} {synthesis.model_hash}; plan {synthesis.plan_hash}; "
         f"districts by {synthesis.segmenter} {synthesis.segmenter_hash}; precision {synthesis.precision}; "
-        f"revision {synthesis.revision}" + _missing(synthesis, "; not synthesised: ")
+        f"revision {synthesis.revision}" + naming_missing(synthesis, "; not synthesised: ")
     )[:1024]
 
 
-def _series_number(ct_series_number: str, revision: int) -> int:
+def series_number(ct_series_number: str, revision: int) -> int:
     """The CT's number and two digits for the revision, so that the PET is listed behind its CT; IS has 32 bits."""
     number = int(ct_series_number) if re.fullmatch(r"\d{1,7}", ct_series_number) else 90
     return number * 100 + min(revision, 99)
 
 
-def _in_the_zone_of(pet: Dataset, made_at: datetime) -> datetime:
+def in_the_zone_of(pet: Dataset, made_at: datetime) -> datetime:
     """The same instant in the zone the object declares for all its times, else as it came (the site's zone).
 
     Without the CT's TimezoneOffsetFromUTC none is written: it would claim a zone for the copied StudyTime as well.
@@ -429,37 +422,43 @@ def _in_the_zone_of(pet: Dataset, made_at: datetime) -> datetime:
     return made_at.astimezone(timezone(timedelta(minutes=-minutes if offset[1] == "-" else minutes)))
 
 
-def _date(moment: datetime) -> str:
+def dicom_date(moment: datetime) -> str:
+    """A DA."""
     return moment.strftime("%Y%m%d")
 
 
-def _time(moment: datetime) -> str:
+def dicom_time(moment: datetime) -> str:
+    """A TM with microseconds."""
     return moment.strftime("%H%M%S.%f")
 
 
-def _decimal(value: float) -> str:
+def decimal(value: float) -> str:
     """A decimal string of at most 16 characters; below 1e-10 mm is rounding noise of the axes."""
     return format_number_as_ds(round(float(value), 10) + 0.0)
 
 
-def _instance_uid(series_uid: str, index: int) -> str:
+def instance_uid(series_uid: str, index: int) -> str:
+    """The SOPInstanceUID of a slice of a series of ours, by its place in it."""
     return derive_uid("pet-instance", series_uid, str(index))
 
 
-def _code(code: Code) -> Dataset:
+def coded(code: Code) -> Dataset:
+    """An item of a code sequence."""
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
     return item
 
 
-def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+def reference_to(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    """An item that references one instance (PS3.3 Table 10-11)."""
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
     return item
 
 
-def _source_image(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
-    item = _reference(sop_class_uid, sop_instance_uid)
-    item.PurposeOfReferenceCodeSequence = [_code(SOURCE_IMAGE_PURPOSE)]
+def source_image(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    """An item of SourceImageSequence: what an image was computed from."""
+    item = reference_to(sop_class_uid, sop_instance_uid)
+    item.PurposeOfReferenceCodeSequence = [coded(SOURCE_IMAGE_PURPOSE)]
     item.SpatialLocationsPreserved = "YES"
     return item

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from twin_scanner.districts import body
-from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, to_ct_grid, to_fine, to_upright
+from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, to_ct_grid, to_upright
 from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import LabelArray, Triple, Volume

@@ -1,7 +1,7 @@
 """The district map: one label a voxel on the CT's own grid, what the labels mean, and what every segmenter promises."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -47,7 +47,7 @@ class DistrictMap:
     geometry: Geometry
     segmenter: str
     segmenter_hash: str
-    names: Mapping[int, str] = DISTRICT_NAMES
+    names: Mapping[int, str] = field(default_factory=lambda: DISTRICT_NAMES)
     quality: tuple[PartQuality, ...] = ()
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """The three steps of a job: render in a process of its own, deliver to the PACS, record in the twin."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 
@@ -11,10 +11,18 @@ from dicom_node.associations import Timeouts
 from dicom_node.sender import Peer, send
 from twin_record.bundle import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate
+from twin_scanner.dicom.companions import companion_series_uids
 from twin_scanner.executor import LocalWorker
 from twin_scanner.service.intake import JobFolders
 from twin_scanner.service.ledger import Job, Ledger, State
-from twin_scanner.service.report import RenderReport, RenderRequest, read_report
+from twin_scanner.service.report import (
+    Companion,
+    RenderReport,
+    RenderRequest,
+    read_delivery,
+    read_report,
+    write_delivery,
+)
 from twin_scanner.service.worker import Progress, Step
 
 LOG = logging.getLogger("twin_scanner.delivery")
@@ -60,24 +68,46 @@ class Delivery:
         return Progress(report.pet_series_uid, report.model_hash)
 
     def _deliver(self, job: Job, beat: Callable[[], None]) -> Progress:
-        report = read_report(self.folders.result(job.job_id))
-        files = [self.folders.result(job.job_id) / name for name in report.pet_files]
-        send(files, self.pacs, calling_ae=self.calling_ae, timeouts=self.timeouts, on_progress=lambda *_: beat())
+        folder = self.folders.result(job.job_id)
+        report = read_report(folder)
+        sent = send(
+            [folder / name for name in report.pet_files],
+            self.pacs,
+            calling_ae=self.calling_ae,
+            timeouts=self.timeouts,
+            on_progress=lambda *_: beat(),
+            where_taken=[folder / companion.file for companion in report.companions],
+        )
+        for sop_class_uid in sent.not_taken:
+            LOG.warning(
+                "the PACS does not take this class; the object stays in the job's folder",
+                extra={"job_id": job.job_id, "step": "deliver", "sop_class_uid": sop_class_uid},
+            )
+        write_delivery(folder, (instance.sop_instance_uid for instance in sent.instances))
         return Progress()
 
     def _record(self, job: Job, beat: Callable[[], None]) -> Progress:
-        report = read_report(self.folders.result(job.job_id))
-        header = pydicom.dcmread(self.folders.result(job.job_id) / report.pet_files[0], stop_before_pixels=True)
+        folder = self.folders.result(job.job_id)
+        report = read_report(folder)
+        header = pydicom.dcmread(folder / report.pet_files[0], stop_before_pixels=True)
         earlier = self.ledger.of_study(job.study_uid, job.frame_of_reference_uid)
         replaced = tuple(o.pet_series_uid for o in earlier if o.pet_series_uid and o.revision < job.revision)
-        receipt = self.twin.record(twin_update(header, report, replaced))
+        receipt = self.twin.record(twin_update(header, report, replaced, read_delivery(folder)))
         for remark in receipt.remarks:
             LOG.warning("twin record: %s", remark, extra={"job_id": job.job_id, "step": "record"})
         return Progress()
 
 
-def twin_update(pet: pydicom.Dataset, report: RenderReport, replaces_series_uids: tuple[str, ...]) -> TwinUpdate:
-    """What the twin record is told: identity from the PET's own header (already Unicode), the rest from the report."""
+def twin_update(
+    pet: pydicom.Dataset,
+    report: RenderReport,
+    replaces_series_uids: tuple[str, ...],
+    delivered: Collection[str],
+) -> TwinUpdate:
+    """What the twin record is told: identity from the PET's own header (already Unicode), the rest from the report.
+
+    Of the companions only those that the PACS holds: ``delivered`` are SOP Instance UIDs.
+    """
     source = SeriesEntry(
         series_uid=report.source_series_uid,
         modality="CT",
@@ -119,6 +149,24 @@ def twin_update(pet: pydicom.Dataset, report: RenderReport, replaces_series_uids
         made_at=datetime.fromisoformat(report.made_at),
         missing_districts=report.missing_districts,
         replaces_series_uids=replaces_series_uids,
+        companion_series=tuple(
+            _series_entry(companion) for companion in report.companions if companion.sop_instance_uid in delivered
+        ),
+        replaces_companion_uids=tuple(
+            uid for replaced in replaces_series_uids for uid in companion_series_uids(replaced)
+        ),
+    )
+
+
+def _series_entry(companion: Companion) -> SeriesEntry:
+    return SeriesEntry(
+        series_uid=companion.series_uid,
+        modality=companion.modality,
+        sop_class_uid=companion.sop_class_uid,
+        sop_instance_uids=(companion.sop_instance_uid,),
+        description=companion.description,
+        number=companion.number,
+        asserted_by_ai=companion.synthetic,
     )
 
 

@@ -1,26 +1,40 @@
 """One CT to files: the PET series, NIfTI, preview and report; the command line and the worker process share it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from twin_scanner.dicom.companions import CompanionKind, WrittenObject
 from twin_scanner.dicom.ct_series import CtSeries, read_ct_series
+from twin_scanner.dicom.key_image import write_key_image
+from twin_scanner.dicom.measurement_report import DistrictMeasurement, write_measurement_report
 from twin_scanner.dicom.patient import text
 from twin_scanner.dicom.pet_series import PetSeries, Synthesis, write_pet_series
-from twin_scanner.districts.district_map import Segmenter
-from twin_scanner.districts.labelmap import LabelmapSegmenter
-from twin_scanner.districts.landmarks import LandmarkSegmenter
+from twin_scanner.dicom.segmentation import segment_numbers, write_segmentation
+from twin_scanner.districts.choice import make_segmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.models import ModelPackage, ModelStore, load_package
 from twin_scanner.pipeline import PipelineOptions, SyntheticPet, translate_ct
-from twin_scanner.preview import write_preview
-from twin_scanner.service.report import REPORT, RenderReport, RenderRequest, read_report, write_report
+from twin_scanner.preview import Scene, key_image, write_preview
+from twin_scanner.service.report import REPORT, Companion, RenderReport, RenderRequest, read_report, write_report
+from twin_scanner.suv import RegionSuv, region_suv
 from twin_scanner.volume import Volume, read_nifti, write_nifti
 
 PRECISION = "float32"
+FOLDERS: Mapping[CompanionKind, str] = {"segmentation": "seg", "measurement-report": "sr", "key-image": "key"}
+"""Where each companion is written in the result's folder."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The DICOM objects of one render."""
+
+    pet: PetSeries
+    companions: tuple[WrittenObject, ...]
 
 
 def render(request: RenderRequest, progress: Callable[[int, int], None] | None = None) -> RenderReport:
@@ -32,29 +46,24 @@ def render(request: RenderRequest, progress: Callable[[int, int], None] | None =
         return read_report(request.result)
     begin = time.monotonic()
     package = _package(request.model, request.model_store)
-    segmenter = make_segmenter(request.segmenter, request.labelmap)
+    segmenter = make_segmenter(request.segmenter)
     series, ct = _read(request)
     read = time.monotonic()
     pet = translate_ct(ct, package, segmenter, _options(request), progress)
     translated = time.monotonic()
     request.result.mkdir(parents=True, exist_ok=True)
-    written = None if series is None else _write_dicom(request, series, pet, package)
+    statistics = region_suv(pet.suv, pet.districts, pet.district_map.names)
+    scene = Scene(pet.ct, pet.districts, pet.suv, pet.district_map.names, pet.missing_districts)
+    made = None if series is None else _write_dicom(request, series, pet, package, statistics, scene)
     write_nifti(request.result / "pet.nii.gz", pet.suv.array, pet.suv.geometry)
     write_nifti(request.result / "districts.nii.gz", pet.districts, pet.suv.geometry)
-    write_preview(request.result / "preview.png", pet.ct, pet.districts, pet.suv)
+    write_preview(request.result / "preview.png", scene)
     seconds = {"read": read - begin, "translate": translated - read, "write": time.monotonic() - translated}
-    report = _report(request, package, series, pet, written, {name: round(s, 2) for name, s in seconds.items()})
+    report = _report(
+        request, package, series, pet, statistics, made, {name: round(s, 2) for name, s in seconds.items()}
+    )
     write_report(request.result, report)
     return report
-
-
-def make_segmenter(name: str, labelmap: Path | None) -> Segmenter:
-    """The segmenter of that name; raises Rejected for an unknown one or a label map that was not given."""
-    if name == "landmarks":
-        return LandmarkSegmenter()
-    if name == "labelmap" and labelmap is not None:
-        return LabelmapSegmenter(labelmap)
-    raise Rejected(f"There is no segmenter '{name}': choose landmarks, or labelmap with a label map file.")
 
 
 def software_version() -> str:
@@ -85,13 +94,21 @@ def _read(request: RenderRequest) -> tuple[CtSeries | None, Volume]:
     return series, series.volume
 
 
-def _write_dicom(request: RenderRequest, series: CtSeries, pet: SyntheticPet, package: ModelPackage) -> PetSeries:
+def _write_dicom(
+    request: RenderRequest,
+    series: CtSeries,
+    pet: SyntheticPet,
+    package: ModelPackage,
+    statistics: Mapping[str, RegionSuv],
+    scene: Scene,
+) -> _Made:
+    """The PET series and what the site wants beside it."""
     synthesis = Synthesis(
         model_name=package.name,
         model_hash=package.model_hash,
         plan_hash=package.plan.plan_hash,
-        segmenter=pet.segmenter,
-        segmenter_hash=pet.segmenter_hash,
+        segmenter=pet.district_map.segmenter,
+        segmenter_hash=pet.district_map.segmenter_hash,
         precision=PRECISION,
         software_version=software_version(),
         device_serial_number=request.device_serial_number,
@@ -99,7 +116,44 @@ def _write_dicom(request: RenderRequest, series: CtSeries, pet: SyntheticPet, pa
         missing_districts=pet.missing_districts,
         revision=request.revision,
     )
-    return write_pet_series(pet.suv, series, synthesis, request.result / "pet")
+    written = write_pet_series(pet.suv, series, synthesis, request.result / "pet")
+    companions = []
+    wanted = request.outputs
+    if wanted.segmentation != "none":
+        districts = pet.district_map
+        segmentation = write_segmentation(
+            districts.labels,
+            districts.geometry,
+            districts.names,
+            series,
+            written,
+            synthesis,
+            request.result / FOLDERS["segmentation"],
+            wanted.segmentation,
+        )
+        companions.append(segmentation)
+        if wanted.measurement_report:
+            measured = _measurements(pet, statistics)
+            folder = request.result / FOLDERS["measurement-report"]
+            companions.append(write_measurement_report(measured, segmentation, series, written, synthesis, folder))
+    if wanted.key_image:
+        pixels = key_image(scene, f"{package.name} {package.model_hash[:12]}")
+        folder = request.result / FOLDERS["key-image"]
+        companions.append(write_key_image(pixels, series, written, synthesis, folder))
+    return _Made(written, tuple(companions))
+
+
+def _measurements(pet: SyntheticPet, statistics: Mapping[str, RegionSuv]) -> list[DistrictMeasurement]:
+    """One for every segment, in the segmentation's order; a district that was not synthesised has no SUV."""
+    districts = pet.district_map
+    volumes = districts.volumes_ml()
+    quality = " ".join(part.sentence() for part in districts.quality)
+    measured = []
+    for label, number in segment_numbers(districts.labels).items():
+        name = districts.names.get(label, str(label))
+        suv = None if name in pet.missing_districts else statistics.get(name)
+        measured.append(DistrictMeasurement(name, number, volumes[name], suv, quality))
+    return measured
 
 
 def _number(value: str) -> int | None:
@@ -115,12 +169,14 @@ def _report(
     package: ModelPackage,
     series: CtSeries | None,
     pet: SyntheticPet,
-    written: PetSeries | None,
+    statistics: Mapping[str, RegionSuv],
+    made: _Made | None,
     seconds: dict[str, float],
 ) -> RenderReport:
     dicom: dict[str, Any] = {}
     notes: tuple[str, ...] = ("A NIfTI file names no patient and no study: no DICOM series was written.",)
-    if series is not None and written is not None:
+    if series is not None and made is not None:
+        written = made.pet
         notes = series.set_aside
         dicom = {
             "study_uid": str(series.header.StudyInstanceUID),
@@ -133,20 +189,45 @@ def _report(
             "pet_series_uid": written.series_uid,
             "pet_instance_uids": written.sop_instance_uids,
             "pet_files": tuple(f"pet/{file.name}" for file in written.files),
+            "companions": tuple(_companion(companion) for companion in made.companions),
         }
     return RenderReport(
         software_version=software_version(),
         model_name=package.name,
         model_hash=package.model_hash,
         plan_hash=package.plan.plan_hash,
-        segmenter=pet.segmenter,
-        segmenter_hash=pet.segmenter_hash,
+        segmenter=pet.district_map.segmenter,
+        segmenter_hash=pet.district_map.segmenter_hash,
         missing_districts=pet.missing_districts,
-        district_volumes_ml={name: round(ml, 1) for name, ml in pet.district_volumes_ml().items()},
+        districts=_district_values(pet, statistics),
+        segmentation_quality=tuple(part.sentence() for part in pet.district_map.quality),
         suv_max=round(float(pet.suv.array.max()), 3),
         notes=notes,
         seconds=seconds,
         made_at=request.made_at.isoformat(),
         revision=request.revision,
         **dicom,
+    )
+
+
+def _district_values(pet: SyntheticPet, statistics: Mapping[str, RegionSuv]) -> dict[str, dict[str, float]]:
+    """Volume on the CT's grid in ml and SUV of the synthetic PET in g/ml; none for what was not synthesised."""
+    values = {name: {"volume_ml": round(ml, 1)} for name, ml in pet.district_map.volumes_ml().items()}
+    for name, suv in statistics.items():
+        if name in values and name not in pet.missing_districts:
+            values[name] |= {"suv_mean": round(suv.mean, 4), "suv_max": round(suv.maximum, 4)}
+            values[name] |= {} if suv.peak is None else {"suv_peak": round(suv.peak, 4)}
+    return values
+
+
+def _companion(made: WrittenObject) -> Companion:
+    return Companion(
+        modality=made.modality,
+        series_uid=made.series_uid,
+        sop_class_uid=made.sop_class_uid,
+        sop_instance_uid=made.sop_instance_uid,
+        file=f"{FOLDERS[made.kind]}/{made.file.name}",
+        description=made.description,
+        number=made.number,
+        synthetic=made.synthetic,
     )

@@ -1,15 +1,27 @@
 """What a render is asked for and what it reports, as plain values and files; it knows no network and no torch."""
 
 import json
-import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from twin_scanner.districts.choice import SegmenterChoice
+from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Defect
 
 REPORT = "report.json"
+DELIVERY = "delivery.json"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is made beside the PET series."""
+
+    segmentation: Literal["binary", "labelmap", "none"] = "binary"
+    measurement_report: bool = True
+    key_image: bool = True
 
 
 @dataclass(frozen=True)
@@ -21,15 +33,32 @@ class RenderRequest:
     made_at: datetime
     model: str
     model_store: Path
-    segmenter: str
-    labelmap: Path | None
+    segmenter: SegmenterChoice
     allow_other_segmenter: bool
     missing_district: Literal["reject", "deliver"]
     device_serial_number: str
     accept_synthetic_ct: bool
+    outputs: Outputs = field(default_factory=Outputs)
     revision: int = 1
     needs_patient_id: bool = False
     """Whether the PET must belong to a twin: a service records it, a translation at the desk need not."""
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A DICOM object made beside the PET: a series of one instance; ``file`` is its path in the result's folder.
+
+    ``synthetic`` repeats its SyntheticData: derived from the PET, not from the CT alone.
+    """
+
+    modality: str
+    series_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    file: str
+    description: str
+    number: int
+    synthetic: bool
 
 
 @dataclass(frozen=True)
@@ -43,7 +72,9 @@ class RenderReport:
     segmenter: str
     segmenter_hash: str
     missing_districts: tuple[str, ...]
-    district_volumes_ml: dict[str, float]
+    districts: dict[str, dict[str, float]]
+    """By name: volume_ml, and of the synthetic PET suv_mean, suv_max and suv_peak (g/ml)."""
+    segmentation_quality: tuple[str, ...]
     suv_max: float
     notes: tuple[str, ...]
     seconds: dict[str, float]
@@ -59,6 +90,7 @@ class RenderReport:
     pet_series_uid: str = ""
     pet_instance_uids: tuple[str, ...] = ()
     pet_files: tuple[str, ...] = ()
+    companions: tuple[Companion, ...] = ()
     intended_use: str = field(default="Research; synthetic; not for diagnosis.")
 
 
@@ -67,21 +99,25 @@ def read_report(folder: Path) -> RenderReport:
     try:
         values = json.loads((folder / REPORT).read_text("utf-8"))
         tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return RenderReport(**(values | tuples))
-    except (OSError, ValueError, TypeError) as error:
+        companions = tuple(Companion(**companion) for companion in values["companions"])
+        return RenderReport(**(values | tuples | {"companions": companions}))
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise Defect(f"The report in {folder.name} cannot be read: remove the folder and retry the job.") from error
 
 
 def write_report(folder: Path, report: RenderReport) -> None:
     """Write the report, safely on disk when this returns."""
-    part = folder / f"{REPORT}.part"
-    with part.open("w", encoding="utf-8") as stream:
-        json.dump(asdict(report), stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.rename(folder / REPORT)
-    handle = os.open(folder, os.O_RDONLY)
+    write_durably(folder / REPORT, json.dumps(asdict(report), indent=1).encode())
+
+
+def write_delivery(folder: Path, sop_instance_uids: Iterable[str]) -> None:
+    """Keep which instances the PACS holds, safely on disk when this returns: the twin lists no others."""
+    write_durably(folder / DELIVERY, json.dumps(sorted(sop_instance_uids)).encode())
+
+
+def read_delivery(folder: Path) -> frozenset[str]:
+    """The instances that the PACS holds; raises Defect where that is not readable."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return frozenset(json.loads((folder / DELIVERY).read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise Defect(f"What was delivered of {folder.name} cannot be read: retry the job.") from error

@@ -1,0 +1,193 @@
+"""What stands beside a synthetic PET in its study: identity, equipment, numbers and UIDs of its companion objects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, get_args
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import dcmwrite
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from twin_scanner.dicom.ct_series import CtSeries
+from twin_scanner.dicom.identity import IMPLEMENTATION_VERSION_NAME, derive_uid, implementation_class_uid
+from twin_scanner.dicom.patient import CHARACTER_SET, patient_and_study, required_uid, text
+from twin_scanner.dicom.pet_series import (
+    PetSeries,
+    Synthesis,
+    add_equipment,
+    decimal,
+    dicom_date,
+    dicom_time,
+    in_the_zone_of,
+    reference_to,
+    series_number,
+)
+from twin_scanner.durable_file import write_durably
+from twin_scanner.errors import Transient
+
+CompanionKind: TypeAlias = Literal["segmentation", "measurement-report", "key-image"]
+KINDS: Final[tuple[CompanionKind, ...]] = get_args(CompanionKind)
+LARGEST_NUMBER: Final = 2**31 - 1
+"""Of an IS (PS3.5 6.2)."""
+PET_CLASS: Final = "1.2.840.10008.5.1.4.1.1.128"
+
+
+@dataclass(frozen=True)
+class WrittenObject:
+    """A companion as a file: one series of one instance; ``synthetic`` repeats its SyntheticData."""
+
+    kind: CompanionKind
+    modality: str
+    series_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    description: str
+    number: int
+    synthetic: bool
+    file: Path
+
+
+def companion_series_uid(kind: CompanionKind, pet_series_uid: str) -> str:
+    """The SeriesInstanceUID of a companion, known from the PET's alone: what decides the PET decides it."""
+    return derive_uid(f"{kind}-series", pet_series_uid)
+
+
+def companion_series_uids(pet_series_uid: str) -> tuple[str, ...]:
+    """The series of every companion that a PET may have."""
+    return tuple(companion_series_uid(kind, pet_series_uid) for kind in KINDS)
+
+
+def companion_number(kind: CompanionKind, source: CtSeries, synthesis: Synthesis) -> int:
+    """SeriesNumber: the PET's with one more digit, so that companions are listed together; the PET's where too long."""
+    pet_number = series_number(text(source.header, "SeriesNumber"), synthesis.revision)
+    number = pet_number * 10 + 1 + KINDS.index(kind)
+    return number if number <= LARGEST_NUMBER else pet_number
+
+
+def nameless_ct(source: CtSeries) -> list[Dataset]:
+    """The CT's images as highdicom wants its sources: identity and place without patient and without pixels.
+
+    One data set a slice, in the order of the volume's D axis; of a multi-frame CT one, its frames in that order.
+    """
+    geometry = source.volume.geometry
+    images = []
+    for uid, index in zip(_slice_uids(source), range(geometry.shape[0]), strict=True):
+        image = _nameless(source, uid)
+        image.ImagePositionPatient = [decimal(value) for value in geometry.position_lps_mm((index, 0, 0))]
+        image.ImageOrientationPatient = [decimal(value) for axis in (2, 1) for value in geometry.direction[axis]]
+        image.PixelSpacing = [decimal(value) for value in geometry.spacing_mm[1:]]
+        image.SliceThickness = decimal(geometry.spacing_mm[0])
+        images.append(image)
+    return images if len(source.sop_instance_uids) == len(images) else [_as_frames(source, images)]
+
+
+def _slice_uids(source: CtSeries) -> Sequence[str]:
+    slices = source.volume.geometry.shape[0]
+    uids = source.sop_instance_uids
+    return uids if len(uids) == slices else uids[:1] * slices
+
+
+def _nameless(source: CtSeries, sop_instance_uid: str) -> Dataset:
+    header = source.header
+    image = Dataset()
+    image.SOPClassUID, image.SOPInstanceUID = source.sop_class_uid, sop_instance_uid
+    image.StudyInstanceUID = required_uid(header, "StudyInstanceUID")
+    image.SeriesInstanceUID = required_uid(header, "SeriesInstanceUID")
+    image.FrameOfReferenceUID = required_uid(header, "FrameOfReferenceUID")
+    image.Modality = "CT"
+    image.Rows, image.Columns = source.volume.geometry.shape[1:]
+    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
+        setattr(image, keyword, "")
+    image.StudyDate = image.StudyTime = image.ReferringPhysicianName = image.PositionReferenceIndicator = ""
+    return image
+
+
+def _as_frames(source: CtSeries, images: Sequence[Dataset]) -> Dataset:
+    """The slices of one multi-frame object as functional groups, PS3.3 C.7.6.16."""
+    whole = _nameless(source, source.sop_instance_uids[0])
+    whole.NumberOfFrames = len(images)
+    shared, measures, orientation = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = images[0].PixelSpacing, images[0].SliceThickness
+    orientation.ImageOrientationPatient = images[0].ImageOrientationPatient
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    whole.SharedFunctionalGroupsSequence = [shared]
+    frames = []
+    for image in images:
+        frame, position = Dataset(), Dataset()
+        position.ImagePositionPatient = image.ImagePositionPatient
+        frame.PlanePositionSequence = [position]
+        frames.append(frame)
+    whole.PerFrameFunctionalGroupsSequence = DicomSequence(frames)
+    return whole
+
+
+def nameless_pet(source: CtSeries, pet: PetSeries) -> list[Dataset]:
+    """The PET's instances as evidence: identity only."""
+    images = []
+    for uid in pet.sop_instance_uids:
+        image = _nameless(source, uid)
+        image.SOPClassUID, image.SeriesInstanceUID, image.Modality = PET_CLASS, pet.series_uid, "PT"
+        images.append(image)
+    return images
+
+
+def pet_reference(pet: PetSeries) -> Dataset:
+    """An item of ReferencedSeriesSequence: the whole PET."""
+    series = Dataset()
+    series.SeriesInstanceUID = pet.series_uid
+    series.ReferencedInstanceSequence = DicomSequence(reference_to(PET_CLASS, uid) for uid in pet.sop_instance_uids)
+    return series
+
+
+def put_into_study(
+    made: Dataset, kind: CompanionKind, source: CtSeries, synthesis: Synthesis, description: str, *, synthetic: bool
+) -> None:
+    """Give an object the CT's patient and study in UTF-8, our equipment and the dates of the synthesis, in place.
+
+    ``synthetic``: whether it derives from the PET; what derives from a CT that is synthetic itself is so too.
+    """
+    identity = patient_and_study(source.header)
+    made_at = in_the_zone_of(identity, synthesis.made_at)
+    add_equipment(made, source.header, synthesis, made_at)
+    if not synthetic and text(source.header, "SyntheticData") != "YES":
+        del made.SyntheticData
+    for element in identity:
+        made[element.tag] = element
+    made.SpecificCharacterSet = CHARACTER_SET
+    made.SeriesDescription = description
+    made.SeriesNumber = companion_number(kind, source, synthesis)
+    for moment in ("Series", "Content", "InstanceCreation"):
+        setattr(made, f"{moment}Date", dicom_date(made_at))
+        setattr(made, f"{moment}Time", dicom_time(made_at))
+
+
+def write_object(made: Dataset, kind: CompanionKind, folder: Path) -> WrittenObject:
+    """Write the object into ``folder`` under its kind's name; durable when this returns. Raises Transient."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = made.SOPClassUID, made.SOPInstanceUID
+    meta.TransferSyntaxUID = made.file_meta.TransferSyntaxUID if "file_meta" in vars(made) else ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(implementation_class_uid())
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    made.file_meta = meta
+    buffer = DicomBytesIO()
+    dcmwrite(buffer, made, enforce_file_format=True)
+    file = folder / f"{kind}.dcm"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_durably(file, buffer.getvalue())
+    except OSError as error:
+        raise Transient(f"{file.name} cannot be written to {folder}: check its free space and rights.") from error
+    return WrittenObject(
+        kind=kind,
+        modality=str(made.Modality),
+        series_uid=str(made.SeriesInstanceUID),
+        sop_class_uid=str(made.SOPClassUID),
+        sop_instance_uid=str(made.SOPInstanceUID),
+        description=str(made.SeriesDescription),
+        number=int(made.SeriesNumber),
+        synthetic=made.get("SyntheticData") == "YES",
+        file=file,
+    )

@@ -1,0 +1,78 @@
+"""The key image for the reading room: a picture with its warning burned in, as a Secondary Capture."""
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from twin_scanner.dicom.companions import (
+    PET_CLASS,
+    WrittenObject,
+    companion_series_uid,
+    pet_reference,
+    put_into_study,
+    write_object,
+)
+from twin_scanner.dicom.ct_series import CtSeries
+from twin_scanner.dicom.identity import derive_uid
+from twin_scanner.dicom.patient import required_uid
+from twin_scanner.dicom.pet_series import COMMENT, PetSeries, Synthesis, naming_missing, reference_to, source_image
+from twin_scanner.errors import Defect
+
+DESCRIPTION: Final = "SYNTHETIC FDG-PET, key image, RESEARCH"
+
+
+def write_key_image(
+    pixels: npt.NDArray[np.uint8], source: CtSeries, pet: PetSeries, synthesis: Synthesis, folder: Path
+) -> WrittenObject:
+    """Write an RGB picture (rows, columns, 3) as one Secondary Capture Image, PS3.3 A.8.1.
+
+    BurnedInAnnotation YES: the warning is in the pixels, no patient is. SyntheticData YES. It references CT and PET.
+    The same arguments give the same bytes. Raises Defect for other pixels, Transient where the disk fails.
+    """
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise Defect(f"A key image is RGB with 8 bits, not {pixels.dtype} of shape {pixels.shape}.")
+    made = Dataset()
+    made.SOPClassUID = SecondaryCaptureImageStorage
+    made.SeriesInstanceUID = companion_series_uid("key-image", pet.series_uid)
+    made.SOPInstanceUID = derive_uid("key-image-instance", made.SeriesInstanceUID)
+    put_into_study(made, "key-image", source, synthesis, DESCRIPTION, synthetic=True)
+    made.Modality = "OT"
+    made.ConversionType = "SYN"
+    made.InstanceNumber = 1
+    made.BodyPartExamined = "WHOLEBODY"
+    made.PatientOrientation = ""
+    made.ImageType = ["DERIVED", "SECONDARY"]
+    made.ImageComments = COMMENT + naming_missing(synthesis, "; not synthesised: ")
+    made.DerivationDescription = "Maximum projections of a synthetic FDG-PET and of the CT that it was computed from"
+    made.BurnedInAnnotation = "YES"
+    made.ContentQualification = "RESEARCH"
+    made.LossyImageCompression = "00"
+    _add_references(made, source, pet)
+    _add_pixels(made, pixels)
+    return write_object(made, "key-image", folder)
+
+
+def _add_references(made: Dataset, source: CtSeries, pet: PetSeries) -> None:
+    """Every image that the projections went through, and the series they are of: PS3.3 C.12.4, C.12.2."""
+    ct = Dataset()
+    ct.SeriesInstanceUID = required_uid(source.header, "SeriesInstanceUID")
+    ct.ReferencedInstanceSequence = [reference_to(source.sop_class_uid, uid) for uid in source.sop_instance_uids]
+    made.SourceImageSequence = [
+        *(source_image(source.sop_class_uid, uid) for uid in source.sop_instance_uids),
+        *(source_image(PET_CLASS, uid) for uid in pet.sop_instance_uids),
+    ]
+    made.ReferencedSeriesSequence = [ct, pet_reference(pet)]
+
+
+def _add_pixels(made: Dataset, pixels: npt.NDArray[np.uint8]) -> None:
+    """Image Pixel, PS3.3 C.7.6.3: red, green and blue of a pixel side by side, a pad byte where the count is odd."""
+    made.Rows, made.Columns = pixels.shape[:2]
+    made.SamplesPerPixel, made.PhotometricInterpretation, made.PlanarConfiguration = 3, "RGB", 0
+    made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 8, 8, 7, 0
+    content = np.ascontiguousarray(pixels).tobytes()
+    made.PixelData = content + b"\0" * (len(content) % 2)
+    made["PixelData"].VR = "OB"

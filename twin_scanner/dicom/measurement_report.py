@@ -1,0 +1,216 @@
+"""SUV of each district as a DICOM Structured Report: TID 1500, one volumetric measurement group a district."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from highdicom.sr import (
+    AlgorithmIdentification,
+    Comprehensive3DSR,
+    DeviceObserverIdentifyingAttributes,
+    FindingSite,
+    Measurement,
+    MeasurementReport,
+    ObservationContext,
+    ObserverContext,
+    ReferencedSegment,
+    SourceImageForMeasurement,
+    SourceSeriesForSegmentation,
+    TrackingIdentifier,
+    VolumetricROIMeasurementsAndQualitativeEvaluations,
+)
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from twin_scanner.dicom.companions import (
+    PET_CLASS,
+    WrittenObject,
+    companion_number,
+    companion_series_uid,
+    nameless_ct,
+    nameless_pet,
+    put_into_study,
+    write_object,
+)
+from twin_scanner.dicom.ct_series import CtSeries
+from twin_scanner.dicom.identity import MANUFACTURER, MODEL_NAME, derive_uid
+from twin_scanner.dicom.patient import required_uid
+from twin_scanner.dicom.pet_series import COMMENT, PetSeries, Synthesis
+from twin_scanner.dicom.segmentation import code_of
+from twin_scanner.suv import RegionSuv
+
+SUV_BW: Final = Code("126401", "DCM", "SUVbw")
+SUV_UNIT: Final = Code("{SUVbw}g/ml", "UCUM", "Standardized Uptake Value body weight")
+VOLUME_UNIT: Final = Code("cm3", "UCUM", "cubic centimeter")
+IMAGING: Final = Code("363679005", "SCT", "Imaging")
+_PARAMETER_LENGTH: Final = 1024
+
+
+@dataclass(frozen=True)
+class DistrictMeasurement:
+    """One district of the report: its segment, its volume on the CT's grid, and its SUV where it was synthesised."""
+
+    name: str
+    segment_number: int
+    volume_ml: float
+    suv: RegionSuv | None
+    remark: str = ""
+
+
+def write_measurement_report(
+    districts: Sequence[DistrictMeasurement],
+    segmentation: WrittenObject,
+    source: CtSeries,
+    pet: PetSeries,
+    synthesis: Synthesis,
+    folder: Path,
+    own_codes: Mapping[str, Code] = MappingProxyType({}),
+) -> WrittenObject:
+    """Write the report (Comprehensive 3D SR): volume, and mean, highest and peak SUV of the synthetic PET.
+
+    A district without SUV is named as not synthesised and has its volume alone. Every group refers to its segment;
+    maxima and peaks to the PET slice where they lie; CT, PET and segmentation are the evidence. SyntheticData YES: the
+    numbers derive from a synthetic image. The same arguments give the same bytes. Raises Transient.
+    """
+    series_uid = companion_series_uid("measurement-report", pet.series_uid)
+    groups = [_group(district, segmentation, source, pet, synthesis, own_codes) for district in districts]
+    report = MeasurementReport(
+        observation_context=ObservationContext(observer_device_context=_observer(synthesis)),
+        procedure_reported=IMAGING,
+        imaging_measurements=groups,
+        title=codes.DCM.ImagingMeasurementReport,
+    )
+    made = Comprehensive3DSR(
+        evidence=[*nameless_ct(source), *nameless_pet(source, pet), _nameless_segmentation(segmentation, source)],
+        content=report,
+        series_instance_uid=series_uid,
+        series_number=companion_number("measurement-report", source, synthesis),
+        sop_instance_uid=derive_uid("measurement-report-instance", series_uid),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+    )
+    put_into_study(
+        made,
+        "measurement-report",
+        source,
+        synthesis,
+        "SYNTHETIC FDG-PET, SUV by district, RESEARCH",
+        synthetic=True,
+    )
+    _settle(made, series_uid)
+    return write_object(made, "measurement-report", folder)
+
+
+def _observer(synthesis: Synthesis) -> ObserverContext:
+    return ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
+            uid=derive_uid("device", MANUFACTURER, synthesis.device_serial_number),
+            name=MODEL_NAME,
+            manufacturer_name=MANUFACTURER,
+            model_name=MODEL_NAME,
+            serial_number=synthesis.device_serial_number,
+        ),
+    )
+
+
+def _group(
+    district: DistrictMeasurement,
+    segmentation: WrittenObject,
+    source: CtSeries,
+    pet: PetSeries,
+    synthesis: Synthesis,
+    own_codes: Mapping[str, Code],
+) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
+    code = code_of(district.name, own_codes)
+    label = district.name if district.suv is not None else f"{district.name} (not synthesised)"
+    return VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(
+            uid=derive_uid("district", pet.series_uid, district.name), identifier=label
+        ),
+        referenced_segment=ReferencedSegment(
+            sop_class_uid=segmentation.sop_class_uid,
+            sop_instance_uid=segmentation.sop_instance_uid,
+            segment_number=district.segment_number,
+            source_series=SourceSeriesForSegmentation(required_uid(source.header, "SeriesInstanceUID")),
+        ),
+        finding_type=code,
+        algorithm_id=AlgorithmIdentification(
+            name=synthesis.model_name,
+            version=synthesis.model_hash,
+            parameters=_parameters(district, synthesis),
+        ),
+        finding_sites=[FindingSite(code)],
+        measurements=[_volume(district), *_suv_measurements(district.suv, pet)],
+    )
+
+
+def _parameters(district: DistrictMeasurement, synthesis: Synthesis) -> list[str]:
+    """What decided the numbers, and what a reader of them must know."""
+    told = [
+        COMMENT,
+        f"districts by {synthesis.segmenter} {synthesis.segmenter_hash}",
+        f"plan {synthesis.plan_hash}",
+        *([f"district: {district.remark}"] if district.remark else []),
+        *(["not synthesised: the model has no network for this district"] if district.suv is None else []),
+    ]
+    return [parameter[:_PARAMETER_LENGTH] for parameter in told]
+
+
+def _volume(district: DistrictMeasurement) -> Measurement:
+    return Measurement(name=codes.SCT.Volume, value=round(district.volume_ml, 3), unit=VOLUME_UNIT)
+
+
+def _suv_measurements(suv: RegionSuv | None, pet: PetSeries) -> Iterable[Measurement]:
+    """SUVmean, SUVmax and SUVpeak as SUVbw with a derivation (PS3.16 CID 7464); a peak only where a sphere fits."""
+    if suv is None:
+        return
+    yield Measurement(name=SUV_BW, value=_rounded(suv.mean), unit=SUV_UNIT, derivation=codes.SCT.Mean)
+    yield Measurement(
+        name=SUV_BW,
+        value=_rounded(suv.maximum),
+        unit=SUV_UNIT,
+        derivation=codes.SCT.Maximum,
+        referenced_images=[_slice_of(pet, suv.maximum_at[0])],
+    )
+    if suv.peak is not None and suv.peak_at is not None:
+        yield Measurement(
+            name=SUV_BW,
+            value=_rounded(suv.peak),
+            unit=SUV_UNIT,
+            derivation=codes.DCM.PeakValueWithinROI,
+            referenced_images=[_slice_of(pet, suv.peak_at[0])],
+        )
+
+
+def _slice_of(pet: PetSeries, index: int) -> SourceImageForMeasurement:
+    return SourceImageForMeasurement(PET_CLASS, pet.sop_instance_uids[index])
+
+
+def _rounded(value: float) -> float:
+    """g/ml to four digits after the point: finer than any RescaleSlope."""
+    return round(value, 4)
+
+
+def _nameless_segmentation(segmentation: WrittenObject, source: CtSeries) -> Dataset:
+    evidence = Dataset()
+    evidence.SOPClassUID, evidence.SOPInstanceUID = segmentation.sop_class_uid, segmentation.sop_instance_uid
+    evidence.SeriesInstanceUID = segmentation.series_uid
+    evidence.StudyInstanceUID = required_uid(source.header, "StudyInstanceUID")
+    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
+        setattr(evidence, keyword, "")
+    evidence.StudyDate = evidence.StudyTime = evidence.ReferringPhysicianName = ""
+    return evidence
+
+
+def _settle(made: Dataset, series_uid: str) -> None:
+    """Put the synthesis's date into what highdicom dates with now, and derived UIDs where it draws random ones."""
+    for element in made:
+        if element.keyword in ("ObservationDateTime", "VerificationDateTime"):
+            element.value = f"{made.ContentDate}{made.ContentTime}"

@@ -1,0 +1,34 @@
+"""Files that survive a power cut: whole under their final name and on disk when the call returns; the home of fsync."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+PART = ".part"
+"""Ends the name of a file that is being written; one that a crash left is overwritten by the next attempt."""
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``: fsynced, renamed into place, its folder fsynced; raises OSError."""
+    write_whole(path, lambda stream: stream.write(content))
+    sync_folder(path.parent)
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let ``write`` fill the file, fsync it and rename it into place; the folder is the caller's to fsync, once."""
+    part = path.with_name(path.name + PART)
+    with part.open("wb") as stream:
+        write(stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the folder's own entries (new, renamed and removed names) on disk; raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
