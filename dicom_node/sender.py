@@ -150,6 +150,22 @@ def echo(peer: Peer, calling_ae: str, timeouts: Timeouts | None = None) -> None:
         raise Transient(f"{peer} answered C-ECHO with {said}: check that DICOM service.")
 
 
+def accepted_offers(
+    peer: Peer, offers: Sequence[tuple[str, str]], *, calling_ae: str, timeouts: Timeouts | None = None
+) -> frozenset[tuple[str, str]]:
+    """Which pairs of SOP class and transfer syntax UIDs the peer would accept from us; nothing is sent.
+
+    Verification is offered beside them, so that a peer that takes none of them is told from one that is not there.
+    Raises Transient where no association comes about.
+    """
+    contexts = [build_context(UID(sop_class_uid), UID(syntax_uid)) for sop_class_uid, syntax_uid in offers]
+    with _association(
+        peer, calling_ae, [*contexts, build_context(Verification)], timeouts or Timeouts()
+    ) as association:
+        accepted = {(str(cx.abstract_syntax), str(cx.transfer_syntax[0])) for cx in association.accepted_contexts}
+    return frozenset(offer for offer in offers if offer in accepted)
+
+
 @contextmanager
 def _association(
     peer: Peer, calling_ae: str, contexts: list[PresentationContext], timeouts: Timeouts

@@ -13,7 +13,6 @@ from twin_scanner.models import Architecture, ModelPackage, load_package, save_p
 from twin_scanner.partition import DISTRICTS, Partition, partition
 from twin_scanner.pipeline import PipelineOptions, translate_ct
 from twin_scanner.preprocess import Plan
-from twin_scanner.preview import write_preview
 from twin_scanner.volume import Volume
 
 pytestmark = pytest.mark.unit
@@ -105,10 +104,3 @@ def test_another_segmenter_than_the_trainings_needs_the_sites_word(phantom: Phan
         translate_ct(phantom.ct, model, TrueDistricts(phantom), PipelineOptions())
     pet = translate_ct(phantom.ct, model, TrueDistricts(phantom), PipelineOptions(allow_other_segmenter=True))
     assert pet.district_map.segmenter == "truth"
-
-
-def test_the_preview_is_a_picture(phantom: Phantom, tmp_path: Path) -> None:
-    write_preview(tmp_path / "preview.png", phantom.ct, phantom.districts, phantom.pet)
-    content = (tmp_path / "preview.png").read_bytes()
-    assert content.startswith(b"\x89PNG")
-    assert len(content) > 20_000

@@ -308,3 +308,33 @@ def test_no_thread_and_no_open_file_is_left(listen: Listen, pet: list[Path]) -> 
     assert eventually(
         lambda: not [t for t in threading.enumerate() if t.name.startswith(("Requestor", "AcceptorThread"))]
     )
+
+
+def test_what_the_peer_need_not_take_is_sent_where_it_does_and_named_where_it_does_not(
+    orthanc: Orthanc, tmp_path: Path
+) -> None:
+    """Orthanc 1.10 knows Segmentation and not Label Map Segmentation."""
+    pet = instances.series(tmp_path / "pet", 2, sop_class_uid=PET, Modality="PT")
+    label_map = "1.2.840.10008.5.1.4.1.1.66.7"
+    one, other = (
+        instances.series(
+            tmp_path / name,
+            1,
+            sop_class_uid=UID(uid),
+            SeriesInstanceUID=series,
+            SOPInstanceUID=f"{series}.1",
+            Modality="SEG",
+        )[0]
+        for name, uid, series in (("seg", "1.2.840.10008.5.1.4.1.1.66.4", "1.2.3.8"), ("map", label_map, "1.2.3.9"))
+    )
+    report = send(pet, address(orthanc), calling_ae="TWINSCANNER", where_taken=[one, other])
+    assert report.not_taken == (label_map,)
+    assert len(report.instances) == 3
+    assert held(orthanc) == sent(*pet, one)
+
+
+def test_what_must_be_taken_is_still_refused_aloud(listen: Listen, pet: list[Path], tmp_path: Path) -> None:
+    seg = instances.series(tmp_path / "seg", 1, sop_class_uid=UID("1.2.840.10008.5.1.4.1.1.66.4"), Modality="SEG")
+    peer_ = listen(lambda event: 0x0000)
+    with pytest.raises(Transient, match="does not accept Segmentation Storage"):
+        send([*pet, *seg], peer_, calling_ae="TWINSCANNER")

@@ -119,6 +119,11 @@ def test_a_ct_in_the_pacs_comes_back_as_a_pet_of_the_same_study_and_the_twin_kno
     if shutil.which("dciodvfy"):
         check = [sys.executable, str(project / "tests/peers/check_dicom.py"), "--synthetic", str(tmp_path / "pet")]
         assert subprocess.run(check, timeout=120).returncode == 0
+    beside = {modality: hospital.series(study_uid, modality) for modality in ("SEG", "SR", "OT")}
+    made = [fetched(hospital, series, tmp_path / modality)[0] for modality, (series,) in beside.items()]
+    if shutil.which("dciodvfy"):
+        check = [sys.executable, str(project / "tests/peers/check_dicom.py"), *map(str, made)]
+        assert subprocess.run(check, timeout=120).returncode == 0
     pet = pydicom.dcmread(files[0], stop_before_pixels=True)
     assert len(files) == pet.NumberOfSlices
     for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "PatientName", "PatientBirthDate"):
@@ -128,6 +133,7 @@ def test_a_ct_in_the_pacs_comes_back_as_a_pet_of_the_same_study_and_the_twin_kno
     assert {series["uid"]: series["modality"]["code"] for series in study["series"]} == {
         str(ct.SeriesInstanceUID): "CT",
         str(pet.SeriesInstanceUID): "PT",
+        **{str(pydicom.dcmread(file).SeriesInstanceUID): modality for modality, file in zip(beside, made, strict=True)},
     }
     (patient,) = hospital.fhir("Patient")
     assert study["subject"]["reference"] == f"Patient/{patient['id']}"
@@ -137,7 +143,7 @@ def test_a_ct_in_the_pacs_comes_back_as_a_pet_of_the_same_study_and_the_twin_kno
     assert f"ImagingStudy/{study['id']}" in json.dumps(record)
 
     it_all_happened_once(hospital, study_uid, len(files))
-    own_output_is_dropped(hospital, pet_series["ID"])
+    own_output_is_dropped(hospital, [pet_series["ID"], *(series["ID"] for (series,) in beside.values())])
     assert hospital.scanner.stop() == 0
     log = hospital.scanner.log()
     assert str(ct.PatientID) not in log
@@ -145,15 +151,18 @@ def test_a_ct_in_the_pacs_comes_back_as_a_pet_of_the_same_study_and_the_twin_kno
 
 
 def it_all_happened_once(hospital: Hospital, study_uid: str, pet_count: int) -> None:
-    """The PACS heard of each PET instance once, however often it was sent."""
+    """The PACS heard of each PET instance, and of each companion, once, however often it was sent."""
     new = [change["ID"] for change in hospital.pacs.changes("NewInstance")]
     pets = {i for series in hospital.series(study_uid, "PT") for i in series["Instances"]}
     assert sum(identity in pets for identity in new) == pet_count == len(pets)
+    for modality in ("SEG", "SR", "OT"):
+        ((instance,),) = (series["Instances"] for series in hospital.series(study_uid, modality))
+        assert new.count(instance) == 1
 
 
-def own_output_is_dropped(hospital: Hospital, pet_series_id: str) -> None:
+def own_output_is_dropped(hospital: Hospital, series_ids: list[str]) -> None:
     """The PACS routes our own series back to us: acknowledged, dropped, and no new job."""
-    answer = hospital.pacs.rest("/modalities/twin-scanner/store", {"Resources": [pet_series_id], "Synchronous": True})
+    answer = hospital.pacs.rest("/modalities/twin-scanner/store", {"Resources": series_ids, "Synchronous": True})
     assert answer["FailedInstancesCount"] == 0
     assert answer["InstancesCount"] > 0
     (job,) = hospital.scanner.jobs()

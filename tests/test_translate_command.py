@@ -41,6 +41,9 @@ def stack(result: Path) -> sitk.Image:
 def test_it_writes_what_the_design_promises(result: Path) -> None:
     assert {entry.name for entry in result.iterdir()} == {
         "pet",
+        "seg",
+        "sr",
+        "key",
         "pet.nii.gz",
         "districts.nii.gz",
         "preview.png",
@@ -48,7 +51,8 @@ def test_it_writes_what_the_design_promises(result: Path) -> None:
     }
     report = json.loads((result / "report.json").read_text())
     assert len(report["pet_files"]) == len(list((result / "pet").iterdir()))
-    assert set(report["district_volumes_ml"]) <= {"head", "trunk", "arms", "legs"}
+    assert set(report["districts"]) == {"head", "trunk", "arms"}
+    assert [companion["modality"] for companion in report["companions"]] == ["SEG", "SR", "OT"]
     assert 1.0 < report["suv_max"] <= 20.0
 
 
@@ -57,6 +61,17 @@ def test_dciodvfy_finds_no_error(result: Path, project: Path, peer: Callable[[st
     check = [sys.executable, str(project / "tests" / "peers" / "check_dicom.py"), "--synthetic", str(result / "pet")]
     done = subprocess.run(check, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout
+
+
+def test_dciodvfy_finds_no_error_in_what_stands_beside_the_pet(
+    result: Path, project: Path, peer: Callable[[str], str]
+) -> None:
+    peer("dciodvfy")
+    folders = [str(result / name) for name in ("seg", "sr", "key")]
+    check = [sys.executable, str(project / "tests" / "peers" / "check_dicom.py"), *folders]
+    done = subprocess.run(check, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("3 files checked")
 
 
 def test_simpleitks_suv_is_the_niftis_within_half_a_slope(result: Path, stack: sitk.Image) -> None:

@@ -1,5 +1,6 @@
 """A twin update becomes R4 resources that two validators accept and that say what the CT said."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -39,7 +40,8 @@ from twin_record.mapping import (
     record_value,
     remarks_on,
 )
-from twin_record.update import TwinSite, TwinUpdate
+from twin_record.merging import merged_study
+from twin_record.update import SeriesEntry, TwinSite, TwinUpdate
 from twin_scanner.errors import Defect, Rejected
 
 pytestmark = pytest.mark.unit
@@ -335,3 +337,49 @@ def test_a_site_with_a_system_that_is_no_uri_is_rejected(system: str) -> None:
 def test_a_site_with_an_unknown_zone_is_rejected(zone: str) -> None:
     with pytest.raises(Rejected, match="no IANA time zone"):
         TwinSite(patient_identifier_system="urn:oid:2.999.1", zone=zone)
+
+
+def companions() -> tuple[SeriesEntry, ...]:
+    """Districts of a rule-based segmenter, and what was measured on the synthetic PET."""
+    return (
+        a_series("SEG", instances=1, description="RESEARCH districts"),
+        a_series("SR", instances=1, description="SYNTHETIC FDG-PET, SUV by district", asserted_by_ai=True),
+    )
+
+
+def test_what_stands_beside_the_pet_is_listed_and_labelled_where_a_network_had_its_part() -> None:
+    update = an_update(companion_series=companions())
+    study = new_study(update, SITE, "Patient/1", "Device/1")
+    listed = {series["uid"]: series for series in study["series"]}
+    assert study["numberOfSeries"] == len(listed) == 4
+    assert {coding["code"] for coding in study["modality"]} == {"CT", "PT", "SEG", "SR"}
+    seg, report = (listed[series.series_uid] for series in update.companion_series)
+    assert "extension" not in seg
+    assert report["extension"][0]["valueCoding"]["code"] == "AIAST"
+    assert report["performer"][0]["actor"]["reference"] == "Device/1"
+
+
+def test_a_revision_takes_the_place_of_the_companions_too() -> None:
+    first = an_update(companion_series=companions())
+    theirs = new_study(first, SITE, "Patient/1", "Device/1")
+    foreign = {"uid": "1.2.3.99", "modality": {"code": "MR"}, "numberOfInstances": 7}
+    theirs["series"].append(foreign)
+    again = replace(
+        first,
+        pet_series=a_series("PT"),
+        companion_series=companions(),
+        replaces_series_uids=(first.pet_series.series_uid,),
+        replaces_companion_uids=tuple(series.series_uid for series in first.companion_series),
+    )
+    merged = merged_study(theirs, new_study(again, SITE, "Patient/1", "Device/1"), again)
+    assert {series["uid"] for series in merged["series"]} == {
+        "1.2.3.99",
+        first.source_series.series_uid,
+        *(series.series_uid for series in again.made_series),
+    }
+
+
+def test_a_companion_cannot_replace_itself() -> None:
+    (seg, report) = companions()
+    with pytest.raises(Defect, match="its own series"):
+        an_update(companion_series=(seg, report), replaces_companion_uids=(seg.series_uid,))

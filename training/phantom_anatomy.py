@@ -18,7 +18,9 @@ from twin_scanner.partition import DISTRICT_LABELS
 from twin_scanner.volume import FloatArray, LabelArray
 
 Sex: TypeAlias = Literal["F", "M"]
-ArmPosition: TypeAlias = Literal["up", "down"]
+ArmPosition: TypeAlias = Literal["up", "down", "crossed"]
+Build: TypeAlias = Literal["even", "abdominal"]
+"""Where the trunk's fat is: everywhere, or on the belly more than on chest, shoulders and neck."""
 
 REFERENCE_HEIGHT_MM: Final = 1750.0
 SKIN_MM: Final = 2.0
@@ -49,7 +51,14 @@ FACE: Final = Loft(
     ),
 )
 ARMS_DOWN: Final = ArmPose(skeleton.SHOULDER_DOWN, (242, 16, 1108), (240, -12, 866), (236, -18, 795), (228, -22, 715))
-ARMS_UP: Final = ArmPose(skeleton.SHOULDER_UP, (222, -18, 1702), (86, -40, 1826), (34, -44, 1862), (-24, -48, 1880))
+ARMS_UP: Final = ArmPose(
+    skeleton.SHOULDER_UP, (222, -18, 1702), (86, -40, 1826), (34, -44, 1862), (-24, -48, 1880), raised=True
+)
+BELLY: Final = np.array(
+    [[812, 880, 960, 1100, 1220, 1330, 1420, 1480, 1530, 1615], [0.6, 0.9, 1.0, 1.05, 0.9, 0.7, 0.6, 0.45, 0.3, 0.2],
+     [0.0, 0.05, 0.25, 0.35, 0.2, 0.05, 0, 0, 0, 0]]
+)  # fmt: skip
+"""Abdominal build: z, the share of the trunk's fat around it there, and how much more of it hangs in front."""
 MAMMA: Final[Point] = (80.0, -92.0, 1290.0)
 
 
@@ -58,7 +67,7 @@ class Figure:
     """The person: what a seed or an option decides of the body, in reference millimetres."""
 
     sex: Sex
-    arms: ArmPosition
+    build: Build
     fat_mm: float
     """Fat under the trunk's skin beyond a slim person's (less is negative); limbs have half of it."""
     left: ArmPose
@@ -100,7 +109,7 @@ def draw_body(canvas: Canvas, figure: Figure, rng: np.random.Generator) -> Body:
     draw_neck(canvas)
     skeleton.draw_spine(canvas)
     skeleton.draw_thorax(canvas)
-    skeleton.draw_shoulder_girdle(canvas, figure.left.shoulder, raised=figure.arms == "up")
+    skeleton.draw_shoulder_girdle(canvas, [figure.pose(side) for side in SIDES])
     skeleton.draw_pelvis(canvas)
     humeri: dict[Side, list[Region]] = {}
     for side in SIDES:
@@ -132,7 +141,7 @@ def _draw_outline(canvas: Canvas, figure: Figure) -> BoolArray:
 def _parts(canvas: Canvas, figure: Figure) -> list[Part]:
     """Every piece of the outline."""
     parts = [
-        Part(lambda s: canvas.loft(TRUNK, s), 12.0, 1.0),
+        Part(lambda s: _trunk(canvas, figure.build, s), 12.0, 1.0),
         Part(lambda s: canvas.ellipsoid(SKULL_CENTRE, SKULL_RADII, s), 2.0, 0.05),
         Part(lambda s: canvas.loft(FACE, s), 5.0, 0.15),
         Part(lambda s: canvas.cone((0, -96, 1640), (0, -112, 1604), 7.0 - s, 12.0 - s), 2.0, 0.0),
@@ -145,6 +154,29 @@ def _parts(canvas: Canvas, figure: Figure) -> list[Part]:
         else:
             parts.append(_ellipsoid_part(canvas, (side * 14.0, -46.0, 824.0), (20.0, 22.0, 26.0), 3.0, 0.0))
     return parts
+
+
+def outer_trunk(fat_mm: float, build: Build) -> Loft:
+    """The trunk's skin: TRUNK with so much more fat around it."""
+    if build == "even":
+        share, forward = np.ones(len(TRUNK.sections)), np.zeros(len(TRUNK.sections))
+    else:
+        heights = [row[0] for row in TRUNK.sections]
+        share, forward = (np.interp(heights, BELLY[0], row) for row in BELLY[1:])
+    return Loft(
+        tuple(
+            (z, width + s * fat_mm, depth + (s + f) * fat_mm, middle - f * fat_mm)
+            for (z, width, depth, middle), s, f in zip(TRUNK.sections, share.tolist(), forward.tolist(), strict=True)
+        ),
+        TRUNK.power,
+    )
+
+
+def _trunk(canvas: Canvas, build: Build, shrink_mm: float) -> Region:
+    """TRUNK made smaller, or larger by fat where the build has it."""
+    if build == "even" or shrink_mm >= 0.0:
+        return canvas.loft(TRUNK, shrink_mm)
+    return canvas.loft(outer_trunk(-shrink_mm, build))
 
 
 def _ellipsoid_part(canvas: Canvas, centre: Point, radii: Point, fat_mm: float, share: float) -> Part:
@@ -192,7 +224,8 @@ def _arm_parts(canvas: Canvas, pose: ArmPose, side: Side) -> list[Part]:
     for start, end in rays:
         parts.append(_cone_part(canvas, start, end, (11.0, 8.0), (2.0, 0.0), side))
         parts.append(_cone_part(canvas, wrist, start, (15.0, 13.0), (2.0, 0.0), side))
-    thumb = (palm[0] - side * 6.0, palm[1] - 52.0, palm[2] + (8.0 if pose.palm[2] < pose.wrist[2] else -8.0))
+    root = (palm[0] - side * 6.0, palm[1], palm[2] + (8.0 if pose.palm[2] < pose.wrist[2] else -8.0))
+    thumb = root[0] - 52.0 * pose.fan[0], root[1] - 52.0 * pose.fan[1], root[2] - 52.0 * pose.fan[2]
     parts.append(_cone_part(canvas, wrist, thumb, (15.0, 10.0), (2.0, 0.0), side))
     return parts
 
@@ -211,7 +244,7 @@ def _districts(
     start = int(np.searchsorted(canvas.z, 1450.0))
     head = canvas.z[start:, None, None] > head_plane_z(canvas.y)[None, :, None]
     districts[start:][head & outline[start:]] = DISTRICT_LABELS["head"]
-    trunk = canvas.loft(TRUNK, -figure.fat_mm)
+    trunk = _trunk(canvas, figure.build, -figure.fat_mm)
     arms[trunk.box] &= ~trunk.mask
     for side in SIDES:
         _divide_shoulder(canvas, figure.pose(side), side, humeri[side], arms, outline)

@@ -46,6 +46,11 @@ class ArmPose:
     wrist: Point
     palm: Point
     fingers: Point
+    fan: Point = (0.0, 1.0, 0.0)
+    """Direction from the thumb to the little finger."""
+    apart: Point = (1.0, 0.0, 0.0)
+    """Direction from ulna to radius at the elbow."""
+    raised: bool = False
 
 
 def mirrored(point: Point, side: Side) -> Point:
@@ -185,12 +190,15 @@ def _draw_rib(canvas: Canvas, pair: int, side: Side) -> None:
             canvas.paint(canvas.cone(a, b, 5.5, 5.0), Tissue.CARTILAGE)
 
 
-def draw_shoulder_girdle(canvas: Canvas, shoulder: Point, raised: bool) -> None:
-    """Clavicles and scapulae, which stay with the trunk; a raised arm turns the acromion inward."""
-    for side in SIDES:
-        sx, sy, sz = mirrored(shoulder, side)
+def draw_shoulder_girdle(canvas: Canvas, poses: Sequence[ArmPose]) -> None:
+    """Clavicles and scapulae, which stay with the trunk; a raised arm turns the acromion inward.
+
+    ``poses`` are those of the arms in the order of SIDES.
+    """
+    for side, pose in zip(SIDES, poses, strict=True):
+        sx, sy, sz = mirrored(pose.shoulder, side)
         glenoid = (sx - side * 30.0, sy + 6.0, sz)
-        roof = (20.0, 24.0, 28.0) if raised else (2.0, 14.0, 38.0)
+        roof = (20.0, 24.0, 28.0) if pose.raised else (2.0, 14.0, 38.0)
         acromion = (sx - side * roof[0], sy + roof[1], sz + roof[2])
         tip = (sx - side * 66.0, 84.0, sz - 128.0)
         upper = (sx - side * 92.0, 82.0, sz - 4.0)
@@ -225,12 +233,12 @@ def draw_arm_bones(canvas: Canvas, pose: ArmPose, side: Side) -> list[Region]:
     knob(canvas, shoulder, (radius - 3.0,) * 3, 0.1, Tissue.RED_MARROW)
     regions.append(knob(canvas, elbow, (26.0, 15.0, 16.0), 3.0, Tissue.FATTY_MARROW))
     for offset, thick in ((10.0, 8.0), (-10.0, 8.5)):
-        start = (elbow[0] + offset, elbow[1] + 2.0, elbow[2])
-        end = (wrist[0] + 0.8 * offset, wrist[1] + offset, wrist[2])
+        start = _aside((elbow[0], elbow[1] + 2.0, elbow[2]), pose.apart, offset)
+        end = _aside(_aside(wrist, pose.apart, 0.8 * offset), pose.fan, offset)
         regions.append(bone(canvas, start, end, (thick, thick + 1.0), 3.0, Tissue.FATTY_MARROW))
     regions.append(knob(canvas, _between(wrist, palm, 0.25), (13.0, 18.0, 14.0), 2.5, Tissue.RED_MARROW))
     for ray in (-24.0, -8.0, 8.0, 24.0):
-        start, end = _ray(wrist, palm, fingers, ray, 0.5), _ray(wrist, palm, fingers, ray, 1.9)
+        start, end = (_ray((wrist, palm, fingers), pose.fan, ray, share) for share in (0.5, 1.9))
         regions.append(bone(canvas, start, end, (4.5, 3.5), 2.0, Tissue.FATTY_MARROW))
     return regions
 
@@ -263,13 +271,20 @@ def _between(a: Point, b: Point, share: float) -> Point:
     return a[0] + share * (b[0] - a[0]), a[1] + share * (b[1] - a[1]), a[2] + share * (b[2] - a[2])
 
 
-def _ray(wrist: Point, palm: Point, fingers: Point, offset: float, share: float) -> Point:
-    """A point of a hand's ray: 0 wrist, 1 palm, 2 finger tips; rays fan out front to back."""
+def _aside(point: Point, direction: Point, offset: float) -> Point:
+    return point[0] + offset * direction[0], point[1] + offset * direction[1], point[2] + offset * direction[2]
+
+
+def _ray(hand: tuple[Point, Point, Point], fan: Point, offset: float, share: float) -> Point:
+    """A point of a hand's ray: 0 wrist, 1 palm, 2 finger tips; rays fan out from the thumb to the little finger."""
+    wrist, palm, fingers = hand
     base = _between(wrist, palm, share) if share <= 1.0 else _between(palm, fingers, share - 1.0)
-    return base[0], base[1] + offset * min(share, 1.0), base[2]
+    return _aside(base, fan, offset * min(share, 1.0))
 
 
 def hand_rays(pose: ArmPose, side: Side) -> Sequence[tuple[Point, Point]]:
     """The flesh of the fingers: from the palm to the tips."""
-    wrist, palm, fingers = (mirrored(p, side) for p in (pose.wrist, pose.palm, pose.fingers))
-    return [(_ray(wrist, palm, fingers, o, 1.0), _ray(wrist, palm, fingers, o, 2.0)) for o in (-26.0, -9.0, 8.0, 25.0)]
+    hand = mirrored(pose.wrist, side), mirrored(pose.palm, side), mirrored(pose.fingers, side)
+    return [
+        (_ray(hand, pose.fan, offset, 1.0), _ray(hand, pose.fan, offset, 2.0)) for offset in (-26.0, -9.0, 8.0, 25.0)
+    ]

@@ -133,10 +133,12 @@ def render_template(settings: Settings) -> RenderRequest:
 def segmenter_choice(settings: Settings) -> SegmenterChoice:
     """The segmenter as the configuration wants it; folders are made absolute, as they travel to another process."""
     districts = settings.districts
-    return SegmenterChoice(
-        name=districts.segmenter,
-        labelmap=districts.labelmap.resolve() if districts.labelmap else None,
-    )
+    paths = {
+        key: value.resolve() if value else None
+        for key, value in districts.model_dump().items()
+        if key in ("labelmap", "moose_weights", "totalsegmentator_weights")
+    }
+    return SegmenterChoice(**{**districts.model_dump(exclude={"segmenter"}), **paths, "name": districts.segmenter})
 
 
 class Scanner:

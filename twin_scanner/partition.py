@@ -1,5 +1,8 @@
 """Which district labels each network covers: the four districts, the competitor, finer ones by configuration."""
 
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -14,17 +17,34 @@ DISTRICT_COLOURS: Final = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#cc79a7"
 """Background, head, trunk, arms, legs: the Okabe-Ito palette, told apart by colour-blind readers too."""
 
 
+LARGEST_LABEL: Final = 254
+"""A label map is uint8, and 255 is left to the programs that mean 'not looked at' by it."""
+NETWORK_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+"""Networks are files of a package: names that every file system keeps apart and as they are."""
+
+
 @dataclass(frozen=True)
 class Partition:
-    """Named networks and the labels each one covers; a network with no labels covers the whole volume, air included."""
+    """Named networks and the labels each one covers; a network with no labels covers the whole volume, air included.
+
+    Raises Rejected, naming every fault, for labels that are no whole numbers from 1 to LARGEST_LABEL or that two
+    networks cover, for a network without labels beside others, and for names that are no NETWORK_NAME.
+    """
 
     name: str
     networks: MappingProxyType[str, tuple[int, ...]]
 
     def __post_init__(self) -> None:
-        covered = [label for labels in self.networks.values() for label in labels]
-        if len(covered) != len(set(covered)):
-            raise Rejected(f"Partition '{self.name}' gives one label to two networks: each label belongs to one.")
+        impossible = [*_impossible_names(self.name, self.networks), *_impossible_labels(self.networks)]
+        if impossible:
+            raise Rejected(f"Partition '{self.name}' has impossible labels or names: {'; '.join(impossible)}.")
+        times = Counter(label for labels in self.networks.values() for label in labels)
+        repeated = [label for label, count in sorted(times.items()) if count > 1]
+        if repeated:
+            raise Rejected(
+                f"Partition '{self.name}' gives one label to two networks, or twice to one: each label belongs once "
+                f"to one network, {_listed(repeated)} did not."
+            )
 
     @property
     def labels(self) -> frozenset[int]:
@@ -41,7 +61,34 @@ class Partition:
         return {"name": self.name, "networks": {name: list(labels) for name, labels in self.networks.items()}}
 
 
-def partition(name: str, networks: dict[str, list[int] | tuple[int, ...]]) -> Partition:
+def _impossible_names(name: str, networks: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    if not name.strip() or not name.isprintable():
+        yield "it has no name"
+    if not networks:
+        yield "it has no network"
+    for network in networks:
+        if not NETWORK_NAME.fullmatch(network):
+            yield f"'{network}' names a file, so it is of a-z, 0-9, - and _, and begins with a letter or digit"
+
+
+def _impossible_labels(networks: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    for network, labels in networks.items():
+        if not labels and len(networks) > 1:
+            yield f"network '{network}' has no labels, so it covers the whole volume and leaves nothing to the others"
+        wrong = [label for label in labels if not _is_label(label)]
+        if wrong:
+            yield f"network '{network}' covers {_listed(wrong)}, labels are whole numbers from 1 to {LARGEST_LABEL}"
+
+
+def _is_label(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_LABEL
+
+
+def _listed(values: Sequence[object]) -> str:
+    return ", ".join(repr(value) for value in values[:10]) + (", ..." if len(values) > 10 else "")
+
+
+def partition(name: str, networks: Mapping[str, Sequence[int]]) -> Partition:
     """A Partition from plain values, as a configuration or a card holds them."""
     return Partition(name, MappingProxyType({key: tuple(labels) for key, labels in networks.items()}))
 

@@ -1,48 +1,62 @@
-"""Pictures for a first look: CT, districts with their borders and synthetic PET, coronal and sagittal."""
+"""The pictures of one synthesis: preview.png for a first look, and what the reading room's key image shows."""
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
 
-from twin_scanner.partition import DISTRICT_COLOURS, DISTRICT_NAMES
-from twin_scanner.volume import FloatArray, LabelArray, Triple, Volume
+from twin_scanner import panels
+from twin_scanner.durable_file import write_durably
+from twin_scanner.errors import Transient
+from twin_scanner.panels import SUV_WINDOW
+from twin_scanner.partition import DISTRICT_NAMES
+from twin_scanner.projections import Projections, View, project
+from twin_scanner.volume import LabelArray, Volume
 
-SUV_WINDOW: Final = (0.0, 7.0)
-"""The customary inverse-grey window for FDG maximum projections, g/ml."""
-CT_WINDOW_HU: Final = (-200.0, 800.0)
-AIR_HU: Final = -1024.0
 WARNING: Final = "SYNTHETIC, RESEARCH, NOT FOR DIAGNOSIS"
 MOST_NAMES: Final = 12
 """A legend of more names is no longer read at a glance."""
-SCALE_BAR_MM: Final = 100.0
-PREVIEW_INCH: Final = (13.5, 8.0)
-"""Widest and highest that the row of panels may be."""
-KEY_IMAGE_PIXELS: Final = (1024, 1280)
-"""Rows and columns: readable in full on any reading-room monitor."""
-
-View: TypeAlias = Literal["coronal", "sagittal"]
-AXIS: Final[Mapping[View, int]] = {"coronal": 1, "sagittal": 2}
-"""The array axis (D, H, W) along which a view projects."""
-MARKS: Final[Mapping[View, tuple[str, str]]] = {"coronal": ("R", "L"), "sagittal": ("A", "P")}
-"""What lies on the left and on the right of the picture; the head is at the top."""
+LARGEST_INCH: Final = (13.5, 8.6)
+"""Width and height that the panels may take together."""
+LARGEST_INCH_A_MM: Final = 0.022
+"""A head alone need not fill a screen."""
+SMALLEST_INCH: Final = 7.0
+"""Room for the headline, however small the field of view."""
+GAP_INCH: Final = 0.1
+TITLE_INCH: Final = 0.38
+HEADLINE_INCH: Final = 0.42
+BAR_INCH: Final = 0.8
+"""Right of the panels, for the SUV bar."""
+LONGEST_BAR_INCH: Final = 2.6
+LEGEND_ROW_INCH: Final = 0.24
+LEGEND_KEY_INCH: Final = 0.65
+LEGEND_LETTER_INCH: Final = 0.08
+PREVIEW_DPI: Final = 110
+KEY_IMAGE_DPI: Final = 120
+SMALLEST_KEY_INCH: Final = 10.2
+"""Room for the warning in large letters."""
+BANNER_INCH: Final = 0.62
+BANNER_COLOURS: Final = ("#ffd800", "#000000")
+"""Ground and letters: the strongest contrast on a grey monitor as well."""
+TOLD_INCH: Final = 0.75
+WATERMARK: Final = "SYNTHETIC"
+LONGEST_MODEL: Final = 60
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
     """What is shown, all on one canonical grid (D to the head, H to the back, W to the left).
 
-    CT in HU, PET in SUV (g/ml), ``districts`` with their ``names``; ``missing`` were not synthesised.
+    CT in HU, PET in SUV (g/ml), ``districts`` with their ``names``; ``missing`` names those not synthesised.
     """
 
     ct: Volume
@@ -51,182 +65,236 @@ class Scene:
     names: Mapping[int, str] = field(default_factory=lambda: DISTRICT_NAMES)
     missing: tuple[str, ...] = ()
 
+    @cached_property
+    def projections(self) -> Projections:
+        """Coronal and sagittal; raises Defect where the three do not share one canonical grid."""
+        return project(self.ct, self.districts, self.suv)
+
     @property
-    def spacing_mm(self) -> Triple:
-        """Along D, H, W."""
-        return self.ct.geometry.spacing_mm
+    def by_size(self) -> list[int]:
+        """The labels that are there, the largest volume first."""
+        voxels = self.projections.voxels
+        return sorted(voxels, key=lambda label: (-voxels[label], label))
 
-    def extent(self, view: View) -> tuple[float, float, float, float]:
-        """The picture's edges in mm, as matplotlib wants them."""
-        depth, height, width = self.ct.geometry.extent_mm
-        return 0.0, (width if view == "coronal" else height), 0.0, depth
+    @property
+    def missing_labels(self) -> frozenset[int]:
+        """The labels that are there and not synthesised."""
+        return frozenset(label for label in self.projections.voxels if self.name(label) in self.missing)
 
-    def present(self) -> list[int]:
-        """Labels that are there, the largest first."""
-        counts = np.bincount(self.districts.ravel(), minlength=256)
-        return [int(label) for label in np.argsort(-counts, kind="stable") if label and counts[label]]
+    def name(self, label: int) -> str:
+        """What a label is called."""
+        return self.names.get(label, f"label {label}")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Panels in rows and columns and the room they take; ``inch_a_mm`` is one scale for all of them."""
+
+    rows: tuple[tuple[View, ...], ...]
+    inch_a_mm: float
+
+    @property
+    def column_widths_inch(self) -> list[float]:
+        """Of the widest panel in each column."""
+        columns = zip(*self.rows, strict=True)
+        return [max(panels.panel_mm(view)[1] for view in column) * self.inch_a_mm for column in columns]
+
+    @property
+    def size_inch(self) -> tuple[float, float]:
+        """Width and height of all panels with their titles and gaps."""
+        widths = self.column_widths_inch
+        heights = [panels.panel_mm(row[0])[0] * self.inch_a_mm for row in self.rows]
+        return sum(widths) + GAP_INCH * (len(widths) - 1), sum(heights) + (TITLE_INCH + GAP_INCH) * len(heights)
+
+    def axes(self, figure: Figure, left_inch: float, top_inch: float) -> list[tuple[Axes, View]]:
+        """Each panel's axis, row by row, in the middle of its column; ``top_inch`` is from above."""
+        width, height = figure.get_size_inches()
+        found, level = [], height - top_inch
+        for row in self.rows:
+            row_inch = panels.panel_mm(row[0])[0] * self.inch_a_mm
+            level -= TITLE_INCH + row_inch
+            left = left_inch
+            for view, column_inch in zip(row, self.column_widths_inch, strict=True):
+                panel_inch = panels.panel_mm(view)[1] * self.inch_a_mm
+                across = left + (column_inch - panel_inch) / 2
+                box = across / width, level / height, panel_inch / width, row_inch / height
+                found.append((figure.add_axes(box), view))
+                left += column_inch + GAP_INCH
+            level -= GAP_INCH
+        return found
 
 
 def write_preview(path: Path, scene: Scene) -> None:
-    """Write a PNG: for each view the CT, the CT under the districts, and the PET with the districts' borders."""
-    widths = [scene.extent(view)[1] for view in AXIS for _ in range(3)]
-    depth = scene.extent("coronal")[3]
-    inch_a_mm = min(PREVIEW_INCH[0] / sum(widths), PREVIEW_INCH[1] / depth)
-    size = (max(sum(widths) * inch_a_mm, 9.0) + 0.9, max(depth * inch_a_mm, 1.8) + 1.5)
-    figure = Figure(figsize=size, dpi=110, facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 6, gridspec_kw={"width_ratios": widths, "wspace": 0.03})
-    figure.subplots_adjust(left=0.01, right=0.94, top=1 - 0.85 / size[1], bottom=0.6 / size[1])
-    for view, (ct_axis, district_axis, pet_axis) in zip(AXIS, (axes[:3], axes[3:]), strict=True):
-        labels = _prevailing(scene.districts, AXIS[view])
-        _show_ct(ct_axis, scene, view, f"CT, {view}")
-        _show_ct(district_axis, scene, view, "Districts")
-        _fill(district_axis, labels, scene.extent(view))
-        _show_pet(pet_axis, scene, view, labels, "Synthetic FDG-PET")
-        for axis in (district_axis, pet_axis):
-            _draw_borders(axis, labels, scene.extent(view))
-        for axis in (ct_axis, district_axis, pet_axis):
-            _finish(axis, view)
-    _scale_bar(axes[0], scene)
-    _suv_bar(figure, size)
-    _legend(figure, scene)
-    figure.text(0.5, 1 - 0.28 / size[1], WARNING, ha="center", va="center", fontsize=13, weight="bold", color="#b00000")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    """Write a PNG: of each view the CT, the districts over the CT, and the PET, all with the districts' borders.
+
+    The same scene gives the same bytes. Raises Defect where the scene's parts do not share one canonical grid,
+    Transient where the disk fails.
+    """
+    with panels.drawing_style():
+        content = _png(_preview(scene))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, content)
+    except OSError as error:
+        raise Transient(f"{path.name} cannot be written to {path.parent}: check its free space and rights.") from error
 
 
 def key_image(scene: Scene, model: str) -> npt.NDArray[np.uint8]:
-    """The reading room's picture, RGB (rows, columns, 3): CT and synthetic PET in both views under a burned-in warning.
+    """The reading room's picture, RGB (rows, columns, 3): CT and synthetic PET in both views under burned-in warnings.
 
-    ``model`` names what made the PET. Nothing of the patient but the anatomy is in it.
+    ``model`` names what made the PET. Nothing of the patient but the anatomy is in it. Raises Defect as
+    ``write_preview`` does.
     """
-    dpi = 100
-    rows, columns = KEY_IMAGE_PIXELS
-    figure = Figure(figsize=(columns / dpi, rows / dpi), dpi=dpi, facecolor="black")
-    canvas = FigureCanvasAgg(figure)
-    widths = [scene.extent(view)[1] for view in ("coronal", "coronal", "sagittal", "sagittal")]
-    axes = figure.subplots(1, 4, gridspec_kw={"width_ratios": widths, "wspace": 0.04})
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.86, bottom=0.1)
-    for view, (ct_axis, pet_axis) in zip(AXIS, (axes[:2], axes[2:]), strict=True):
-        labels = _prevailing(scene.districts, AXIS[view])
-        _show_ct(ct_axis, scene, view, f"CT, {view}", colour="white")
-        _show_pet(pet_axis, scene, view, labels, f"SYNTHETIC PET, {view}", colour="white")
-        for axis in (ct_axis, pet_axis):
-            _finish(axis, view)
-    for height, size in ((0.95, 26), (0.05, 15)):
-        figure.text(0.5, height, WARNING, ha="center", va="center", fontsize=size, weight="bold", color="#ffd800")
-    told = f"Maximum projections. PET computed from CT, no tracer was given. SUV {_window()}. Model {model}."
-    absent = f" Not synthesised: {', '.join(scene.missing)}." if scene.missing else ""
-    figure.text(0.5, 0.905, told + absent, ha="center", va="center", fontsize=10.5, color="white", wrap=True)
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    with panels.drawing_style():
+        figure = _key_figure(scene, model)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def _window() -> str:
-    return f"{SUV_WINDOW[0]:.0f} to {SUV_WINDOW[1]:.0f} g/ml"
+def _preview(scene: Scene) -> Figure:
+    front, side = scene.projections.coronal, scene.projections.sagittal
+    layout = _largest(((front,) * 3 + (side,) * 3,), ((front,) * 3, (side,) * 3), ((front, side),) * 3)
+    width, height = layout.size_inch
+    width_inch = max(width, SMALLEST_INCH) + BAR_INCH
+    entries = _legend_entries(scene)
+    columns = _legend_columns(entries, width_inch)
+    legend_inch = 0.12 + LEGEND_ROW_INCH * -(-len(entries) // columns)
+    size = width_inch, HEADLINE_INCH + height + legend_inch
+    figure = Figure(figsize=size, dpi=PREVIEW_DPI, facecolor="white")
+    left = (width_inch - BAR_INCH - width) / 2 + GAP_INCH
+    kinds = ("CT", "Districts", "PET")
+    order = [kind for kind in kinds for _ in range(2)] if len(layout.rows) == 3 else kinds * 2
+    for (axis, view), kind in zip(layout.axes(figure, left, HEADLINE_INCH), order, strict=True):
+        _draw_panel(axis, kind, view, scene)
+    _draw_suv_bar(figure, layout, left, legend_inch + GAP_INCH, "black")
+    figure.legend(handles=entries, loc="lower center", ncols=columns, fontsize=9, frameon=False, borderaxespad=0.2)
+    figure.text(0.5, 1 - 0.22 / size[1], WARNING, ha="center", va="center", fontsize=14, weight="bold", color="#b00000")
+    return figure
 
 
-def _show_ct(axis: Axes, scene: Scene, view: View, title: str, colour: str = "black") -> None:
-    inside = np.where(scene.districts > 0, scene.ct.array, np.float32(AIR_HU)).max(axis=AXIS[view])
-    low, high = CT_WINDOW_HU
-    axis.imshow(inside, cmap="gray", vmin=low, vmax=high, origin="lower", extent=scene.extent(view))
-    axis.set_title(title, fontsize=10, color=colour)
+def _draw_panel(axis: Axes, kind: str, view: View, scene: Scene) -> None:
+    colours = panels.label_colours(view.silhouettes)
+    if kind == "CT":
+        panels.prepare(axis, view, f"CT\n{view.name}")
+        panels.show_ct(axis, view)
+        panels.draw_scale_bar(axis, view)
+        panels.draw_borders(axis, view, colours, 0.7)
+    elif kind == "Districts":
+        panels.prepare(axis, view, f"Districts\n{view.name}")
+        panels.show_districts(axis, view, colours)
+        panels.draw_borders(axis, view, colours, 1.3)
+        panels.name_districts(axis, view, _largest_names(scene, view))
+    else:
+        panels.prepare(axis, view, f"Synthetic FDG-PET\n{view.name}")
+        panels.show_pet(axis, view, scene.missing_labels)
+        panels.draw_borders(axis, view, colours, 0.7)
+    panels.mark_sides(axis, view)
 
 
-def _show_pet(axis: Axes, scene: Scene, view: View, labels: LabelArray, title: str, colour: str = "black") -> None:
-    """The maximum projection; districts that were not synthesised are hatched, for SUV 0 there is no measurement."""
-    projection: FloatArray = scene.suv.array.max(axis=AXIS[view])
-    low, high = SUV_WINDOW
-    axis.imshow(projection, cmap="gray_r", vmin=low, vmax=high, origin="lower", extent=scene.extent(view))
-    unmade = np.isin(labels, [label for label, name in scene.names.items() if name in scene.missing])
-    if unmade.any():
-        mask = np.where(unmade, 1.0, np.nan)
-        grey = ListedColormap(["#b8b8b8"])
-        axis.imshow(mask, cmap=grey, origin="lower", extent=scene.extent(view), interpolation="nearest")
-        axis.contourf(*_grid(labels, scene.extent(view)), unmade, levels=[0.5, 1.5], colors="none", hatches=["////"])
-    axis.set_title(title, fontsize=10, color=colour)
+def _key_figure(scene: Scene, model: str) -> Figure:
+    front, side = scene.projections.coronal, scene.projections.sagittal
+    layout = _largest(
+        ((front, front, side, side),), ((front, front), (side, side)), ((front,), (front,), (side,), (side,))
+    )
+    width, height = layout.size_inch
+    size = max(width + BAR_INCH, SMALLEST_KEY_INCH), height + 2 * BANNER_INCH + TOLD_INCH
+    figure = Figure(figsize=size, dpi=KEY_IMAGE_DPI, facecolor="black")
+    left = (size[0] - BAR_INCH - width) / 2 + GAP_INCH
+    for place, (axis, view) in enumerate(layout.axes(figure, left, BANNER_INCH + 0.05)):
+        if place % 2 == 0:
+            panels.prepare(axis, view, f"CT\n{view.name}", "white")
+            panels.show_ct(axis, view)
+            panels.draw_scale_bar(axis, view)
+        else:
+            panels.prepare(axis, view, f"SYNTHETIC FDG-PET\n{view.name}", "white")
+            panels.show_pet(axis, view, scene.missing_labels)
+            panels.stamp(axis, WATERMARK)
+        panels.mark_sides(axis, view)
+    _draw_suv_bar(figure, layout, left, BANNER_INCH + TOLD_INCH, "white")
+    for bottom in (1 - BANNER_INCH / size[1], 0.0):
+        _banner(figure, bottom, BANNER_INCH / size[1])
+    middle = (BANNER_INCH + TOLD_INCH / 2 - 0.06) / size[1]
+    figure.text(0.5, middle, _told(scene, model), ha="center", va="center", fontsize=10, color="white")
+    return figure
 
 
-def _grid(labels: LabelArray, extent: Sequence[float]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Centres of the projection's pixels in mm: across and up."""
-    rows, columns = labels.shape
-    across = (np.arange(columns) + 0.5) * extent[1] / columns
-    return across, (np.arange(rows) + 0.5) * extent[3] / rows
+def _draw_suv_bar(figure: Figure, layout: _Layout, left_inch: float, bottom_inch: float, colour: str) -> None:
+    """Right of the panels, beside the last row."""
+    width, height = figure.get_size_inches()
+    across, up = layout.size_inch
+    bar_inch = min(LONGEST_BAR_INCH, up - TITLE_INCH - GAP_INCH)
+    box = (left_inch + across + 0.14) / width, bottom_inch / height, 0.14 / width, bar_inch / height
+    panels.suv_bar(figure, box, colour)
 
 
-def _fill(axis: Axes, labels: LabelArray, extent: Sequence[float]) -> None:
-    rgba = np.zeros((*labels.shape, 4), np.float32)
-    for label in np.flatnonzero(np.bincount(labels.ravel())):
-        if label:
-            red, green, blue = bytes.fromhex(_colour(int(label))[1:])
-            rgba[labels == label] = (red / 255, green / 255, blue / 255, 0.55)
-    axis.imshow(rgba, origin="lower", extent=(extent[0], extent[1], extent[2], extent[3]), interpolation="nearest")
+def _largest(*arrangements: tuple[tuple[View, ...], ...]) -> _Layout:
+    """The arrangement that shows the patient the largest, the first of equals."""
+    layouts = [_Layout(rows, _inch_a_mm(rows)) for rows in arrangements]
+    return max(layouts, key=lambda layout: layout.inch_a_mm)
 
 
-def _draw_borders(axis: Axes, labels: LabelArray, extent: Sequence[float]) -> None:
-    """Each district's outline in its colour on a dark line, so that it stands out on black and on white."""
-    if min(labels.shape) < 2:
-        return
-    across, up = _grid(labels, extent)
-    for label in np.flatnonzero(np.bincount(labels.ravel())):
-        if label:
-            lines = axis.contour(across, up, labels == label, levels=[0.5], colors=_colour(int(label)), linewidths=1.3)
-            lines.set(path_effects=[withStroke(linewidth=2.4, foreground="#202020")])
+def _inch_a_mm(rows: tuple[tuple[View, ...], ...]) -> float:
+    columns = list(zip(*rows, strict=True))
+    across_mm = sum(max(panels.panel_mm(view)[1] for view in column) for column in columns)
+    up_mm = sum(panels.panel_mm(row[0])[0] for row in rows)
+    across = (LARGEST_INCH[0] - GAP_INCH * (len(columns) - 1)) / across_mm
+    up = (LARGEST_INCH[1] - (TITLE_INCH + GAP_INCH) * len(rows)) / up_mm
+    return min(across, up, LARGEST_INCH_A_MM)
 
 
-def _colour(label: int) -> str:
-    """A label's colour; beyond the districts the palette begins anew."""
-    return DISTRICT_COLOURS[1 + (label - 1) % (len(DISTRICT_COLOURS) - 1)]
+def _legend_entries(scene: Scene) -> list[Patch]:
+    """The largest districts in the order of their labels, then how many more there are; what is missing comes first."""
+    by_size, missing = scene.by_size, scene.missing_labels
+    most_wanted = sorted(by_size, key=lambda label: label not in missing)
+    shown = sorted(most_wanted[:MOST_NAMES])
+    colours = panels.label_colours(shown)
+    entries = []
+    for label in shown:
+        name, hatch = panels.drawable(scene.name(label)), "///" if label in missing else ""
+        told = f"{name}: {panels.NOT_SYNTHESISED}" if hatch else name
+        entries.append(Patch(facecolor=colours[label], hatch=hatch, label=told))
+    rest = set(by_size) - set(shown)
+    if rest:
+        unmade = f", {len(rest & missing)} of them {panels.NOT_SYNTHESISED}" if rest & missing else ""
+        entries.append(Patch(facecolor="none", label=f"and {len(rest)} more{unmade}"))
+    unseen = [name for name in scene.missing if name not in {scene.name(label) for label in missing}]
+    told = ", ".join(panels.drawable(name) for name in unseen[:MOST_NAMES])
+    return [*entries, *([Patch(facecolor="none", label=f"{told}: {panels.NOT_SYNTHESISED}")] if unseen else [])]
 
 
-def _finish(axis: Axes, view: View) -> None:
-    """No axes, true proportions, and the sides of the patient."""
-    axis.set_axis_off()
-    axis.set_aspect("equal")
-    for place, mark in zip((0.02, 0.98), MARKS[view], strict=True):
-        text = axis.text(
-            place, 0.5, mark, transform=axis.transAxes, ha="center", va="center", fontsize=9, color="white"
-        )
-        text.set_path_effects([withStroke(linewidth=2, foreground="black")])
+def _legend_columns(entries: list[Patch], width_inch: float) -> int:
+    longest = max((len(str(entry.get_label())) for entry in entries), default=1)
+    return max(1, min(len(entries), int(width_inch / (LEGEND_KEY_INCH + LEGEND_LETTER_INCH * longest))))
 
 
-def _scale_bar(axis: Axes, scene: Scene) -> None:
-    width = scene.extent("coronal")[1]
-    left = 0.5 * (width - SCALE_BAR_MM)
-    height = 0.02 * scene.extent("coronal")[3]
-    axis.plot([left, left + SCALE_BAR_MM], [height, height], color="white", linewidth=2.5, solid_capstyle="butt")
-    text = axis.text(left + SCALE_BAR_MM / 2, 2 * height, "10 cm", ha="center", va="bottom", fontsize=8, color="white")
-    text.set_path_effects([withStroke(linewidth=2, foreground="black")])
+def _largest_names(scene: Scene, view: View) -> dict[int, str]:
+    largest = scene.by_size[:MOST_NAMES]
+    return {label: panels.drawable(scene.name(label)) for label in largest if label in view.silhouettes}
 
 
-def _suv_bar(figure: Figure, size: tuple[float, float]) -> None:
-    place = figure.add_axes((0.955, 0.6 / size[1], 0.008, 1 - 1.45 / size[1]))
-    bar = figure.colorbar(ScalarMappable(Normalize(*SUV_WINDOW), "gray_r"), cax=place)
-    bar.set_label("SUV (g/ml)", fontsize=8, labelpad=2)
-    bar.ax.tick_params(labelsize=7)
+def _told(scene: Scene, model: str) -> str:
+    """What the picture is, in words; no patient."""
+    lines = [
+        f"PET computed from the CT by model {panels.drawable(model, LONGEST_MODEL)}; no tracer was given.",
+        f"Maximum projections, SUV-bw {SUV_WINDOW[0]:.0f} (white) to {SUV_WINDOW[1]:.0f} g/ml and above (black).",
+    ]
+    if scene.missing:
+        shown = [panels.drawable(name) for name in scene.missing[:4]]
+        more = f" and {len(scene.missing) - 4} more" if len(scene.missing) > 4 else ""
+        lines.append(f"NOT SYNTHESISED (hatched): {', '.join(shown)}{more}.")
+    return "\n".join(lines)
 
 
-def _legend(figure: Figure, scene: Scene) -> None:
-    present = scene.present()
-    shown = sorted(present[:MOST_NAMES])
-    entries = [Patch(color=_colour(label), label=_told(label, scene)) for label in shown]
-    if len(present) > len(shown):
-        entries.append(Patch(color="none", label=f"and {len(present) - len(shown)} more"))
-    figure.legend(handles=entries, loc="lower center", ncols=7, fontsize=9, frameon=False)
+def _banner(figure: Figure, bottom: float, height: float) -> None:
+    axis = figure.add_axes((0.0, bottom, 1.0, height), facecolor=BANNER_COLOURS[0])
+    axis.set_xticks([])
+    axis.set_yticks([])
+    size = min(27.0, 2.55 * figure.get_size_inches()[0])
+    axis.text(0.5, 0.48, WARNING, ha="center", va="center", fontsize=size, weight="bold", color=BANNER_COLOURS[1])
 
 
-def _told(label: int, scene: Scene) -> str:
-    name = scene.names.get(label, f"label {label}")
-    return f"{name} (not synthesised)" if name in scene.missing else name
-
-
-def _prevailing(districts: LabelArray, axis: int) -> LabelArray:
-    """Projection of a label map (D, H, W): the district that most of each line of sight goes through."""
-    shape = tuple(np.delete(districts.shape, axis))
-    best, most = np.zeros(shape, np.uint8), np.zeros(shape, np.int32)
-    for label in np.flatnonzero(np.bincount(districts.ravel())):
-        if label:
-            count = (districts == label).sum(axis=axis, dtype=np.int32)
-            best[count > most] = label
-            most = np.maximum(most, count)
-    return best
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None, "Title": WARNING})
+    return stream.getvalue()

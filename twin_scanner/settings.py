@@ -103,6 +103,7 @@ class DistrictsSection(_Section):
     moose_weights: Path | None = None
     moose_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     totalsegmentator_weights: Path | None = None
+    totalsegmentator_fast: bool = True
     totalsegmentator_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
     timeout_s: Seconds = 1800.0

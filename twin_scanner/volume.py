@@ -24,6 +24,8 @@ the default window, so model space 0.
 """
 GEOMETRY_TOLERANCE_MM = 1e-3
 """Two grids closer than this at every corner are the same grid: DICOM decimal strings carry 1e-3 mm or better."""
+LARGEST_LABEL_VALUE = 65535
+"""Of a label map in a file: atlases number their structures by thousands (FreeSurfer to 14175)."""
 DIRECTION_TOLERANCE = 1e-4
 """Cosines are stored with six digits; axes that are orthonormal within this are taken as such."""
 
@@ -180,12 +182,23 @@ def read_nifti(path: Path) -> Volume:
 
 def read_nifti_labels(path: Path) -> tuple[LabelArray, Geometry]:
     """A NIfTI label map (D, H, W) as uint8; raises Rejected where a value is no whole number from 0 to 255."""
+    values, geometry = _whole_numbers(path, largest=255)
+    return values.astype(np.uint8, copy=False), geometry
+
+
+def read_nifti_label_values(path: Path) -> tuple[npt.NDArray[np.uint16], Geometry]:
+    """A NIfTI label map (D, H, W) as uint16, of any stored type; raises Rejected for values beyond 0 to 65535."""
+    values, geometry = _whole_numbers(path, largest=LARGEST_LABEL_VALUE)
+    return values.astype(np.uint16, copy=False), geometry
+
+
+def _whole_numbers(path: Path, largest: int) -> tuple[npt.NDArray[np.generic], Geometry]:
     image = _read_image(path)
     values = sitk.GetArrayFromImage(image)
-    labels = values.astype(np.uint8)
-    if not np.array_equal(labels, values):
-        raise Rejected(f"{path.name} is not a label map: it holds values other than whole numbers from 0 to 255.")
-    return labels, geometry_of(image)
+    fits = bool(values.min() >= 0 and values.max() <= largest)  # NaN fits nowhere
+    if not fits or (values.dtype.kind == "f" and not all(bool((plane % 1 == 0).all()) for plane in values)):
+        raise Rejected(f"{path.name} is not a label map: it holds values other than whole numbers from 0 to {largest}.")
+    return values, geometry_of(image)
 
 
 def write_nifti(path: Path, array: npt.NDArray[np.generic], geometry: Geometry) -> None:

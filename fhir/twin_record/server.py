@@ -1,7 +1,7 @@
 """The twin record on a FHIR R4 server: HTTP, and its faults as our errors; what is sent is bundle's affair.
 
-Every request is a POST of a Bundle to the base address, so no patient identifier is ever in a URL, and neither
-bodies nor addresses are logged.
+Every request is a POST of a Bundle to the base address (but for what the server can do), so no patient identifier is
+ever in a URL, and neither bodies nor addresses are logged.
 """
 
 import json
@@ -74,8 +74,31 @@ class FhirServer:
     def exchange(self, bundle: Resource) -> Resource:
         """POST one Bundle to the base address and return the Bundle that answers it."""
         body = json.dumps(bundle, ensure_ascii=False).encode("utf-8")
+        response = self._answer("POST", self._url, body)
+        document = _document(response)
+        if not response.is_success:
+            raise failure(response.status_code, document, private_words(bundle))
+        if document is None or document.get("resourceType") != "Bundle":
+            raise Transient("The FHIR server's answer is no FHIR Bundle; check its base URL and any proxy before it.")
+        return document
+
+    def capability(self) -> Resource:
+        """The server's CapabilityStatement (R4 3.1.0.1.8); no patient is asked for.
+
+        Raises Transient where nothing answers, Rejected where what answers there is no FHIR server.
+        """
+        response = self._answer("GET", httpx.URL(f"{self._url}/metadata"), None)
+        document = _document(response)
+        if response.is_success and document is not None and document.get("resourceType") == "CapabilityStatement":
+            return document
+        raise Rejected(
+            f"What answers at the FHIR server's base URL shows no CapabilityStatement (status {response.status_code}); "
+            "correct twin.url and any proxy before it."
+        )
+
+    def _answer(self, method: str, url: httpx.URL, body: bytes | None) -> httpx.Response:
         try:
-            response = self._client.post(self._url, content=body)
+            response = self._client.request(method, url, content=body)
         except httpx.TimeoutException:
             raise Transient("The FHIR server did not answer in time; try again.") from None
         except httpx.HTTPError as error:
@@ -85,12 +108,7 @@ class FhirServer:
             ) from None
         if response.is_redirect:
             raise Rejected("The FHIR server redirects to another address; configure that address as its base URL.")
-        document = _document(response)
-        if not response.is_success:
-            raise failure(response.status_code, document, private_words(bundle))
-        if document is None or document.get("resourceType") != "Bundle":
-            raise Transient("The FHIR server's answer is no FHIR Bundle; check its base URL and any proxy before it.")
-        return document
+        return response
 
     def close(self) -> None:
         """Close the connections."""

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Final
 
 from twin_scanner.districts.district_map import Segmenter
-from twin_scanner.districts.labelmap import LabelmapSegmenter
-from twin_scanner.districts.landmarks import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 
-SEGMENTERS: Final = ("landmarks", "labelmap")
+SEGMENTERS: Final = ("landmarks", "labelmap", "moose", "totalsegmentator")
 """Every backend, the embedded default first."""
 
 
@@ -19,14 +17,58 @@ class SegmenterChoice:
 
     name: str = "landmarks"
     labelmap: Path | None = None
+    label_table: str = "districts"
+    moose_weights: Path | None = None
+    moose_sha256: str = ""
+    totalsegmentator_weights: Path | None = None
+    totalsegmentator_sha256: str = ""
+    totalsegmentator_fast: bool = True
+    device: str = "cpu"
+    timeout_s: float = 1800.0
 
 
 def make_segmenter(choice: SegmenterChoice) -> Segmenter:
     """The chosen segmenter; raises Rejected, with what to do, where something that it needs is missing."""
     if choice.name == "landmarks":
+        from twin_scanner.districts.landmarks import LandmarkSegmenter
+
         return LandmarkSegmenter()
-    if choice.name == "labelmap" and choice.labelmap is not None:
-        return LabelmapSegmenter(choice.labelmap)
     if choice.name == "labelmap":
-        raise Rejected("The segmenter 'labelmap' needs a label map: give --labelmap, or set districts.labelmap.")
+        return _labelmap(choice)
+    if choice.name == "moose":
+        from twin_scanner.districts import moose
+
+        if (sentence := moose.missing(choice.moose_weights, choice.moose_sha256)) is not None:
+            raise Rejected(sentence)
+        assert choice.moose_weights is not None
+        return moose.MooseSegmenter(choice.moose_weights, choice.moose_sha256, choice.device, choice.timeout_s)
+    if choice.name == "totalsegmentator":
+        return _totalsegmentator(choice)
     raise Rejected(f"There is no segmenter '{choice.name}': choose one of {', '.join(SEGMENTERS)}.")
+
+
+def missing(choice: SegmenterChoice) -> str | None:
+    """What keeps the chosen segmenter from running, as one sentence that says what to do; None where it is ready."""
+    try:
+        _ = make_segmenter(choice).segmenter_hash
+    except Rejected as error:
+        return str(error)
+    return None
+
+
+def _labelmap(choice: SegmenterChoice) -> Segmenter:
+    from twin_scanner.districts.labelmap import LabelmapSegmenter
+
+    if choice.labelmap is None:
+        raise Rejected("The segmenter 'labelmap' needs a label map: give --labelmap, or set districts.labelmap.")
+    return LabelmapSegmenter(choice.labelmap)
+
+
+def _totalsegmentator(choice: SegmenterChoice) -> Segmenter:
+    from twin_scanner.districts import totalsegmentator
+
+    weights, sha256, fast = choice.totalsegmentator_weights, choice.totalsegmentator_sha256, choice.totalsegmentator_fast
+    if (sentence := totalsegmentator.missing(weights, sha256, fast=fast)) is not None:
+        raise Rejected(sentence)
+    assert weights is not None
+    return totalsegmentator.TotalSegmentatorSegmenter(weights, sha256, choice.device, fast, choice.timeout_s)

@@ -1,15 +1,20 @@
 """What a backend leaves over: every voxel of the body gets exactly one label, every voxel outside it none."""
 
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from twin_scanner.districts import body
-from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, to_ct_grid, to_upright
+from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, to_ct_grid
 from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import LabelArray, Triple, Volume
+
+Factors: TypeAlias = tuple[int, int, int]
+Box: TypeAlias = tuple[slice, slice, slice]
 
 NEAREST_BLOCK_MM: Final = 4.0
 """Edge of the blocks between which the nearest district is sought: exact on grids as coarse, else off by less."""
@@ -21,11 +26,14 @@ def completed(labels: LabelArray, ct: Volume, rest: int | None = None) -> LabelA
     What the backend left unlabelled inside the body takes the label ``rest``, or that of the nearest labelled voxel.
     Raises Rejected where the CT (HU) shows no human body, or the labels nothing of it.
     """
+    return every_voxel_labelled(labels, body_on_grid(ct), ct.geometry.spacing_mm, rest)
+
+
+def body_on_grid(ct: Volume) -> BoolArray:
+    """The body (D, H, W) on the CT's own grid, lungs and gas included; raises Rejected where the CT shows none."""
     coarse = coarse_ct(ct)
     skin = body.refine_body(body.find_body(coarse), coarse)
-    upright = to_upright(labels, ct.geometry)
-    complete = every_voxel_labelled(upright, skin, spacing_of(coarse), rest)
-    return to_ct_grid(complete, ct.geometry)
+    return to_ct_grid(skin.view(np.uint8), ct.geometry).view(np.bool_)
 
 
 def spacing_of(ct: CoarseCt) -> Triple:
@@ -39,46 +47,71 @@ def every_voxel_labelled(
 ) -> LabelArray:
     """One label in every voxel of ``inside`` (D, H, W), 0 elsewhere; labels that stand there already stay.
 
-    The nearest label is sought between blocks of NEAREST_BLOCK_MM, each of which stands for its most frequent label.
-    Raises Rejected where nothing inside is labelled and ``rest`` is not given.
+    The nearest label is sought between blocks of NEAREST_BLOCK_MM, each of which stands for its most frequent label:
+    the label that is found lies at most two diagonals of a block farther away than the nearest one; where a voxel is
+    a block, none lies nearer. Raises Rejected where nothing inside is labelled and ``rest`` is not given.
     """
     complete = np.where(inside, labels, np.uint8(0))
-    open_ones = inside & (complete == 0)
-    if not open_ones.any():
-        return complete
     if rest is not None:
-        complete[open_ones] = rest
-        return complete
-    if not complete.any():
-        raise Rejected("No voxel of the body was given a district: check that the label map belongs to this CT.")
-    complete[open_ones] = _nearest_block(complete, spacing_mm)[open_ones]
+        complete[inside & (complete == 0)] = rest
+    elif np.count_nonzero(complete) < np.count_nonzero(inside):
+        if not complete.any():
+            raise Rejected("No voxel of the body was given a district: check that the label map belongs to this CT.")
+        box = _box_of(inside)
+        _fill_from_nearest_block(complete[box], inside[box], spacing_mm)
     return complete
 
 
-def _nearest_block(labels: LabelArray, spacing_mm: Triple) -> LabelArray:
-    """For every voxel the label of the nearest block that has one."""
-    factors = [max(1, min(round(NEAREST_BLOCK_MM / s), n)) for s, n in zip(spacing_mm, labels.shape, strict=True)]
-    blocks = _prevailing(labels, factors)
-    block_mm = [f * s for f, s in zip(factors, spacing_mm, strict=True)]
+def _box_of(mask: BoolArray) -> Box:
+    """The smallest box with all of a mask that is not empty."""
+    d, h, w = (np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
+    return slice(d[0], d[-1] + 1), slice(h[0], h[-1] + 1), slice(w[0], w[-1] + 1)
+
+
+def _fill_from_nearest_block(labels: LabelArray, inside: BoolArray, spacing_mm: Triple) -> None:
+    """Give every unlabelled voxel of ``inside``, in place, the label of the nearest block that has one.
+
+    Slab by slab: a whole body of 100 million voxels has no room for a second array of its size.
+    """
+    d, h, w = (max(1, min(round(NEAREST_BLOCK_MM / s), n)) for s, n in zip(spacing_mm, labels.shape, strict=True))
+    blocks = np.stack([_prevailing(labels[slab], (d, h, w)) for slab in _slabs(labels.shape[0], d)])
+    block_mm = [f * s for f, s in zip((d, h, w), spacing_mm, strict=True)]
     where = ndimage.distance_transform_edt(blocks == 0, block_mm, return_distances=False, return_indices=True)
-    spread = blocks[tuple(where)]
-    for axis in (2, 1, 0):
-        spread = np.repeat(spread, factors[axis], axis=axis)
-        spread = spread[(slice(None),) * axis + (slice(0, labels.shape[axis]),)]
-    return np.asarray(spread, dtype=np.uint8)
+    for nearest, slab in zip(blocks[tuple(where)], _slabs(labels.shape[0], d), strict=True):
+        plane = nearest.repeat(h, axis=0)[: labels.shape[1]].repeat(w, axis=1)[:, : labels.shape[2]]
+        np.copyto(labels[slab], plane, where=inside[slab] & (labels[slab] == 0))
 
 
-def _prevailing(labels: LabelArray, factors: list[int]) -> LabelArray:
-    """The most frequent label of each block, 0 only where nothing in it is labelled; ties go to the lower number."""
-    starts = [np.arange(0, n, f) for n, f in zip(labels.shape, factors, strict=True)]
-    best = np.zeros([len(s) for s in starts], np.uint8)
-    most = np.zeros(best.shape, np.int32)
-    for label in np.flatnonzero(np.bincount(labels.ravel())):
-        if label == 0:
+def _slabs(length: int, thickness: int) -> Iterator[slice]:
+    return (slice(start, start + thickness) for start in range(0, length, thickness))
+
+
+def _prevailing(slab: LabelArray, factors: Factors) -> LabelArray:
+    """The most frequent label of each block of one slab, which is one block thick: (blocks along H, along W).
+
+    0 only where nothing in the block is labelled; ties go to the lower number. Each label is counted only inside its
+    own box, so that a hundred organs cost little more than four districts.
+    """
+    _, h, w = factors
+    shape = [-(-n // f) for n, f in zip(slab.shape[1:], (h, w), strict=True)]
+    best, most = np.zeros(shape, np.uint8), np.zeros(shape, np.int32)
+    for label, box in enumerate(ndimage.find_objects(slab), start=1):
+        if not box:
             continue
-        count = np.add.reduceat(labels == label, starts[2], axis=2, dtype=np.int32)
-        for axis in (1, 0):
-            count = np.add.reduceat(count, starts[axis], axis=axis)
-        best[count > most] = label
-        most = np.maximum(most, count)
+        rows, columns = _whole_blocks(box[1], h), _whole_blocks(box[2], w)
+        count = _block_sums((slab[:, rows, columns] == label).sum(axis=0, dtype=np.int32), h, w)
+        part = slice(rows.start // h, rows.stop // h), slice(columns.start // w, columns.stop // w)
+        more = count > most[part]
+        best[part][more] = label
+        most[part][more] = count[more]
     return best
+
+
+def _whole_blocks(part: slice, factor: int) -> slice:
+    """The blocks that a part of an axis touches, in voxels; the last one may reach beyond the image."""
+    return slice(part.start // factor * factor, -(-part.stop // factor) * factor)
+
+
+def _block_sums(counts: npt.NDArray[np.int32], h: int, w: int) -> npt.NDArray[np.int32]:
+    rows = np.add.reduceat(counts, np.arange(0, counts.shape[0], h), axis=0)
+    return np.add.reduceat(rows, np.arange(0, counts.shape[1], w), axis=1)
