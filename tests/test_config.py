@@ -6,10 +6,13 @@ import pytest
 
 from training.config import OptimiserConfig, ScheduleConfig, read_config
 from twin_scanner.errors import Rejected
+from twin_scanner.partition import PARTITIONS, partition
 
 pytestmark = pytest.mark.loop
 
 LEAST = 'name = "tiny"\nout = "runs/tiny"\n[package]\nintended_use = "Tests."\nlicence = "CC0-1.0"\n'
+
+ORGANS = "[partition]\nname = 'organs'\n[partition.networks]\nliver = [5]\nothers = [1, 2, 9]\n"
 
 
 def written(folder: Path, text: str) -> Path:
@@ -39,6 +42,17 @@ def test_a_file_may_change_every_section(tmp_path: Path) -> None:
     assert config.schedule == ScheduleConfig(2, 1, 7) and config.schedule.steps == 21
 
 
+def test_a_partition_of_ones_own_is_a_table(tmp_path: Path) -> None:
+    config = read_config(written(tmp_path, LEAST + ORGANS))
+    assert config.covered == partition("organs", {"liver": [5], "others": [1, 2, 9]})
+
+
+@pytest.mark.parametrize("name", sorted(PARTITIONS))
+def test_a_ready_partition_is_a_name(tmp_path: Path, name: str) -> None:
+    config = read_config(written(tmp_path, f"partition = '{name}'\n" + LEAST))
+    assert (config.partition, config.covered) == (name, PARTITIONS[name])
+
+
 def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
     text = LEAST + "[network]\nfeatures = 0\n[optimiser]\nlerning_rate = 1.0\n[schedule]\nconstant_epochs = 'many'\n"
     with pytest.raises(Rejected) as error:
@@ -57,6 +71,15 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
         (LEAST + "[data]\ncount = 2\nheld_out = 2\n", "leaves no pair"),
         (LEAST + "[plan]\nhu_low = 100.0\nhu_high = 0.0\n", "The Plan is impossible"),
         (LEAST.replace("tiny", "../tiny", 1), "name"),
+        ("partition = 'organs'\n" + LEAST, "partition: Input should be 'districts', 'whole-body' or 'whole-volume'"),
+        ("partition = 4\n" + LEAST, "partition: Input should be"),
+        (LEAST + "[partition]\nname = 'organs'\n", "partition.networks: Field required"),
+        (LEAST + ORGANS.replace("[5]", "[5.0]"), "partition.networks.liver.0: Input should be a valid integer"),
+        (LEAST + ORGANS.replace("[5]", "[0]"), "network 'liver' covers 0, labels are whole numbers from 1 to 254"),
+        (LEAST + ORGANS.replace("[5]", "[2]"), "one label to two networks"),
+        (LEAST + ORGANS.replace("liver", "Liver"), "'Liver' names a file"),
+        (LEAST + ORGANS.replace("'organs'", "'My organs'"), "partition.name"),
+        (LEAST + ORGANS.replace("'organs'", "'districts'"), "'districts' is a ready partition"),
     ],
 )
 def test_an_impossible_configuration_is_rejected_with_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:

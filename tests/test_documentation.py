@@ -12,9 +12,10 @@ from twin_scanner.cli import cli
 
 pytestmark = pytest.mark.unit
 
-PAGES = ("README.md", "deploy/README.md")
+PAGES = ("README.md", "deploy/README.md", "docs/segmenters.md")
 NAMES_OF_THE_DESIGN = {
     "demo",
+    "doctor",
     "serve",
     "translate",
     "segment",

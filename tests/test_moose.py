@@ -1,4 +1,4 @@
-"""MOOSE's backend with the real nnU-Net predictor on a real, small model; the phantom's own districts are the oracle."""
+"""MOOSE's backend: the real nnU-Net predictor on a real, small model; the oracle is the phantom's own districts."""
 
 import json
 import os

@@ -3,18 +3,21 @@
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from twin_scanner.errors import Rejected
 from twin_scanner.models import Precision
+from twin_scanner.partition import NETWORK_NAME, PARTITIONS, Partition, partition
 from twin_scanner.preprocess import Plan
 
 STRICT = ConfigDict(extra="forbid")
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Axis = Literal["D", "H", "W"]
+NAMED: Final = "(a name)"
+CONFIGURED: Final = "(a table)"
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,35 @@ class PackageConfig:
 
 
 @dataclass(frozen=True)
+class PartitionConfig:
+    """A partition of one's own: ``networks`` gives the labels that each network covers, as the label table has them."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    name: Annotated[str, Field(pattern=f"^{NETWORK_NAME.pattern}$")]
+    networks: dict[str, tuple[Annotated[int, Field(strict=True)], ...]]
+
+    def __post_init__(self) -> None:
+        if self.name in PARTITIONS:
+            raise ValueError(f"'{self.name}' is a ready partition: write partition = '{self.name}', or another name")
+        try:
+            partition(self.name, self.networks)
+        except Rejected as error:
+            raise ValueError(str(error).removesuffix(".")) from error
+
+
+def _is_name(value: object) -> str:
+    return NAMED if isinstance(value, str) else CONFIGURED
+
+
+PartitionChoice: TypeAlias = Annotated[
+    Annotated[Literal["districts", "whole-body", "whole-volume"], Tag(NAMED)]
+    | Annotated[PartitionConfig, Tag(CONFIGURED)],
+    Discriminator(_is_name),
+]
+"""A ready partition by its name, or one of one's own as a table."""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One run: data, networks, optimisers and schedule for every network of one partition."""
 
@@ -114,7 +146,7 @@ class TrainConfig:
     package: PackageConfig
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Annotated[int, Field(ge=0)] = 0
-    partition: Literal["districts", "whole-body", "whole-volume"] = "districts"
+    partition: PartitionChoice = "districts"
     plan: Plan = field(default_factory=Plan)
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -122,6 +154,13 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     checkpoint_steps: Count = 500
+
+    @property
+    def covered(self) -> Partition:
+        """Which labels each network of the run covers."""
+        if isinstance(self.partition, PartitionConfig):
+            return partition(self.partition.name, self.partition.networks)
+        return PARTITIONS[self.partition]
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -136,5 +175,10 @@ def read_config(path: Path) -> TrainConfig:
     except tomllib.TOMLDecodeError as error:
         raise Rejected(f"{path.name} is not TOML: {error}.") from error
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        faults = "; ".join(f"{_place(e['loc'])}: {e['msg']}" for e in error.errors())
         raise Rejected(f"{path.name} is no training configuration: {faults}.") from error
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """Where in the file a fault stands: the keys, without the marks by which the two forms of a partition are told."""
+    return ".".join(str(part) for part in location if part not in (NAMED, CONFIGURED)) or "file"

@@ -32,7 +32,7 @@ from twin_scanner.durable_file import sync_folder, write_whole
 from twin_scanner.errors import Rejected
 from twin_scanner.models import Architecture, ModelPackage, load_package, save_package
 from twin_scanner.networks import PatchDiscriminator, UNetGenerator
-from twin_scanner.partition import DISTRICT_NAMES, PARTITIONS
+from twin_scanner.partition import DISTRICT_NAMES
 from twin_scanner.preprocess import model_to_suv
 from twin_scanner.translate import translate
 from twin_scanner.volume import FloatArray
@@ -77,7 +77,7 @@ def main(config_path: Path, *, resume: bool = False) -> Path:
     _check_place(config, resume=resume)
     torch.set_num_threads(config.threads or torch.get_num_threads())
     # Data
-    keep_air = PARTITIONS[config.partition].whole_volume
+    keep_air = config.covered.whole_volume
     pairs = make_pairs(config.data, config.plan, keep_air=keep_air, progress=_log_pairs)
     # Networks, losses, optimisers and loop
     with _progress_bar(config) as on_step:
@@ -94,7 +94,7 @@ def train(config: TrainConfig, pairs: Sequence[Pair], *, resume: bool = False, o
     learnt, held_out = pairs[: -config.data.held_out], pairs[-config.data.held_out :]
     state = load_checkpoint(config) if resume and (config.out / CHECKPOINT).is_file() else None
     finished = {} if state is None else state.finished
-    for network, labels in PARTITIONS[config.partition].networks.items():
+    for network, labels in config.covered.networks.items():
         if network in finished:
             continue
         if state is None or state.network != network:
@@ -261,7 +261,7 @@ def _save(
         folder,
         name=config.name,
         plan=config.plan,
-        partition=PARTITIONS[config.partition],
+        partition=config.covered,
         architecture=Architecture("unet", config.network.features),
         networks=networks,
         segmenter=LandmarkSegmenter.name if data.segmenter == "landmarks" else "phantom-truth",

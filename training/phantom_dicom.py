@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -74,7 +74,7 @@ class Examination:
 
     def uid(self, kind: str, *parts: str) -> str:
         """A UID of this phantom; another seed or other options have others."""
-        options = hashlib.sha256(repr(sorted(asdict(self.options).items())).encode()).hexdigest()
+        options = hashlib.sha256(self.options.identity.encode()).hexdigest()
         return derive_uid(f"phantom-{kind}", str(self.seed), options, *parts)
 
 

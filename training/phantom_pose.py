@@ -25,7 +25,11 @@ PRESSED_MM: Final = 3.0
 """Flesh that rests on flesh gives way this far."""
 FOREARM_BULGE_MM: Final = 4.0
 """A forearm is thicker a quarter of its length behind the elbow than a straight taper is there."""
-STEPS: Final = 80
+STEPS: Final = 120
+SINKING_MM: Final = 3.0
+"""An arm falls this far in the first of the steps in which it comes to rest, and not at all in the last ones."""
+ELBOW_Y_MM: Final = 40.0
+"""The elbow does not fall lower than this: beside the trunk it lies on the table's padding."""
 HAND_FLAT: Final[Point] = (0.0, 0.0, -1.0)
 """Fingers of a hand that lies flat fan out from head to feet, the thumb to the head."""
 
@@ -98,9 +102,11 @@ def _folded(fat_mm: float, wrist_z: float, side: float) -> Vector:
 
 
 def _rested(chain: Vector, radii: Sequence[float], obstacles: Sequence[Obstacle]) -> Vector:
-    """The chain with its lengths kept and pushed out of whatever it lies on; the shoulder stays."""
+    """The chain with its lengths kept, fallen on whatever it lies on; the shoulder stays."""
     chain = chain.copy()
-    for _ in range(STEPS):
+    for step_number in range(STEPS):
+        sinking = SINKING_MM * max(0.0, 1.0 - 1.25 * step_number / STEPS)
+        chain[1:, 1] += np.where(chain[1:, 1] < ELBOW_Y_MM, sinking, 0.0)
         for bone in range(1, 4):
             for share in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
                 _push_out(chain, bone, share, radii, obstacles)
@@ -110,9 +116,7 @@ def _rested(chain: Vector, radii: Sequence[float], obstacles: Sequence[Obstacle]
     return chain
 
 
-def _push_out(
-    chain: Vector, bone: int, share: float, radii: Sequence[float], obstacles: Sequence[Obstacle]
-) -> None:
+def _push_out(chain: Vector, bone: int, share: float, radii: Sequence[float], obstacles: Sequence[Obstacle]) -> None:
     """Move the two joints of a bone until its point at ``share`` of the length clears every obstacle."""
     point = chain[bone] + share * (chain[bone + 1] - chain[bone])
     bulge = FOREARM_BULGE_MM if bone == 1 and 0.0 < share < 0.8 else 0.0

@@ -51,10 +51,13 @@ class Loft:
 class Canvas:
     """A label map (D, H, W) and its voxels' positions in the reference body; solids are painted over each other."""
 
-    def __init__(self, x: FloatArray, y: FloatArray, z: FloatArray) -> None:
-        """``x`` (W), ``y`` (H) and ``z`` (D) ascend; they are the voxels' reference coordinates in mm."""
+    def __init__(self, x: FloatArray, y: FloatArray, z: FloatArray, tissue: LabelArray | None = None) -> None:
+        """``x`` (W), ``y`` (H) and ``z`` (D) ascend; they are the voxels' reference coordinates in mm.
+
+        ``tissue`` is painted on where given: a view of another canvas seen from another side.
+        """
         self.x, self.y, self.z = x, y, z
-        self.tissue: LabelArray = np.zeros((z.size, y.size, x.size), np.uint8)
+        self.tissue: LabelArray = np.zeros((z.size, y.size, x.size), np.uint8) if tissue is None else tissue
 
     @property
     def shape(self) -> Shape:

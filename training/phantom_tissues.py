@@ -66,6 +66,11 @@ class Tissue(IntEnum):
     TABLE_SHELL = 60
     TABLE_CORE = 61
     MATTRESS = 62
+    BLANKET = 63
+    PLASTIC = 64
+    BEADS = 65
+    COPPER = 66
+    METAL = 67
     FIRST_LESION = 100
 
 
@@ -80,6 +85,11 @@ ALIKE: Final = (
 """Brain, myocardium, muscle and bladder: one HU for all, so that a patch from inside one cannot tell which it is."""
 LIFELESS: Final = (Tissue.AIR, Tissue.GAS, Tissue.TABLE_SHELL, Tissue.TABLE_CORE, Tissue.MATTRESS)
 """Without uptake in either world."""
+OBJECTS: Final = (
+    Tissue.TABLE_SHELL, Tissue.TABLE_CORE, Tissue.MATTRESS, Tissue.BLANKET, Tissue.PLASTIC, Tissue.BEADS,
+    Tissue.COPPER,
+)  # fmt: skip
+"""What is in the image and not in the patient; METAL is in the patient."""
 ALIKE_HU: Final = 45.0
 
 _HU: Final = MappingProxyType({
@@ -94,6 +104,12 @@ _HU: Final = MappingProxyType({
     Tissue.MATTRESS: -880,
 })  # fmt: skip
 """Textbook HU at 120 kV without contrast; a carbon table has a thin shell around a foam core."""
+
+_OBJECT_HU: Final = MappingProxyType({
+    Tissue.BLANKET: (-150.0, -50.0), Tissue.PLASTIC: (0.0, 160.0), Tissue.BEADS: (-970.0, -930.0),
+    Tissue.COPPER: (1200.0, 2200.0), Tissue.METAL: (3071.0, 3071.0),
+})  # fmt: skip
+"""Range of HU of cloth, vinyl and acrylic, polystyrene beads, thin wires and implants."""
 
 _CONTRAST_HU: Final = MappingProxyType({
     Tissue.BLOOD: 125, Tissue.KIDNEY: 150, Tissue.RENAL_PELVIS: 20, Tissue.LIVER: 52, Tissue.SPLEEN: 72,
@@ -162,6 +178,13 @@ def draw_tissues(rng: np.random.Generator, world: World, contrast: bool) -> Tiss
         suv = suv_of_hu(hu)
         suv[list(LIFELESS)] = 0.0
     return TissueTable(hu, suv)
+
+
+def draw_objects(table: TissueTable, rng: np.random.Generator) -> None:
+    """Enter the HU of what surrounds or was put into the patient; no uptake, in either world."""
+    for tissue, (low, high) in _OBJECT_HU.items():
+        table.hu[tissue] = rng.uniform(low, high)
+        table.suv[tissue] = 0.0
 
 
 def add_lesion(table: TissueTable, label: int, hu: float, suv: float, world: World) -> None:

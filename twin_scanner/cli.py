@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -31,7 +31,7 @@ SegmenterName = Annotated[
     str | None, typer.Option("--segmenter", help=f"{', '.join(SEGMENTERS)}; default: the configuration's.")
 ]
 LabelmapFile = Annotated[
-    Path | None, typer.Option("--labelmap", help="The label map (NIfTI) for the segmenter labelmap.")
+    Path | None, typer.Option("--labelmap", help="The label map (NIfTI or DICOM SEG) for the segmenter labelmap.")
 ]
 
 cli = typer.Typer(
@@ -91,6 +91,24 @@ def serve(config: ConfigFile = None) -> None:
     with application.Scanner(settings) as scanner:
         print(f"listening {scanner.receiver.port}", flush=True)
         stop.wait()
+
+
+@cli.command()
+def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Examine this installation: disk, ledger, model, segmenters, PACS and twin; exit 1 where something is at fault."""
+    from twin_scanner.doctor import Finding, examine
+
+    marks = {"ok": "ok     ", "warning": "warning", "fault": "FAULT  "}
+
+    def tell(finding: Finding) -> None:
+        if not as_json:
+            print(f"{marks[finding.state]}  {finding.name}: {finding.sentence}", flush=True)
+
+    findings = examine(_settings(config), tell)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    if any(finding.state == "fault" for finding in findings):
+        raise typer.Exit(1)
 
 
 @cli.command()

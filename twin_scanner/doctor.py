@@ -20,7 +20,6 @@ from pydicom.uid import (
     UID,
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
-    LabelMapSegmentationStorage,
     PositronEmissionTomographyImageStorage,
     RLELossless,
     SecondaryCaptureImageStorage,
@@ -36,7 +35,7 @@ from twin_record.store import EmbeddedStore
 from twin_scanner.app import Folders, model_store, open_twin, segmenter_choice
 from twin_scanner.districts import moose, network_process, totalsegmentator
 from twin_scanner.districts.choice import SEGMENTERS, SegmenterChoice, missing
-from twin_scanner.errors import TwinScannerError
+from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.models import DEMONSTRATION_FOLDER, ModelPackage, ModelStore, load_package
 from twin_scanner.settings import Settings
 
@@ -47,8 +46,10 @@ LEAST_ROOM: Final = 2
 """A disk with less than this many times node.minimum_free_mb is soon one that refuses images."""
 LOCAL_PROBE_S: Final = 5.0
 """Our own node answers on its own machine within this, or something else is there."""
+LABEL_MAP_SEGMENTATION: Final = "1.2.840.10008.5.1.4.1.1.66.7"
+"""Label Map Segmentation Storage (supplement 243), which pydicom's own list does not have everywhere."""
 _ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104
-_PET: Final = (PositronEmissionTomographyImageStorage, ExplicitVRLittleEndian)
+_PET: Final = (str(PositronEmissionTomographyImageStorage), str(ExplicitVRLittleEndian))
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def _told(name: str, check: Callable[[Settings], Iterable[Finding]], settings: S
     except OSError as error:
         what = Path(error.filename).name if isinstance(error.filename, str) else "What it needs"
         yield Finding(name, "fault", f"{what} cannot be used ({error.strerror}): check its rights and the disk.")
+    except UnicodeError:
+        yield Finding(name, "fault", "A file or value that it needs is not plain text: look into the configuration.")
 
 
 def _one_sentence(text: str) -> str:
@@ -263,7 +266,7 @@ def _pacs(settings: Settings) -> Iterator[Finding]:
         state: FindingState = "fault" if offer == _PET else "warning"
         yield Finding("PACS accepts", state, f"{peer} does not accept {_offer_name(offer)}: {advice}.")
     if not refused:
-        told = ", ".join(UID(sop_class_uid).name for sop_class_uid, _ in offers)
+        told = ", ".join(_class_name(sop_class_uid) for sop_class_uid, _ in offers)
         yield Finding("PACS accepts", "ok", f"{peer} accepts what we send: {told}.")
 
 
@@ -277,18 +280,22 @@ def _offers(settings: Settings) -> dict[tuple[str, str], str]:
     outputs = settings.outputs
     offers = {_PET: ""}
     if outputs.segmentation == "binary":
-        offers[SegmentationStorage, ExplicitVRLittleEndian] = "segmentation"
+        offers[str(SegmentationStorage), str(ExplicitVRLittleEndian)] = "segmentation"
     if outputs.segmentation == "labelmap":
-        offers[LabelMapSegmentationStorage, RLELossless] = "segmentation"
+        offers[LABEL_MAP_SEGMENTATION, str(RLELossless)] = "segmentation"
     if outputs.measurement_report:
-        offers[Comprehensive3DSRStorage, ExplicitVRLittleEndian] = "measurement_report"
+        offers[str(Comprehensive3DSRStorage), str(ExplicitVRLittleEndian)] = "measurement_report"
     if outputs.key_image:
-        offers[SecondaryCaptureImageStorage, ExplicitVRLittleEndian] = "key_image"
-    return {(str(sop_class_uid), str(syntax_uid)): key for (sop_class_uid, syntax_uid), key in offers.items()}
+        offers[str(SecondaryCaptureImageStorage), str(ExplicitVRLittleEndian)] = "key_image"
+    return offers
 
 
 def _offer_name(offer: tuple[str, str]) -> str:
-    return f"{UID(offer[0]).name} in {UID(offer[1]).name}"
+    return f"{_class_name(offer[0])} in {UID(offer[1]).name}"
+
+
+def _class_name(sop_class_uid: str) -> str:
+    return "Label Map Segmentation Storage" if sop_class_uid == LABEL_MAP_SEGMENTATION else UID(sop_class_uid).name
 
 
 def _port(settings: Settings) -> Iterator[Finding]:
@@ -351,11 +358,11 @@ def _twin(settings: Settings) -> Iterator[Finding]:
 
 
 def _server(server: FhirServer) -> Iterator[Finding]:
-    statement = server.capability()
-    release = str(statement.get("fhirVersion", "none"))
-    if not release.startswith(FHIR_VERSION):
+    name = "twin record"
+    release = _release(server)
+    if release is not None and not release.startswith(FHIR_VERSION):
         told = f"The FHIR server speaks release {release} and the twin is R4 (4.0.1)"
-        yield Finding("twin record", "fault", f"{told}: set twin.url to the server's R4 address.")
+        yield Finding(name, "fault", f"{told}: set twin.url to the server's R4 address.")
         return
     # Reading a device is the least that shows whether the token is good for what the recorder sends.
     request = {"method": "GET", "url": "Device?_count=1"}
@@ -363,7 +370,18 @@ def _server(server: FhirServer) -> Iterator[Finding]:
     entries = answer.get("entry") or [{}]
     status = str((entries[0].get("response") or {}).get("status", "none"))
     if not status.startswith("2"):
-        told = f"The FHIR server is R4 {release} but does not let us read (status {status[:3]})"
-        yield Finding("twin record", "fault", f"{told}: check the rights of the token in twin.token_file.")
-        return
-    yield Finding("twin record", "ok", f"The FHIR server answers, is R4 ({release}) and takes our requests.")
+        told = f"The FHIR server answers but does not let us read (status {status[:3]})"
+        yield Finding(name, "fault", f"{told}: check the rights of the token in twin.token_file.")
+    elif release is None:
+        told = "The FHIR server takes our requests but shows no CapabilityStatement at /metadata"
+        yield Finding(name, "warning", f"{told}: make sure that it speaks R4 (4.0.1).")
+    else:
+        yield Finding(name, "ok", f"The FHIR server takes our requests and is R4 ({release}).")
+
+
+def _release(server: FhirServer) -> str | None:
+    """The server's fhirVersion; None where it keeps its CapabilityStatement to itself."""
+    try:
+        return str(server.capability().get("fhirVersion", "none"))
+    except Rejected:
+        return None

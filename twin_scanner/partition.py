@@ -42,8 +42,8 @@ class Partition:
         repeated = [label for label, count in sorted(times.items()) if count > 1]
         if repeated:
             raise Rejected(
-                f"Partition '{self.name}' gives one label to two networks, or twice to one: each label belongs once "
-                f"to one network, {_listed(repeated)} did not."
+                f"Partition '{self.name}' gives one label to two networks, or twice to one: each label belongs to one "
+                f"network once, which {_listed(repeated)} does not."
             )
 
     @property

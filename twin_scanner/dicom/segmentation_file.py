@@ -13,6 +13,7 @@ from pydicom.pixels.utils import iter_pixels
 from scipy import ndimage
 
 from twin_scanner.dicom.ct_headers import text
+from twin_scanner.dicom.ct_stack import COSINE_TOLERANCE, MAXIMUM_VOXELS, POSITION_TOLERANCE_MM
 from twin_scanner.dicom.dicom_files import MALFORMED, quiet_pydicom, read_dataset, read_header
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import Geometry, LabelArray, Triple
@@ -21,12 +22,6 @@ Frame: TypeAlias = npt.NDArray[np.unsignedinteger]
 
 SEGMENTATION_CLASSES: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """Segmentation Storage (BINARY, FRACTIONAL) and Label Map Segmentation Storage (PS3.4 B.5)."""
-POSITION_TOLERANCE_MM: Final = 0.05
-"""Frames lie this near to their places on the grid; decimal strings are exact to 1e-3 mm or better."""
-DIRECTION_TOLERANCE: Final = 1e-4
-"""Cosines are stored with six digits."""
-MAXIMUM_VOXELS: Final = 2**31
-"""More than any CT has; a damaged spacing would ask for more."""
 LARGEST_SHARED: Final = 0.5
 """Of a segment; where more of it lies in another one, it was drawn twice and its border says nothing."""
 UNLISTED: Final = -1
@@ -192,7 +187,7 @@ def _numbers(file: Path, frame: Dataset, shared: Dataset, sequence: str, keyword
 
 def _same_in_all(file: Path, values: Sequence[Sequence[float]], what: str) -> npt.NDArray[np.float64]:
     first = np.array(values[0])
-    if not np.allclose(np.array(values), first, rtol=0, atol=DIRECTION_TOLERANCE):
+    if not np.allclose(np.array(values), first, rtol=0, atol=COSINE_TOLERANCE):
         raise Rejected(f"The frames of {file.name} differ in {what}: export one stack of parallel slices.")
     return first
 

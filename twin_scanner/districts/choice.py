@@ -18,6 +18,8 @@ class SegmenterChoice:
     name: str = "landmarks"
     labelmap: Path | None = None
     label_table: str = "districts"
+    frame_of_reference_uid: str | None = None
+    """The CT's, where it has one: a DICOM SEG of another one is refused."""
     moose_weights: Path | None = None
     moose_sha256: str = ""
     totalsegmentator_weights: Path | None = None
@@ -57,11 +59,12 @@ def missing(choice: SegmenterChoice) -> str | None:
 
 
 def _labelmap(choice: SegmenterChoice) -> Segmenter:
+    from twin_scanner.districts.label_table import label_table
     from twin_scanner.districts.labelmap import LabelmapSegmenter
 
     if choice.labelmap is None:
         raise Rejected("The segmenter 'labelmap' needs a label map: give --labelmap, or set districts.labelmap.")
-    return LabelmapSegmenter(choice.labelmap)
+    return LabelmapSegmenter(choice.labelmap, label_table(choice.label_table), choice.frame_of_reference_uid)
 
 
 def _totalsegmentator(choice: SegmenterChoice) -> Segmenter:

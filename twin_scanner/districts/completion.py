@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from twin_scanner.districts import body
-from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, to_ct_grid
+from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, to_ct_grid, to_upright
 from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import LabelArray, Triple, Volume
@@ -26,14 +26,19 @@ def completed(labels: LabelArray, ct: Volume, rest: int | None = None) -> LabelA
     What the backend left unlabelled inside the body takes the label ``rest``, or that of the nearest labelled voxel.
     Raises Rejected where the CT (HU) shows no human body, or the labels nothing of it.
     """
-    return every_voxel_labelled(labels, body_on_grid(ct), ct.geometry.spacing_mm, rest)
+    inside, spacing_mm = upright_body(ct)
+    complete = every_voxel_labelled(to_upright(labels, ct.geometry), inside, spacing_mm, rest)
+    return to_ct_grid(complete, ct.geometry)
 
 
-def body_on_grid(ct: Volume) -> BoolArray:
-    """The body (D, H, W) on the CT's own grid, lungs and gas included; raises Rejected where the CT shows none."""
+def upright_body(ct: Volume) -> tuple[BoolArray, Triple]:
+    """The body (D, H, W), lungs and gas included, on the CT's own voxels stood upright, and their spacing in mm.
+
+    Upright, as ``to_upright`` gives labels too: which of two equally near labels is taken must not depend on the
+    order in which a scanner stores slices and rows. Raises Rejected where the CT shows no human body.
+    """
     coarse = coarse_ct(ct)
-    skin = body.refine_body(body.find_body(coarse), coarse)
-    return to_ct_grid(skin.view(np.uint8), ct.geometry).view(np.bool_)
+    return body.refine_body(body.find_body(coarse), coarse), spacing_of(coarse)
 
 
 def spacing_of(ct: CoarseCt) -> Triple:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
+from pydicom.sr.coding import Code
 
 from twin_scanner.partition import DISTRICT_NAMES
 from twin_scanner.volume import Geometry, LabelArray, Volume
@@ -40,7 +41,8 @@ class DistrictMap:
 
     ``segmenter`` names the method; ``segmenter_hash`` is the SHA-256 of whatever decides its result: parameters and
     version, network weights, or the label file itself. ``names`` are those of the labels (a finer partition has its
-    own). ``quality`` says how sure the segmenter is of each part; empty where it cannot judge itself.
+    own), ``codes`` the DICOM concepts of names that are none of ours. ``quality`` says how sure the segmenter is of
+    each part; empty where it cannot judge itself.
     """
 
     labels: LabelArray
@@ -49,6 +51,7 @@ class DistrictMap:
     segmenter_hash: str
     names: Mapping[int, str] = field(default_factory=lambda: DISTRICT_NAMES)
     quality: tuple[PartQuality, ...] = ()
+    codes: Mapping[str, Code] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.labels.shape != self.geometry.shape:

@@ -82,17 +82,6 @@ class LabelTable:
         return self.sources.get(source, 0 if self.ignore_unlisted else None)
 
 
-DISTRICTS_TABLE: Final = LabelTable(
-    DISTRICT_NAMES, MappingProxyType({1: 1, 2: 2, 3: 3, 4: 4, "head": 1, "trunk": 2, "arms": 3, "legs": 4})
-)
-"""The districts as they are, and as our own DICOM SEG names them."""
-MOOSE_TABLE: Final = LabelTable(
-    DISTRICT_NAMES, MappingProxyType({3: 1, 2: 2, 4: 3, 1: 4, "head": 1, "body": 2, "arms": 3, "legs": 4})
-)
-"""MOOSE's clin_ct_body (1 legs, 2 body, 3 head, 4 arms) in the paper's order."""
-READY_TABLES: Final = MappingProxyType({"districts": DISTRICTS_TABLE, "moose": MOOSE_TABLE})
-
-
 def label_table(choice: str) -> LabelTable:
     """A ready table by its name, or one from a TOML file; raises Rejected for neither and for a faulty file."""
     if choice in READY_TABLES:
@@ -214,3 +203,14 @@ def _is_list_of(value: object, fits: Callable[[object], bool]) -> bool:
 
 def _code(values: Mapping[str, str]) -> Code:
     return Code(values["value"], values["scheme"], values["meaning"])
+
+
+DISTRICTS_TABLE: Final = LabelTable(
+    DISTRICT_NAMES, MappingProxyType({1: 1, 2: 2, 3: 3, 4: 4, "head": 1, "trunk": 2, "arms": 3, "legs": 4})
+)
+"""The districts as they are, and as our own DICOM SEG names them."""
+MOOSE_TABLE: Final = LabelTable(
+    DISTRICT_NAMES, MappingProxyType({3: 1, 2: 2, 4: 3, 1: 4, "head": 1, "body": 2, "arms": 3, "legs": 4})
+)
+"""MOOSE's clin_ct_body (1 legs, 2 body, 3 head, 4 arms) in the paper's order."""
+READY_TABLES: Final = MappingProxyType({"districts": DISTRICTS_TABLE, "moose": MOOSE_TABLE})

@@ -15,7 +15,8 @@ from twin_scanner.dicom.segmentation_file import (
     read_segmentation,
     segmentation_labels,
 )
-from twin_scanner.districts.completion import body_on_grid, every_voxel_labelled
+from twin_scanner.districts.coarse_grid import to_ct_grid, to_upright
+from twin_scanner.districts.completion import every_voxel_labelled, upright_body
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.label_table import DISTRICTS_TABLE, LabelTable
 from twin_scanner.districts.morphology import BoolArray
@@ -84,11 +85,12 @@ class LabelmapSegmenter:
         """
         self._check_file()
         found = self._read()
-        inside = body_on_grid(ct)
-        self._check_coverage(found, inside, ct.geometry)
-        on_ct = resample_labels(*_with_rim(found), ct.geometry)
-        self._check_overlap(on_ct, inside)
-        labels = every_voxel_labelled(on_ct, inside, ct.geometry.spacing_mm, self.table.rest)
+        inside, spacing_mm = upright_body(ct)
+        self._check_coverage(found, to_ct_grid(inside.view(np.uint8), ct.geometry).view(np.bool_), ct.geometry)
+        upright = to_upright(resample_labels(*_with_rim(found), ct.geometry), ct.geometry)
+        self._check_overlap(upright, inside)
+        complete = every_voxel_labelled(upright, inside, spacing_mm, self.table.rest)
+        labels = to_ct_grid(complete, ct.geometry)
         return DistrictMap(labels, ct.geometry, self.name, self.segmenter_hash, self.table.names)
 
     def _check_file(self) -> None:
@@ -145,7 +147,7 @@ class LabelmapSegmenter:
         index = (surface @ (np.linalg.inv(source.affine) @ target.affine).T)[:, :3]
         slack = 0.5 + COVERAGE_TOLERANCE_MM / np.asarray(source.spacing_mm)
         beyond = (index < -slack) | (index > np.asarray(source.shape) - 1 + slack)
-        if bool((beyond.any(axis=0) & found.bounded).any()):
+        if bool((beyond.any(axis=0) & np.array(found.bounded)).any()):
             raise Rejected(f"{self.path.name} does not cover the body in the CT: draw it on this CT, whole.")
 
     def _check_overlap(self, labels: LabelArray, inside: BoolArray) -> None:
@@ -158,17 +160,19 @@ class LabelmapSegmenter:
         within = np.count_nonzero(labelled)
         if within < LEAST_INSIDE * total:
             raise Rejected(
-                f"{self.path.name} lies outside the body by {1 - within / total:.0%}: it is of another scan, or flipped."
+                f"{self.path.name} lies outside the body by {1 - within / total:.0%}: it is of another scan, or "
+                "flipped."
             )
         share = within / np.count_nonzero(inside)
         if self.table.rest is None and share < LEAST_LABELLED:
             raise Rejected(
-                f"{self.path.name} labels only {share:.0%} of the body: draw the whole body, or name a rest in the table."
+                f"{self.path.name} labels only {share:.0%} of the body: draw the whole body, or name a rest in "
+                "the label table."
             )
 
 
 def find_labelmap(folder: Path, series_uid: str, study_uid: str) -> Path:
-    """The label map of a CT in a folder: SERIES_UID or STUDY_UID with .nii.gz, .nii or .dcm; the series' own goes first.
+    """The label map of a CT in a folder: SERIES_UID or STUDY_UID with .nii.gz, .nii or .dcm; the series' own first.
 
     Raises Rejected where there is none, where two have the same name, and for what is no UID.
     """
@@ -184,8 +188,8 @@ def find_labelmap(folder: Path, series_uid: str, study_uid: str) -> Path:
         if found:
             return found[0]
     raise Rejected(
-        f"There is no label map for series {series_uid}: put {series_uid}.nii.gz or .dcm into the folder of label maps, "
-        "then send the CT again."
+        f"There is no label map for series {series_uid}: put {series_uid}.nii.gz or .dcm into the folder of label "
+        "maps, then send the CT again."
     )
 
 

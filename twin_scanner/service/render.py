@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,8 @@ from twin_scanner.dicom.measurement_report import DistrictMeasurement, write_mea
 from twin_scanner.dicom.patient import text
 from twin_scanner.dicom.pet_series import PetSeries, Synthesis, write_pet_series
 from twin_scanner.dicom.segmentation import segment_numbers, write_segmentation
-from twin_scanner.districts.choice import make_segmenter
+from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
+from twin_scanner.districts.labelmap import find_labelmap
 from twin_scanner.errors import Rejected
 from twin_scanner.models import ModelPackage, ModelStore, load_package
 from twin_scanner.pipeline import PipelineOptions, SyntheticPet, translate_ct
@@ -46,8 +47,8 @@ def render(request: RenderRequest, progress: Callable[[int, int], None] | None =
         return read_report(request.result)
     begin = time.monotonic()
     package = _package(request.model, request.model_store)
-    segmenter = make_segmenter(request.segmenter)
     series, ct = _read(request)
+    segmenter = make_segmenter(_segmenter_choice(request, series))
     read = time.monotonic()
     pet = translate_ct(ct, package, segmenter, _options(request), progress)
     translated = time.monotonic()
@@ -69,6 +70,17 @@ def render(request: RenderRequest, progress: Callable[[int, int], None] | None =
 def software_version() -> str:
     """The installed version of this software."""
     return version("twin-scanner")
+
+
+def _segmenter_choice(request: RenderRequest, series: CtSeries | None) -> SegmenterChoice:
+    """The site's choice; of a folder of label maps, the one of this CT."""
+    choice = request.segmenter
+    if choice.name != "labelmap" or choice.labelmap is None or series is None:
+        return choice
+    header, labelmap = series.header, choice.labelmap
+    if labelmap.is_dir():
+        labelmap = find_labelmap(labelmap, str(header.SeriesInstanceUID), str(header.StudyInstanceUID))
+    return replace(choice, labelmap=labelmap, frame_of_reference_uid=str(header.FrameOfReferenceUID))
 
 
 def _options(request: RenderRequest) -> PipelineOptions:
@@ -130,12 +142,15 @@ def _write_dicom(
             synthesis,
             request.result / FOLDERS["segmentation"],
             wanted.segmentation,
+            districts.codes,
         )
         companions.append(segmentation)
         if wanted.measurement_report:
             measured = _measurements(pet, statistics)
             folder = request.result / FOLDERS["measurement-report"]
-            companions.append(write_measurement_report(measured, segmentation, series, written, synthesis, folder))
+            companions.append(
+                write_measurement_report(measured, segmentation, series, written, synthesis, folder, districts.codes)
+            )
     if wanted.key_image:
         pixels = key_image(scene, f"{package.name} {package.model_hash[:12]}")
         folder = request.result / FOLDERS["key-image"]
