@@ -64,7 +64,13 @@ def test_what_is_not_listed_can_be_left_unlabelled(tmp_path: Path) -> None:
 def test_what_decides_the_labels_decides_the_hash(tmp_path: Path) -> None:
     plain = read_label_table(written(tmp_path, ORGANS)).as_json()
     assert plain == read_label_table(written(tmp_path, ORGANS + "\n# a remark\n")).as_json()
-    for before, after in (("[5]", "[4]"), ("label = 5", "label = 7"), ('"other"', '"liver"'), ("255", "254")):
+    for before, after in (
+        ("[5]", "[4]"),
+        ("label = 5", "label = 7"),
+        ('"other"', '"liver"'),
+        ("255", "254"),
+        ("102", "103"),
+    ):
         assert read_label_table(written(tmp_path, ORGANS.replace(before, after, 1))).as_json() != plain
     assert read_label_table(written(tmp_path, "ignore_unlisted = true\n" + ORGANS)).as_json() != plain
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from twin_scanner.errors import Defect, Rejected, Transient
-from twin_scanner.service.ledger import MOVES, Job, Ledger, NewJob, State
+from twin_scanner.service.ledger import MOVES, Job, Ledger, NewJob, State, utc_now
 from twin_scanner.service.schema import METADATA
 
 pytestmark = pytest.mark.record
@@ -223,3 +223,14 @@ def test_a_database_that_does_not_answer_is_transient(tmp_path: Path, clock: Clo
 
 def test_aware_times_come_back_aware(ledger: Ledger, clock: Callable[[], datetime]) -> None:
     assert ledger.open_job(new()).made_at == clock()
+
+
+def test_a_ledger_of_a_newer_version_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    Ledger(url, utc_now).close()
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = 'from-the-future'"))
+    engine.dispose()
+    with pytest.raises(Rejected, match="newer version of twin-scanner"):
+        Ledger(url, utc_now)

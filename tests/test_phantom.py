@@ -1,18 +1,28 @@
 """The phantom against anatomy, physics and physiology: a person is drawn, and the two worlds are what they say."""
 
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy import ndimage, stats
 
+from benchmarks import segmentation
 from training.phantom import PET_FWHM_MM, Phantom, PhantomOptions, draw_options, make_phantom
+from training.phantom_dicom import Examination
 from training.phantom_lesions import DIAGNOSES, DIAGNOSIS_SHARES
-from training.phantom_tissues import ALIKE, Tissue, suv_of_hu
+from training.phantom_options import Aid, Implant, PatientPosition
+from training.phantom_tissues import ALIKE, OBJECTS, Tissue, suv_of_hu
+from training.phantom_variations import EXAMINATIONS, draw_variation, in_words
+from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
+from twin_scanner.volume import Volume, resample_labels
 
 pytestmark = pytest.mark.unit
 
@@ -395,7 +405,16 @@ def test_drawn_patients_vary_as_autopets_do() -> None:
         ({"world": "flat"}, "There is no world 'flat'"),
         ({"diagnosis": "FLU"}, "There is no diagnosis 'FLU'"),
         ({"field_of_view": "toe"}, "There is no field of view 'toe'"),
-        ({"arms": "crossed"}, "The phantom's arms are"),
+        ({"arms": "folded"}, "The phantom's arms are"),
+        ({"right_arm": "bent"}, "The phantom's arms are"),
+        ({"build": "round"}, "There is no build 'round'"),
+        ({"position": "HFU"}, "There is no patient position 'HFU'"),
+        ({"axes": "scanner"}, "There is no choice of axes 'scanner'"),
+        ({"aids": ("pillow",)}, "There is no positioning aid 'pillow'"),
+        ({"implants": ("pacemaker",)}, "There is no implant 'pacemaker'"),
+        ({"field_of_view": (500.0, 520.0)}, "The range .* shows nothing of a phantom"),
+        ({"blanket": (900.0, 3000.0)}, "The range .* shows nothing of a phantom"),
+        ({"diameter_mm": 60.0}, "The phantom's field of view is 150 to 1000 mm wide"),
         ({"sex": "X"}, "the phantom's sex is"),
         ({"height_mm": 300.0}, "The phantom is an adult"),
         ({"body_mass_index": 90.0}, "The phantom is an adult"),
@@ -406,3 +425,358 @@ def test_drawn_patients_vary_as_autopets_do() -> None:
 def test_impossible_options_are_rejected_with_one_sentence(wrong: dict[str, object], sentence: str) -> None:
     with pytest.raises(Rejected, match=sentence):
         replace(COARSE, **wrong)  # type: ignore[arg-type]
+
+
+VARIED = PhantomOptions(spacing_mm=(6.0, 4.0, 4.0), field_of_view=(700.0, 1600.0), noise=0.0, table=False)
+
+
+def world_mm(phantom: Phantom, mask: BoolArray) -> npt.NDArray[np.float64]:
+    """LPS positions (n, 3) of a mask's voxels, whatever the image's axes."""
+    index = np.argwhere(mask)
+    return (phantom.geometry.affine @ np.c_[index, np.ones(len(index))].T).T[:, :3]
+
+
+def reference_z(phantom: Phantom, mask: BoolArray) -> npt.NDArray[np.float64]:
+    """Heights of a mask's voxels in the reference body."""
+    return world_mm(phantom, mask)[:, 2] / (phantom.options.height_mm / 1750.0)
+
+
+def touching(mask: BoolArray, other: BoolArray) -> int:
+    """Voxels of ``other`` that share a face with ``mask``."""
+    return int((ndimage.binary_dilation(mask) & other).sum())
+
+
+def outer_body(phantom: Phantom) -> BoolArray:
+    return phantom.districts > 0
+
+
+FIRST_PHANTOMS = {
+    "whole": (
+        5, PhantomOptions(spacing_mm=(8.0, 6.0, 5.0)),
+        "42f64c70dc241fd90f65cfc329568b65d1dcc54efec1302133c22e80b9c145ef",
+        "198a4496dd2783cb84d7e2e37a4a5dc6be8409e7dc0c9e3b46d85ece4a00010e",
+        -76497.932, -1032.465, "2.25.83422255234510618984289452940269900981",
+    ),
+    "usual": (
+        12, PhantomOptions(spacing_mm=(8.0, 6.0, 5.0), arms="up", sex="F", field_of_view="skull-base-to-mid-thigh",
+                           diagnosis="LYMPHOMA", contrast=True),
+        "0ca71dba594c1fb8eb9262e3c851dc78286b0a37a68205214abda836e666883a",
+        "c9e6974649263a7892ce2fe7c26014ffe4fa5fd7112a7b61168871225f174cf8",
+        966766.144, 36.782, "2.25.331260938369902305455259100614040181235",
+    ),
+    "stout": (
+        3, PhantomOptions(spacing_mm=(8.0, 6.0, 5.0), body_mass_index=45.0, table=False, noise=0.0,
+                          world="appearance-only"),
+        "fad192b97d4f50c4610d025fac42ffa15e41c9fe4608c4c9474a143455a5fb44",
+        "398cd291c3612eac16c9f2107df582272def0e7e44451803e263efcca984ab7b",
+        -81395.576, 6294.673, "2.25.42558822389533112534523075402881987462",
+    ),
+    "drawn": (
+        2, draw_options(2, spacing_mm=(8.0, 6.0, 5.0)),
+        "17d86536765471db302736a57f4bb147865f66bdf8e859e0618652e8daa92e02",
+        "461ba7cab7752e9458a70d3bd8519895486be3668a9b737c2bca368056a9352a",
+        9621.870, 623.277, "2.25.202365177799771704718210766240781689163",
+    ),
+}  # fmt: skip
+"""Seed, options, SHA-256 of districts and tissues, weighted sums of CT and PET and study UID, as first released."""
+
+
+@pytest.mark.parametrize("name", FIRST_PHANTOMS)
+def test_a_phantom_of_the_first_options_is_what_it_was_before_there_were_others(name: str) -> None:
+    """Labels to the byte; images by sums with random weights, which another draw moves by some thousand and another
+    processor's rounding does not."""
+    seed, options, districts, tissues, ct_sum, pet_sum, study_uid = FIRST_PHANTOMS[name]
+    phantom = make_phantom(seed, options)
+    assert hashlib.sha256(phantom.districts.tobytes()).hexdigest() == districts
+    assert hashlib.sha256(phantom.tissues.tobytes()).hexdigest() == tissues
+    weights = np.random.default_rng(1).standard_normal(phantom.ct.array.size)
+    assert float(phantom.ct.array.ravel() @ weights) == pytest.approx(ct_sum, abs=0.5)
+    assert float(phantom.pet.array.ravel() @ weights) == pytest.approx(pet_sum, abs=0.05)
+    assert Examination(seed, options).uid("study") == study_uid
+
+
+@pytest.mark.parametrize(
+    ("seed", "body_mass_index", "sex"), [(1, 21.0, "F"), (2, 27.0, "M"), (3, 44.0, "M")], ids=["slim", "usual", "obese"]
+)
+def test_crossed_forearms_lie_on_the_trunks_front_and_touch_it(
+    make: Make, seed: int, body_mass_index: float, sex: str
+) -> None:
+    """Oracle: bones that this test finds by their HU in front of the trunk, near the midline, belong to the arms."""
+    options = replace(VARIED, arms="crossed", body_mass_index=body_mass_index, sex=sex, build="abdominal")
+    phantom = make(seed, options)
+    arms, trunk = phantom.districts == ARMS, phantom.districts == TRUNK
+    belly = (heights_mm(phantom) > 1030) & (heights_mm(phantom) < 1300)
+    front = np.where(trunk.any(axis=1), trunk.argmax(axis=1), trunk.shape[1])[:, None, :]
+    before_it = np.arange(trunk.shape[1])[None, :, None] < front
+    bone = (phantom.ct.array > 250.0) & before_it & (asides_mm(phantom) < 130)[None, None, :] & belly[:, None, None]
+    assert bone.sum() * phantom.geometry.voxel_ml > 10.0
+    assert set(phantom.districts[bone]) == {ARMS}
+    middle = (asides_mm(phantom) < 130)[None, None, :] & belly[:, None, None]
+    for side in (-1, 1):
+        half = np.sign(phantom.geometry.origin_lps_mm[0] + np.arange(arms.shape[2]) * 4.0) == side
+        assert touching(arms & middle & half[None, None, :], trunk) > 10
+    hanging = make(seed, replace(options, arms="down", field_of_view=(-60.0, 1600.0)))
+    assert arms.sum() == pytest.approx((hanging.districts == ARMS).sum(), rel=0.15)
+
+
+def test_arms_that_are_crossed_do_not_run_through_the_trunk_or_each_other(make: Make) -> None:
+    """Oracle: the trunk keeps its volume to 3 %, and each forearm keeps two bones of its own."""
+    crossed, hanging = (make(2, replace(VARIED, arms=arms)) for arms in ("crossed", "down"))
+    volumes = [int((phantom.districts == TRUNK).sum()) for phantom in (crossed, hanging)]
+    assert volumes[0] == pytest.approx(volumes[1], rel=0.03)
+    lowest = float(reference_z(crossed, crossed.districts == ARMS).min())
+    assert 1000 < lowest < 1200
+
+
+@pytest.mark.parametrize(("left", "right"), [("up", "down"), ("down", "up"), ("up", "crossed"), ("crossed", "down")])
+def test_each_arm_is_held_as_its_own_option_says(make: Make, left: str, right: str) -> None:
+    """x grows to the patient's left; shoulders lie at 1400 reference mm, hanging hands below 900."""
+    phantom = make(4, replace(VARIED, arms=left, right_arm=right))
+    place = world_mm(phantom, phantom.districts == ARMS)
+    height = place[:, 2] / (phantom.options.height_mm / 1750.0)
+    for sign, held in ((1, left), (-1, right)):
+        own = np.sign(place[:, 0]) == sign
+        assert bool((own & (height > 1500)).any()) is (held == "up")
+        assert bool((own & (height < 900)).any()) is (held == "down")
+        assert bool((np.abs(place[:, 0]) < 60)[(own & (height < 1300))].any()) is (held == "crossed")
+
+
+@pytest.mark.parametrize("ends", [(1530.0, 1800.0), (1080.0, 1470.0), (790.0, 1090.0), (-60.0, 400.0)])
+def test_a_field_of_view_is_a_window_on_the_whole_patient(make: Make, ends: tuple[float, float]) -> None:
+    """Oracle: districts and tissues of the whole body at the window's world positions."""
+    whole = make(6, replace(VARIED, field_of_view=(-60.0, 2000.0), arms="up"))
+    part = make(6, replace(VARIED, field_of_view=ends, arms="up"))
+    z = reference_z(part, np.ones(part.geometry.shape, np.bool_))
+    assert ends[0] <= z.min() < ends[0] + 8 and ends[1] - 8 < min(z.max(), ends[1]) <= ends[1]
+    for name in ("districts", "tissues"):
+        seen = resample_labels(getattr(whole, name), whole.geometry, part.geometry)
+        assert np.array_equal(seen, getattr(part, name))
+    deep = slice(2, -2)
+    first = round((part.geometry.origin_lps_mm[2] - whole.geometry.origin_lps_mm[2]) / 6.0)
+    same = whole.ct.array[first : first + part.geometry.shape[0]]
+    lung = part.tissues[deep] == Tissue.LUNG
+    assert np.allclose(part.ct.array[deep][~lung], same[deep][~lung], atol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("body_mass_index", "diameter_mm", "centre_mm"), [(47.0, 430.0, (0.0, 0.0)), (24.0, 400.0, (40.0, 5.0))]
+)
+def test_outside_the_circle_of_the_field_of_view_there_is_padding_and_the_body_reaches_its_edge(
+    make: Make, body_mass_index: float, diameter_mm: float, centre_mm: tuple[float, float]
+) -> None:
+    options = replace(
+        VARIED, body_mass_index=body_mass_index, build="abdominal", diameter_mm=diameter_mm, centre_mm=centre_mm,
+        table=True, noise=1.0,
+    )  # fmt: skip
+    phantom = make(5, options)
+    place = world_mm(phantom, np.ones(phantom.geometry.shape, np.bool_)).reshape(*phantom.geometry.shape, 3)
+    away = np.hypot(place[..., 0] - centre_mm[0], place[..., 1] - centre_mm[1])
+    outside = away > diameter_mm / 2
+    assert (phantom.ct.array[outside] == -1024.0).all() and not phantom.pet.array[outside].any()
+    assert not phantom.districts[outside].any() and not phantom.tissues[outside].any()
+    rim = (away > diameter_mm / 2 - 5.0) & ~outside
+    assert (phantom.districts[rim] == TRUNK).sum() > (200 if body_mass_index > 40 else 0)
+    assert (phantom.districts[rim] == ARMS).any()
+    assert phantom.geometry.extent_mm[2] <= diameter_mm + 4.0
+
+
+TABLE_SIDES = {"HFS": (1, 1), "FFS": (1, 1), "HFP": (1, -1), "FFP": (1, -1), "HFDL": (0, 1), "HFDR": (0, -1)}
+"""Axis of LPS and its sign that point at the table: back, front (the belly is below), left, right."""
+
+
+@pytest.mark.parametrize("position", get_args(PatientPosition))
+def test_the_table_is_on_the_side_that_the_patient_lies_on(make: Make, position: PatientPosition) -> None:
+    phantom = make(2, replace(VARIED, table=True, position=position))
+    axis, sign = TABLE_SIDES[position]
+    core = world_mm(phantom, is_any(phantom, Tissue.TABLE_CORE))[:, axis] * sign
+    assert core.size and core.min() > (world_mm(phantom, outer_body(phantom))[:, axis] * sign).max()
+    down = np.zeros(3)
+    down[axis] = sign
+    d, h, w = np.asarray(phantom.geometry.direction)
+    assert np.allclose(h, down)
+    assert np.allclose(d, (0, 0, 1 if position.startswith("HF") else -1)) and np.allclose(np.cross(w, h), d)
+
+
+@pytest.mark.parametrize("position", get_args(PatientPosition))
+@pytest.mark.parametrize("axes", ["gantry", "patient"])
+def test_the_patient_stays_where_the_patient_is_whatever_the_images_axes(
+    make: Make, position: PatientPosition, axes: str
+) -> None:
+    """Oracle: labels and HU at the same world positions as in the supine image."""
+    supine = make(2, VARIED)
+    for reversed_scan in (False, True):
+        options = replace(VARIED, position=position, axes=axes, reversed_scan=reversed_scan)
+        phantom = make_phantom(2, options)
+        up = phantom.geometry.direction[0][2] > 0
+        assert up is (position.startswith("HF") is not reversed_scan)
+        found = resample_labels(phantom.districts, phantom.geometry, supine.geometry)
+        assert np.array_equal(found, supine.districts)
+        back = phantom.ct.canonical()
+        assert back.geometry.same_grid(supine.geometry) and np.array_equal(back.array, supine.ct.array)
+        for array in (phantom.pet.array, phantom.lesions, phantom.tissues, phantom.districts):
+            assert array.shape == phantom.geometry.shape and array.flags.c_contiguous
+
+
+@pytest.mark.parametrize("position", ["HFS", "HFP"])
+def test_a_blanket_is_a_thin_sheet_of_cloth_that_touches_the_skin_here_and_there(
+    make: Make, position: PatientPosition
+) -> None:
+    bare = make(3, replace(VARIED, table=True, position=position))
+    phantom = make(3, replace(bare.options, blanket=(800.0, 1350.0)))
+    cloth, body = is_any(phantom, Tissue.BLANKET), outer_body(phantom)
+    assert cloth.any() and not (cloth & body).any()
+    assert np.array_equal(
+        np.unique(phantom.districts, return_counts=True), np.unique(bare.districts, return_counts=True)
+    )
+    assert -200 < float(np.median(phantom.ct.array[cloth])) < -40
+    assert reference_z(phantom, cloth).min() > 790 and reference_z(phantom, cloth).max() < 1360
+    slices = cloth.any(axis=(1, 2))
+    over = cloth[slices].any(axis=1) & body[slices].any(axis=1)
+    thick = cloth[slices].sum(axis=1)[over] * 4.0
+    assert np.median(thick) <= 8.0
+    gap = np.abs(first_row(cloth[slices]) - first_row(body[slices]))[over] * 4.0
+    assert touching(cloth, body) > 500 and 0.05 < float((gap > 10.0).mean()) < 0.9
+
+
+def first_row(mask: BoolArray) -> npt.NDArray[np.int_]:
+    """Row of the first voxel of every column: rows of these images run from the side that is up to the table."""
+    return mask.argmax(axis=1)
+
+
+AIDS = {
+    "knee wedge": (340.0, 690.0, 46.0), "arm rest": (1550.0, 1840.0, 8.0), "head holder": (1540.0, 1810.0, 8.0),
+    "vacuum cushion": (510.0, 1450.0, 25.0), "ECG cable": (1150.0, 1910.0, -250.0),
+    "oxygen tube": (1240.0, 1610.0, -250.0),
+}  # fmt: skip
+"""Where in z each aid is, and the least y in mm: under the patient, but for cables and tubes."""
+
+
+@pytest.mark.parametrize("aid", get_args(Aid))
+def test_an_aid_lies_in_the_air_at_its_place_and_leaves_the_patient_alone(make: Make, aid: Aid) -> None:
+    options = replace(VARIED, field_of_view=(-60.0, 2000.0), arms="up", table=True)
+    bare, phantom = make(7, options), make(7, replace(options, aids=(aid,)))
+    added = (bare.tissues != phantom.tissues) & (bare.tissues == Tissue.AIR)
+    low, high, least_y = AIDS[aid]
+    place = world_mm(phantom, added)
+    assert added.sum() * phantom.geometry.voxel_ml > 10.0
+    assert low < reference_z(phantom, added).min() and reference_z(phantom, added).max() < high
+    assert place[:, 1].min() > least_y - 8.0
+    assert np.array_equal(bare.districts, phantom.districts)
+    assert np.array_equal(bare.tissues[bare.districts > 0], phantom.tissues[bare.districts > 0])
+    assert is_any(phantom, Tissue.PLASTIC).any()
+
+
+IMPLANTS = {
+    "hip prosthesis": (740.0, 945.0), "femoral nail": (535.0, 930.0), "spinal rods": (1020.0, 1145.0),
+    "dental fillings": (1540.0, 1570.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("implant", get_args(Implant))
+def test_metal_is_clipped_and_streaks_run_through_its_slices_only(make: Make, implant: Implant) -> None:
+    """Oracle: the same patient without it; dark and bright streaks, some per cent of them strong, in those slices."""
+    options = replace(VARIED, field_of_view=(500.0, 1620.0), arms="up")
+    bare, phantom = make(8, options), make(8, replace(options, implants=(implant,)))
+    metal = is_any(phantom, Tissue.METAL)
+    low, high = IMPLANTS[implant]
+    assert metal.sum() * phantom.geometry.voxel_ml > 0.5 and (phantom.ct.array[metal] == 3071.0).all()
+    assert phantom.ct.array.max() == 3071.0 and phantom.ct.array.min() >= -1024.0
+    assert low < reference_z(phantom, metal).min() and reference_z(phantom, metal).max() < high
+    assert np.array_equal(bare.districts, phantom.districts) and (phantom.districts[metal] > 0).all()
+    change = phantom.ct.array - bare.ct.array
+    near = ndimage.binary_dilation(metal, iterations=3)
+    far = ~ndimage.binary_dilation(near.any(axis=(1, 2)), iterations=3)
+    assert not change[far].any()
+    streaks = change[metal.any(axis=(1, 2))][(~near & outer_body(phantom))[metal.any(axis=(1, 2))]]
+    assert streaks.std() > 10.0 and streaks.min() < -40.0 and streaks.max() > 40.0
+
+
+def test_between_two_rods_of_metal_the_ct_is_dark(make: Make) -> None:
+    """Oracle: beam hardening; rays through both rods lose most, so the line that joins them is dark."""
+    options = replace(VARIED, field_of_view=(1000.0, 1160.0), spacing_mm=(4.0, 2.0, 2.0))
+    bare, phantom = make(8, options), make(8, replace(options, implants=("spinal rods",)))
+    change = phantom.ct.array - bare.ct.array
+    metal = is_any(phantom, Tissue.METAL)
+    middle = phantom.geometry.shape[2] // 2
+    rows = [(k, int(np.argwhere(metal[k])[:, 0].max()) - 1) for k in np.flatnonzero(metal.any(axis=(1, 2)))]
+    between = np.mean([change[k, row, middle - 4 : middle + 5].mean() for k, row in rows])
+    above = np.mean([change[k, row - 30, middle - 4 : middle + 5].mean() for k, row in rows])
+    assert between < -20.0 and between < above - 20.0
+
+
+def test_the_obese_of_abdominal_build_are_as_heavy_as_their_index_says_and_keep_a_neck(make: Make) -> None:
+    options = PhantomOptions((6.0, 5.0, 5.0), body_mass_index=44.0, build="abdominal", noise=0.0)
+    phantom = make(1, options)
+    body = phantom.districts > 0
+    density = np.clip(1.0 + phantom.ct.array[body] / 1000.0, 0.0, None)
+    assert float(density.sum()) * phantom.geometry.voxel_ml / 1000.0 == pytest.approx(options.weight_kg, rel=0.2)
+    z = heights_mm(phantom)
+    width = {
+        height: float(np.count_nonzero(body[int(np.argmin(np.abs(z - height)))].any(axis=0))) * 5.0
+        for height in (1100, 1505, 1660)
+    }
+    assert width[1505] < 1.4 * width[1660] < 0.6 * width[1100]
+
+
+def test_the_drawn_examinations_show_every_variation_more_than_once() -> None:
+    drawn = [draw_variation(seed) for seed in range(len(EXAMINATIONS))]
+    assert len(drawn) == 40
+    seen: Counter[object] = Counter()
+    for options in drawn:
+        seen.update([options.position, options.arm_positions, options.axes, *options.aids, *options.implants])
+        seen.update(["thin"] if options.spacing_mm[0] <= 2 else ["thick"] if options.spacing_mm[0] >= 7 else [])
+        seen.update(["not square"] if options.spacing_mm[1] != options.spacing_mm[2] else [])
+        seen.update(["obese"] if options.body_mass_index >= 40 else [])
+        seen.update(["cut"] if options.diameter_mm is not None else [])
+        seen.update(["blanket"] if options.blanket is not None else [])
+        seen.update(["reversed"] if options.reversed_scan else [])
+        seen.update([options.sex, options.contrast, options.build])
+        low, high = options.field_of_view
+        seen.update([f"from {low // 300:.0f}", f"to {high // 300:.0f}"])
+    expected = [
+        *get_args(Aid), *get_args(Implant), ("up", "up"), ("down", "down"), ("crossed", "crossed"), "thin", "thick",
+        "not square", "obese", "cut", "blanket", "reversed", "F", "M", "abdominal", "HFS", "HFP", "FFS", "FFP",
+        *(f"from {step}" for step in (-1, 1, 2, 3, 5)), *(f"to {step}" for step in (2, 3, 4, 5, 6)),
+    ]  # fmt: skip
+    assert {what: seen[what] for what in expected if seen[what] < 2} == {}
+    assert seen["HFDL"] and seen["HFDR"] and seen["patient"]
+    mixed = [pair for pair in seen if isinstance(pair, tuple) and len(set(pair)) == 2]
+    assert sum(seen[pair] for pair in mixed) >= 4 and len({in_words(options) for options in drawn}) >= 38
+    assert draw_variation(3) == draw_variation(3) != draw_variation(43)
+
+
+def test_in_every_drawn_examination_the_districts_are_the_body_and_never_what_lies_around_it() -> None:
+    for seed in range(len(EXAMINATIONS)):
+        options = replace(draw_variation(seed), spacing_mm=(12.0, 8.0, 8.0))
+        phantom = make_phantom(seed, options)
+        around = is_any(phantom, Tissue.AIR, *OBJECTS)
+        assert np.array_equal(phantom.districts > 0, ~around), seed
+        assert phantom.districts.any() and phantom.ct.array.max() <= 3071.0
+
+
+class Knowing:
+    """A segmenter that gives the labels it was given; ``arms_are`` is what it takes arms for."""
+
+    name = "knowing"
+    segmenter_hash = "0" * 64
+
+    def __init__(self, seed: int, arms_are: int = ARMS) -> None:
+        self.labels = make_phantom(seed, draw_variation(seed)).districts.copy()
+        self.labels[self.labels == ARMS] = arms_are
+
+    def segment(self, ct: Volume) -> DistrictMap:
+        return DistrictMap(self.labels, ct.geometry, self.name, self.segmenter_hash)
+
+
+def test_the_benchmark_gives_the_truth_full_marks_and_counts_what_is_not_there() -> None:
+    """Seed 16 shows trunk and crossed arms, no head and no legs."""
+    (right,) = segmentation.measure(16, 1, segmenter=Knowing(16))
+    assert set(right.dice.values()) == {1.0} and right.scored == {TRUNK, ARMS} and segmentation.is_good(right)
+    (wrong,) = segmentation.measure(16, 1, segmenter=Knowing(16, arms_are=LEGS))
+    assert wrong.dice[ARMS] == 0.0 and wrong.wrong_voxels[LEGS] > 1000 and not segmentation.is_good(wrong)
+    figures = {figure.figure: figure for figure in segmentation.figures([right, wrong])}
+    assert figures["median Dice, arms"].value == 0.5 and figures["worst Dice, trunk"].ratio > 1
+    line = json.loads(figures["worst Dice, arms"].line())
+    assert list(line) == ["name", "figure", "value", "unit", "peer", "peer_value", "ratio"]
+    page = segmentation.page([right, wrong], list(figures.values()))
+    assert "| 16 | abdomen, arms crossed, thick slices |" in page and "+" in page.splitlines()[-1]

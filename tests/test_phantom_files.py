@@ -22,6 +22,8 @@ from training.phantom_files import (
     write_studies,
     write_study,
 )
+from training.phantom_options import PatientPosition
+from twin_scanner.dicom.ct_series import read_ct_series
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import read_nifti, read_nifti_labels
 
@@ -195,6 +197,25 @@ def test_files_are_returned_from_the_feet_up_and_progress_is_told(tmp_path: Path
     heights = [float(pydicom.dcmread(p, stop_before_pixels=True).ImagePositionPatient[2]) for p in files]
     assert heights == sorted(heights) and len(files) == phantom.geometry.shape[0]
     assert seen[-1] == (len(files), len(files)) and len(seen) == len(files)
+
+
+@pytest.mark.parametrize(
+    ("position", "posture", "entry"),
+    [("FFP", "Prone", "feet-first"), ("HFDL", "left lateral decubitus", "headfirst"), ("FFS", "Supine", "feet-first")],
+)
+def test_a_series_says_how_the_patient_lies_and_is_read_back_on_its_own_axes(
+    tmp_path: Path, position: PatientPosition, posture: str, entry: str
+) -> None:
+    drawn = make_phantom(SEED, PhantomOptions((12.0, 8.0, 8.0), field_of_view=(900.0, 1200.0), position=position))
+    write_study(tmp_path, drawn, dicom=True)
+    found = read_ct_series(next((tmp_path / "dicom").rglob("CT")), accept_synthetic=True)
+    assert found.header.PatientPosition == position
+    assert found.volume.geometry.same_grid(drawn.geometry)
+    assert np.abs(found.volume.array - drawn.ct.array).max() <= 0.5
+    pet = series(tmp_path, "PT")[0]
+    lying = pet.PatientOrientationCodeSequence[0].PatientOrientationModifierCodeSequence[0]
+    assert lying.CodeMeaning.lower() == posture.lower()
+    assert pet.PatientGantryRelationshipCodeSequence[0].CodeMeaning.lower() == entry
 
 
 def test_a_pet_without_any_uptake_is_written_all_the_same(tmp_path: Path, phantom: Phantom) -> None:

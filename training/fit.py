@@ -228,6 +228,9 @@ def held_out_error(package: ModelPackage, pairs: Sequence[Pair]) -> dict[str, fl
         errors.setdefault("body", []).append(error[pair.labels > 0])
         for label, name in DISTRICT_NAMES.items():
             errors.setdefault(name, []).append(error[pair.labels == label])
+        for name, covered in package.partition.networks.items():
+            if set(covered) - DISTRICT_NAMES.keys():
+                errors.setdefault(name, []).append(error[np.isin(pair.labels, covered)])
     joined = {name: np.concatenate(parts) for name, parts in errors.items()}
     return {name: round(float(values.mean()), 4) for name, values in joined.items() if values.size}
 

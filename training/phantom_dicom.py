@@ -15,6 +15,7 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, PositronEmi
 from pydicom.valuerep import format_number_as_ds
 
 from training.phantom import Phantom, PhantomOptions
+from training.phantom_options import PatientPosition
 from twin_scanner.dicom.identity import IMPLEMENTATION_VERSION_NAME, derive_uid, implementation_class_uid
 from twin_scanner.errors import Transient
 from twin_scanner.volume import FloatArray, Geometry, Volume
@@ -81,7 +82,7 @@ class Examination:
 def write_ct_dicom(
     ct: Volume, folder: Path, *, seed: int, options: PhantomOptions | None = None, progress: Progress | None = None
 ) -> tuple[Path, ...]:
-    """Write a phantom's CT (HU, canonical axes) as a CT series, a file a slice; returns the files from the feet up.
+    """Write a phantom's CT (HU) as a CT series, a file a slice; returns the files in the order of the image's D axis.
 
     ``options`` are those it was drawn with (default: PhantomOptions()). HU are rounded, and clipped to -1024 to 3071.
     Raises Transient where the disk fails.
@@ -89,7 +90,7 @@ def write_ct_dicom(
     examination = Examination(seed, PhantomOptions() if options is None else options)
     stored = np.clip(np.rint(ct.array) - STORED_AIR_HU, 0, HIGHEST_STORED).astype("<u2")
     template = _template(examination, ct.geometry, "CT")
-    _add_ct(template)
+    _add_ct(template, examination.options)
     slices = _slices(template, ct.geometry, (image.tobytes() for image in stored))
     return _write(folder, slices, len(stored), progress)
 
@@ -154,13 +155,13 @@ def _add_plane(header: Dataset, geometry: Geometry) -> None:
     header.BitsAllocated = 16
 
 
-def _add_ct(header: Dataset) -> None:
-    """CT Image module, PS3.3 C.8.2.1."""
+def _add_ct(header: Dataset, options: PhantomOptions) -> None:
+    """CT Image module, PS3.3 C.8.2.1, and the patient's position, C.7.3.1.1.2."""
     header.SOPClassUID = CTImageStorage
     header.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     header.SeriesNumber = 2
     header.SeriesDescription = "CT phantom"
-    header.PatientPosition = "HFS"
+    header.PatientPosition = options.position
     header.KVP = "120"
     header.ConvolutionKernel = "STANDARD"
     header.BitsStored, header.HighBit, header.PixelRepresentation = 12, 11, 0
@@ -191,10 +192,7 @@ def _add_pet(header: Dataset, examination: Examination, geometry: Geometry) -> N
     isotope.RadionuclideCodeSequence = [_code(Code("77004003", "SCT", "^18^Fluorine"))]
     isotope.RadiopharmaceuticalCodeSequence = [_code(Code("35321007", "SCT", "Fluorodeoxyglucose F^18^"))]
     header.RadiopharmaceuticalInformationSequence = [isotope]
-    lying = _code(codes.cid19.Recumbent)
-    lying.PatientOrientationModifierCodeSequence = [_code(codes.cid20.Supine)]
-    header.PatientOrientationCodeSequence = [lying]
-    header.PatientGantryRelationshipCodeSequence = [_code(codes.cid21.Headfirst)]
+    _add_orientation(header, examination.options.position)
     header.LossyImageCompression = "00"
     header.FrameReferenceTime = "0"
     header.ActualFrameDuration = "120000"
@@ -202,6 +200,19 @@ def _add_pet(header: Dataset, examination: Examination, geometry: Geometry) -> N
     header.DoseCalibrationFactor = "1"
     header.RescaleIntercept = "0"
     header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 15, 1
+
+
+def _add_orientation(header: Dataset, position: PatientPosition) -> None:
+    """On which side the patient lies and which end goes first, PS3.3 C.8.4.6."""
+    sides = {
+        "S": codes.cid20.Supine, "P": codes.cid20.Prone, "DL": codes.cid20.LeftLateralDecubitus,
+        "DR": codes.cid20.RightLateralDecubitus,
+    }  # fmt: skip
+    lying = _code(codes.cid19.Recumbent)
+    lying.PatientOrientationModifierCodeSequence = [_code(sides[position[2:]])]
+    header.PatientOrientationCodeSequence = [lying]
+    first = codes.cid21.Headfirst if position.startswith("HF") else codes.cid21.FeetFirst
+    header.PatientGantryRelationshipCodeSequence = [_code(first)]
 
 
 def _pet_slices(template: Dataset, geometry: Geometry, activity: FloatArray) -> Iterator[Dataset]:

@@ -93,7 +93,7 @@ def _laid_on(
 def _folded(fat_mm: float, wrist_z: float, side: float) -> Vector:
     """Joints (5, 3) of a bent arm near the trunk's front, before it comes to rest."""
     out = max(fat_mm, 0.0)
-    elbow = (226.0 + 0.9 * out, -8.0 - 0.3 * out, min(1120.0, wrist_z + 20.0))
+    elbow = (212.0 + 0.95 * out, -8.0 - 0.3 * out, min(1120.0, wrist_z + 20.0))
     wrist = (30.0, -100.0 - out, wrist_z)
     palm, fingers = (-40.0, -96.0 - out, wrist_z + 4.0), (-112.0, -80.0 - out, wrist_z + 2.0)
     chain = np.asarray([SHOULDER_DOWN, elbow, wrist, palm, fingers], np.float64)

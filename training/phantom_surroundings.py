@@ -42,6 +42,8 @@ def draw_surroundings(canvas: Canvas, options: PhantomOptions, rng: np.random.Ge
     for aid in options.aids:
         _AIDS[aid](canvas, body, top, rng)
     if options.table:
+        if not options.position.endswith("S"):
+            _draw_padding(canvas, top)
         draw_table(canvas, top)
     if options.blanket is not None:
         _draw_blanket(canvas, body, top, options.blanket, rng)
@@ -57,6 +59,13 @@ def draw_table(canvas: Canvas, top: float) -> None:
             (-215.0 + depth, top + depth, low - 1.0), (215.0 - depth, top + 34.0 - depth, high + 1.0)
         )
         canvas.paint(slab, tissue, only=(*AIR, Tissue.TABLE_SHELL))
+
+
+def _draw_padding(canvas: Canvas, top: float) -> None:
+    """Foam between the table and whoever lies on the belly or on a side, which touch it in a few places only."""
+    low, high = float(canvas.z[0]), min(float(canvas.z[-1]), 1500.0)
+    block = canvas.everywhere((-150.0, 60.0, low), (150.0, top, high))
+    canvas.paint(block, Tissue.MATTRESS, only=AIR)
 
 
 def _draw_knee_wedge(canvas: Canvas, body: BoolArray, top: float, rng: np.random.Generator) -> None:

@@ -14,7 +14,7 @@ Examination: TypeAlias = MappingProxyType[str, Any]
 
 FIELDS: Final[MappingProxyType[str, Range]] = MappingProxyType({
     "head to toe": (-60.0, 2000.0), "skull base to mid-thigh": (640.0, 1640.0), "head": (1535.0, 2000.0),
-    "upper head": (1590.0, 2000.0), "head and neck": (1458.0, 2000.0), "head to shoulders": (1330.0, 2000.0),
+    "upper head": (1622.0, 2000.0), "head and neck": (1478.0, 2000.0), "head to shoulders": (1330.0, 2000.0),
     "neck and chest": (1270.0, 1610.0), "chest": (1090.0, 1480.0), "lower chest": (1000.0, 1390.0),
     "abdomen": (980.0, 1300.0), "chest to pelvis": (810.0, 1470.0), "abdomen to thighs": (640.0, 1200.0),
     "pelvis": (790.0, 1080.0), "pelvis and thighs": (560.0, 1080.0), "knees to chest": (450.0, 1300.0),
@@ -67,7 +67,7 @@ EXAMINATIONS: Final[tuple[Examination, ...]] = (
     _of("lower chest", slices="thin", implants=("spinal rods",)),
     _of("head to toe", arms="up", slices="thick", aids=("arm rest", "oxygen tube")),
     _of("skull base to mid-thigh", arms="up", right_arm="crossed", blanket=(600.0, 1100.0)),
-    _of("abdomen to thighs", arms="crossed", body_mass_index=50.0, diameter_mm=550.0),
+    _of("abdomen to thighs", arms="crossed", body_mass_index=50.0, diameter_mm=480.0, centre_mm=(45.0, -20.0)),
     _of("upper legs", position="HFP", implants=("femoral nail",), diameter_mm=400.0, reversed_scan=True),
     _of("knees to chest", position="FFS", reversed_scan=True, aids=("vacuum cushion",), blanket=(500.0, 1100.0),
         implants=("femoral nail",)),

@@ -227,7 +227,11 @@ def _one_segmenter(choice: SegmenterChoice, configured: str) -> Callable[[Settin
         if sentence is None:
             return [Finding(title, "ok", f"'{choice.name}' is ready{'' if in_use else ', not in use'}.")]
         told = _one_sentence(sentence + _full_hash(choice))
-        return [Finding(title, "fault", told) if in_use else Finding(title, "ok", f"Not in use; {told}")]
+        return [
+            Finding(title, "fault", told)
+            if in_use
+            else Finding(title, "ok", f"Not in use; {told[0].lower()}{told[1:]}")
+        ]
 
     return check
 

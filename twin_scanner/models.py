@@ -18,7 +18,7 @@ from torch import nn
 from twin_scanner.durable_file import sync_folder, write_durably
 from twin_scanner.errors import Rejected
 from twin_scanner.networks import UNetGenerator
-from twin_scanner.partition import Partition, partition
+from twin_scanner.partition import NETWORK_NAME, Partition, partition
 from twin_scanner.preprocess import Plan
 
 CARD: Final = "card.json"
@@ -26,7 +26,6 @@ SCHEMA: Final = 1
 """Raised when a card's meaning changes; an older program refuses a newer card."""
 DEMONSTRATION_FOLDER: Final = Path(__file__).resolve().parent / "demonstration"
 """The package that comes with the program: the champion where nothing was trained."""
-NETWORK_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 HASH_PREFIX: Final = re.compile(r"[0-9a-f]{8,64}")
 ALIASES: Final = ("champion", "challenger", "previous")
 LARGEST_FEATURES: Final = 256
@@ -262,13 +261,11 @@ def _plan(card: dict[str, Any], where: str) -> Plan:
 
 def _partition(card: dict[str, Any], where: str) -> Partition:
     try:
-        covered = partition(str(card["partition"]["name"]), dict(card["partition"]["networks"]))
-        sound = all(isinstance(label, int) and 0 < label < 256 for label in covered.labels)
+        return partition(str(card["partition"]["name"]), dict(card["partition"]["networks"]))
+    except Rejected as error:
+        raise Rejected(f"{where} cannot be used: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise Rejected(f"{where} has a partition that this version does not understand: export it again.") from error
-    if not sound or not covered.networks or not all(NETWORK_NAME.fullmatch(name) for name in covered.networks):
-        raise Rejected(f"{where} has a partition with impossible labels or names: export it again.")
-    return covered
 
 
 def _architecture(card: dict[str, Any], where: str) -> Architecture:

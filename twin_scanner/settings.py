@@ -236,6 +236,8 @@ def read_secret(file: Path) -> str:
         secret = file.read_text("utf-8").strip()
     except OSError as error:
         raise Rejected(f"The secret file {file} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise Rejected(f"The secret file {file} is not text: put the token into it, in UTF-8.") from error
     if not secret:
         raise Rejected(f"The secret file {file} is empty: put the token into it.")
     return secret

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from twin_scanner.volume import FloatArray, LabelArray, Shape, Triple, Volume
+from twin_scanner.volume import FloatArray, LabelArray, Shape, Triple, Volume, label_counts
 
 PEAK_SPHERE_ML: Final = 1.0
 """Volume of the sphere of SUVpeak (Wahl et al., PERCIST 1.0, J Nucl Med 2009; 50 Suppl 1:122S)."""
@@ -39,7 +39,7 @@ def region_suv(suv: Volume, labels: LabelArray, names: Mapping[int, str]) -> dic
     """
     if suv.array.shape != labels.shape:
         raise ValueError(f"the labels {labels.shape} do not lie on the SUV {suv.array.shape}")
-    counts = np.bincount(labels.ravel(), minlength=256)
+    counts = label_counts(labels)
     present = [int(label) for label in np.flatnonzero(counts) if label]
     peaks = _peaks(suv, labels)
     found = {}

@@ -12,7 +12,7 @@ from torch import nn
 from twin_scanner.models import ModelPackage
 from twin_scanner.networks import WINDOW
 from twin_scanner.partition import DISTRICT_NAMES, Partition
-from twin_scanner.volume import FloatArray, LabelArray, Shape
+from twin_scanner.volume import FloatArray, LabelArray, Shape, label_counts
 
 STRIDE = 16
 """Distance between windows: an overlap of 16 voxels (paper section III-B)."""
@@ -38,7 +38,7 @@ def missing_districts(
     """Names of the districts that a label map (D, H, W) contains and no network of the partition covers."""
     if partition.whole_volume:
         return ()
-    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+    present = np.flatnonzero(label_counts(labels))
     uncovered = sorted({int(label) for label in present} - {0} - partition.labels)
     return tuple(names.get(label, f"label {label}") for label in uncovered)
 

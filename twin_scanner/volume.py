@@ -122,6 +122,14 @@ class Volume:
         return Volume(sitk.GetArrayFromImage(image), geometry_of(image))
 
 
+def label_counts(labels: LabelArray) -> npt.NDArray[np.int64]:
+    """How many voxels have each of the 256 labels; plane by plane, for ``bincount`` wants 8 bytes a voxel."""
+    counts = np.zeros(256, np.int64)
+    for plane in labels:
+        counts += np.bincount(plane.ravel(), minlength=256)
+    return counts
+
+
 def to_sitk(array: npt.NDArray[np.generic], geometry: Geometry) -> sitk.Image:
     """A SimpleITK image (x, y, z order, LPS) of an array (D, H, W)."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(array))
@@ -195,7 +203,7 @@ def read_nifti_label_values(path: Path) -> tuple[npt.NDArray[np.uint16], Geometr
 def _whole_numbers(path: Path, largest: int) -> tuple[npt.NDArray[np.generic], Geometry]:
     image = _read_image(path)
     values = sitk.GetArrayFromImage(image)
-    fits = bool(values.min() >= 0 and values.max() <= largest)  # NaN fits nowhere
+    fits = bool(values.min() >= 0 and values.max() <= largest)
     if not fits or (values.dtype.kind == "f" and not all(bool((plane % 1 == 0).all()) for plane in values)):
         raise Rejected(f"{path.name} is not a label map: it holds values other than whole numbers from 0 to {largest}.")
     return values, geometry_of(image)

@@ -28,7 +28,7 @@ from twin_scanner.dicom.identity import MANUFACTURER, MODEL_NAME, derive_uid
 from twin_scanner.dicom.pet_series import PetSeries, Synthesis
 from twin_scanner.errors import Defect
 from twin_scanner.partition import DISTRICT_COLOURS, DISTRICT_LABELS
-from twin_scanner.volume import Geometry, LabelArray
+from twin_scanner.volume import Geometry, LabelArray, label_counts
 
 SegmentationKind: TypeAlias = Literal["binary", "labelmap"]
 DISTRICT_CODES: Final[Mapping[str, Code]] = MappingProxyType(
@@ -58,7 +58,7 @@ def code_of(name: str, own: Mapping[str, Code] = MappingProxyType({})) -> Code:
 
 def segment_numbers(labels: LabelArray) -> dict[int, int]:
     """Segment number (1, 2, ...) of every label that is present, in the order of the labels."""
-    present = [int(label) for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)) if label]
+    present = [int(label) for label in np.flatnonzero(label_counts(labels)) if label]
     return {label: number for number, label in enumerate(present, start=1)}
 
 

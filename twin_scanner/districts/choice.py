@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.errors import Rejected
+
+if TYPE_CHECKING:
+    from twin_scanner.districts.label_table import LabelTable
 
 SEGMENTERS: Final = ("landmarks", "labelmap", "moose", "totalsegmentator")
 """Every backend, the embedded default first."""
@@ -52,25 +55,37 @@ def make_segmenter(choice: SegmenterChoice) -> Segmenter:
 def missing(choice: SegmenterChoice) -> str | None:
     """What keeps the chosen segmenter from running, as one sentence that says what to do; None where it is ready."""
     try:
-        _ = make_segmenter(choice).segmenter_hash
+        if choice.name == "labelmap" and choice.labelmap is not None and choice.labelmap.is_dir():
+            _table(choice)
+        else:
+            _ = make_segmenter(choice).segmenter_hash
     except Rejected as error:
         return str(error)
     return None
 
 
 def _labelmap(choice: SegmenterChoice) -> Segmenter:
-    from twin_scanner.districts.label_table import label_table
     from twin_scanner.districts.labelmap import LabelmapSegmenter
 
     if choice.labelmap is None:
         raise Rejected("The segmenter 'labelmap' needs a label map: give --labelmap, or set districts.labelmap.")
-    return LabelmapSegmenter(choice.labelmap, label_table(choice.label_table), choice.frame_of_reference_uid)
+    return LabelmapSegmenter(choice.labelmap, _table(choice), choice.frame_of_reference_uid)
+
+
+def _table(choice: SegmenterChoice) -> "LabelTable":
+    from twin_scanner.districts.label_table import label_table
+
+    return label_table(choice.label_table)
 
 
 def _totalsegmentator(choice: SegmenterChoice) -> Segmenter:
     from twin_scanner.districts import totalsegmentator
 
-    weights, sha256, fast = choice.totalsegmentator_weights, choice.totalsegmentator_sha256, choice.totalsegmentator_fast
+    weights, sha256, fast = (
+        choice.totalsegmentator_weights,
+        choice.totalsegmentator_sha256,
+        choice.totalsegmentator_fast,
+    )
     if (sentence := totalsegmentator.missing(weights, sha256, fast=fast)) is not None:
         raise Rejected(sentence)
     assert weights is not None

@@ -8,7 +8,7 @@ import numpy as np
 from pydicom.sr.coding import Code
 
 from twin_scanner.partition import DISTRICT_NAMES
-from twin_scanner.volume import Geometry, LabelArray, Volume
+from twin_scanner.volume import Geometry, LabelArray, Volume, label_counts
 
 Extent: TypeAlias = Literal["whole", "cut", "absent"]
 """How much of a part the field of view shows: all of it, a piece that the image's edge ends, or nothing."""
@@ -61,7 +61,7 @@ class DistrictMap:
 
     def volumes_ml(self) -> dict[str, float]:
         """Volume of every district that is present, in ml, by name."""
-        counts = np.bincount(self.labels.ravel(), minlength=256)
+        counts = label_counts(self.labels)
         present = [int(label) for label in np.flatnonzero(counts) if label]
         return {self.names.get(label, str(label)): float(counts[label]) * self.geometry.voxel_ml for label in present}
 

@@ -69,12 +69,13 @@ class LabelTable:
         return any(isinstance(source, str) for source in self.sources)
 
     def as_json(self) -> str:
-        """All that decides the labels, as canonical JSON."""
+        """All that decides the labels and how they are named in DICOM, as canonical JSON."""
         content = {
             "names": sorted(self.names.items()),
             "sources": sorted([str(source), isinstance(source, str), label] for source, label in self.sources.items()),
             "rest": self.rest,
             "ignore_unlisted": self.ignore_unlisted,
+            "codes": sorted([name, c.scheme_designator, c.value, c.meaning] for name, c in self.codes.items()),
         }
         return json.dumps(content, sort_keys=True)
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import alembic.command
 import alembic.config
 import sqlalchemy as sa
+from alembic.util import CommandError
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -309,7 +310,13 @@ class Ledger:
         config.set_main_option("script_location", str(files("twin_scanner.service") / "migrations"))
         with self._begin() as connection:
             config.attributes["connection"] = connection
-            alembic.command.upgrade(config, "head")
+            try:
+                alembic.command.upgrade(config, "head")
+            except CommandError as error:
+                raise Rejected(
+                    "The ledger was written by a newer version of twin-scanner: run that version, or give ledger.url a "
+                    "database of its own."
+                ) from error
 
 
 def _of_study(study_uid: str, frame_of_reference_uid: str) -> sa.Select[Any]:

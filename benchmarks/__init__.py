@@ -1,0 +1,1 @@
+"""Measurements of this project beside its peers, made in one run: ``python -m benchmarks``; not part of the product."""

@@ -1,0 +1,64 @@
+"""``python -m benchmarks [NAME...] [--json]``: measures, and prints itself and its peers from one run."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from benchmarks import segmentation, segmentation_speed
+from benchmarks.figures import Figure, table_of
+
+NAMES: Final = (segmentation.NAME,)
+TABLE_WIDTH: Final = 150
+"""Of tables on a pipe or in a file, where no terminal says how wide it is."""
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help=f"Of {', '.join(NAMES)}.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and figure.")] = False,
+    count: Annotated[int, typer.Option(min=1, help="segmentation: so many phantoms.")] = segmentation.PHANTOMS,
+    seed: Annotated[int, typer.Option(min=0, help="segmentation: the first phantom's seed.")] = 0,
+    speed: Annotated[bool, typer.Option(help="segmentation: also time and memory at 512x512x400.")] = True,
+    write: Annotated[Path | None, typer.Option(help="segmentation: write its page of docs/.", dir_okay=False)] = None,
+) -> None:
+    """Measure NAME (default: all) and print the figures beside the goals and the peers."""
+    chosen = tuple(names) if names else NAMES
+    unknown = sorted(set(chosen) - set(NAMES))
+    if unknown:
+        raise typer.BadParameter(f"there is no benchmark {', '.join(unknown)}: choose of {', '.join(NAMES)}.")
+    out = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH, highlight=False)
+    results: list[Figure] = []
+    if segmentation.NAME in chosen:
+        results += _segmentation(out, as_json, seed, count, speed, write)
+    if as_json:
+        for figure in results:
+            print(figure.line())
+    else:
+        out.print(table_of(results))
+
+
+def _segmentation(out: Console, as_json: bool, seed: int, count: int, speed: bool, write: Path | None) -> list[Figure]:
+    with _progress() as bars:
+        task = bars.add_task("segmentation", total=count)
+        rows = list(segmentation.measure(seed, count, lambda done, total: bars.update(task, completed=done)))
+        results = segmentation.figures(rows)
+        if speed:
+            bars.add_task("segmentation, speed", total=None)
+            results += segmentation_speed.measure()
+    if not as_json:
+        out.print(segmentation.table_of(rows))
+    if write is not None:
+        write.write_text(segmentation.page(rows, results), encoding="utf-8")
+    return results
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
