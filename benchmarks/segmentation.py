@@ -11,12 +11,12 @@ from rich.table import Table
 
 from benchmarks.figures import Figure, at_least, at_most
 from training.phantom import make_phantom
+from training.phantom_shapes import BoolArray
 from training.phantom_variations import EXAMINATIONS, draw_variation, in_words
 from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.districts.landmarks import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.partition import DISTRICT_NAMES
-from twin_scanner.volume import LabelArray
 
 NAME: Final = "segmentation"
 PHANTOMS: Final = len(EXAMINATIONS)
@@ -78,7 +78,7 @@ def _row(seed: int, segmenter: Segmenter) -> Row:
     )
 
 
-def dice(found: LabelArray, truth: LabelArray) -> float:
+def dice(found: BoolArray, truth: BoolArray) -> float:
     """Twice the overlap over the sum of both masks."""
     return float(2.0 * np.count_nonzero(found & truth) / max(1, np.count_nonzero(found) + np.count_nonzero(truth)))
 

@@ -90,7 +90,8 @@ def _segment_by_threshold(path: Path) -> Measured:
 
 def _largest_component(ct: sitk.Image) -> sitk.Image:
     """A body mask as plain image processing finds it: coarse grid, Otsu's threshold, largest piece, and back."""
-    size = [max(1, round(n * s / PEER_SPACING_MM)) for n, s in zip(ct.GetSize(), ct.GetSpacing(), strict=True)]
+    edges = zip(ct.GetSize(), ct.GetSpacing(), strict=True)
+    size = [max(1, round(int(n) * float(s) / PEER_SPACING_MM)) for n, s in edges]
     spacing = [PEER_SPACING_MM] * 3
     smooth = sitk.SmoothingRecursiveGaussian(ct, PEER_SPACING_MM / 2)
     coarse = sitk.Resample(smooth, size, sitk.Transform(), sitk.sitkLinear, ct.GetOrigin(), spacing)

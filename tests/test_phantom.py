@@ -538,7 +538,8 @@ def test_each_arm_is_held_as_its_own_option_says(make: Make, left: str, right: s
         own = np.sign(place[:, 0]) == sign
         assert bool((own & (height > 1500)).any()) is (held == "up")
         assert bool((own & (height < 900)).any()) is (held == "down")
-        assert bool((np.abs(place[:, 0]) < 60)[(own & (height < 1300))].any()) is (held == "crossed")
+    over_the_belly = (np.abs(place[:, 0]) < 60) & (height < 1300)
+    assert bool(over_the_belly.any()) is ("crossed" in (left, right))
 
 
 @pytest.mark.parametrize("ends", [(1530.0, 1800.0), (1080.0, 1470.0), (790.0, 1090.0), (-60.0, 400.0)])
@@ -625,9 +626,8 @@ def test_a_blanket_is_a_thin_sheet_of_cloth_that_touches_the_skin_here_and_there
     phantom = make(3, replace(bare.options, blanket=(800.0, 1350.0)))
     cloth, body = is_any(phantom, Tissue.BLANKET), outer_body(phantom)
     assert cloth.any() and not (cloth & body).any()
-    assert np.array_equal(
-        np.unique(phantom.districts, return_counts=True), np.unique(bare.districts, return_counts=True)
-    )
+    counts = [np.bincount(one.districts.ravel())[1:].tolist() for one in (bare, phantom)]
+    assert counts[0] == counts[1]
     assert -200 < float(np.median(phantom.ct.array[cloth])) < -40
     assert reference_z(phantom, cloth).min() > 790 and reference_z(phantom, cloth).max() < 1360
     slices = cloth.any(axis=(1, 2))
@@ -697,11 +697,15 @@ def test_between_two_rods_of_metal_the_ct_is_dark(make: Make) -> None:
     bare, phantom = make(8, options), make(8, replace(options, implants=("spinal rods",)))
     change = phantom.ct.array - bare.ct.array
     metal = is_any(phantom, Tissue.METAL)
-    middle = phantom.geometry.shape[2] // 2
-    rows = [(k, int(np.argwhere(metal[k])[:, 0].max()) - 1) for k in np.flatnonzero(metal.any(axis=(1, 2)))]
-    between = np.mean([change[k, row, middle - 4 : middle + 5].mean() for k, row in rows])
-    above = np.mean([change[k, row - 30, middle - 4 : middle + 5].mean() for k, row in rows])
-    assert between < -20.0 and between < above - 20.0
+    middle = slice(phantom.geometry.shape[2] // 2 - 4, phantom.geometry.shape[2] // 2 + 5)
+    between, above = [], []
+    for k in np.flatnonzero(metal.any(axis=(1, 2))):
+        rows = np.flatnonzero(metal[k].any(axis=1))
+        if rows[-1] - rows[0] < 6:
+            between.append(float(change[k, int(rows.mean()), middle].mean()))
+            above.append(float(change[k, int(rows.mean()) - 30, middle].mean()))
+    assert len(between) > 8
+    assert np.mean(between) < -20.0 and np.mean(between) < np.mean(above) - 20.0
 
 
 def test_the_obese_of_abdominal_build_are_as_heavy_as_their_index_says_and_keep_a_neck(make: Make) -> None:
@@ -747,7 +751,7 @@ def test_the_drawn_examinations_show_every_variation_more_than_once() -> None:
 
 def test_in_every_drawn_examination_the_districts_are_the_body_and_never_what_lies_around_it() -> None:
     for seed in range(len(EXAMINATIONS)):
-        options = replace(draw_variation(seed), spacing_mm=(12.0, 8.0, 8.0))
+        options = replace(draw_variation(seed), spacing_mm=(12.0, 10.0, 10.0))
         phantom = make_phantom(seed, options)
         around = is_any(phantom, Tissue.AIR, *OBJECTS)
         assert np.array_equal(phantom.districts > 0, ~around), seed

@@ -18,10 +18,10 @@ HIGHEST_HU: Final = 3071.0
 """End of the usual 12-bit scale, where metal is clipped."""
 DIRECTIONS: Final = 120
 """Of the parallel beam in which the metal's error is reckoned; with fewer, single rays can be told apart."""
-HARDENING_PER_MM2: Final = 0.0025
+HARDENING_PER_MM2: Final = 0.004
 """Polychromatic X-rays grow harder in metal: a ray through p mm loses this times p squared of its line integral; after
-Brooks and Di Chiro, Phys Med Biol 21 (1976) 390, where the loss is quadratic in the path. 20 mm of steel: 1 of 8."""
-STARVED_PER_MM: Final = 0.008
+Brooks and Di Chiro, Phys Med Biol 21 (1976) 390, where the loss is quadratic in the path. 20 mm of steel: 1.6 of 8."""
+STARVED_PER_MM: Final = 0.012
 """Standard deviation of the line integral a mm of metal, where few photons are left."""
 WATER_PER_MM: Final = 0.02
 """Attenuation of water at 70 keV."""

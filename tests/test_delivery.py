@@ -1,0 +1,97 @@
+"""What the twin is told of a delivered job: of the companions, those that the PACS holds and no others."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import Dataset
+
+from twin_scanner.dicom.companions import companion_series_uids
+from twin_scanner.errors import Defect
+from twin_scanner.service.delivery import twin_update
+from twin_scanner.service.report import (
+    Companion,
+    RenderReport,
+    read_delivery,
+    read_report,
+    write_delivery,
+    write_report,
+)
+
+pytestmark = pytest.mark.unit
+
+
+def companion(number: int, modality: str, *, synthetic: bool) -> Companion:
+    return Companion(
+        modality=modality,
+        series_uid=f"1.2.9.{number}",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.66.4",
+        sop_instance_uid=f"1.2.9.{number}.1",
+        file=f"seg/{number}.dcm",
+        description="RESEARCH districts",
+        number=2010 + number,
+        synthetic=synthetic,
+    )
+
+
+def a_report() -> RenderReport:
+    return RenderReport(
+        software_version="0.1.0",
+        model_name="demonstration",
+        model_hash="a" * 64,
+        plan_hash="b" * 64,
+        segmenter="landmarks",
+        segmenter_hash="c" * 64,
+        missing_districts=(),
+        districts={"head": {"volume_ml": 4000.0, "suv_mean": 3.0}},
+        segmentation_quality=("head: whole, border found, confidence 0.9.",),
+        suv_max=9.0,
+        notes=(),
+        seconds={"read": 1.0},
+        made_at=datetime(2026, 3, 1, tzinfo=UTC).isoformat(),
+        revision=2,
+        source_series_uid="1.2.3.4",
+        source_sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        source_instance_uids=("1.2.3.4.1",),
+        pet_series_uid="1.2.8",
+        pet_instance_uids=("1.2.8.1",),
+        pet_files=("pet/pet-0001.dcm",),
+        companions=(companion(1, "SEG", synthetic=False), companion(2, "SR", synthetic=True)),
+    )
+
+
+def header() -> Dataset:
+    pet = Dataset()
+    pet.SOPClassUID, pet.StudyInstanceUID, pet.PatientID = "1.2.840.10008.5.1.4.1.1.128", "1.2.3", "P1"
+    pet.SeriesNumber, pet.DeviceSerialNumber, pet.SeriesDescription = 201, "TS-1", "SYNTHETIC FDG-PET"
+    return pet
+
+
+def test_a_report_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
+    write_report(tmp_path, a_report())
+    assert read_report(tmp_path) == a_report()
+
+
+def test_the_twin_lists_only_what_the_pacs_took(tmp_path: Path) -> None:
+    write_delivery(tmp_path, ["1.2.8.1", "1.2.9.2.1"])
+    update = twin_update(header(), a_report(), (), read_delivery(tmp_path))
+    assert [series.series_uid for series in update.companion_series] == ["1.2.9.2"]
+    assert update.companion_series[0].asserted_by_ai
+    every = twin_update(header(), a_report(), (), {"1.2.8.1", "1.2.9.1.1", "1.2.9.2.1"})
+    assert [series.asserted_by_ai for series in every.companion_series] == [False, True]
+
+
+def test_a_revision_replaces_the_companions_of_the_pet_it_replaces() -> None:
+    update = twin_update(header(), a_report(), ("1.2.7",), set())
+    assert update.replaces_series_uids == ("1.2.7",)
+    assert update.replaces_companion_uids == companion_series_uids("1.2.7")
+
+
+def test_a_report_or_a_delivery_that_cannot_be_read_is_a_defect(tmp_path: Path) -> None:
+    with pytest.raises(Defect, match="What was delivered"):
+        read_delivery(tmp_path)
+    write_report(tmp_path, replace(a_report(), companions=()))
+    (tmp_path / "report.json").write_text('{"companions": [{"what": 1}]}')
+    with pytest.raises(Defect, match="report"):
+        read_report(tmp_path)
