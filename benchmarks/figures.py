@@ -8,6 +8,8 @@ from rich.table import Table
 
 GOAL: Final = "goal"
 """The peer of a figure that has to reach a fixed value."""
+HIGHEST_RATIO: Final = 1000.0
+"""Of a figure that is 0 where little is good."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def at_least(name: str, figure: str, value: float, goal: float, unit: str = "Dic
 
 def at_most(name: str, figure: str, value: float, limit: float, unit: str, peer: str = GOAL) -> Figure:
     """A figure that should be low, against a limit or a peer's."""
-    return Figure(name, figure, value, unit, peer, limit, limit / max(value, 1e-9))
+    return Figure(name, figure, value, unit, peer, limit, limit / max(value, limit / HIGHEST_RATIO))
 
 
 def table_of(figures: list[Figure]) -> Table:

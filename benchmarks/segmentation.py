@@ -80,7 +80,8 @@ def _row(seed: int, segmenter: Segmenter) -> Row:
 
 def dice(found: BoolArray, truth: BoolArray) -> float:
     """Twice the overlap over the sum of both masks."""
-    return float(2.0 * np.count_nonzero(found & truth) / max(1, np.count_nonzero(found) + np.count_nonzero(truth)))
+    overlap, total = int((found & truth).sum()), int(found.sum()) + int(truth.sum())
+    return 2.0 * overlap / max(1, total)
 
 
 def figures(rows: Sequence[Row]) -> list[Figure]:

@@ -22,7 +22,7 @@ from training.phantom_tissues import ALIKE, OBJECTS, Tissue, suv_of_hu
 from training.phantom_variations import EXAMINATIONS, draw_variation, in_words
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Volume, resample_labels
+from twin_scanner.volume import LabelArray, Volume, resample_labels
 
 pytestmark = pytest.mark.unit
 
@@ -599,17 +599,15 @@ def test_the_table_is_on_the_side_that_the_patient_lies_on(make: Make, position:
 
 
 @pytest.mark.parametrize("position", get_args(PatientPosition))
-@pytest.mark.parametrize("axes", ["gantry", "patient"])
-def test_the_patient_stays_where_the_patient_is_whatever_the_images_axes(
-    make: Make, position: PatientPosition, axes: str
-) -> None:
+def test_the_patient_stays_where_the_patient_is_whatever_the_images_axes(make: Make, position: PatientPosition) -> None:
     """Oracle: labels and HU at the same world positions as in the supine image."""
-    supine = make(2, VARIED)
-    for reversed_scan in (False, True):
-        options = replace(VARIED, position=position, axes=axes, reversed_scan=reversed_scan)
-        phantom = make_phantom(2, options)
+    plain = replace(VARIED, spacing_mm=(8.0, 6.0, 6.0))
+    supine = make(2, plain)
+    for axes, reversed_scan in (("gantry", False), ("gantry", True), ("patient", False)):
+        phantom = make_phantom(2, replace(plain, position=position, axes=axes, reversed_scan=reversed_scan))
         up = phantom.geometry.direction[0][2] > 0
         assert up is (position.startswith("HF") is not reversed_scan)
+        assert axes == "gantry" or phantom.geometry.direction[1:] == supine.geometry.direction[1:]
         found = resample_labels(phantom.districts, phantom.geometry, supine.geometry)
         assert np.array_equal(found, supine.districts)
         back = phantom.ct.canonical()
@@ -622,7 +620,7 @@ def test_the_patient_stays_where_the_patient_is_whatever_the_images_axes(
 def test_a_blanket_is_a_thin_sheet_of_cloth_that_touches_the_skin_here_and_there(
     make: Make, position: PatientPosition
 ) -> None:
-    bare = make(3, replace(VARIED, table=True, position=position))
+    bare = make(3, replace(VARIED, table=True, position=position, field_of_view=(750.0, 1400.0)))
     phantom = make(3, replace(bare.options, blanket=(800.0, 1350.0)))
     cloth, body = is_any(phantom, Tissue.BLANKET), outer_body(phantom)
     assert cloth.any() and not (cloth & body).any()
@@ -653,7 +651,7 @@ AIDS = {
 
 @pytest.mark.parametrize("aid", get_args(Aid))
 def test_an_aid_lies_in_the_air_at_its_place_and_leaves_the_patient_alone(make: Make, aid: Aid) -> None:
-    options = replace(VARIED, field_of_view=(-60.0, 2000.0), arms="up", table=True)
+    options = replace(VARIED, spacing_mm=(8.0, 5.0, 5.0), field_of_view=(-60.0, 2000.0), arms="up", table=True)
     bare, phantom = make(7, options), make(7, replace(options, aids=(aid,)))
     added = (bare.tissues != phantom.tissues) & (bare.tissues == Tissue.AIR)
     low, high, least_y = AIDS[aid]
@@ -749,8 +747,8 @@ def test_the_drawn_examinations_show_every_variation_more_than_once() -> None:
     assert draw_variation(3) == draw_variation(3) != draw_variation(43)
 
 
-def test_in_every_drawn_examination_the_districts_are_the_body_and_never_what_lies_around_it() -> None:
-    for seed in range(len(EXAMINATIONS)):
+def test_in_drawn_examinations_the_districts_are_the_body_and_never_what_lies_around_it() -> None:
+    for seed in range(2, len(EXAMINATIONS), 3):
         options = replace(draw_variation(seed), spacing_mm=(12.0, 10.0, 10.0))
         phantom = make_phantom(seed, options)
         around = is_any(phantom, Tissue.AIR, *OBJECTS)
@@ -759,14 +757,13 @@ def test_in_every_drawn_examination_the_districts_are_the_body_and_never_what_li
 
 
 class Knowing:
-    """A segmenter that gives the labels it was given; ``arms_are`` is what it takes arms for."""
+    """A segmenter that gives the labels it was given."""
 
     name = "knowing"
     segmenter_hash = "0" * 64
 
-    def __init__(self, seed: int, arms_are: int = ARMS) -> None:
-        self.labels = make_phantom(seed, draw_variation(seed)).districts.copy()
-        self.labels[self.labels == ARMS] = arms_are
+    def __init__(self, labels: LabelArray) -> None:
+        self.labels = labels
 
     def segment(self, ct: Volume) -> DistrictMap:
         return DistrictMap(self.labels, ct.geometry, self.name, self.segmenter_hash)
@@ -774,9 +771,10 @@ class Knowing:
 
 def test_the_benchmark_gives_the_truth_full_marks_and_counts_what_is_not_there() -> None:
     """Seed 16 shows trunk and crossed arms, no head and no legs."""
-    (right,) = segmentation.measure(16, 1, segmenter=Knowing(16))
+    truth = make_phantom(16, draw_variation(16)).districts
+    (right,) = segmentation.measure(16, 1, segmenter=Knowing(truth))
     assert set(right.dice.values()) == {1.0} and right.scored == {TRUNK, ARMS} and segmentation.is_good(right)
-    (wrong,) = segmentation.measure(16, 1, segmenter=Knowing(16, arms_are=LEGS))
+    (wrong,) = segmentation.measure(16, 1, segmenter=Knowing(np.where(truth == ARMS, np.uint8(LEGS), truth)))
     assert wrong.dice[ARMS] == 0.0 and wrong.wrong_voxels[LEGS] > 1000 and not segmentation.is_good(wrong)
     figures = {figure.figure: figure for figure in segmentation.figures([right, wrong])}
     assert figures["median Dice, arms"].value == 0.5 and figures["worst Dice, trunk"].ratio > 1

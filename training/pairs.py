@@ -14,10 +14,19 @@ from twin_scanner.districts.landmarks import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.networks import WINDOW
 from twin_scanner.preprocess import Plan
-from twin_scanner.volume import FloatArray, LabelArray, Shape, Volume, read_nifti, resample, resample_labels
+from twin_scanner.volume import (
+    FloatArray,
+    LabelArray,
+    Shape,
+    Volume,
+    canonical_labels,
+    read_nifti,
+    resample,
+    resample_labels,
+)
 
 Segment = Callable[[Volume], LabelArray]
-"""The districts of an upright CT in HU, on its own grid."""
+"""The districts of a CT in HU, on its own grid."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +49,8 @@ def make_pair(ct: Volume, suv: Volume, segment: Segment, plan: Plan, *, keep_air
 
     ``keep_air`` leaves the volumes whole, for a partition without masks. Raises Rejected where the CT shows no body.
     """
+    labels = canonical_labels(segment(ct), ct.geometry)
     upright = ct.canonical()
-    labels = segment(upright)
     ct_on_grid = preprocess.ct_on_grid(upright, plan)
     districts = resample_labels(labels, upright.geometry, ct_on_grid.geometry)
     suv_on_grid = resample(suv, ct_on_grid.geometry, outside=0.0)
@@ -107,12 +116,12 @@ def _studies(config: DataConfig) -> Iterator[tuple[Volume, Volume, Segment]]:
         yield read_nifti(ct), read_nifti(suv), _landmarks
 
 
-def _landmarks(upright: Volume) -> LabelArray:
-    return LandmarkSegmenter().segment(upright).labels
+def _landmarks(ct: Volume) -> LabelArray:
+    return LandmarkSegmenter().segment(ct).labels
 
 
 def _truth(phantom: Phantom) -> Segment:
-    def segment(upright: Volume) -> LabelArray:
-        return resample_labels(phantom.districts, phantom.ct.geometry, upright.geometry)
+    def segment(ct: Volume) -> LabelArray:
+        return resample_labels(phantom.districts, phantom.ct.geometry, ct.geometry)
 
     return segment

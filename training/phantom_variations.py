@@ -108,7 +108,7 @@ def in_words(options: PhantomOptions) -> str:
     if options.diameter_mm is not None:
         words.append(f"cut at {options.diameter_mm:.0f} mm")
     if options.position != "HFS":
-        words.append(options.position)
+        words.append(options.position if options.axes == "gantry" else f"{options.position} with the patient's axes")
     if options.reversed_scan:
         words.append("reversed")
     words += ["blanket"] if options.blanket is not None else []

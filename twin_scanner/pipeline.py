@@ -11,7 +11,7 @@ from twin_scanner.districts.district_map import DistrictMap, Segmenter
 from twin_scanner.errors import Defect, Rejected
 from twin_scanner.models import ModelPackage
 from twin_scanner.translate import missing_districts, translate
-from twin_scanner.volume import LabelArray, Volume, resample_labels
+from twin_scanner.volume import LabelArray, Volume, canonical_labels, resample_labels
 
 MissingDistrict = Literal["reject", "deliver"]
 
@@ -59,7 +59,8 @@ def translate_ct(
     # 4. It comes to the Plan's grid.
     ct_on_grid = preprocess.ct_on_grid(upright, package.plan)
     # 5. So do the districts.
-    districts = resample_labels(district_map.labels, district_map.geometry, ct_on_grid.geometry)
+    upright_districts = canonical_labels(district_map.labels, district_map.geometry)
+    districts = resample_labels(upright_districts, upright.geometry, ct_on_grid.geometry)
     # 6. A district without a network is never SUV 0 in silence.
     missing = _missing(districts, district_map, package, options)
     # 7. HU become model space.

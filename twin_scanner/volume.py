@@ -122,6 +122,11 @@ class Volume:
         return Volume(sitk.GetArrayFromImage(image), geometry_of(image))
 
 
+def canonical_labels(labels: LabelArray, geometry: Geometry) -> LabelArray:
+    """A label map in the axis order of ``Volume.canonical``; the same voxels, no resampling."""
+    return sitk.GetArrayFromImage(sitk.DICOMOrient(to_sitk(labels, geometry), "LPS"))
+
+
 def label_counts(labels: LabelArray) -> npt.NDArray[np.int64]:
     """How many voxels have each of the 256 labels; plane by plane, for ``bincount`` wants 8 bytes a voxel."""
     counts = np.zeros(256, np.int64)
