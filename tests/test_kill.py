@@ -171,7 +171,7 @@ def test_kill_9_at_random_moments_loses_nothing_and_doubles_nothing(
     assert len(modality.acknowledged) == len(sources)
     done = [job for job in jobs if job["state"] == "done"]
     assert len({job["study_uid"] for job in done}) == STUDIES
-    every_pet_is_in_the_pacs_once(orthanc, scanner, done)
+    all_that_was_made_is_in_the_pacs_once(orthanc, scanner, done)
     every_resource_is_on_the_server_once(fhir_url, done)
 
 
@@ -183,7 +183,9 @@ def everything_acknowledged_is_in_the_spool(scanner: ScannerProcess, acknowledge
         assert data_set_bytes(scanner.storage.joinpath("spool", *parts)) == sent
 
 
-def every_pet_is_in_the_pacs_once(orthanc: Orthanc, scanner: ScannerProcess, done: list[dict[str, Any]]) -> None:
+def all_that_was_made_is_in_the_pacs_once(
+    orthanc: Orthanc, scanner: ScannerProcess, done: list[dict[str, Any]]
+) -> None:
     """Orthanc's change log names each instance once, and its content is the one that was rendered."""
     new = [change["ID"] for change in orthanc.changes("NewInstance")]
     assert len(new) == len(set(new))
@@ -193,10 +195,12 @@ def every_pet_is_in_the_pacs_once(orthanc: Orthanc, scanner: ScannerProcess, don
     rendered = {}
     for job in done:
         folder = scanner.storage / "jobs" / job["job_id"] / "result"
-        for name in json.loads((folder / "report.json").read_text())["pet_files"]:
+        report = json.loads((folder / "report.json").read_text())
+        for name in (*report["pet_files"], *(companion["file"] for companion in report["companions"])):
             rendered[str(pydicom.dcmread(folder / name, stop_before_pixels=True).SOPInstanceUID)] = folder / name
     series = orthanc.rest("/series?expand")
-    delivered = {job["pet_series_uid"] for job in done}
+    delivered = {str(pydicom.dcmread(file, stop_before_pixels=True).SeriesInstanceUID) for file in rendered.values()}
+    assert {job["pet_series_uid"] for job in done} < delivered
     assert {one["MainDicomTags"]["SeriesInstanceUID"] for one in series} == delivered
     assert held.keys() == rendered.keys()
     for sop_instance_uid, file in rendered.items():

@@ -91,7 +91,9 @@ def box_around(mask: BoolArray, margin_mm: float, spacing_mm: Triple) -> Box:
 
 def points_mm(box: Box, spacing_mm: Triple) -> npt.NDArray[np.float32]:
     """Where the voxels of a box lie, in mm from the middle of voxel (0, 0, 0): (d, h, w, 3)."""
-    axes = [np.arange(s.start, s.stop, dtype=np.float32) * np.float32(mm) for s, mm in zip(box, spacing_mm, strict=True)]
+    axes = [
+        np.arange(s.start, s.stop, dtype=np.float32) * np.float32(mm) for s, mm in zip(box, spacing_mm, strict=True)
+    ]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
 
 
