@@ -6,15 +6,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.volume import FloatArray, Geometry, LabelArray, Triple, Volume
 
 COARSE_SPACING_MM: Final = 4.0
 """Aim of the coarse grid: the smallest structure sought, the ramus of the ischium, is about 15 mm thick."""
 BONE_HU: Final = 200.0
 """Above every enhanced organ, below cortical and most trabecular bone."""
-CIRCLE_FIT: Final = 0.97
-"""Overlap of what is not padding with a circle from which it counts as the scanner's circular field of view."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +19,7 @@ class CoarseCt:
     """A CT with D to the head, H to the back, W to the left, averaged over blocks of whole voxels.
 
     ``hu`` is the block's mean, ``bone`` the part of the block above BONE_HU (0 to 1), both (D, H, W) float32 on a grid
-    of ``spacing_mm``. ``seen`` (H, W) is the field of view: outside it the scanner padded. ``fine`` is the CT itself,
-    upright, as a view without a copy; ``factors`` its voxels a block.
+    of ``spacing_mm``. ``fine`` is the CT itself, upright, as a view without a copy; ``factors`` its voxels a block.
     """
 
     hu: FloatArray
@@ -31,17 +27,11 @@ class CoarseCt:
     spacing_mm: Triple
     factors: tuple[int, int, int]
     fine: FloatArray
-    seen: BoolArray
 
     @property
     def voxel_ml(self) -> float:
         """Volume of one coarse voxel in ml."""
         return float(np.prod(self.spacing_mm)) / 1000.0
-
-    @property
-    def voxel_mm2(self) -> float:
-        """Area of one coarse voxel in an axial slice in mm2."""
-        return self.spacing_mm[1] * self.spacing_mm[2]
 
 
 def coarse_ct(ct: Volume) -> CoarseCt:
@@ -52,8 +42,7 @@ def coarse_ct(ct: Volume) -> CoarseCt:
     factors = [max(1, min(round(COARSE_SPACING_MM / s), n)) for s, n in zip(spacing, fine.shape, strict=True)]
     hu, bone = _block_means(fine, (factors[0], factors[1], factors[2]))
     d, h, w = (f * s for f, s in zip(factors, spacing, strict=True))
-    seen = _field_of_view(hu, (h, w))
-    return CoarseCt(hu, bone, (d, h, w), (factors[0], factors[1], factors[2]), fine, seen)
+    return CoarseCt(hu, bone, (d, h, w), (factors[0], factors[1], factors[2]), fine)
 
 
 def to_fine(coarse: npt.NDArray[np.generic], ct: CoarseCt) -> npt.NDArray[np.generic]:
@@ -99,22 +88,3 @@ def _block_means(fine: FloatArray, factors: tuple[int, int, int]) -> tuple[Float
             rows = np.add.reduceat(values, starts[1], axis=0)
             target[k] = np.add.reduceat(rows, starts[2], axis=1) / count
     return means, bone
-
-
-def _field_of_view(hu: FloatArray, spacing_mm: tuple[float, float]) -> BoolArray:
-    """What the scanner reconstructed of an axial slice (H, W): a circle where the rest is padding, else all of it.
-
-    Padding is the lowest value of the image, the same in every slice; air is noisy, and what it surrounds in a scan
-    without noise is no circle.
-    """
-    padding = hu.max(axis=0) <= float(hu.min()) + 0.5
-    inside = np.nonzero(~padding)
-    if not padding.any() or not inside[0].size:
-        return np.ones(padding.shape, np.bool_)
-    low, high = (np.asarray([f(i) * s for i, s in zip(inside, spacing_mm, strict=True)]) for f in (np.min, np.max))
-    rows, columns = np.indices(padding.shape)
-    middle, radius = (low + high) / 2.0, float((high - low).max() + min(spacing_mm)) / 2.0
-    far = np.hypot(rows * spacing_mm[0] - middle[0], columns * spacing_mm[1] - middle[1])
-    circle = far <= radius
-    overlap = float((circle & ~padding).sum()) / float((circle | ~padding).sum())
-    return np.asarray(~padding if overlap >= CIRCLE_FIT else np.ones_like(padding))
