@@ -14,7 +14,7 @@ from scipy import ndimage
 from training.phantom import Phantom, PhantomOptions, make_phantom
 from training.phantom_tissues import Tissue
 from twin_scanner.districts import totalsegmentator
-from twin_scanner.districts.totalsegmentator import derive_districts, weight_files
+from twin_scanner.districts.totalsegmentator import derive_districts, find_weights
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import Geometry, LabelArray, Volume, geometry_of, to_sitk
 
@@ -107,9 +107,9 @@ def test_labels_outside_the_body_are_nothing() -> None:
 
 def test_what_is_missing_is_said_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match=r"Dataset297.*totalsegmentator_download_weights"):
-        weight_files(tmp_path, fast=True)
+        find_weights(tmp_path, fast=True)
     with pytest.raises(Rejected, match=r"Dataset291.*districts\.totalsegmentator_weights"):
-        weight_files(tmp_path, fast=False)
+        find_weights(tmp_path, fast=False)
 
 
 def test_a_missing_package_is_said_in_one_sentence() -> None:

@@ -33,7 +33,6 @@ from dicom_node.spool import free_bytes
 from twin_record.server import FhirServer
 from twin_record.store import EmbeddedStore
 from twin_scanner.app import Folders, model_store, open_twin, segmenter_choice
-from twin_scanner.districts import moose, network_process, totalsegmentator
 from twin_scanner.districts.choice import SEGMENTERS, SegmenterChoice, missing
 from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.models import DEMONSTRATION_FOLDER, ModelPackage, ModelStore, load_package
@@ -226,7 +225,7 @@ def _one_segmenter(choice: SegmenterChoice, configured: str) -> Callable[[Settin
         sentence = missing(choice)
         if sentence is None:
             return [Finding(title, "ok", f"'{choice.name}' is ready{'' if in_use else ', not in use'}.")]
-        told = _one_sentence(sentence + _full_hash(choice))
+        told = _one_sentence(sentence)
         return [
             Finding(title, "fault", told)
             if in_use
@@ -234,24 +233,6 @@ def _one_segmenter(choice: SegmenterChoice, configured: str) -> Callable[[Settin
         ]
 
     return check
-
-
-def _full_hash(choice: SegmenterChoice) -> str:
-    """The hash of weights that are there but are not the ones vouched for; others speak for themselves."""
-    if choice.name == "moose" and choice.moose_weights and choice.moose_sha256 and not moose.package_missing():
-        found = moose.weights_sha256(choice.moose_weights)
-    elif (
-        choice.name == "totalsegmentator"
-        and choice.totalsegmentator_weights
-        and choice.totalsegmentator_sha256
-        and not totalsegmentator.package_missing()
-    ):
-        weights = choice.totalsegmentator_weights
-        listed = totalsegmentator.weight_files(weights, fast=choice.totalsegmentator_fast)
-        found = network_process.sha256_of(weights, listed)
-    else:
-        return ""
-    return f" The full hash is {found}."
 
 
 def _pacs(settings: Settings) -> Iterator[Finding]:

@@ -118,7 +118,11 @@ class Volume:
 
     def canonical(self) -> "Volume":
         """The same voxels with D to the head, H to the back and W to the left (nearest axes); no resampling."""
-        image = sitk.DICOMOrient(to_sitk(self.array, self.geometry), "LPS")
+        return self.oriented("LPS")
+
+    def oriented(self, code: str) -> "Volume":
+        """The same voxels in another axis order; ``code`` says where W, H and D run to, as SimpleITK's DICOMOrient."""
+        image = sitk.DICOMOrient(to_sitk(self.array, self.geometry), code)
         return Volume(sitk.GetArrayFromImage(image), geometry_of(image))
 
 

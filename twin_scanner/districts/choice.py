@@ -33,27 +33,39 @@ class SegmenterChoice:
 
 
 def make_segmenter(choice: SegmenterChoice) -> Segmenter:
-    """The chosen segmenter; raises Rejected, with what to do, where something that it needs is missing."""
+    """The chosen segmenter; what it lacks is said here, or when it is first used, as Rejected with what to do."""
     if choice.name == "landmarks":
         from twin_scanner.districts.landmarks import LandmarkSegmenter
 
         return LandmarkSegmenter()
     if choice.name == "labelmap":
-        return _labelmap(choice)
-    if choice.name == "moose":
-        from twin_scanner.districts import moose
+        from twin_scanner.districts.labelmap import LabelmapSegmenter
 
-        if (sentence := moose.missing(choice.moose_weights, choice.moose_sha256)) is not None:
-            raise Rejected(sentence)
-        assert choice.moose_weights is not None
-        return moose.MooseSegmenter(choice.moose_weights, choice.moose_sha256, choice.device, choice.timeout_s)
+        if choice.labelmap is None:
+            raise Rejected("The segmenter 'labelmap' needs a label map: give --labelmap, or set districts.labelmap.")
+        return LabelmapSegmenter(choice.labelmap, _table(choice), choice.frame_of_reference_uid)
+    if choice.name == "moose":
+        from twin_scanner.districts.moose import MooseSegmenter
+
+        return MooseSegmenter(choice.moose_weights, choice.moose_sha256, choice.device, choice.timeout_s)
     if choice.name == "totalsegmentator":
-        return _totalsegmentator(choice)
+        from twin_scanner.districts.totalsegmentator import TotalSegmentatorSegmenter
+
+        weights, sha256 = choice.totalsegmentator_weights, choice.totalsegmentator_sha256
+        fast = choice.totalsegmentator_fast
+        return TotalSegmentatorSegmenter(weights, sha256, choice.device, fast, choice.timeout_s)
     raise Rejected(f"There is no segmenter '{choice.name}': choose one of {', '.join(SEGMENTERS)}.")
 
 
 def missing(choice: SegmenterChoice) -> str | None:
     """What keeps the chosen segmenter from running, as one sentence that says what to do; None where it is ready."""
+    from twin_scanner.districts import moose, totalsegmentator
+
+    if choice.name == "moose":
+        return moose.missing(choice.moose_weights, choice.moose_sha256)
+    if choice.name == "totalsegmentator":
+        weights, sha256 = choice.totalsegmentator_weights, choice.totalsegmentator_sha256
+        return totalsegmentator.missing(weights, sha256, fast=choice.totalsegmentator_fast)
     try:
         if choice.name == "labelmap" and choice.labelmap is not None and choice.labelmap.is_dir():
             _table(choice)
@@ -64,29 +76,7 @@ def missing(choice: SegmenterChoice) -> str | None:
     return None
 
 
-def _labelmap(choice: SegmenterChoice) -> Segmenter:
-    from twin_scanner.districts.labelmap import LabelmapSegmenter
-
-    if choice.labelmap is None:
-        raise Rejected("The segmenter 'labelmap' needs a label map: give --labelmap, or set districts.labelmap.")
-    return LabelmapSegmenter(choice.labelmap, _table(choice), choice.frame_of_reference_uid)
-
-
 def _table(choice: SegmenterChoice) -> "LabelTable":
     from twin_scanner.districts.label_table import label_table
 
     return label_table(choice.label_table)
-
-
-def _totalsegmentator(choice: SegmenterChoice) -> Segmenter:
-    from twin_scanner.districts import totalsegmentator
-
-    weights, sha256, fast = (
-        choice.totalsegmentator_weights,
-        choice.totalsegmentator_sha256,
-        choice.totalsegmentator_fast,
-    )
-    if (sentence := totalsegmentator.missing(weights, sha256, fast=fast)) is not None:
-        raise Rejected(sentence)
-    assert weights is not None
-    return totalsegmentator.TotalSegmentatorSegmenter(weights, sha256, choice.device, fast, choice.timeout_s)

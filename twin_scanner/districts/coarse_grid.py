@@ -38,7 +38,7 @@ def coarse_ct(ct: Volume) -> CoarseCt:
     """Average a CT (HU, any axis order) over blocks of about COARSE_SPACING_MM; the last one may be smaller."""
     axes, flips = _upright_axes(ct.geometry)
     fine = np.flip(ct.array.transpose(axes), flips)
-    spacing = [ct.geometry.spacing_mm[axis] for axis in axes]
+    spacing = upright_spacing_mm(ct.geometry)
     factors = [max(1, min(round(COARSE_SPACING_MM / s), n)) for s, n in zip(spacing, fine.shape, strict=True)]
     hu, bone = _block_means(fine, (factors[0], factors[1], factors[2]))
     d, h, w = (f * s for f, s in zip(factors, spacing, strict=True))
@@ -64,6 +64,12 @@ def to_upright(labels: LabelArray, geometry: Geometry) -> LabelArray:
     """Labels on a CT's grid, stood upright as ``coarse_ct`` stands the CT: a view, nothing resampled."""
     axes, flips = _upright_axes(geometry)
     return np.flip(labels.transpose(axes), flips)
+
+
+def upright_spacing_mm(geometry: Geometry) -> Triple:
+    """Spacing of a CT's own voxels along head, back and left of the patient."""
+    d, h, w = (geometry.spacing_mm[axis] for axis in _upright_axes(geometry)[0])
+    return d, h, w
 
 
 def _upright_axes(geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, ...]]:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from twin_scanner.districts import body
-from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, to_ct_grid, to_upright
+from twin_scanner.districts.coarse_grid import coarse_ct, to_ct_grid, to_upright, upright_spacing_mm
 from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import LabelArray, Triple, Volume
@@ -38,13 +38,7 @@ def upright_body(ct: Volume) -> tuple[BoolArray, Triple]:
     order in which a scanner stores slices and rows. Raises Rejected where the CT shows no human body.
     """
     coarse = coarse_ct(ct)
-    return body.refine_body(body.find_body(coarse), coarse), spacing_of(coarse)
-
-
-def spacing_of(ct: CoarseCt) -> Triple:
-    """Spacing (mm) of the upright CT's own grid."""
-    d, h, w = (s / f for s, f in zip(ct.spacing_mm, ct.factors, strict=True))
-    return d, h, w
+    return body.refine_body(body.find_body(coarse), coarse), upright_spacing_mm(ct.geometry)
 
 
 def every_voxel_labelled(

@@ -8,22 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import SimpleITK as sitk
+import numpy as np
 
 from twin_scanner.districts.completion import completed
 from twin_scanner.districts.district_map import DistrictMap
-from twin_scanner.districts.network_process import private_copy, run_network, sha256_of, wrong_hash
+from twin_scanner.districts.network_process import Weights, run_network
 from twin_scanner.errors import Rejected
 from twin_scanner.partition import DISTRICT_LABELS
-from twin_scanner.volume import (
-    AIR_HU,
-    LabelArray,
-    Volume,
-    geometry_of,
-    resample,
-    resample_labels,
-    to_sitk,
-)
+from twin_scanner.volume import AIR_HU, LabelArray, Triple, Volume, resample, resample_labels
 
 ARCHIVE: Final = "clin_ct_body_27112023.zip"
 RELEASE: Final = "https://github.com/ENHANCE-PET/MOOSE/releases/download/moosez-v.3.1.3/"
@@ -42,7 +34,7 @@ class MooseSegmenter:
     code, and nothing of another hash is ever loaded.
     """
 
-    weights: Path
+    weights: Path | None
     sha256: str
     device: str = "cpu"
     timeout_s: float = 1800.0
@@ -56,20 +48,16 @@ class MooseSegmenter:
 
     def segment(self, ct: Volume) -> DistrictMap:
         """The districts on ``ct.geometry``; raises Rejected with what is missing, Transient where the process dies."""
-        sentence = package_missing()
-        if sentence is not None:
+        if (sentence := package_missing()) is not None:
             raise Rejected(sentence)
-        folder = trainer_folder(self.weights)
-        table = district_table(folder)
-        upright = Volume(*_reoriented(ct))
-        coarse = resample(upright, upright.geometry.with_spacing(_model_spacing_mm(folder, upright)), AIR_HU)
-        with private_copy(folder, weight_files(folder), self.sha256, "districts.moose_sha256") as trusted:
-            request = {"segmenter": self.name, "weights": str(trusted), "device": self.device, "folds": _folds(folder)}
-            found = run_network("twin_scanner.districts.moose_process", coarse, request, ("labels",), self.timeout_s)[
-                "labels"
-            ]
-        districts = table[found]
-        on_ct = resample_labels(districts, coarse.geometry, ct.geometry)
+        weights = find_weights(self.weights)
+        table = district_table(weights.folder)
+        ras = ct.oriented("RAS")
+        coarse = resample(ras, ras.geometry.with_spacing(_model_spacing_mm(weights.folder, ras)), AIR_HU)
+        with weights.verified_copy(self.sha256) as trusted:
+            request = {"segmenter": self.name, "weights": str(trusted), "device": self.device, "folds": _folds(weights)}
+            found = run_network("twin_scanner.districts.moose_process", coarse, request, ("labels",), self.timeout_s)
+        on_ct = resample_labels(table[found["labels"]], coarse.geometry, ct.geometry)
         return DistrictMap(completed(on_ct, ct), ct.geometry, self.name, self.segmenter_hash)
 
 
@@ -77,20 +65,12 @@ def missing(weights: Path | None, sha256: str) -> str | None:
     """What keeps MOOSE from running, as one sentence that says what to do; None where it is ready."""
     if (sentence := package_missing()) is not None:
         return sentence
-    if weights is None:
-        return f"The segmenter 'moose' needs its weights: {_where()}"
     try:
-        folder = trainer_folder(weights)
-        district_table(folder)
+        found = find_weights(weights)
+        district_table(found.folder)
+        return found.fault(sha256)
     except Rejected as error:
         return str(error)
-    found = weights_sha256(folder)
-    if not sha256:
-        return (
-            f"The weights of 'moose' are not vouched for: set districts.moose_sha256 to {found}, once you have made "
-            "sure where they come from."
-        )
-    return None if found == sha256 else wrong_hash(found, sha256, "districts.moose_sha256")
 
 
 def package_missing() -> str | None:
@@ -102,32 +82,31 @@ def package_missing() -> str | None:
 
 def weights_sha256(weights: Path) -> str:
     """The SHA-256 that the configuration must hold: over dataset.json, plans.json and the checkpoint of every fold."""
-    folder = trainer_folder(weights)
-    return sha256_of(folder, weight_files(folder))
+    return find_weights(weights).sha256
 
 
-def trainer_folder(weights: Path) -> Path:
-    """The one folder nnU-Net reads: dataset.json and plans.json beside fold_*; raises Rejected for none or several."""
+def find_weights(weights: Path | None) -> Weights:
+    """All files that are loaded, below the one folder with dataset.json and plans.json beside fold_*.
+
+    Raises Rejected, with what to do, for none or several.
+    """
+    if weights is None:
+        raise Rejected(f"The segmenter 'moose' needs its weights: {_where()}")
     candidates = [weights, *weights.glob("*__*__*"), *weights.glob("Dataset*/*__*__*")]
     found = [folder for folder in candidates if (folder / "plans.json").is_file()]
     if not found:
         raise Rejected(f"{weights} holds no nnU-Net model: {_where()}")
     if len(found) > 1:
         raise Rejected(f"{weights} holds {len(found)} nnU-Net models: set districts.moose_weights to one of them.")
-    if not weight_files(found[0])[2:]:
-        raise Rejected(f"{found[0].name} holds no fold_*/{CHECKPOINT}: {_where()}")
-    return found[0]
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """All files that are loaded."""
-    return [folder / "dataset.json", folder / "plans.json", *sorted(folder.glob(f"fold_*/{CHECKPOINT}"))]
+    (folder,) = found
+    checkpoints = sorted(folder.glob(f"fold_*/{CHECKPOINT}"))
+    if not checkpoints:
+        raise Rejected(f"{folder.name} holds no fold_*/{CHECKPOINT}: {_where()}")
+    return Weights("moose", folder, (folder / "dataset.json", folder / "plans.json", *checkpoints))
 
 
 def district_table(folder: Path) -> LabelArray:
     """Our label (256 entries) of each of the model's; read by name, so that no other model is taken for this one."""
-    import numpy as np
-
     labels = _json(folder / "dataset.json").get("labels", {})
     named = {str(name).lower(): value for name, value in labels.items() if str(name).lower() != "background"}
     if set(named) != set(DISTRICT_OF_NAME):
@@ -141,11 +120,11 @@ def district_table(folder: Path) -> LabelArray:
     return table
 
 
-def _folds(folder: Path) -> list[str]:
-    return [file.parent.name.removeprefix("fold_") for file in weight_files(folder)[2:]]
+def _folds(weights: Weights) -> list[str]:
+    return [file.parent.name.removeprefix("fold_") for file in weights.files if file.name == CHECKPOINT]
 
 
-def _model_spacing_mm(folder: Path, ct: Volume) -> tuple[float, float, float]:
+def _model_spacing_mm(folder: Path, ct: Volume) -> Triple:
     """The spacing (D, H, W) at which the network works, so that its logits are never resampled to a fine grid.
 
     A model that transposes its axes gets the CT as it is, and resamples by itself.
@@ -159,12 +138,6 @@ def _model_spacing_mm(folder: Path, ct: Volume) -> tuple[float, float, float]:
     if not straight or len(spacing) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing):
         return ct.geometry.spacing_mm
     return spacing[0], spacing[1], spacing[2]
-
-
-def _reoriented(ct: Volume) -> tuple[Any, Any]:
-    """Array and geometry in RAS, the orientation of the training images; the same voxels."""
-    image = sitk.DICOMOrient(to_sitk(ct.array, ct.geometry), "RAS")
-    return sitk.GetArrayFromImage(image), geometry_of(image)
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -8,72 +8,86 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from twin_scanner.errors import Defect, Rejected, Transient
-from twin_scanner.volume import LabelArray, Volume, to_sitk
+from twin_scanner.volume import LabelArray, Volume
 
 REQUEST: Final = "request.json"
 INPUT: Final = "ct.npy"
 FAILURE: Final = "failure.txt"
 _CHUNK_BYTES: Final = 2**22
 _OWN_PREFIX: Final = "TWIN_SCANNER__"
+_PRIMUS: Final = "nnunetv2.training.nnUNetTrainer.primus.primus_trainers"
 
 
-def sha256_of(folder: Path, files: Sequence[Path], copy_to: Path | None = None) -> str:
-    """SHA-256 over names, sizes and contents of ``files`` below ``folder``, in the order of their names.
+@dataclass(frozen=True)
+class Weights:
+    """The files that a network loads, below one folder; weights are unpickled, so they are code."""
 
-    With ``copy_to`` the very bytes that were hashed are written there, so that what is loaded later is what was
-    verified. Raises Rejected where a file cannot be read.
-    """
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        name = file.relative_to(folder).as_posix()
-        digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+    segmenter: str
+    folder: Path
+    files: tuple[Path, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Over names, sizes and contents, in the order of the names; raises Rejected where a file cannot be read."""
+        digest = hashlib.sha256()
+        for file in sorted(self.files):
+            name = file.relative_to(self.folder).as_posix()
+            with self._reading(name), file.open("rb") as stream:
+                digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+                while chunk := stream.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+    def fault(self, vouched: str) -> str | None:
+        """What to do where these are not the weights that the configuration vouches for; None where they are."""
+        key, found = f"districts.{self.segmenter}_sha256", self.sha256
+        if not vouched:
+            return (
+                f"The weights of '{self.segmenter}' are not vouched for: set {key} to {found}, once you have made "
+                "sure where they come from."
+            )
+        if found != vouched:
+            return (
+                f"The weights have SHA-256 {found}, {key} says {vouched[:12]}...: restore the weights, or, where you "
+                "trust these, set that key to their hash."
+            )
+        return None
+
+    @contextmanager
+    def verified_copy(self, vouched: str) -> Iterator[Path]:
+        """A folder that only we can read, with a copy of the files: what was verified is what is loaded.
+
+        Raises Rejected where the copy has another SHA-256 than the one vouched for.
+        """
+        with tempfile.TemporaryDirectory(prefix="twin-scanner-weights-", ignore_cleanup_errors=True) as scratch:
+            copies = []
+            for file in self.files:
+                name = file.relative_to(self.folder)
+                copies.append(Path(scratch) / name)
+                with self._reading(name.as_posix()):
+                    copies[-1].parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(file, copies[-1])
+            sentence = Weights(self.segmenter, Path(scratch), tuple(copies)).fault(vouched)
+            if sentence is not None:
+                raise Rejected(sentence)
+            yield Path(scratch)
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
         try:
-            _hash_file(file, digest, None if copy_to is None else copy_to / name)
+            yield
         except OSError as error:
             raise Rejected(f"The weights file {name} cannot be read ({error.strerror}): check its rights.") from error
-    return digest.hexdigest()
-
-
-def _hash_file(file: Path, digest: "hashlib._Hash", copy: Path | None) -> None:
-    if copy is None:
-        with file.open("rb") as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
-                digest.update(chunk)
-        return
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("rb") as stream, copy.open("wb") as target:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            target.write(chunk)
-
-
-@contextmanager
-def private_copy(folder: Path, files: Sequence[Path], sha256: str, key: str) -> Iterator[Path]:
-    """A folder only we can read with the verified ``files``; raises Rejected where their SHA-256 is another."""
-    scratch = Path(tempfile.mkdtemp(prefix="twin-scanner-weights-"))
-    try:
-        found = sha256_of(folder, files, scratch)
-        if found != sha256:
-            raise Rejected(wrong_hash(found, sha256, key))
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def wrong_hash(found: str, wanted: str, key: str) -> str:
-    """The sentence for weights that are not those of the configuration."""
-    return (
-        f"The weights have SHA-256 {found[:12]}..., {key} says {wanted[:12]}...: restore the weights, or, where you "
-        "trust these, set that key to the full hash that 'twin-scanner doctor' prints."
-    )
 
 
 def run_network(
@@ -96,11 +110,8 @@ def run_network(
 
 def _ras_affine(ct: Volume) -> list[list[float]]:
     """Index (w, h, d) to RAS mm, as NIfTI has it."""
-    image = to_sitk(np.zeros((1, 1, 1), np.uint8), ct.geometry.cropped((slice(0, 1), slice(0, 1), slice(0, 1))))
-    columns = np.asarray(image.GetDirection()).reshape(3, 3) * np.asarray(image.GetSpacing())
-    affine = np.eye(4)
-    affine[:3, :3], affine[:3, 3] = columns, image.GetOrigin()
-    return [[float(x) for x in row] for row in np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine]
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ ct.geometry.affine[:, [2, 1, 0, 3]]
+    return [[float(x) for x in row] for row in affine]
 
 
 def _run(command: Sequence[str], folder: Path, segmenter: str, timeout_s: float) -> None:
@@ -138,6 +149,24 @@ def _labels(file: Path, ct: Volume) -> LabelArray:
     return np.asarray(labels)
 
 
-def tell_failure(folder: Path, kind: str, sentence: str) -> None:
-    """In the child: leave one sentence for the parent; ``kind`` is rejected, transient or defect."""
-    (folder / FAILURE).write_text(f"{kind} {sentence}", "utf-8")
+def serve(
+    folder: Path, segmenter: str, program: str, predict: Callable[[Path, dict[str, Any]], Mapping[str, LabelArray]]
+) -> int:
+    """The child's side: write what ``predict`` makes of the folder and its request; the exit status.
+
+    Where it fails, one sentence for the parent stays in the folder.
+    """
+    # The search for a trainer imports vision transformers first, whose torchvision may not match a CPU build of torch.
+    sys.modules[_PRIMUS] = types.ModuleType(_PRIMUS)
+    request = json.loads((folder / REQUEST).read_text("utf-8"))
+    try:
+        for name, labels in predict(folder, request).items():
+            np.save(folder / f"{name}.npy", labels)
+    except MemoryError:
+        failure = f"transient The segmenter '{segmenter}' ran out of memory: it will be run again."
+    except (RuntimeError, KeyError, ValueError, AttributeError, ImportError, OSError) as error:
+        failure = f"defect {program} ({type(error).__name__}): check its version."
+    else:
+        return 0
+    (folder / FAILURE).write_text(failure, "utf-8")
+    return 1

@@ -11,14 +11,14 @@ import numpy as np
 from scipy import ndimage
 
 from twin_scanner.districts.axial_skeleton import CHIN_SLOPE
-from twin_scanner.districts.coarse_grid import coarse_ct, to_ct_grid, to_upright
+from twin_scanner.districts.coarse_grid import to_ct_grid, to_upright, upright_spacing_mm
 from twin_scanner.districts.completion import completed
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.morphology import BoolArray, depth_mm
-from twin_scanner.districts.network_process import private_copy, run_network, sha256_of, wrong_hash
+from twin_scanner.districts.network_process import Weights, run_network
 from twin_scanner.errors import Rejected
 from twin_scanner.partition import DISTRICT_LABELS
-from twin_scanner.volume import Geometry, LabelArray, Triple, Volume
+from twin_scanner.volume import FloatArray, Geometry, LabelArray, Triple, Volume
 
 TRUNK_BODY, EXTREMITIES = 1, 2
 """Labels of the task `body`."""
@@ -48,7 +48,7 @@ class TotalSegmentatorSegmenter:
     The weights are verified as MOOSE's are (``sha256``). No usage statistics are sent and nothing is downloaded.
     """
 
-    weights: Path
+    weights: Path | None
     sha256: str
     device: str = "cpu"
     fast: bool = True
@@ -67,8 +67,7 @@ class TotalSegmentatorSegmenter:
         """The districts on ``ct.geometry``; raises Rejected with what is missing, Transient where the process dies."""
         if (sentence := package_missing()) is not None:
             raise Rejected(sentence)
-        files = weight_files(self.weights, fast=self.fast)
-        with private_copy(self.weights, files, self.sha256, "districts.totalsegmentator_sha256") as trusted:
+        with find_weights(self.weights, fast=self.fast).verified_copy(self.sha256) as trusted:
             request = {"segmenter": self.name, "weights": str(trusted), "device": self.device, "fast": self.fast}
             found = run_network(
                 "twin_scanner.districts.totalsegmentator_process", ct, request, ("total", "body"), self.timeout_s
@@ -81,19 +80,10 @@ def missing(weights: Path | None, sha256: str, *, fast: bool = True) -> str | No
     """What keeps TotalSegmentator from running, as one sentence that says what to do; None where it is ready."""
     if (sentence := package_missing()) is not None:
         return sentence
-    if weights is None:
-        return f"The segmenter 'totalsegmentator' needs its weights: {_where(fast)}"
     try:
-        files = weight_files(weights, fast=fast)
+        return find_weights(weights, fast=fast).fault(sha256)
     except Rejected as error:
         return str(error)
-    found = sha256_of(weights, files)
-    if not sha256:
-        return (
-            f"The weights of 'totalsegmentator' are not vouched for: set districts.totalsegmentator_sha256 to {found}, "
-            "once you have made sure where they come from."
-        )
-    return None if found == sha256 else wrong_hash(found, sha256, "districts.totalsegmentator_sha256")
 
 
 def package_missing() -> str | None:
@@ -106,8 +96,10 @@ def package_missing() -> str | None:
     return None
 
 
-def weight_files(weights: Path, *, fast: bool) -> list[Path]:
-    """All files of the tasks' weights; raises Rejected where a Dataset folder is not there."""
+def find_weights(weights: Path | None, *, fast: bool) -> Weights:
+    """All files of the tasks' weights; raises Rejected, with what to do, where a Dataset folder is not there."""
+    if weights is None:
+        raise Rejected(f"The segmenter 'totalsegmentator' needs its weights: {_where(fast)}")
     files: list[Path] = []
     for prefix in DATASETS[fast]:
         folders = sorted(weights.glob(f"{prefix}*"))
@@ -115,7 +107,7 @@ def weight_files(weights: Path, *, fast: bool) -> list[Path]:
         if not any(file.suffix == ".pth" for file in found):
             raise Rejected(f"{weights} holds no weights of {prefix.rstrip('_')}: {_where(fast)}")
         files += found
-    return files
+    return Weights("totalsegmentator", weights, tuple(files))
 
 
 def derive_districts(total: LabelArray, body: LabelArray, geometry: Geometry) -> LabelArray:
@@ -125,7 +117,7 @@ def derive_districts(total: LabelArray, body: LabelArray, geometry: Geometry) ->
     shoulder joint outward (what is nearer to a humerus than to the trunk's bones), legs below the ischia (the hip
     bones' lowest points). 0 where `body` is 0.
     """
-    spacing = _upright_spacing(geometry)
+    spacing = upright_spacing_mm(geometry)
     steps = tuple(max(1, round(STEP_MM / s)) for s in spacing)
     sample = tuple(slice(step // 2, None, step) for step in steps)
     coarse_total, coarse_body = (to_upright(labels, geometry)[sample] for labels in (total, body))
@@ -188,16 +180,14 @@ def _arms(total: LabelArray, body: LabelArray, spacing_mm: Triple) -> BoolArray:
         return _extremities_above(total, body)
     leg_bones = np.isin(total, (*FEMORA, *HIPS))
     pieces, count = ndimage.label(body == EXTREMITIES)
-    to_humerus = depth_mm(~humerus, spacing_mm)
-    to_leg = depth_mm(~leg_bones, spacing_mm) if leg_bones.any() else np.full(total.shape, np.inf, np.float32)
+    to_humerus, to_leg = _distance_mm(humerus, spacing_mm), _distance_mm(leg_bones, spacing_mm)
     arms = np.zeros(total.shape, np.bool_)
     if count:
         index = np.arange(1, count + 1)
         nearest_humerus = ndimage.minimum(to_humerus, pieces, index)
         nearest_leg = ndimage.minimum(to_leg, pieces, index)
         arms = np.isin(pieces, index[np.asarray(nearest_humerus) < np.asarray(nearest_leg)])
-    bones = np.isin(total, TRUNK_BONES)
-    to_bones = depth_mm(~bones, spacing_mm) if bones.any() else np.full(total.shape, np.inf, np.float32)
+    to_bones = _distance_mm(np.isin(total, TRUNK_BONES), spacing_mm)
     return arms | ((to_humerus < to_bones) & (to_humerus < SHOULDER_MM) & (body > 0) & ~np.isin(total, (SKULL, BRAIN)))
 
 
@@ -220,12 +210,9 @@ def _slices(mask: BoolArray) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
     return np.flatnonzero(mask.any(axis=(1, 2)))
 
 
-def _upright_spacing(geometry: Geometry) -> Triple:
-    """Spacing along head, back and left of a grid in any orientation."""
-    probe = Volume(np.zeros((1, 1, 1), np.float32), geometry.cropped((slice(0, 1), slice(0, 1), slice(0, 1))))
-    upright = coarse_ct(probe)
-    d, h, w = (s / f for s, f in zip(upright.spacing_mm, upright.factors, strict=True))
-    return d, h, w
+def _distance_mm(mask: BoolArray, spacing_mm: Triple) -> FloatArray:
+    """To the nearest voxel of the mask; infinite where it is empty."""
+    return depth_mm(~mask, spacing_mm) if mask.any() else np.full(mask.shape, np.inf, np.float32)
 
 
 def _where(fast: bool) -> str:

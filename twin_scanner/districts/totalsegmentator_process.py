@@ -3,13 +3,13 @@
 import json
 import os
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from twin_scanner.districts.network_process import INPUT, REQUEST, tell_failure
+from twin_scanner.districts.network_process import INPUT, serve
+from twin_scanner.volume import LabelArray
 
 NO_STATISTICS = {
     "totalseg_id": "none",
@@ -19,28 +19,16 @@ NO_STATISTICS = {
 }
 
 
-def main(folder: Path) -> int:
-    """Predict; 0 where total.npy and body.npy were written, else 1 and a sentence in the folder."""
-    request = json.loads((folder / REQUEST).read_text("utf-8"))
+def predict(folder: Path, request: dict[str, Any]) -> dict[str, LabelArray]:
+    """The labels of both tasks, in a home of our own where no statistics are sent from."""
     home = folder / "home"
     home.mkdir()
     (home / "config.json").write_text(json.dumps(NO_STATISTICS), "utf-8")
     os.environ |= {"TOTALSEG_HOME_DIR": str(home), "TOTALSEG_WEIGHTS_PATH": str(request["weights"])}
-    primus = "nnunetv2.training.nnUNetTrainer.primus.primus_trainers"
-    sys.modules[primus] = types.ModuleType(primus)
-    try:
-        for task in ("total", "body"):
-            np.save(folder / f"{task}.npy", _predict(task, folder, request))
-    except MemoryError:
-        tell_failure(folder, "transient", "The segmenter 'totalsegmentator' ran out of memory: it will be run again.")
-        return 1
-    except (RuntimeError, KeyError, ValueError, AttributeError, ImportError, OSError) as error:
-        tell_failure(folder, "defect", f"TotalSegmentator could not run ({type(error).__name__}): check its version.")
-        return 1
-    return 0
+    return {task: _predict(task, folder, request) for task in ("total", "body")}
 
 
-def _predict(task: str, folder: Path, request: dict[str, Any]) -> Any:
+def _predict(task: str, folder: Path, request: dict[str, Any]) -> LabelArray:
     """The task's labels (D, H, W), on the CT's own grid."""
     import nibabel
     from totalsegmentator.python_api import totalsegmentator
@@ -62,4 +50,4 @@ def _predict(task: str, folder: Path, request: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(serve(Path(sys.argv[1]), "totalsegmentator", "TotalSegmentator could not run", predict))
