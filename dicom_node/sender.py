@@ -96,6 +96,11 @@ class _Instance:
     sop_instance_uid: str
     transfer_syntax_uid: UID
 
+    @property
+    def offer(self) -> tuple[str, str]:
+        """SOP class and transfer syntax."""
+        return str(self.sop_class_uid), str(self.transfer_syntax_uid)
+
 
 def send(
     files: Sequence[Path],
@@ -122,8 +127,9 @@ def send(
     answers: list[InstanceStatus] = []
     with _association(peer, calling_ae, _contexts(offered), timeouts or Timeouts()) as association:
         _check_contexts(instances, association, peer)
-        instances += [wish for wish in wishes if _accepts(association, wish)]
-        not_taken = tuple(str(wish.sop_class_uid) for wish in wishes if not _accepts(association, wish))
+        accepted = _accepted(association)
+        instances += [wish for wish in wishes if wish.offer in accepted]
+        not_taken = tuple(str(wish.sop_class_uid) for wish in wishes if wish.offer not in accepted)
         for number, instance in enumerate(instances):
             answer = _store(association, instance, number)
             answers.append(answer)
@@ -162,8 +168,7 @@ def accepted_offers(
     with _association(
         peer, calling_ae, [*contexts, build_context(Verification)], timeouts or Timeouts()
     ) as association:
-        accepted = {(str(cx.abstract_syntax), str(cx.transfer_syntax[0])) for cx in association.accepted_contexts}
-    return frozenset(offer for offer in offers if offer in accepted)
+        return frozenset(offers) & _accepted(association)
 
 
 @contextmanager
@@ -252,14 +257,15 @@ def _contexts(instances: Sequence[_Instance]) -> list[PresentationContext]:
     return [build_context(sop_class_uid, transfer_syntax_uid) for sop_class_uid, transfer_syntax_uid in pairs]
 
 
-def _accepts(association: Association, instance: _Instance) -> bool:
-    wanted = (instance.sop_class_uid, instance.transfer_syntax_uid)
-    return any(wanted == (cx.abstract_syntax, cx.transfer_syntax[0]) for cx in association.accepted_contexts)
+def _accepted(association: Association) -> frozenset[tuple[str, str]]:
+    """SOP class and transfer syntax of what the peer takes."""
+    return frozenset((str(cx.abstract_syntax), str(cx.transfer_syntax[0])) for cx in association.accepted_contexts)
 
 
 def _check_contexts(instances: Sequence[_Instance], association: Association, peer: Peer) -> None:
+    accepted = _accepted(association)
     for instance in instances:
-        if not _accepts(association, instance):
+        if instance.offer not in accepted:
             raise Transient(
                 f"{peer} does not accept {instance.sop_class_uid.name} in {instance.transfer_syntax_uid.name}: "
                 "allow it there."

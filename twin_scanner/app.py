@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 from zoneinfo import ZoneInfo
 
 from pydicom import Dataset
@@ -132,13 +132,11 @@ def render_template(settings: Settings) -> RenderRequest:
 
 def segmenter_choice(settings: Settings) -> SegmenterChoice:
     """The segmenter as the configuration wants it; folders are made absolute, as they travel to another process."""
-    districts = settings.districts
-    paths = {
-        key: value.resolve() if value else None
-        for key, value in districts.model_dump().items()
-        if key in ("labelmap", "moose_weights", "totalsegmentator_weights")
+    values: dict[str, Any] = settings.districts.model_dump(exclude={"segmenter"})
+    absolute: dict[str, Any] = {
+        key: value.resolve() if isinstance(value, Path) else value for key, value in values.items()
     }
-    return SegmenterChoice(**{**districts.model_dump(exclude={"segmenter"}), **paths, "name": districts.segmenter})
+    return SegmenterChoice(name=settings.districts.segmenter, **absolute)
 
 
 class Scanner:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydicom
-
 from dicom_node.receiver import CT_CLASSES, OWN_CLASSES, Receiver
 from dicom_node.sender import Peer, send
 from dicom_node.spool import Spool
@@ -18,6 +16,7 @@ from training.phantom_files import write_ct_dicom
 from twin_scanner import app
 from twin_scanner.errors import Defect, Rejected
 from twin_scanner.service.ledger import Job, State
+from twin_scanner.service.report import FOLDERS, read_report
 
 PHANTOM_SEED = 7
 PHANTOM = PhantomOptions(height_mm=1550.0, body_mass_index=20.0, sex="F", age=45)
@@ -28,9 +27,7 @@ TIMEOUT_S = 600.0
 """A machine on which the demonstration takes longer is not going to finish it."""
 POLL_S = 0.2
 STAGES = (State.QUEUED, State.RENDERED, State.DELIVERED, State.DONE)
-FOLDER_OF = {"PT": "pet", "SEG": "seg", "SR": "sr", "OT": "key"}
-"""By Modality: where the instances that the PACS stand-in received are put."""
-RESULTS = (*FOLDER_OF.values(), "pet.nii.gz", "districts.nii.gz", "preview.png", "report.json", "twin.json")
+RESULTS = ("pet", *FOLDERS.values(), "pet.nii.gz", "districts.nii.gz", "preview.png", "report.json", "twin.json")
 
 Stage = Callable[[str], Callable[[int, int], None]]
 
@@ -124,8 +121,10 @@ def _wait_for_job(scanner: app.Scanner, progress: Callable[[int, int], None]) ->
 
 def _collect(out: Path, received: tuple[Path, ...], result: Path) -> None:
     """What the PACS stand-in received, by kind, and beside it what was rendered."""
+    companions = read_report(result).companions
+    folder_of = {companion.sop_instance_uid: Path(companion.file).parent.name for companion in companions}
     for file in received:
-        kind = FOLDER_OF[str(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Modality"]).Modality)]
+        kind = folder_of.get(file.stem, "pet")
         (out / kind).mkdir(exist_ok=True)
         shutil.copyfile(file, out / kind / file.name)
     for name in RESULTS:

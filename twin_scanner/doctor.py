@@ -9,23 +9,17 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-import sqlalchemy as sa
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from pydicom.uid import (
     UID,
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
     PositronEmissionTomographyImageStorage,
-    RLELossless,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
-from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.associations import Timeouts
 from dicom_node.sender import Peer, accepted_offers, echo
@@ -33,9 +27,11 @@ from dicom_node.spool import free_bytes
 from twin_record.server import FhirServer
 from twin_record.store import EmbeddedStore
 from twin_scanner.app import Folders, model_store, open_twin, segmenter_choice
+from twin_scanner.dicom.segmentation import TRANSFER_SYNTAXES
 from twin_scanner.districts.choice import SEGMENTERS, SegmenterChoice, missing
 from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.models import DEMONSTRATION_FOLDER, ModelPackage, ModelStore, load_package
+from twin_scanner.service.ledger import migration_state
 from twin_scanner.settings import Settings
 
 FindingState: TypeAlias = Literal["ok", "warning", "fault"]
@@ -146,43 +142,19 @@ def _free_space(folder: Path, minimum_mb: int) -> Finding:
 
 def _ledger(settings: Settings) -> Iterator[Finding]:
     """The database's migration is compared with ours, not run: the service may be at work with it."""
-    text = settings.ledger.url or Folders(settings.storage.folder).ledger_url
-    script = ScriptDirectory(str(files("twin_scanner.service") / "migrations"))
-    try:
-        url = sa.make_url(text)
-        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-            yield Finding("ledger", "ok", "The ledger's file is not there yet and is made at the first start.")
-            return
-        found = _migration(url)
-    except ImportError:
-        yield Finding(
-            "ledger", "fault", "The driver for ledger.url is not installed: pip install 'twin-scanner[postgresql]'."
-        )
-        return
-    except SQLAlchemyError:
-        yield Finding(
-            "ledger", "fault", "The ledger cannot be opened: check ledger.url, that the database runs, and its rights."
-        )
-        return
-    wanted = script.get_current_head()
-    known = {revision.revision for revision in script.walk_revisions()}
-    if found == wanted:
-        yield Finding("ledger", "ok", f"The ledger opens and is at migration {found}.")
-    elif found is None:
+    state = migration_state(settings.ledger.url or Folders(settings.storage.folder).ledger_url)
+    if state is None:
+        yield Finding("ledger", "ok", "The ledger's file is not there yet and is made at the first start.")
+    elif state.found == state.wanted:
+        yield Finding("ledger", "ok", f"The ledger opens and is at migration {state.found}.")
+    elif state.found is None:
         yield Finding("ledger", "ok", "The ledger's database is empty and gets its tables at the first start.")
-    elif found in known:
-        told = f"The ledger is at migration {found}, this version needs {wanted}"
+    elif state.found in state.known:
+        told = f"The ledger is at migration {state.found}, this version needs {state.wanted}"
         yield Finding("ledger", "warning", f"{told}: back it up, the next start migrates it.")
     else:
-        told = f"The ledger is at migration {found}, which this version does not know"
+        told = f"The ledger is at migration {state.found}, which this version does not know"
         yield Finding("ledger", "fault", f"{told}: install the newer twin-scanner that wrote it.")
-
-
-def _migration(url: sa.URL) -> str | None:
-    seconds = {"sqlite": "timeout", "postgresql": "connect_timeout"}.get(url.get_backend_name())
-    engine = sa.create_engine(url, connect_args={seconds: int(LOCAL_PROBE_S)} if seconds else {}, poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
 
 
 def _model(settings: Settings) -> Iterator[Finding]:
@@ -264,10 +236,9 @@ def _offers(settings: Settings) -> dict[tuple[str, str], str]:
     """What the configuration sends, as SOP class and transfer syntax, and the key of [outputs] that decides it."""
     outputs = settings.outputs
     offers = {_PET: ""}
-    if outputs.segmentation == "binary":
-        offers[str(SegmentationStorage), str(ExplicitVRLittleEndian)] = "segmentation"
-    if outputs.segmentation == "labelmap":
-        offers[LABEL_MAP_SEGMENTATION, str(RLELossless)] = "segmentation"
+    if outputs.segmentation != "none":
+        sop_class_uid = str(SegmentationStorage) if outputs.segmentation == "binary" else LABEL_MAP_SEGMENTATION
+        offers[sop_class_uid, str(TRANSFER_SYNTAXES[outputs.segmentation])] = "segmentation"
     if outputs.measurement_report:
         offers[str(Comprehensive3DSRStorage), str(ExplicitVRLittleEndian)] = "measurement_report"
     if outputs.key_image:

@@ -88,6 +88,11 @@ def _listed(values: Sequence[object]) -> str:
     return ", ".join(repr(value) for value in values[:10]) + (", ..." if len(values) > 10 else "")
 
 
+def label_name(label: int, names: Mapping[int, str] = DISTRICT_NAMES) -> str:
+    """What a label is called; one without a name goes by its number."""
+    return names.get(label, f"label {label}")
+
+
 def partition(name: str, networks: Mapping[str, Sequence[int]]) -> Partition:
     """A Partition from plain values, as a configuration or a card holds them."""
     return Partition(name, MappingProxyType({key: tuple(labels) for key, labels in networks.items()}))

@@ -18,7 +18,7 @@ from twin_scanner import panels
 from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Transient
 from twin_scanner.panels import SUV_WINDOW
-from twin_scanner.partition import DISTRICT_NAMES
+from twin_scanner.partition import DISTRICT_NAMES, label_name
 from twin_scanner.projections import Projections, View, project
 from twin_scanner.volume import LabelArray, Volume
 
@@ -83,7 +83,7 @@ class Scene:
 
     def name(self, label: int) -> str:
         """What a label is called."""
-        return self.names.get(label, f"label {label}")
+        return label_name(label, self.names)
 
 
 @dataclass(frozen=True)

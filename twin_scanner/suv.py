@@ -32,8 +32,8 @@ class RegionSuv:
     peak_at: Shape | None
 
 
-def region_suv(suv: Volume, labels: LabelArray, names: Mapping[int, str]) -> dict[str, RegionSuv]:
-    """Statistics of every label (D, H, W) that is present, by its name; ``suv`` in g/ml on the same grid.
+def region_suv(suv: Volume, labels: LabelArray) -> dict[int, RegionSuv]:
+    """Statistics of every label (D, H, W) that is present; ``suv`` in g/ml on the same grid.
 
     A label that is nowhere has no numbers, so no entry.
     """
@@ -44,12 +44,13 @@ def region_suv(suv: Volume, labels: LabelArray, names: Mapping[int, str]) -> dic
     peaks = _peaks(suv, labels)
     found = {}
     for label in present:
-        inside = np.where(labels == label, suv.array, np.float32(-np.inf))
+        mask = labels == label
+        inside = np.where(mask, suv.array, np.float32(-np.inf))
         at = np.unravel_index(int(np.argmax(inside)), inside.shape)
         peak, peak_at = peaks.get(label, (None, None))
-        found[names.get(label, str(label))] = RegionSuv(
+        found[label] = RegionSuv(
             volume_ml=float(counts[label]) * suv.geometry.voxel_ml,
-            mean=float(suv.array[labels == label].mean(dtype=np.float64)),
+            mean=float(suv.array[mask].mean(dtype=np.float64)),
             maximum=float(inside[at]),
             maximum_at=(int(at[0]), int(at[1]), int(at[2])),
             peak=peak,

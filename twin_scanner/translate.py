@@ -11,7 +11,7 @@ from torch import nn
 
 from twin_scanner.models import ModelPackage
 from twin_scanner.networks import WINDOW
-from twin_scanner.partition import DISTRICT_NAMES, Partition
+from twin_scanner.partition import DISTRICT_NAMES, Partition, label_name
 from twin_scanner.volume import FloatArray, LabelArray, Shape, label_counts
 
 STRIDE = 16
@@ -40,7 +40,7 @@ def missing_districts(
         return ()
     present = np.flatnonzero(label_counts(labels))
     uncovered = sorted({int(label) for label in present} - {0} - partition.labels)
-    return tuple(names.get(label, f"label {label}") for label in uncovered)
+    return tuple(label_name(label, names) for label in uncovered)
 
 
 def translate(

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
 
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 
 from twin_scanner.dicom.ct_series import CtSeries
-from twin_scanner.dicom.identity import IMPLEMENTATION_VERSION_NAME, derive_uid, implementation_class_uid
+from twin_scanner.dicom.identity import derive_uid
 from twin_scanner.dicom.patient import CHARACTER_SET, patient_and_study, required_uid, text
 from twin_scanner.dicom.pet_series import (
     PetSeries,
@@ -21,9 +21,10 @@ from twin_scanner.dicom.pet_series import (
     decimal,
     dicom_date,
     dicom_time,
+    file_meta,
     in_the_zone_of,
-    reference_to,
     series_number,
+    series_reference,
 )
 from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Transient
@@ -32,7 +33,21 @@ CompanionKind: TypeAlias = Literal["segmentation", "measurement-report", "key-im
 KINDS: Final[tuple[CompanionKind, ...]] = get_args(CompanionKind)
 LARGEST_NUMBER: Final = 2**31 - 1
 """Of an IS (PS3.5 6.2)."""
-PET_CLASS: Final = "1.2.840.10008.5.1.4.1.1.128"
+PET_CLASS: Final = str(PositronEmissionTomographyImageStorage)
+CT_MODALITY, PET_MODALITY = "CT", "PT"
+NOBODY: Final = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "PositionReferenceIndicator",
+)
+"""What highdicom copies from its sources by its own character set: left empty, and put in by ``put_into_study``."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,7 @@ def nameless_ct(source: CtSeries) -> list[Dataset]:
     geometry = source.volume.geometry
     images = []
     for uid, index in zip(_slice_uids(source), range(geometry.shape[0]), strict=True):
-        image = _nameless(source, uid)
+        image = _nameless_ct(source, uid)
         image.ImagePositionPatient = [decimal(value) for value in geometry.position_lps_mm((index, 0, 0))]
         image.ImageOrientationPatient = [decimal(value) for axis in (2, 1) for value in geometry.direction[axis]]
         image.PixelSpacing = [decimal(value) for value in geometry.spacing_mm[1:]]
@@ -90,24 +105,28 @@ def _slice_uids(source: CtSeries) -> Sequence[str]:
     return uids if len(uids) == slices else uids[:1] * slices
 
 
-def _nameless(source: CtSeries, sop_instance_uid: str) -> Dataset:
-    header = source.header
-    image = Dataset()
-    image.SOPClassUID, image.SOPInstanceUID = source.sop_class_uid, sop_instance_uid
-    image.StudyInstanceUID = required_uid(header, "StudyInstanceUID")
-    image.SeriesInstanceUID = required_uid(header, "SeriesInstanceUID")
-    image.FrameOfReferenceUID = required_uid(header, "FrameOfReferenceUID")
-    image.Modality = "CT"
+def _nameless_ct(source: CtSeries, sop_instance_uid: str) -> Dataset:
+    series_uid = required_uid(source.header, "SeriesInstanceUID")
+    image = _nameless(source, source.sop_class_uid, sop_instance_uid, series_uid, CT_MODALITY)
+    image.FrameOfReferenceUID = required_uid(source.header, "FrameOfReferenceUID")
     image.Rows, image.Columns = source.volume.geometry.shape[1:]
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
-        setattr(image, keyword, "")
-    image.StudyDate = image.StudyTime = image.ReferringPhysicianName = image.PositionReferenceIndicator = ""
     return image
+
+
+def _nameless(source: CtSeries, sop_class_uid: str, sop_instance_uid: str, series_uid: str, modality: str) -> Dataset:
+    """An object of the CT's study that belongs to nobody."""
+    made = Dataset()
+    made.SOPClassUID, made.SOPInstanceUID = sop_class_uid, sop_instance_uid
+    made.StudyInstanceUID = required_uid(source.header, "StudyInstanceUID")
+    made.SeriesInstanceUID, made.Modality = series_uid, modality
+    for keyword in NOBODY:
+        setattr(made, keyword, "")
+    return made
 
 
 def _as_frames(source: CtSeries, images: Sequence[Dataset]) -> Dataset:
     """The slices of one multi-frame object as functional groups, PS3.3 C.7.6.16."""
-    whole = _nameless(source, source.sop_instance_uids[0])
+    whole = _nameless_ct(source, source.sop_instance_uids[0])
     whole.NumberOfFrames = len(images)
     shared, measures, orientation = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = images[0].PixelSpacing, images[0].SliceThickness
@@ -124,22 +143,22 @@ def _as_frames(source: CtSeries, images: Sequence[Dataset]) -> Dataset:
     return whole
 
 
-def nameless_pet(source: CtSeries, pet: PetSeries) -> list[Dataset]:
-    """The PET's instances as evidence: identity only."""
-    images = []
-    for uid in pet.sop_instance_uids:
-        image = _nameless(source, uid)
-        image.SOPClassUID, image.SeriesInstanceUID, image.Modality = PET_CLASS, pet.series_uid, "PT"
-        images.append(image)
-    return images
+def nameless_evidence(source: CtSeries, pet: PetSeries, segmentation: WrittenObject) -> list[Dataset]:
+    """CT, PET and segmentation as a report's evidence: identity only."""
+    pet_images = [_nameless(source, PET_CLASS, uid, pet.series_uid, PET_MODALITY) for uid in pet.sop_instance_uids]
+    drawn = _nameless(
+        source,
+        segmentation.sop_class_uid,
+        segmentation.sop_instance_uid,
+        segmentation.series_uid,
+        segmentation.modality,
+    )
+    return [*nameless_ct(source), *pet_images, drawn]
 
 
 def pet_reference(pet: PetSeries) -> Dataset:
     """An item of ReferencedSeriesSequence: the whole PET."""
-    series = Dataset()
-    series.SeriesInstanceUID = pet.series_uid
-    series.ReferencedInstanceSequence = DicomSequence(reference_to(PET_CLASS, uid) for uid in pet.sop_instance_uids)
-    return series
+    return series_reference(pet.series_uid, PET_CLASS, pet.sop_instance_uids)
 
 
 def put_into_study(
@@ -166,12 +185,9 @@ def put_into_study(
 
 def write_object(made: Dataset, kind: CompanionKind, folder: Path) -> WrittenObject:
     """Write the object into ``folder`` under its kind's name; durable when this returns. Raises Transient."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = made.SOPClassUID, made.SOPInstanceUID
-    meta.TransferSyntaxUID = made.file_meta.TransferSyntaxUID if "file_meta" in vars(made) else ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(implementation_class_uid())
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    made.file_meta = meta
+    theirs = getattr(made, "file_meta", None)
+    syntax = ExplicitVRLittleEndian if theirs is None else theirs.TransferSyntaxUID
+    made.file_meta = file_meta(made.SOPClassUID, made.SOPInstanceUID, syntax)
     buffer = DicomBytesIO()
     dcmwrite(buffer, made, enforce_file_format=True)
     file = folder / f"{kind}.dcm"

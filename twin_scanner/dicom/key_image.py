@@ -19,7 +19,15 @@ from twin_scanner.dicom.companions import (
 from twin_scanner.dicom.ct_series import CtSeries
 from twin_scanner.dicom.identity import derive_uid
 from twin_scanner.dicom.patient import required_uid, text
-from twin_scanner.dicom.pet_series import COMMENT, PetSeries, Synthesis, naming_missing, reference_to, source_image
+from twin_scanner.dicom.pet_series import (
+    COMMENT,
+    PetSeries,
+    Synthesis,
+    add_compression,
+    naming_missing,
+    series_reference,
+    source_image,
+)
 from twin_scanner.errors import Defect
 
 DESCRIPTION: Final = "SYNTHETIC FDG-PET, key image, RESEARCH"
@@ -50,26 +58,17 @@ def write_key_image(
     made.DerivationDescription = "Maximum projections of a synthetic FDG-PET and of the CT that it was computed from"
     made.BurnedInAnnotation = "YES"
     made.ContentQualification = "RESEARCH"
-    _add_compression(made, source)
+    lossy = source.lossy or text(source.header, "LossyImageCompression") == "01"
+    add_compression(made, source.header, lossy=lossy)
     _add_references(made, source, pet)
     _add_pixels(made, pixels)
     return write_object(made, "key-image", folder)
 
 
-def _add_compression(made: Dataset, source: CtSeries) -> None:
-    """An image derived from one that was compressed with loss says so for ever: PS3.3 C.7.6.1.1.5."""
-    made.LossyImageCompression = "01" if source.lossy or text(source.header, "LossyImageCompression") == "01" else "00"
-    if made.LossyImageCompression == "01":
-        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-            if value := text(source.header, keyword):
-                setattr(made, keyword, value.split("\\"))
-
-
 def _add_references(made: Dataset, source: CtSeries, pet: PetSeries) -> None:
     """Both series, and each image as a source whose places are not those of a projection: PS3.3 C.12.2, C.7.6.1.1.4."""
-    ct = Dataset()
-    ct.SeriesInstanceUID = required_uid(source.header, "SeriesInstanceUID")
-    ct.ReferencedInstanceSequence = [reference_to(source.sop_class_uid, uid) for uid in source.sop_instance_uids]
+    ct_series_uid = required_uid(source.header, "SeriesInstanceUID")
+    ct = series_reference(ct_series_uid, source.sop_class_uid, source.sop_instance_uids)
     made.ReferencedSeriesSequence = [ct, pet_reference(pet)]
     made.SourceImageSequence = [
         *(source_image(PET_CLASS, uid) for uid in pet.sop_instance_uids),

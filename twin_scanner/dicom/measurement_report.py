@@ -21,7 +21,6 @@ from highdicom.sr import (
     TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
-from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
@@ -30,8 +29,7 @@ from twin_scanner.dicom.companions import (
     WrittenObject,
     companion_number,
     companion_series_uid,
-    nameless_ct,
-    nameless_pet,
+    nameless_evidence,
     put_into_study,
     write_object,
 )
@@ -84,7 +82,7 @@ def write_measurement_report(
         title=codes.DCM.ImagingMeasurementReport,
     )
     made = Comprehensive3DSR(
-        evidence=[*nameless_ct(source), *nameless_pet(source, pet), _nameless_segmentation(segmentation, source)],
+        evidence=nameless_evidence(source, pet, segmentation),
         content=report,
         series_instance_uid=series_uid,
         series_number=companion_number("measurement-report", source, synthesis),
@@ -103,7 +101,6 @@ def write_measurement_report(
         "SYNTHETIC FDG-PET, SUV by district, RESEARCH",
         synthetic=True,
     )
-    _settle(made, series_uid)
     return write_object(made, "measurement-report", folder)
 
 
@@ -171,46 +168,20 @@ def _suv_measurements(suv: RegionSuv | None, pet: PetSeries) -> Iterable[Measure
     """SUVmean, SUVmax and SUVpeak as SUVbw with a derivation (PS3.16 CID 7464); a peak only where a sphere fits."""
     if suv is None:
         return
-    yield Measurement(name=SUV_BW, value=_rounded(suv.mean), unit=SUV_UNIT, derivation=codes.SCT.Mean)
-    yield Measurement(
-        name=SUV_BW,
-        value=_rounded(suv.maximum),
-        unit=SUV_UNIT,
-        derivation=codes.SCT.Maximum,
-        referenced_images=[_slice_of(pet, suv.maximum_at[0])],
-    )
+    yield _suv(suv.mean, codes.SCT.Mean)
+    yield _suv(suv.maximum, codes.SCT.Maximum, pet.sop_instance_uids[suv.maximum_at[0]])
     if suv.peak is not None and suv.peak_at is not None:
-        yield Measurement(
-            name=SUV_BW,
-            value=_rounded(suv.peak),
-            unit=SUV_UNIT,
-            derivation=codes.DCM.PeakValueWithinROI,
-            referenced_images=[_slice_of(pet, suv.peak_at[0])],
-        )
+        yield _suv(suv.peak, codes.DCM.PeakValueWithinROI, pet.sop_instance_uids[suv.peak_at[0]])
 
 
-def _slice_of(pet: PetSeries, index: int) -> SourceImageForMeasurement:
-    return SourceImageForMeasurement(PET_CLASS, pet.sop_instance_uids[index])
+def _suv(value: float, derivation: Code, pet_instance_uid: str | None = None) -> Measurement:
+    """A value in g/ml to four digits after the point (finer than any RescaleSlope), and the PET slice that holds it."""
+    images = [] if pet_instance_uid is None else [SourceImageForMeasurement(PET_CLASS, pet_instance_uid)]
+    return Measurement(
+        name=SUV_BW, value=round(value, 4), unit=SUV_UNIT, derivation=derivation, referenced_images=images or None
+    )
 
 
 def _rounded(value: float) -> float:
     """g/ml to four digits after the point: finer than any RescaleSlope."""
     return round(value, 4)
-
-
-def _nameless_segmentation(segmentation: WrittenObject, source: CtSeries) -> Dataset:
-    evidence = Dataset()
-    evidence.SOPClassUID, evidence.SOPInstanceUID = segmentation.sop_class_uid, segmentation.sop_instance_uid
-    evidence.SeriesInstanceUID = segmentation.series_uid
-    evidence.StudyInstanceUID = required_uid(source.header, "StudyInstanceUID")
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
-        setattr(evidence, keyword, "")
-    evidence.StudyDate = evidence.StudyTime = evidence.ReferringPhysicianName = ""
-    return evidence
-
-
-def _settle(made: Dataset, series_uid: str) -> None:
-    """Put the synthesis's date into what highdicom dates with now, and derived UIDs where it draws random ones."""
-    for element in made:
-        if element.keyword in ("ObservationDateTime", "VerificationDateTime"):
-            element.value = f"{made.ContentDate}{made.ContentTime}"

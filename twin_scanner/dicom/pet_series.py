@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -275,16 +275,21 @@ def _add_image(pet: Dataset, header: Dataset, synthesis: Synthesis, made_at: dat
     pet.BurnedInAnnotation = "NO"
     pet.ContentQualification = "RESEARCH"
     pet.DerivationDescription = "Synthetic FDG-PET computed from CT by a neural network; no PET was acquired"
-    pet.LossyImageCompression = "01" if text(header, "LossyImageCompression") == "01" else "00"
-    if pet.LossyImageCompression == "01":
-        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-            if value := text(header, keyword):
-                setattr(pet, keyword, value.split("\\"))
+    add_compression(pet, header, lossy=text(header, "LossyImageCompression") == "01")
     pet.FrameReferenceTime = "0"
     pet.ActualFrameDuration = None
     pet.DecayFactor = "1"
     pet.DoseCalibrationFactor = None
     pet.WindowCenter, pet.WindowWidth = (str(value) for value in WINDOW_SUV)
+
+
+def add_compression(image: Dataset, header: Dataset, *, lossy: bool) -> None:
+    """An image derived from one that was compressed with loss says so for ever: PS3.3 C.7.6.1.1.5."""
+    image.LossyImageCompression = "01" if lossy else "00"
+    if lossy:
+        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            if value := text(header, keyword):
+                setattr(image, keyword, value.split("\\"))
 
 
 def _add_plane(pet: Dataset, geometry: Geometry) -> None:
@@ -325,10 +330,7 @@ def _slices(
         own.SliceLocation = decimal(float(np.dot(position, geometry.direction[0])))
         uids = [source.sop_instance_uids[i] for i in sources[index]]
         own.SourceImageSequence = [source_image(source.sop_class_uid, uid) for uid in uids]
-        series = Dataset()
-        series.SeriesInstanceUID = ct_series_uid
-        series.ReferencedInstanceSequence = [reference_to(source.sop_class_uid, uid) for uid in uids]
-        own.ReferencedSeriesSequence = [series]
+        own.ReferencedSeriesSequence = [series_reference(ct_series_uid, source.sop_class_uid, uids)]
         own.PixelData = pixels.astype("<i2").tobytes()
         own["PixelData"].VR = "OW"
         elements = shared | _encoded_elements(own)
@@ -348,12 +350,7 @@ def _encoded_elements(dataset: Dataset) -> dict[int, bytes]:
 
 def _file_start(sop_instance_uid: str) -> bytes:
     """Preamble, prefix and File Meta Information: PS3.10 7.1."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = PositronEmissionTomographyImageStorage
-    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(implementation_class_uid())
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    meta = file_meta(PositronEmissionTomographyImageStorage, sop_instance_uid)
     buffer = DicomBytesIO()
     write_file_meta_info(buffer, meta, enforce_standard=True)
     return bytes(128) + b"DICM" + buffer.getvalue()
@@ -454,6 +451,24 @@ def reference_to(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
     return item
+
+
+def series_reference(series_uid: str, sop_class_uid: str, sop_instance_uids: Iterable[str]) -> Dataset:
+    """An item of ReferencedSeriesSequence (PS3.3 C.12.2)."""
+    item = Dataset()
+    item.SeriesInstanceUID = series_uid
+    item.ReferencedInstanceSequence = [reference_to(sop_class_uid, uid) for uid in sop_instance_uids]
+    return item
+
+
+def file_meta(sop_class_uid: str, sop_instance_uid: str, syntax: str = ExplicitVRLittleEndian) -> FileMetaDataset:
+    """File Meta Information of an object of ours."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID(sop_class_uid), UID(sop_instance_uid)
+    meta.TransferSyntaxUID = UID(syntax)
+    meta.ImplementationClassUID = UID(implementation_class_uid())
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    return meta
 
 
 def source_image(sop_class_uid: str, sop_instance_uid: str) -> Dataset:

@@ -1,6 +1,6 @@
 """The districts as a DICOM Segmentation on the CT's own grid, beside the PET they were used for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
@@ -27,7 +27,7 @@ from twin_scanner.dicom.ct_series import CtSeries
 from twin_scanner.dicom.identity import MANUFACTURER, MODEL_NAME, derive_uid
 from twin_scanner.dicom.pet_series import PetSeries, Synthesis
 from twin_scanner.errors import Defect
-from twin_scanner.partition import DISTRICT_COLOURS, DISTRICT_LABELS
+from twin_scanner.partition import DISTRICT_COLOURS, DISTRICT_LABELS, label_name
 from twin_scanner.volume import Geometry, LabelArray, label_counts
 
 SegmentationKind: TypeAlias = Literal["binary", "labelmap"]
@@ -56,10 +56,9 @@ def code_of(name: str, own: Mapping[str, Code] = MappingProxyType({})) -> Code:
     return own.get(name) or DISTRICT_CODES.get(name) or CATEGORY
 
 
-def segment_numbers(labels: LabelArray) -> dict[int, int]:
+def segment_numbers(present: Iterable[int]) -> dict[int, int]:
     """Segment number (1, 2, ...) of every label that is present, in the order of the labels."""
-    present = [int(label) for label in np.flatnonzero(label_counts(labels)) if label]
-    return {label: number for number, label in enumerate(present, start=1)}
+    return {label: number for number, label in enumerate(sorted(present), start=1)}
 
 
 def write_segmentation(
@@ -81,7 +80,7 @@ def write_segmentation(
     """
     if not geometry.same_grid(source.volume.geometry):
         raise Defect("The districts do not lie on the CT's grid: they cannot be written beside it.")
-    numbers = segment_numbers(labels)
+    numbers = segment_numbers(int(label) for label in np.flatnonzero(label_counts(labels)) if label)
     if not numbers:
         raise Defect("The district map is empty: there is nothing to write as a segmentation.")
     lookup = np.zeros(256, np.uint8)
@@ -89,7 +88,7 @@ def write_segmentation(
         lookup[label] = number
     series_uid = companion_series_uid("segmentation", pet.series_uid)
     segments = [
-        _segment(number, label, names.get(label, f"label {label}"), series_uid, synthesis, own_codes)
+        _segment(number, label, label_name(label, names), series_uid, synthesis, own_codes)
         for label, number in numbers.items()
     ]
     made = Segmentation(

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from pydicom.sr.coding import Code
 
-from twin_scanner.partition import DISTRICT_NAMES
+from twin_scanner.partition import DISTRICT_NAMES, label_name
 from twin_scanner.volume import Geometry, LabelArray, Volume, label_counts
 
 Extent: TypeAlias = Literal["whole", "cut", "absent"]
@@ -59,11 +60,19 @@ class DistrictMap:
         if self.labels.dtype != np.uint8:
             raise ValueError(f"a DistrictMap holds uint8, not {self.labels.dtype}")
 
+    @cached_property
+    def voxels(self) -> dict[int, int]:
+        """How many voxels each label has that is present, in the order of the labels."""
+        counts = label_counts(self.labels)
+        return {int(label): int(counts[label]) for label in np.flatnonzero(counts) if label}
+
+    def name(self, label: int) -> str:
+        """What a label is called."""
+        return label_name(label, self.names)
+
     def volumes_ml(self) -> dict[str, float]:
         """Volume of every district that is present, in ml, by name."""
-        counts = label_counts(self.labels)
-        present = [int(label) for label in np.flatnonzero(counts) if label]
-        return {self.names.get(label, str(label)): float(counts[label]) * self.geometry.voxel_ml for label in present}
+        return {self.name(label): count * self.geometry.voxel_ml for label, count in self.voxels.items()}
 
 
 class Segmenter(Protocol):

@@ -108,23 +108,6 @@ def twin_update(
 
     Of the companions only those that the PACS holds: ``delivered`` are SOP Instance UIDs.
     """
-    source = SeriesEntry(
-        series_uid=report.source_series_uid,
-        modality="CT",
-        sop_class_uid=report.source_sop_class_uid,
-        sop_instance_uids=report.source_instance_uids,
-        description=report.source_description,
-        number=report.source_number,
-        body_part_examined=report.source_body_part,
-    )
-    made = SeriesEntry(
-        series_uid=report.pet_series_uid,
-        modality="PT",
-        sop_class_uid=str(pet.SOPClassUID),
-        sop_instance_uids=report.pet_instance_uids,
-        description=str(pet.get("SeriesDescription", "")),
-        number=int(pet.SeriesNumber) if pet.get("SeriesNumber") is not None else None,
-    )
     return TwinUpdate(
         patient_id=str(pet.get("PatientID") or ""),
         issuer_of_patient_id=str(pet.get("IssuerOfPatientID") or "") or None,
@@ -137,8 +120,8 @@ def twin_update(
         study_date=str(pet.get("StudyDate") or ""),
         study_time=str(pet.get("StudyTime") or ""),
         timezone_offset=str(pet.get("TimezoneOffsetFromUTC") or "") or None,
-        source_series=source,
-        pet_series=made,
+        source_series=_source_entry(report),
+        pet_series=_pet_entry(pet, report),
         model_name=report.model_name,
         model_hash=report.model_hash,
         plan_hash=report.plan_hash,
@@ -155,6 +138,29 @@ def twin_update(
         replaces_companion_uids=tuple(
             uid for replaced in replaces_series_uids for uid in companion_series_uids(replaced)
         ),
+    )
+
+
+def _source_entry(report: RenderReport) -> SeriesEntry:
+    return SeriesEntry(
+        series_uid=report.source_series_uid,
+        modality="CT",
+        sop_class_uid=report.source_sop_class_uid,
+        sop_instance_uids=report.source_instance_uids,
+        description=report.source_description,
+        number=report.source_number,
+        body_part_examined=report.source_body_part,
+    )
+
+
+def _pet_entry(pet: pydicom.Dataset, report: RenderReport) -> SeriesEntry:
+    return SeriesEntry(
+        series_uid=report.pet_series_uid,
+        modality="PT",
+        sop_class_uid=str(pet.SOPClassUID),
+        sop_instance_uids=report.pet_instance_uids,
+        description=str(pet.get("SeriesDescription", "")),
+        number=int(pet.SeriesNumber) if pet.get("SeriesNumber") is not None else None,
     )
 
 

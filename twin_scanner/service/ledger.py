@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from importlib.resources import files
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 import alembic.command
 import alembic.config
 import sqlalchemy as sa
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from twin_scanner.errors import Defect, Rejected, Transient
@@ -25,6 +28,9 @@ from twin_scanner.service.schema import INTAKE, JOBS
 LOCK_TIMEOUT_S: Final = 30.0
 """How long a writer waits for another one; each holds the lock for milliseconds."""
 SWITCH_POLL_S: Final = 0.02
+LOOK_TIMEOUT_S: Final = 5.0
+"""Whoever only looks at a ledger does not wait longer for its database."""
+_MIGRATIONS: Final = str(files("twin_scanner.service") / "migrations")
 
 
 class State(StrEnum):
@@ -307,7 +313,7 @@ class Ledger:
 
     def _migrate(self) -> None:
         config = alembic.config.Config()
-        config.set_main_option("script_location", str(files("twin_scanner.service") / "migrations"))
+        config.set_main_option("script_location", _MIGRATIONS)
         with self._begin() as connection:
             config.attributes["connection"] = connection
             try:
@@ -317,6 +323,44 @@ class Ledger:
                     "The ledger was written by a newer version of twin-scanner: run that version, or give ledger.url a "
                     "database of its own."
                 ) from error
+
+
+@dataclass(frozen=True)
+class MigrationState:
+    """Which migration a ledger's database is at (None: it is empty), which one this version needs, and all it knows."""
+
+    found: str | None
+    wanted: str
+    known: frozenset[str]
+
+
+def migration_state(url: str) -> MigrationState | None:
+    """How a ledger stands, without changing it; None where its file is not there yet.
+
+    Raises Rejected where the database's driver is missing, Transient where it cannot be opened.
+    """
+    script = ScriptDirectory(_MIGRATIONS)
+    try:
+        database = sa.make_url(url)
+        if database.get_backend_name() == "sqlite" and not Path(database.database or "").is_file():
+            return None
+        found = _revision_of(database)
+    except ImportError as error:
+        raise Rejected("The driver for ledger.url is not installed: pip install 'twin-scanner[postgresql]'.") from error
+    except SQLAlchemyError as error:
+        raise Transient(
+            "The ledger cannot be opened: check ledger.url, that the database runs, and its rights."
+        ) from error
+    known = frozenset(revision.revision for revision in script.walk_revisions())
+    return MigrationState(found, str(script.get_current_head()), known)
+
+
+def _revision_of(database: sa.URL) -> str | None:
+    seconds = {"sqlite": "timeout", "postgresql": "connect_timeout"}.get(database.get_backend_name())
+    patience = {seconds: int(LOOK_TIMEOUT_S)} if seconds else {}
+    engine = sa.create_engine(database, connect_args=patience, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
 
 
 def _of_study(study_uid: str, frame_of_reference_uid: str) -> sa.Select[Any]:

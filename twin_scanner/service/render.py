@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from twin_scanner.dicom.companions import CompanionKind, WrittenObject
+from twin_scanner.dicom.companions import WrittenObject
 from twin_scanner.dicom.ct_series import CtSeries, read_ct_series
 from twin_scanner.dicom.key_image import write_key_image
 from twin_scanner.dicom.measurement_report import DistrictMeasurement, write_measurement_report
@@ -21,13 +21,19 @@ from twin_scanner.errors import Rejected
 from twin_scanner.models import ModelPackage, ModelStore, load_package
 from twin_scanner.pipeline import PipelineOptions, SyntheticPet, translate_ct
 from twin_scanner.preview import Scene, key_image, write_preview
-from twin_scanner.service.report import REPORT, Companion, RenderReport, RenderRequest, read_report, write_report
+from twin_scanner.service.report import (
+    FOLDERS,
+    REPORT,
+    Companion,
+    RenderReport,
+    RenderRequest,
+    read_report,
+    write_report,
+)
 from twin_scanner.suv import RegionSuv, region_suv
 from twin_scanner.volume import Volume, read_nifti, write_nifti
 
 PRECISION = "float32"
-FOLDERS: Mapping[CompanionKind, str] = {"segmentation": "seg", "measurement-report": "sr", "key-image": "key"}
-"""Where each companion is written in the result's folder."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ def render(request: RenderRequest, progress: Callable[[int, int], None] | None =
     pet = translate_ct(ct, package, segmenter, _options(request), progress)
     translated = time.monotonic()
     request.result.mkdir(parents=True, exist_ok=True)
-    statistics = region_suv(pet.suv, pet.districts, pet.district_map.names)
+    statistics = region_suv(pet.suv, pet.districts)
     scene = Scene(pet.ct, pet.districts, pet.suv, pet.district_map.names, pet.missing_districts)
     made = None if series is None else _write_dicom(request, series, pet, package, statistics, scene)
     write_nifti(request.result / "pet.nii.gz", pet.suv.array, pet.suv.geometry)
@@ -111,11 +117,41 @@ def _write_dicom(
     series: CtSeries,
     pet: SyntheticPet,
     package: ModelPackage,
-    statistics: Mapping[str, RegionSuv],
+    statistics: Mapping[int, RegionSuv],
     scene: Scene,
 ) -> _Made:
     """The PET series and what the site wants beside it."""
-    synthesis = Synthesis(
+    synthesis = _synthesis(request, pet, package)
+    written = write_pet_series(pet.suv, series, synthesis, request.result / "pet")
+    companions = []
+    wanted, districts = request.outputs, pet.district_map
+    folders = {kind: request.result / name for kind, name in FOLDERS.items()}
+    if wanted.segmentation != "none":
+        segmentation = write_segmentation(
+            districts.labels,
+            districts.geometry,
+            districts.names,
+            series,
+            written,
+            synthesis,
+            folders["segmentation"],
+            wanted.segmentation,
+            districts.codes,
+        )
+        companions.append(segmentation)
+        if wanted.measurement_report:
+            measured, folder = _measurements(pet, statistics), folders["measurement-report"]
+            companions.append(
+                write_measurement_report(measured, segmentation, series, written, synthesis, folder, districts.codes)
+            )
+    if wanted.key_image:
+        pixels = key_image(scene, f"{package.name} {package.model_hash[:12]}")
+        companions.append(write_key_image(pixels, series, written, synthesis, folders["key-image"]))
+    return _Made(written, tuple(companions))
+
+
+def _synthesis(request: RenderRequest, pet: SyntheticPet, package: ModelPackage) -> Synthesis:
+    return Synthesis(
         model_name=package.name,
         model_hash=package.model_hash,
         plan_hash=package.plan.plan_hash,
@@ -128,45 +164,17 @@ def _write_dicom(
         missing_districts=pet.missing_districts,
         revision=request.revision,
     )
-    written = write_pet_series(pet.suv, series, synthesis, request.result / "pet")
-    companions = []
-    wanted = request.outputs
-    if wanted.segmentation != "none":
-        districts = pet.district_map
-        segmentation = write_segmentation(
-            districts.labels,
-            districts.geometry,
-            districts.names,
-            series,
-            written,
-            synthesis,
-            request.result / FOLDERS["segmentation"],
-            wanted.segmentation,
-            districts.codes,
-        )
-        companions.append(segmentation)
-        if wanted.measurement_report:
-            measured = _measurements(pet, statistics)
-            folder = request.result / FOLDERS["measurement-report"]
-            companions.append(
-                write_measurement_report(measured, segmentation, series, written, synthesis, folder, districts.codes)
-            )
-    if wanted.key_image:
-        pixels = key_image(scene, f"{package.name} {package.model_hash[:12]}")
-        folder = request.result / FOLDERS["key-image"]
-        companions.append(write_key_image(pixels, series, written, synthesis, folder))
-    return _Made(written, tuple(companions))
 
 
-def _measurements(pet: SyntheticPet, statistics: Mapping[str, RegionSuv]) -> list[DistrictMeasurement]:
+def _measurements(pet: SyntheticPet, statistics: Mapping[int, RegionSuv]) -> list[DistrictMeasurement]:
     """One for every segment, in the segmentation's order; a district that was not synthesised has no SUV."""
     districts = pet.district_map
     volumes = districts.volumes_ml()
     quality = " ".join(part.sentence() for part in districts.quality)
     measured = []
-    for label, number in segment_numbers(districts.labels).items():
-        name = districts.names.get(label, str(label))
-        suv = None if name in pet.missing_districts else statistics.get(name)
+    for label, number in segment_numbers(districts.voxels).items():
+        name = districts.name(label)
+        suv = None if name in pet.missing_districts else statistics.get(label)
         measured.append(DistrictMeasurement(name, number, volumes[name], suv, quality))
     return measured
 
@@ -184,7 +192,7 @@ def _report(
     package: ModelPackage,
     series: CtSeries | None,
     pet: SyntheticPet,
-    statistics: Mapping[str, RegionSuv],
+    statistics: Mapping[int, RegionSuv],
     made: _Made | None,
     seconds: dict[str, float],
 ) -> RenderReport:
@@ -225,13 +233,14 @@ def _report(
     )
 
 
-def _district_values(pet: SyntheticPet, statistics: Mapping[str, RegionSuv]) -> dict[str, dict[str, float]]:
+def _district_values(pet: SyntheticPet, statistics: Mapping[int, RegionSuv]) -> dict[str, dict[str, float]]:
     """Volume on the CT's grid in ml and SUV of the synthetic PET in g/ml; none for what was not synthesised."""
-    values = {name: {"volume_ml": round(ml, 1)} for name, ml in pet.district_map.volumes_ml().items()}
-    for name, suv in statistics.items():
-        if name in values and name not in pet.missing_districts:
-            values[name] |= {"suv_mean": round(suv.mean, 4), "suv_max": round(suv.maximum, 4)}
-            values[name] |= {} if suv.peak is None else {"suv_peak": round(suv.peak, 4)}
+    values = {}
+    for district in _measurements(pet, statistics):
+        values[district.name] = {"volume_ml": round(district.volume_ml, 1)}
+        if district.suv is not None:
+            suv = {"suv_mean": district.suv.mean, "suv_max": district.suv.maximum, "suv_peak": district.suv.peak}
+            values[district.name] |= {name: round(value, 4) for name, value in suv.items() if value is not None}
     return values
 
 

@@ -1,18 +1,21 @@
 """What a render is asked for and what it reports, as plain values and files; it knows no network and no torch."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from twin_scanner.dicom.companions import CompanionKind
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Defect
 
 REPORT = "report.json"
 DELIVERY = "delivery.json"
+FOLDERS: Mapping[CompanionKind, str] = {"segmentation": "seg", "measurement-report": "sr", "key-image": "key"}
+"""Where each companion is written in the result's folder."""
 
 
 @dataclass(frozen=True)
