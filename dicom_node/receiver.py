@@ -396,7 +396,8 @@ def _end(association: Association) -> None:
     if connection is not None:
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
-    association.join()
+    if association.ident is not None:  # a thread that has not started yet cannot be joined; it finds its socket shut
+        association.join()
 
 
 def _checked_header(request: C_STORE, data_set: BytesIO, transfer_syntax_uid: UID) -> InstanceHeader:
