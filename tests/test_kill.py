@@ -30,6 +30,7 @@ from training.phantom import PhantomOptions, make_phantom
 from training.phantom_files import write_ct_dicom
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.system,
     pytest.mark.timeout(1500),
     # pynetdicom leaves a client's socket open where nobody listens, which is what a killed scanner is for a while.

@@ -10,7 +10,9 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
+from benchmarks import segmentation as benchmark
 from training.phantom import FieldOfView, PhantomOptions, make_phantom
+from training.phantom_variations import draw_variation
 from twin_scanner.dicom.ct_series import read_ct_series
 from twin_scanner.districts import arms
 from twin_scanner.districts.district_map import DistrictMap
@@ -214,6 +216,91 @@ def test_a_field_of_view_that_starts_and_ends_anywhere_shows_no_district_that_it
     absent = [district for district in (HEAD, TRUNK, ARMS, LEGS) if not (truth[box] == district).any()]
     assert all((found == district).sum() < LARGEST_ABSENT_VOXELS for district in absent)
     assert float((found == truth[box])[truth[box] > 0].mean()) >= 0.95
+
+
+@pytest.mark.parametrize("seed", [4, 5, 13, 16, 22, 27, 30, 37])
+def test_a_drawn_examination_meets_the_goals_of_the_benchmark(seed: int) -> None:
+    row = next(benchmark.measure(seed, 1))
+    assert benchmark.is_good(row), (row.words, row.dice, row.wrong_voxels)
+
+
+def turned(ct: Volume, found: LabelArray, degrees: float, axes: tuple[int, int]) -> tuple[Volume, LabelArray]:
+    """A canonical CT on blocks of its voxels, and masks with it, turned about its middle in the plane of two axes."""
+    spin = np.eye(3)
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    spin[axes[0], axes[0]], spin[axes[0], axes[1]], spin[axes[1], axes[0]], spin[axes[1], axes[1]] = c, -s, s, c
+    spacing = np.asarray(ct.geometry.spacing_mm)
+    matrix = np.diag(1.0 / spacing) @ spin @ np.diag(spacing)
+    middle = (np.asarray(ct.array.shape) - 1) / 2.0
+    offset = middle - matrix @ middle
+    array = ndimage.affine_transform(ct.array, matrix, offset, order=1, cval=-1024.0)
+    masks = ndimage.affine_transform(found, matrix, offset, order=0, cval=0)
+    return Volume(array, ct.geometry), masks
+
+
+@cache
+def small_thorax(data: Path) -> tuple[Volume, LabelArray]:
+    """The thorax on every second pixel; 1 the lungs and 2 the body, found by thresholds."""
+    ct = thorax(data)[0].canonical()
+    thin = Volume(
+        np.ascontiguousarray(ct.array[:, ::2, ::2]),
+        Geometry((135, 256, 256), (3.27, 1.953125, 1.953125), (0.0, 0.0, 0.0)),
+    )
+    body = patient(thin)
+    gas = (thin.array > -950.0) & (thin.array < -600.0) & body
+    lungs = np.any(pieces(gas, least_voxels=50_000), axis=0)
+    return thin, np.where(lungs, np.uint8(1), np.where(body, np.uint8(2), np.uint8(0)))
+
+
+@pytest.mark.parametrize(
+    ("degrees", "axes"), [(20.0, (1, 2)), (-20.0, (1, 2)), (10.0, (0, 1)), (-10.0, (0, 1)), (12.0, (0, 2))]
+)
+def test_lungs_and_body_of_a_turned_thorax_obey_the_same_rules(
+    shared_data: Path, degrees: float, axes: tuple[int, int]
+) -> None:
+    ct, masks = turned(*small_thorax(shared_data), degrees, axes)
+    found = LandmarkSegmenter().segment(ct).labels
+    assert share(masks == 1, found, TRUNK) >= 0.99
+    assert float((found[masks > 0] > 0).mean()) >= 0.97
+    assert float((found[masks == 0] > 0).sum()) <= 0.01 * float((masks > 0).sum())
+
+
+@pytest.mark.parametrize("change", ["noise", "brighter", "mirrored table", "circle"])
+def test_noise_table_and_field_of_view_do_not_change_the_rules_for_a_thorax(shared_data: Path, change: str) -> None:
+    ct, masks = small_thorax(shared_data)
+    array = ct.array.copy()
+    if change == "noise":
+        array += np.random.default_rng(0).normal(0.0, 60.0, array.shape).astype(np.float32)
+    elif change == "brighter":
+        array[array > -1000.0] += 30.0
+    elif change == "mirrored table":
+        near = ndimage.binary_dilation(masks > 0, np.ones((1, 5, 5), np.bool_))
+        array = np.maximum(np.where(near, array, -1024.0), np.where(near, -1024.0, array)[:, ::-1])
+    else:
+        rows, columns = np.indices(array.shape[1:]) - 127.5
+        outside = rows**2 + columns**2 > 115.0**2
+        array[:, outside] = -1024.0
+        masks = np.where(outside, np.uint8(0), masks)
+    found = LandmarkSegmenter().segment(Volume(array.astype(np.float32), ct.geometry)).labels
+    assert share(masks == 1, found, TRUNK) >= 0.99
+    assert float((found[masks > 0] > 0).mean()) >= 0.97
+    assert int((found == LEGS).sum()) < LARGEST_ABSENT_VOXELS
+
+
+def test_what_the_segmenter_says_of_each_part_is_what_the_image_shows(shared_data: Path) -> None:
+    said = {part.part: part for part in thorax(shared_data)[1].quality}
+    assert set(said) == {"head", "right arm", "left arm", "legs"}
+    assert (said["head"].extent, said["head"].border) == ("cut", "estimated")
+    assert (said["left arm"].extent, said["left arm"].border) == ("cut", "found")
+    assert "cut at the side" in said["left arm"].remark
+    assert said["legs"].extent == "absent"
+
+
+def test_a_part_that_is_found_badly_is_not_said_to_be_sure() -> None:
+    sure, unsure = (make_phantom(seed, draw_variation(seed)) for seed in (16, 37))
+    worse = {part.part: part for part in LandmarkSegmenter().segment(unsure.ct).quality}["left arm"]
+    better = {part.part: part for part in LandmarkSegmenter().segment(sure.ct).quality}["left arm"]
+    assert worse.confidence < 0.5 < better.confidence
 
 
 def test_what_is_no_human_body_is_rejected() -> None:

@@ -26,7 +26,7 @@ from twin_scanner.districts.moose import MooseSegmenter, weights_sha256
 from twin_scanner.errors import Rejected, Transient, TwinScannerError
 from twin_scanner.volume import LabelArray, Volume, geometry_of, resample_labels, to_sitk
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,14 @@
-"""The patient's midline and the two levels on it: where the head ends above the neck, and the trunk above the legs."""
+"""The patient's midline, and the level on the axial skeleton where the legs begin."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from twin_scanner.districts.coarse_grid import CoarseCt
-from twin_scanner.districts.morphology import SECTION, BoolArray, section_holes
+from twin_scanner.districts.morphology import SECTION, BoolArray, IntArray
 from twin_scanner.volume import FloatArray, Triple
 
 IS_BONE: Final = 0.3
@@ -23,38 +23,42 @@ CENTRAL_MM: Final = 62.0
 """Half width of the strip that holds spine, sacrum, pubis and ischia, but not the femora (shafts at 80 to 110)."""
 MEDIAN_MM: Final = 15.0
 """Here lie spine, sacrum and symphysis; between knees and feet, which reach into the central strip, is a gap."""
+OUTER_MM: Final = (75.0, 160.0)
+"""Here lie the femora beside the ischia; beside a knee lies no other bone."""
+LEAST_FEMUR_MM2: Final = 300.0
+"""A femur shows 500 mm2 or more; a fibula, which may lie that far out, 150."""
+LIMB_MM2: Final = 33000.0
+"""A limb's section is smaller; a trunk's is smaller only in children, and it holds gas."""
+LIMB_GAS_ML: Final = 2.0
+"""No limb holds more gas; every neck, chest and belly does."""
+PELVIS_MM: Final = 100.0
+"""From the coccyx down to pubis and ischia is less; from the ischia down to bone in the midline again, more."""
+HIPS_MM: Final = 90.0
+"""Femoral heads and necks lie at most this far above the lowest point of the ischia."""
+HIP_MM: Final = (45.0, 190.0)
+LEAST_HIP_MM2: Final = 600.0
+"""Hip bone with the femoral head: 1500 mm2 and more; of ribs and transverse processes one section has 300."""
+THIGH_MM: Final = (35.0, 190.0)
+"""Here lie the femora's shafts below the ischia; what ends the spine's bone at the image's end is a disc."""
 LEAST_CENTRAL_BONE_MM2: Final = 150.0
 """A vertebra shows 500 mm2 or more in a slice, the last of the ischial tuberosities about this."""
-LARGEST_GAP_MM: Final = 25.0
+LARGEST_GAP_MM: Final = 45.0
 """Osteoporotic discs and the soft tissue between coccyx and pubis interrupt the bone of the midline for less."""
-VAULT_MM2: Final = 4000.0
-"""What the skull encloses in a slice: 12000 to 20000 mm2 in an adult's vault, 8000 in an infant's; a knee has none."""
-VAULT_SHARE: Final = 0.4
-"""Of a slice through head or neck the brain fills more than this; no hole in pelvis, chest or knee does."""
-SKULL_REACH_MM: Final = 160.0
-"""Below the vault's lowest slice the chin is at most this far."""
-SKULL_WIDTH_SHARE: Final = 0.62
-"""The skull's base with its mastoids is wider than this share of the vault, the atlas (80 mm of 145) narrower."""
-FACE_MM: Final = 35.0
-"""The mandible's body lies farther in front of the vault's middle than this; vertebrae and hyoid do not."""
-LEAST_MANDIBLE_ML: Final = 6.0
-"""The hyoid has 2 to 4 ml, a whole mandible 30 to 60."""
-UNDER_CHIN_MM: Final = 50.0
-"""Skin and fat under the chin are thinner, a double chin included."""
-CHIN_SLOPE: Final = 0.55
-"""Rise of the plane from chin to occiput for each mm to the back: 60 to 70 mm over 115 mm in a head held straight."""
 
 
-@dataclass(frozen=True, eq=False)
-class Levels:
-    """Where head and legs begin, on the coarse grid.
+LegsView: TypeAlias = Literal["border seen", "no legs", "legs only"]
 
-    ``head``: voxels above the plane through the lowest points of mandible and occiput (D, H), the same for every W.
-    ``legs_below``: first slice of the trunk; slices below it are legs (0: no legs).
+
+@dataclass(frozen=True)
+class LegsLevel:
+    """``first_trunk_slice`` of the coarse grid: what lies below is legs (0: no legs; all slices: legs alone).
+
+    ``gap_mm`` is how far down from the level no bone lies at the midline, as far as the image shows.
     """
 
-    head: BoolArray
-    legs_below: int
+    first_trunk_slice: int
+    view: LegsView
+    gap_mm: float = 0.0
 
 
 def midline(depth: FloatArray, spacing_mm: Triple) -> FloatArray:
@@ -84,128 +88,89 @@ def off_midline_mm(ct: CoarseCt, middle: FloatArray) -> FloatArray:
     return ((columns[None, :] - middle[:, None]) * np.float32(ct.spacing_mm[2]))[:, None, :]
 
 
-def find_levels(ct: CoarseCt, body: BoolArray, middle: FloatArray) -> Levels:
-    """The head's plane and the legs' level; either may be outside the field of view."""
-    aside = np.abs(off_midline_mm(ct, middle))
+def find_legs_level(ct: CoarseCt, body: BoolArray, lateral: FloatArray, has_skull: bool) -> LegsLevel:
+    """First slice of the trunk: down from the spine the midline's bone ends with the ischial tuberosities.
+
+    ``lateral`` is the signed distance from the midline (D, 1, W) in mm.
+    """
     bone = np.where(body, ct.bone, np.float32(0))
-    head = _head_plane(ct, bone, body, aside)
-    return Levels(head, _legs_level(ct, bone, aside))
-
-
-def _legs_level(ct: CoarseCt, bone: FloatArray, aside: FloatArray) -> int:
-    """First slice of the trunk: down from the spine the midline's bone ends with the ischial tuberosities."""
-    voxel_mm2 = ct.spacing_mm[1] * ct.spacing_mm[2]
-    area = (bone * (aside < CENTRAL_MM)).sum(axis=(1, 2)) * voxel_mm2
+    slices = bone.shape[0]
+    if not has_skull and _is_limb(ct, body):
+        return LegsLevel(slices, "legs only")
+    area = (bone * (np.abs(lateral) < CENTRAL_MM)).sum(axis=(1, 2)) * ct.voxel_mm2
     central = area >= LEAST_CENTRAL_BONE_MM2
-    median = (bone * (aside < MEDIAN_MM)).sum(axis=(1, 2)) * voxel_mm2 >= LEAST_CENTRAL_BONE_MM2
-    if not (central & median).any():
-        return len(central)
+    axial = _median(bone, lateral, ct) | _between_femora(bone, lateral, ct)
+    if not (central & axial).any():
+        return LegsLevel(0, "no legs") if has_skull else LegsLevel(slices, "legs only")
     gap = max(1, round(LARGEST_GAP_MM / ct.spacing_mm[0]))
     runs, count = ndimage.label(ndimage.binary_closing(np.pad(central, gap), np.ones(gap + 1, np.bool_))[gap:-gap])
-    mass = ndimage.sum_labels(area * median, runs, np.arange(1, count + 1))
-    lowest = int(np.flatnonzero(runs == 1 + int(np.argmax(mass)))[0])
-    return 0 if lowest <= 1 else lowest
+    mass = ndimage.sum_labels(area * axial, runs, np.arange(1, count + 1))
+    lowest = _with_the_pelvis(int(np.flatnonzero(runs == 1 + int(np.argmax(mass)))[0]), central & axial, ct)
+    hips = slice(lowest, lowest + round(HIPS_MM / ct.spacing_mm[0]))
+    if lowest <= 1 or not (
+        _shows_beside(bone[:lowest], lateral[:lowest], ct, THIGH_MM, LEAST_FEMUR_MM2)
+        and _shows_beside(bone[hips], lateral[hips], ct, HIP_MM, LEAST_HIP_MM2)
+    ):
+        return LegsLevel(0, "no legs")
+    below = np.flatnonzero(central[:lowest])
+    return LegsLevel(lowest, "border seen", (lowest - (int(below[-1]) + 1 if below.size else 0)) * ct.spacing_mm[0])
 
 
-def _head_plane(ct: CoarseCt, bone: FloatArray, body: BoolArray, aside: FloatArray) -> BoolArray:
-    """Rows and slices (D, H) above the plane of the lowest points of mandible and occiput."""
-    vault, rows = _vault(ct, bone, body, aside)
-    if vault.size:
-        chin, occiput = _skull_base(ct, bone, aside, int(vault[0]), rows)
-    else:
-        chin, occiput = _cut_mandible(ct, bone, body, aside), None
-    if chin is None and occiput is None:
-        return np.full(ct.hu.shape[:2], bool(vault.size))
-    return _above_plane(ct, chin, occiput)
+def _with_the_pelvis(lowest: int, axial: npt.NDArray[np.bool_], ct: CoarseCt) -> int:
+    """The lowest slice of the axial skeleton, with pubis and ischia where they lie well below sacrum and coccyx."""
+    reach = round(PELVIS_MM / ct.spacing_mm[0])
+    while True:
+        below = np.flatnonzero(axial[max(0, lowest - reach) : lowest])
+        if not below.size:
+            return lowest
+        lowest = max(0, lowest - reach) + int(below[0])
 
 
-def _above_plane(ct: CoarseCt, chin: tuple[float, float] | None, occiput: tuple[float, float] | None) -> BoolArray:
-    """Above the line from chin to occiput, each (slice, row); a missing one is put where the usual slope has it."""
-    slope = CHIN_SLOPE * ct.spacing_mm[1] / ct.spacing_mm[0]
-    anchor = chin or occiput
-    assert anchor is not None
-    if chin and occiput and occiput[1] > chin[1]:
-        slope = (occiput[0] - chin[0]) / (occiput[1] - chin[1])
-    slices, rows = np.meshgrid(*(np.arange(n) for n in ct.hu.shape[:2]), indexing="ij")
-    return np.asarray(slices >= anchor[0] + slope * (rows - anchor[1]))
+def _median(bone: FloatArray, lateral: FloatArray, ct: CoarseCt) -> npt.NDArray[np.bool_]:
+    """Slices with bone in the median plane."""
+    area = (bone * (np.abs(lateral) < MEDIAN_MM)).sum(axis=(1, 2)) * ct.voxel_mm2
+    return np.asarray(area >= LEAST_CENTRAL_BONE_MM2)
 
 
-def _vault(ct: CoarseCt, bone: FloatArray, body: BoolArray, aside: FloatArray) -> tuple[npt.NDArray[np.intp], float]:
-    """Slices whose bone encloses a brain, lowest first, and the middle row of what it encloses."""
-    voxel_mm2 = ct.spacing_mm[1] * ct.spacing_mm[2]
-    near = body & (aside < 2 * CENTRAL_MM)
-    least = np.maximum(VAULT_MM2, VAULT_SHARE * near.sum(axis=(1, 2)) * voxel_mm2)
-    enclosed = section_holes(ndimage.binary_closing(bone >= IS_BONE, SECTION)) & body
-    found, rows = [], []
-    for k in np.flatnonzero(enclosed.sum(axis=(1, 2)) * voxel_mm2 > least):
-        labels, _ = ndimage.label(enclosed[k])
-        brain = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-        if float(brain.sum()) * voxel_mm2 > least[k]:
-            found.append(int(k))
-            rows.append(float(np.mean(np.flatnonzero(brain.any(axis=1)))))
-    return np.asarray(found, dtype=np.intp), float(np.median(rows)) if rows else 0.0
+def _shows_beside(
+    bone: FloatArray, lateral: FloatArray, ct: CoarseCt, aside_mm: tuple[float, float], least_mm2: float
+) -> bool:
+    """Whether any of the slices shows a bone of that size so far from the midline."""
+    aside, area, labels = _sections(bone, lateral, ct)
+    chosen = (aside > aside_mm[0]) & (aside < aside_mm[1]) & (area >= least_mm2)
+    return bool(_slices_with(chosen, labels).any())
 
 
-def _skull_base(
-    ct: CoarseCt, bone: FloatArray, aside: FloatArray, vault: int, row: float
-) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
-    """Lowest points (slice, row) of mandible and occiput below the vault; None where the field of view cuts them."""
-    first = max(0, vault - round(SKULL_REACH_MM / ct.spacing_mm[0]))
-    rows = np.arange(ct.hu.shape[1])[:, None]
-    hard = (bone >= IS_BONE) & (aside < 1.4 * CENTRAL_MM)
-    face = hard & (rows < row - FACE_MM / ct.spacing_mm[1])
-    labels, count = ndimage.label(face[first:])
-    chin = None
-    if count:
-        volumes = np.bincount(labels.ravel())[1:] * ct.voxel_ml
-        jaw = np.isin(labels, 1 + np.flatnonzero(volumes >= LEAST_MANDIBLE_ML))
-        chin = _lowest(jaw, first)
-    back = hard & (rows >= row)
-    width = back.any(axis=1).sum(axis=1) * ct.spacing_mm[2]
-    wide = np.flatnonzero(width[: vault + 1] >= SKULL_WIDTH_SHARE * float(width[vault:].max()))
-    run = _lowest_of_run(wide, vault)
-    occiput = None if run <= 1 else (float(run), float(np.flatnonzero(back[run].any(axis=1)).max()))
-    return chin, occiput
+def _between_femora(bone: FloatArray, lateral: FloatArray, ct: CoarseCt) -> npt.NDArray[np.bool_]:
+    """Slices with a bone in the central strip and another one farther out: ischium and femur."""
+    aside, area, labels = _sections(bone, lateral, ct)
+    inner = (aside < CENTRAL_MM) & (area >= LEAST_CENTRAL_BONE_MM2)
+    outer = (aside > OUTER_MM[0]) & (aside < OUTER_MM[1]) & (area >= LEAST_FEMUR_MM2)
+    return _slices_with(inner, labels) & _slices_with(outer, labels)
 
 
-def _lowest_of_run(slices: npt.NDArray[np.intp], start: int) -> int:
-    """The lowest slice reached from ``start`` downwards without leaving ``slices``."""
-    present = set(slices.tolist())
-    while start - 1 in present:
-        start -= 1
-    return start
+def _sections(
+    bone: FloatArray, lateral: FloatArray, ct: CoarseCt
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating], IntArray]:
+    """Of every section of bone: mean distance from the midline in mm and area in mm2; and their numbers, 0 is none."""
+    labels, count = ndimage.label(bone >= IS_BONE, SECTION)
+    where = np.nonzero(labels)
+    number = labels[where]
+    voxels = np.bincount(number, minlength=count + 1)
+    aside = np.bincount(number, weights=np.abs(lateral[where[0], 0, where[2]]), minlength=count + 1)
+    return aside / np.maximum(voxels, 1), voxels * ct.voxel_mm2, labels
 
 
-def _lowest(mask: BoolArray, first: int) -> tuple[float, float] | None:
-    """Slice and mean row of the mask's lowest slice; None where it touches the field of view's end."""
-    slices = np.flatnonzero(mask.any(axis=(1, 2)))
-    if not slices.size or first + slices[0] <= 1:
-        return None
-    return float(first + slices[0]), float(np.mean(np.nonzero(mask[slices[0]])[0]))
+def _slices_with(chosen: npt.NDArray[np.bool_], labels: IntArray) -> npt.NDArray[np.bool_]:
+    chosen[0] = False
+    return np.asarray(chosen[labels].any(axis=(1, 2)))
 
 
-def _cut_mandible(ct: CoarseCt, bone: FloatArray, body: BoolArray, aside: FloatArray) -> tuple[float, float] | None:
-    """The lowest point of a mandible that the top of the field of view cuts; no skull above it is seen.
-
-    It lies well in front of the spine, and there is air below it; below sternum and clavicles lies the chest.
-    """
-    hard = (bone >= IS_BONE) & (aside < CENTRAL_MM)
-    rows = np.flatnonzero((hard & (aside < MEDIAN_MM))[-1].any(axis=1))
-    if not rows.size:
-        return None
-    front = np.arange(hard.shape[1])[:, None] < float(rows.max()) - 2 * FACE_MM / ct.spacing_mm[1]
-    labels, count = ndimage.label(hard & front)
-    volumes = np.bincount(labels.ravel(), minlength=count + 1) * ct.voxel_ml
-    touching = [i for i in np.unique(labels[-1]) if i and volumes[i] >= LEAST_MANDIBLE_ML]
-    jaws = [i for i in touching if _has_air_below(labels == i, body, ct)]
-    return _lowest(np.isin(labels, jaws), 0) if jaws else None
-
-
-def _has_air_below(jaw: BoolArray, body: BoolArray, ct: CoarseCt) -> bool:
-    """Whether most of what lies under the front of a bone is air within UNDER_CHIN_MM."""
-    lowest = int(np.flatnonzero(jaw.any(axis=(1, 2)))[0])
-    rows = np.flatnonzero(jaw.any(axis=(0, 2)))
-    columns = np.asarray(jaw.any(axis=0))
-    columns[(rows[0] + rows[-1] + 1) // 2 :] = False
-    under = body[max(0, lowest - round(UNDER_CHIN_MM / ct.spacing_mm[0])) : lowest]
-    return bool(under.size) and float(np.asarray((~under).any(axis=0))[columns].mean()) > 0.5
+def _is_limb(ct: CoarseCt, body: BoolArray) -> bool:
+    """Whether the image shows nothing but limbs: thin, without gas and without a skull."""
+    inner = ndimage.binary_erosion(body, SECTION, iterations=2)
+    if float((inner & (ct.hu < -400.0)).sum()) * ct.voxel_ml > LIMB_GAS_ML:
+        return False
+    labels, count = ndimage.label(body, SECTION)
+    largest = int(np.bincount(labels.ravel(), minlength=count + 1)[1:].max(initial=0))
+    return largest * ct.voxel_mm2 < LIMB_MM2

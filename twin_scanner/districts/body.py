@@ -3,10 +3,11 @@
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from twin_scanner.districts.coarse_grid import CoarseCt, to_fine
-from twin_scanner.districts.morphology import SECTION, BoolArray, dilated, eroded, opened, section_holes
+from twin_scanner.districts.morphology import SECTION, BoolArray, IntArray, dilated, eroded, opened, section_holes
 from twin_scanner.errors import Rejected
 from twin_scanner.volume import Triple
 
@@ -18,6 +19,12 @@ REGROWTH_MM: Final = 10.0
 """What the opening cut off grows back this far: fingers, ears, the nose around its cavity, a thin chest wall."""
 SMALLEST_PART_ML: Final = 60.0
 """A forearm or a foot cut by the field of view has more; what has less is a cable, a tube or a cushion's rim."""
+SMALLEST_HAND_ML: Final = 15.0
+"""What the end of the image leaves of a hand."""
+HAND_BONE: Final = 0.03
+"""Share of bone from which so small a part is a hand; a cushion has none."""
+METAL: Final = 0.5
+"""And up to which: cables and the metal in a table have more."""
 SMALLEST_BODY_ML: Final = 300.0
 """An infant's head has about 500 ml."""
 LEAST_BONE: Final = 0.002
@@ -82,11 +89,23 @@ def _human_parts(thick: BoolArray, ct: CoarseCt) -> BoolArray:
     in_tissue = ((ct.hu > TISSUE_HU[0]) & (ct.hu < TISSUE_HU[1])) | (ct.bone > 0)
     tissue = np.bincount(parts, weights=in_tissue[thick], minlength=count + 1) / voxels
     bone = np.bincount(parts, weights=ct.bone[thick], minlength=count + 1) / voxels
-    human = (
-        (volume_ml >= SMALLEST_PART_ML) & (tissue > 0.5) & ((bone > LEAST_BONE) | (volume_ml == volume_ml[1:].max()))
-    )
+    large = (volume_ml >= SMALLEST_PART_ML) & ((bone > LEAST_BONE) | (volume_ml == volume_ml[1:].max()))
+    small = (volume_ml >= SMALLEST_HAND_ML) & (bone > HAND_BONE) & (bone < METAL)
+    human = (large | (small & _between_front_and_back(labels, large))) & (tissue > 0.5)
     human[0] = False
     return np.asarray(human[labels])
+
+
+def _between_front_and_back(labels: IntArray, large: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which parts lie, by their middle row, between front and back of the large ones: a hand does, a table does not."""
+    large = large.copy()
+    large[0] = False
+    rows = np.flatnonzero(large[labels].any(axis=(0, 2)))
+    inside = np.zeros(large.size, np.bool_)
+    for number, part in enumerate(ndimage.find_objects(labels), 1):
+        middle = (part[1].start + part[1].stop - 1) / 2.0
+        inside[number] = rows.size > 0 and rows[0] <= middle <= rows[-1]
+    return inside
 
 
 def _gas_within(tissue: BoolArray, body: BoolArray, ct: CoarseCt) -> BoolArray:
@@ -111,3 +130,8 @@ def _reached_from_the_sides(air: BoolArray) -> BoolArray:
     reached[sides] = True
     reached[0] = False
     return np.asarray(reached[labels])
+
+
+def at_the_side(ct: CoarseCt) -> BoolArray:
+    """The rim (H, W) of the field of view: the sides of the image, or those of the circle inside it."""
+    return np.asarray(ct.seen & ~ndimage.binary_erosion(ct.seen, ndimage.generate_binary_structure(2, 2)))

@@ -1,13 +1,19 @@
 """The CT upright on a grid of about 4 mm, where landmarks are sought, and the way back to the CT's own grid."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.volume import FloatArray, Geometry, LabelArray, Triple, Volume
 
+Sizes: TypeAlias = npt.NDArray[np.intp]
+
+CIRCLE_FIT: Final = 0.97
+"""Overlap of what is not padding with a circle from which it counts as the scanner's circular field of view."""
 COARSE_SPACING_MM: Final = 4.0
 """Aim of the coarse grid: the smallest structure sought, the ramus of the ischium, is about 15 mm thick."""
 BONE_HU: Final = 200.0
@@ -19,14 +25,21 @@ class CoarseCt:
     """A CT with D to the head, H to the back, W to the left, averaged over blocks of whole voxels.
 
     ``hu`` is the block's mean, ``bone`` the part of the block above BONE_HU (0 to 1), both (D, H, W) float32 on a grid
-    of ``spacing_mm``. ``fine`` is the CT itself, upright, as a view without a copy; ``factors`` its voxels a block.
+    of ``spacing_mm``. ``fine`` is the CT itself, upright, as a view without a copy; ``blocks`` the voxels of
+    the blocks along each axis.
     """
 
     hu: FloatArray
     bone: FloatArray
     spacing_mm: Triple
-    factors: tuple[int, int, int]
+    blocks: tuple[Sizes, Sizes, Sizes]
     fine: FloatArray
+    seen: BoolArray
+
+    @property
+    def voxel_mm2(self) -> float:
+        """Area of one coarse voxel in an axial slice in mm2."""
+        return self.spacing_mm[1] * self.spacing_mm[2]
 
     @property
     def voxel_ml(self) -> float:
@@ -39,18 +52,17 @@ def coarse_ct(ct: Volume) -> CoarseCt:
     axes, flips = _upright_axes(ct.geometry)
     fine = np.flip(ct.array.transpose(axes), flips)
     spacing = upright_spacing_mm(ct.geometry)
-    factors = [max(1, min(round(COARSE_SPACING_MM / s), n)) for s, n in zip(spacing, fine.shape, strict=True)]
-    hu, bone = _block_means(fine, (factors[0], factors[1], factors[2]))
-    d, h, w = (f * s for f, s in zip(factors, spacing, strict=True))
-    return CoarseCt(hu, bone, (d, h, w), (factors[0], factors[1], factors[2]), fine)
+    blocks = [_block_sizes(n, s) for n, s in zip(fine.shape, spacing, strict=True)]
+    hu, bone = _block_means(fine, blocks)
+    d, h, w = (s * n / b.size for s, n, b in zip(spacing, fine.shape, blocks, strict=True))
+    return CoarseCt(hu, bone, (d, h, w), (blocks[0], blocks[1], blocks[2]), fine, _field_of_view(hu, (h, w)))
 
 
 def to_fine(coarse: npt.NDArray[np.generic], ct: CoarseCt) -> npt.NDArray[np.generic]:
     """Every coarse voxel repeated over its block, on the upright CT's grid."""
     fine: npt.NDArray[np.generic] = coarse
     for axis in (2, 1, 0):
-        fine = np.repeat(fine, ct.factors[axis], axis=axis)
-        fine = fine[(slice(None),) * axis + (slice(0, ct.fine.shape[axis]),)]
+        fine = np.repeat(fine, ct.blocks[axis], axis=axis)
     return fine
 
 
@@ -81,16 +93,41 @@ def _upright_axes(geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, 
     return axes, flips
 
 
-def _block_means(fine: FloatArray, factors: tuple[int, int, int]) -> tuple[FloatArray, FloatArray]:
+def _block_sizes(voxels: int, spacing_mm: float) -> Sizes:
+    """How many voxels each block takes, so that blocks are COARSE_SPACING_MM in the mean; none takes less than one."""
+    count = min(voxels, max(1, round(voxels * spacing_mm / COARSE_SPACING_MM)))
+    edges = np.round(np.arange(count + 1) * (voxels / count)).astype(np.intp)
+    return np.asarray(edges[1:] - edges[:-1])
+
+
+def _block_means(fine: FloatArray, blocks: Sequence[Sizes]) -> tuple[FloatArray, FloatArray]:
     """Mean HU and bone fraction of every block; slab by slab, so that no second full-size array is made."""
-    starts = [np.arange(0, n, f) for n, f in zip(fine.shape, factors, strict=True)]
-    sizes = [np.diff(np.append(s, n)) for s, n in zip(starts, fine.shape, strict=True)]
-    means = np.empty((len(starts[0]), len(starts[1]), len(starts[2])), np.float32)
+    starts = [np.concatenate([[0], np.cumsum(sizes)[:-1]]) for sizes in blocks]
+    means = np.empty((blocks[0].size, blocks[1].size, blocks[2].size), np.float32)
     bone = np.empty_like(means)
-    for k, (start, size) in enumerate(zip(starts[0], sizes[0], strict=True)):
+    for k, (start, size) in enumerate(zip(starts[0], blocks[0], strict=True)):
         slab = fine[start : start + size]
-        count = (size * sizes[1][:, None] * sizes[2][None, :]).astype(np.float32)
+        count = (size * blocks[1][:, None] * blocks[2][None, :]).astype(np.float32)
         for target, values in ((means, slab.sum(axis=0)), (bone, (slab > BONE_HU).sum(axis=0, dtype=np.float32))):
             rows = np.add.reduceat(values, starts[1], axis=0)
             target[k] = np.add.reduceat(rows, starts[2], axis=1) / count
     return means, bone
+
+
+def _field_of_view(hu: FloatArray, spacing_mm: tuple[float, float]) -> BoolArray:
+    """What the scanner reconstructed of an axial slice (H, W): a circle where the rest is padding, else all of it.
+
+    Padding is the lowest value of the image, the same in every slice; air is noisy, and what it surrounds in a scan
+    without noise is no circle.
+    """
+    padding = hu.max(axis=0) <= float(hu.min()) + 0.5
+    inside = np.nonzero(~padding)
+    if not padding.any() or not inside[0].size:
+        return np.ones(padding.shape, np.bool_)
+    low, high = (np.asarray([f(i) * s for i, s in zip(inside, spacing_mm, strict=True)]) for f in (np.min, np.max))
+    rows, columns = np.indices(padding.shape)
+    middle, radius = (low + high) / 2.0, float((high - low).max() + min(spacing_mm)) / 2.0
+    far = np.hypot(rows * spacing_mm[0] - middle[0], columns * spacing_mm[1] - middle[1])
+    circle = far <= radius
+    overlap = float((circle & ~padding).sum()) / float((circle | ~padding).sum())
+    return np.asarray(~padding if overlap >= CIRCLE_FIT else np.ones_like(padding))

@@ -7,14 +7,26 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from twin_scanner.districts import arms, axial_skeleton, body, coarse_grid, morphology
+from twin_scanner.districts import (
+    arms,
+    axial_skeleton,
+    body,
+    coarse_grid,
+    flesh,
+    long_bones,
+    lungs,
+    morphology,
+    shoulders,
+    skull,
+)
 from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, to_ct_grid, to_fine
-from twin_scanner.districts.district_map import DistrictMap
+from twin_scanner.districts.district_map import DistrictMap, PartQuality
+from twin_scanner.districts.landmark_quality import judged
 from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.partition import DISTRICT_LABELS
 from twin_scanner.volume import LabelArray, Volume
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 """Raised with every change of a rule; the parameters are hashed beside it."""
 
 
@@ -26,7 +38,7 @@ class LandmarkSegmenter:
     @property
     def segmenter_hash(self) -> str:
         """SHA-256 of name, version and every parameter of the rules."""
-        modules = (coarse_grid, body, axial_skeleton, arms)
+        modules = (coarse_grid, body, axial_skeleton, arms, flesh, long_bones, lungs, shoulders, skull)
         values = {
             f"{module.__name__.rpartition('.')[2]}.{key}": value
             for module in modules
@@ -40,21 +52,28 @@ class LandmarkSegmenter:
         """The districts of a CT in HU on its own grid; raises Rejected where it shows no human body."""
         coarse = coarse_ct(ct)
         mask = body.find_body(coarse)
-        districts = _districts(coarse, mask)
+        districts, quality = _districts(coarse, mask)
         upright = carried_to_skin(districts, coarse, body.refine_body(mask, coarse))
-        return DistrictMap(to_ct_grid(upright, ct.geometry), ct.geometry, self.name, self.segmenter_hash)
+        return DistrictMap(
+            to_ct_grid(upright, ct.geometry), ct.geometry, self.name, self.segmenter_hash, quality=quality
+        )
 
 
-def _districts(ct: CoarseCt, mask: BoolArray) -> LabelArray:
-    """One label for every voxel of the body on the coarse grid."""
-    depth = morphology.depth_mm(mask, ct.spacing_mm)
-    middle = axial_skeleton.midline(depth, ct.spacing_mm)
-    levels = axial_skeleton.find_levels(ct, mask, middle)
+def _districts(ct: CoarseCt, mask: BoolArray) -> tuple[LabelArray, tuple[PartQuality, ...]]:
+    """One label for every voxel of the body on the coarse grid, and how sure each part is."""
+    depth = morphology.depth_mm(mask | ~ct.seen, ct.spacing_mm)
+    middle = axial_skeleton.midline(np.where(mask, depth, np.float32(0)), ct.spacing_mm)
+    lateral = axial_skeleton.off_midline_mm(ct, middle)
+    lung = lungs.find_lungs(ct, mask)
+    head = skull.find_skull(ct, mask, lateral, lung)
+    legs = axial_skeleton.find_legs_level(ct, mask, lateral, head.vault_slices > 0)
     labels = np.where(mask, np.uint8(DISTRICT_LABELS["trunk"]), np.uint8(0))
-    labels[mask & levels.head[:, :, None]] = DISTRICT_LABELS["head"]
-    labels[: levels.legs_below][mask[: levels.legs_below]] = DISTRICT_LABELS["legs"]
-    labels[arms.find_arms(ct, mask, depth, middle, levels)] = DISTRICT_LABELS["arms"]
-    return labels
+    labels[mask & head.head[:, :, None]] = DISTRICT_LABELS["head"]
+    below = legs.first_trunk_slice
+    labels[:below][mask[:below]] = DISTRICT_LABELS["legs"]
+    found = arms.find_arms(arms.Surroundings(ct, mask, depth, lateral, lung, bool(head.head.any()), below))
+    labels[found.mask] = DISTRICT_LABELS["arms"]
+    return labels, judged(ct, labels, lateral, head, legs, found)
 
 
 def carried_to_skin(districts: LabelArray, ct: CoarseCt, skin: BoolArray) -> LabelArray:

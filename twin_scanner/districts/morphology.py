@@ -10,10 +10,16 @@ from scipy import ndimage
 from twin_scanner.volume import FloatArray, Triple
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
+IntArray: TypeAlias = npt.NDArray[np.signedinteger]
+Box: TypeAlias = tuple[slice, slice, slice]
+Point: TypeAlias = npt.NDArray[np.float64]
+"""(d, h, w) in mm from the middle of voxel (0, 0, 0)."""
 
 SECTION: Final = np.zeros((3, 3, 3), np.bool_)
 SECTION[1] = ndimage.generate_binary_structure(2, 1)
 """Neighbours within one axial slice: one call then labels all slices, each for itself."""
+BOLD: Final = ndimage.generate_binary_structure(3, 3)
+"""A voxel and the 26 around it."""
 
 
 def dilated(mask: BoolArray, radius_mm: float, spacing_mm: Triple) -> BoolArray:
@@ -52,11 +58,50 @@ def depth_mm(mask: BoolArray, spacing_mm: Triple) -> FloatArray:
     return np.maximum(distance, np.float32(0), out=distance)
 
 
+def distance_mm(mask: BoolArray, spacing_mm: Triple) -> FloatArray:
+    """Distance of every voxel outside the mask to it, in mm, 0 inside; very far where the mask is empty."""
+    if not mask.any():
+        return np.full(mask.shape, np.finfo(np.float32).max, np.float32)
+    return depth_mm(~mask, spacing_mm)
+
+
 def ball(radius_mm: float, spacing_mm: Triple) -> BoolArray:
     """The voxels whose centres lie within ``radius_mm`` of the middle one."""
     reach = [int(radius_mm // s) for s in spacing_mm]
     offsets = np.meshgrid(*(np.arange(-r, r + 1) * s for r, s in zip(reach, spacing_mm, strict=True)), indexing="ij")
     return np.asarray(sum(o**2 for o in offsets) <= radius_mm**2 + 1e-6)
+
+
+def disc(radius_mm: float, spacing_mm: Triple) -> BoolArray:
+    """The same within one axial slice (1, h, w)."""
+    return ball(radius_mm, (2.0 * radius_mm + 1.0, spacing_mm[1], spacing_mm[2]))
+
+
+def box_around(mask: BoolArray, margin_mm: float, spacing_mm: Triple) -> Box:
+    """The box that holds a mask that is not empty, and a margin as far as the image reaches."""
+    sides = []
+    for axis, spacing in enumerate(spacing_mm):
+        others = tuple(k for k in range(3) if k != axis)
+        used = np.flatnonzero(mask.any(axis=others))
+        margin = int(np.ceil(margin_mm / spacing))
+        sides.append(slice(max(0, int(used[0]) - margin), min(mask.shape[axis], int(used[-1]) + 1 + margin)))
+    return sides[0], sides[1], sides[2]
+
+
+def points_mm(box: Box, spacing_mm: Triple) -> npt.NDArray[np.float32]:
+    """Where the voxels of a box lie, in mm from the middle of voxel (0, 0, 0): (d, h, w, 3)."""
+    axes = [
+        np.arange(s.start, s.stop, dtype=np.float32) * np.float32(mm) for s, mm in zip(box, spacing_mm, strict=True)
+    ]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+
+
+def flooded(marks: npt.NDArray[np.uint8], relief: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Meyer's watershed: every voxel takes the mark from which the flood reaches it first, low relief before high."""
+    image = sitk.MorphologicalWatershedFromMarkers(
+        sitk.GetImageFromArray(relief), sitk.GetImageFromArray(marks), markWatershedLine=False, fullyConnected=True
+    )
+    return np.asarray(sitk.GetArrayFromImage(image), dtype=np.uint8)
 
 
 def _size(radius_mm: float, spacing_mm: Triple) -> tuple[int, int, int]:

@@ -10,12 +10,12 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from twin_scanner.districts.axial_skeleton import CHIN_SLOPE
 from twin_scanner.districts.coarse_grid import to_ct_grid, to_upright, upright_spacing_mm
 from twin_scanner.districts.completion import completed
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.morphology import BoolArray, depth_mm
 from twin_scanner.districts.network_process import Weights, run_network
+from twin_scanner.districts.skull import CHIN_SLOPE
 from twin_scanner.errors import Rejected
 from twin_scanner.partition import DISTRICT_LABELS
 from twin_scanner.volume import FloatArray, Geometry, LabelArray, Triple, Volume
