@@ -35,6 +35,13 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (("models", "show", "nobody"), 1, "nobody"),
         (("twin", "show", "P1"), 1, "error: "),
         (("train", "none.toml"), 1, "none.toml"),
+        (("retrain",), 1, "There is no retraining configuration"),
+        (("retrain", "none.toml"), 1, "none.toml"),
+        (("prepare", "nothing", "--out", "x"), 1, "nothing"),
+        (("models", "promote", "nobody"), 1, "nobody"),
+        (("models", "rollback", "by mistake"), 1, "error: "),
+        (("models", "import", "empty"), 1, "error: "),
+        (("models", "export", "champion", "--out", "empty"), 1, "error: "),
         (("phantom", "--out", "x"), 2, "--count"),
         (("frobnicate",), 2, "frobnicate"),
     ],
@@ -77,3 +84,13 @@ def test_a_real_series_that_is_no_regular_volume_is_refused_in_one_sentence(
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "x").exists()
+
+
+def test_a_model_that_was_exported_is_imported_again_as_the_same(tmp_path: Path) -> None:
+    (demonstration,) = json.loads(run(tmp_path, "models", "list", "--json").stdout)
+    done = run(tmp_path, "models", "export", "champion", "--out", "bundle", "--layout", "monai")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "bundle" / "configs" / "metadata.json").is_file()
+    done = run(tmp_path, "models", "import", "bundle")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == demonstration["model_hash"]

@@ -1,12 +1,14 @@
 """A training configuration: the paper's numbers by default, and every fault of a file named at once."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from training.config import OptimiserConfig, ScheduleConfig, read_config
+from training.config import AugmentationConfig, OptimiserConfig, SamplingConfig, ScheduleConfig, read_config
 from twin_scanner.errors import Rejected
 from twin_scanner.partition import PARTITIONS, partition
+from twin_scanner.preprocess import Plan
 
 pytestmark = pytest.mark.loop
 
@@ -29,6 +31,32 @@ def test_the_defaults_are_the_papers_numbers(tmp_path: Path) -> None:
     assert config.augmentation.flip_axes == ("D", "H", "W")
     assert (config.augmentation.rotation_deg, config.augmentation.noise_sigma) == (10.0, 0.01)
     assert config.partition == "districts" and config.network.discriminator_layers == 2
+    assert config.sampling.lesion_share == 0.0 and config.method == "pix2pix"
+
+
+@pytest.mark.parametrize(("studies", "batch", "steps"), [(10, 1, 320), (10, 8, 40), (3, 64, 2)])
+def test_an_epoch_is_32_patches_a_study(tmp_path: Path, studies: int, batch: int, steps: int) -> None:
+    config = read_config(written(tmp_path, LEAST + f"[optimiser]\nbatch_size = {batch}\n"))
+    assert config.steps_per_epoch(studies) == steps
+
+
+@pytest.mark.parametrize("method", ["pix2pix", "cyclegan"])
+@pytest.mark.parametrize("name", sorted(PARTITIONS))
+def test_the_configurations_for_autopet_hold_the_papers_numbers(project: Path, method: str, name: str) -> None:
+    """Paper section IV-B: Adam 2e-4, 0.5 and 0.999; batch 1; norm 5; 100 + 50 epochs; lambda 100; 10 degrees; 0.01."""
+    config = read_config(project / "training" / "configs" / f"autopet-{method}-{name}.toml")
+    assert (config.method, config.partition, config.data.kind) == (method, name, "store")
+    assert config.optimiser == OptimiserConfig(2e-4, 0.5, 0.999, 5.0, 100.0, 1, 10.0, 5.0, 50)
+    assert config.schedule == ScheduleConfig(100, 50, None) and config.sampling == SamplingConfig(32, 0.0)
+    assert config.augmentation == AugmentationConfig(("D", "H", "W"), 10.0, 0.01)
+    assert config.plan == Plan()
+
+
+def test_a_run_is_the_same_wherever_it_is_written_and_however_it_is_watched(tmp_path: Path) -> None:
+    here = read_config(written(tmp_path, LEAST))
+    there = LEAST.replace("runs/tiny", "elsewhere") + "[validation]\nevery_epochs = 1\n[compute]\nworkers = 3\n"
+    assert read_config(written(tmp_path, "tensorboard = true\n" + there)).as_json() == here.as_json()
+    assert json.loads(json.dumps(here.as_json())) == here.as_json()
 
 
 def test_a_file_may_change_every_section(tmp_path: Path) -> None:
@@ -39,7 +67,8 @@ def test_a_file_may_change_every_section(tmp_path: Path) -> None:
     config = read_config(written(tmp_path, text))
     assert config.plan.spacing_mm == (4.0, 3.0, 3.0) and config.plan.hu_high == 2000.0
     assert (config.data.count, config.network.features, config.augmentation.flip_axes) == (5, 8, ("W",))
-    assert config.schedule == ScheduleConfig(2, 1, 7) and config.schedule.steps == 21
+    assert config.schedule == ScheduleConfig(2, 1, 7) and config.schedule.epochs == 3
+    assert config.steps_per_epoch(1000) == 7
 
 
 def test_a_partition_of_ones_own_is_a_table(tmp_path: Path) -> None:
@@ -66,8 +95,13 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
     [
         ("name = ", "is not TOML"),
         ("", "package"),
-        (LEAST + "[data]\nkind = 'autopet'\n", "data.folder"),
-        (LEAST + "[data]\nkind = 'autopet'\nfolder = 'x'\nsegmenter = 'truth'\n", "true districts"),
+        (LEAST + "[data]\nkind = 'store'\nsplit = 'x'\n", "data.folder is given with kind 'store'"),
+        (LEAST + "[data]\nkind = 'store'\nfolder = 'x'\n", "data.split is given with kind 'store'"),
+        (LEAST + "[data]\nfolder = 'x'\n", "data.folder is given with kind 'store', and only then"),
+        (LEAST + "[data]\nkind = 'store'\nfolder = 'x'\nsplit = 'x'\nsegmenter = 'truth'\n", "districts already"),
+        (LEAST + "[compute]\ndevice = 'cpu'\nprecision = 'float16'\n", "float16 needs a GPU"),
+        (LEAST + "[sampling]\nlesion_share = 1.5\n", "sampling.lesion_share"),
+        ("method = 'diffusion'\n" + LEAST, "method: Input should be 'pix2pix' or 'cyclegan'"),
         (LEAST + "[data]\ncount = 2\nheld_out = 2\n", "leaves no pair"),
         (LEAST + "[plan]\nhu_low = 100.0\nhu_high = 0.0\n", "The Plan is impossible"),
         (LEAST.replace("tiny", "../tiny", 1), "name"),

@@ -1,67 +1,36 @@
 """The training loop itself, in seconds: it learns, repeats and resumes bit for bit, and stops on what is not finite."""
 
+import json
 import math
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
-from training.config import (
-    AugmentationConfig,
-    DataConfig,
-    NetworkConfig,
-    OptimiserConfig,
-    PackageConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
-from training.fit import (
-    TrainState,
-    draw_batch,
-    fit,
-    fresh_state,
-    learning_rate,
-    load_checkpoint,
-    main,
-    save_checkpoint,
-    train,
-)
-from training.fit import train_step as step
-from training.pairs import Pair
+from tests.small_pairs import small_config, small_data, small_pair, small_sampler
+from training.batches import draw_batch
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.config import ScheduleConfig, ValidationConfig
+from training.curve import read_curve
+from training.fit import Run, fit, main, train
+from training.run_data import phantoms
 from training.sampling import Sampler
-from twin_scanner.errors import Rejected
+from training.state import TrainState, fresh_state
+from training.stopping import stopped_by_signals
+from training.validation import validation_error
+from twin_scanner.errors import Rejected, Transient
 from twin_scanner.models import load_package
 from twin_scanner.partition import DISTRICTS
+from twin_scanner.preprocess import Plan
 
 pytestmark = pytest.mark.loop
-
-SHAPE = (40, 48, 44)
-
-
-def pair(seed: int) -> Pair:
-    """Blobs of five brightnesses in four districts whose PET is the CT mirrored in value: easy, and not constant."""
-    random = np.random.default_rng(seed)
-    ct = np.kron(random.random((10, 12, 11), np.float32), np.ones((4, 4, 4), np.float32))
-    labels = np.ones(SHAPE, np.uint8)
-    labels[20:], labels[:, :20], labels[:, :, 35:] = 2, 3, 4
-    return Pair(ct, (0.1 * (1.0 - ct)).astype(np.float32), labels, SHAPE, (0, 0, 0))
-
-
-def config(out: Path, steps: int = 2, **optimiser: float) -> TrainConfig:
-    return TrainConfig(
-        name="small",
-        out=out,
-        package=PackageConfig("Tests.", "CC0-1.0", "float32"),
-        data=DataConfig(count=2, held_out=1),
-        network=NetworkConfig(2, 2, 2),
-        optimiser=OptimiserConfig(batch_size=2, **optimiser),  # type: ignore[arg-type]
-        schedule=ScheduleConfig(steps, 0, 1),
-        augmentation=AugmentationConfig(("W",), 5.0, 0.01),
-        checkpoint_steps=1000,
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -74,21 +43,21 @@ def one_thread() -> Iterator[None]:
 
 
 def weights(state: TrainState) -> list[torch.Tensor]:
-    return [*state.generator.state_dict().values(), *state.discriminator.state_dict().values()]
+    return [*state.generators.state_dict().values(), *state.discriminators.state_dict().values()]
 
 
 def test_the_loop_learns_what_can_be_learnt(tmp_path: Path) -> None:
     """The mean of the PET is the best that a network without eyes can say; after 100 steps ours knows better."""
-    example = pair(0)
-    settings = config(tmp_path, 100)
-    state = fresh_state(settings, "trunk", {})
+    config, sampler = small_config(tmp_path, 100), small_sampler(0)
+    state = fresh_state(config, "trunk", {})
     shown: list[float] = []
-    fit(settings, state, Sampler([example], (1, 2, 3, 4)), lambda *call: shown.append(call[2]["L1"]))
-    blind = float(np.abs(example.pet - example.pet.mean()).mean())
-    ct, pet = draw_batch(settings, np.random.default_rng(1), Sampler([example], (1, 2, 3, 4)))
+    fit(config, state, sampler, Run(on_step=lambda *call: shown.append(call[3]["L1"])))
+    pet = small_pair(0).pet.astype(np.float32) / config.plan.suv_max
+    blind = float(np.abs(pet - pet.mean()).mean())
+    batch = draw_batch(config, "validation", sampler, 0)
     with torch.no_grad():
-        before = float((fresh_state(settings, "trunk", {}).generator(ct) - pet).abs().mean())
-        after = float((state.generator(ct) - pet).abs().mean())
+        before = float((fresh_state(config, "trunk", {}).generator(batch.ct) - batch.pet).abs().mean())
+        after = float((state.generator(batch.ct) - batch.pet).abs().mean())
     assert after < blind < 0.05 and after < before
     assert len(shown) == 100 and shown[-1] < shown[0]
 
@@ -96,120 +65,265 @@ def test_the_loop_learns_what_can_be_learnt(tmp_path: Path) -> None:
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path: Path) -> None:
     states = []
     for seed in (3, 3, 4):
-        settings = replace(config(tmp_path, 3), seed=seed)
-        states.append(fresh_state(settings, "head", {}))
-        fit(settings, states[-1], Sampler([pair(0)], (1,)))
+        config = replace(small_config(tmp_path, 3), seed=seed)
+        states.append(fresh_state(config, "head", {}))
+        fit(config, states[-1], small_sampler(0, labels=(1,)))
     for first, again in zip(weights(states[0]), weights(states[1]), strict=True):
         assert torch.equal(first, again)
     assert not torch.equal(weights(states[0])[0], weights(states[2])[0])
 
 
-def test_four_steps_equal_two_a_restart_and_two_more(tmp_path: Path) -> None:
-    """Weights, optimisers, schedule and random position: all that changes is in the checkpoint."""
-    settings = replace(config(tmp_path), schedule=ScheduleConfig(2, 2, 1))
-    sampler = Sampler([pair(0), pair(1)], (1, 2))
-    straight = fresh_state(settings, "trunk", {})
-    fit(settings, straight, sampler)
-    halted = fresh_state(settings, "trunk", {"head": {"w": torch.arange(3.0)}})
-    fit(settings, halted, sampler, until=2)
-    save_checkpoint(settings, halted)
+@pytest.mark.parametrize("method", ["pix2pix", "cyclegan"])
+@pytest.mark.parametrize("prefetch", [0, 3])
+def test_four_steps_equal_two_a_restart_and_two_more(tmp_path: Path, method: str, prefetch: int) -> None:
+    """Weights, optimisers, schedule, images of the pool and what is drawn: all that changes is in the checkpoint."""
+    config = replace(small_config(tmp_path, pool=3), schedule=ScheduleConfig(2, 2, 1), method=method)
+    config = replace(config, compute=replace(config.compute, prefetch=prefetch))
+    sampler = small_sampler(0, 1, labels=(1, 2))
+    straight = fresh_state(config, "trunk", {})
+    fit(config, straight, sampler)
+    halted = fresh_state(config, "trunk", {"head": {"w": torch.arange(3.0)}})
+    fit(config, halted, sampler, until=2)
+    save_checkpoint(config, halted)
     torch.rand(5)
-    resumed = load_checkpoint(settings)
+    resumed, _ = load_checkpoint(config)
     assert (resumed.network, resumed.step) == ("trunk", 2)
     assert torch.equal(resumed.finished["head"]["w"], torch.arange(3.0))
-    fit(settings, resumed, sampler)
+    fit(config, resumed, sampler)
     assert resumed.step == straight.step == 4
     for one, other in zip(weights(straight), weights(resumed), strict=True):
         assert torch.equal(one, other)
-    assert resumed.random.bit_generator.state == straight.random.bit_generator.state
+    for name, pool in straight.pools.items():
+        assert len(pool.images) == 3
+        for one, other in zip(pool.images, resumed.pools[name].images, strict=True):
+            assert torch.equal(one, other)
     assert resumed.shown == straight.shown
 
 
+@pytest.mark.parametrize("method", ["pix2pix", "cyclegan"])
+def test_the_number_of_threads_that_draw_ahead_changes_no_weight(tmp_path: Path, method: str) -> None:
+    states = []
+    for prefetch, workers in ((0, 1), (1, 1), (5, 3)):
+        config = replace(small_config(tmp_path, 4), method=method)
+        config = replace(config, compute=replace(config.compute, prefetch=prefetch, workers=workers))
+        states.append(fresh_state(config, "trunk", {}))
+        fit(config, states[-1], small_sampler(0, 1))
+    for values in zip(*(weights(state) for state in states), strict=True):
+        assert torch.equal(values[0], values[1]) and torch.equal(values[0], values[2])
+
+
+def test_no_thread_outlives_its_run(tmp_path: Path) -> None:
+    config, before = small_config(tmp_path, 3), threading.active_count()
+    fit(config, fresh_state(config, "trunk", {}), small_sampler(0))
+    broken = small_pair(0)
+    broken.pet[:] = np.nan
+    with pytest.raises(Rejected):
+        fit(config, fresh_state(config, "trunk", {}), Sampler([broken], (2,), Plan()))
+    assert threading.active_count() == before
+
+
 def test_a_network_does_not_depend_on_those_trained_before_it(tmp_path: Path) -> None:
-    settings = config(tmp_path, 2)
+    config = small_config(tmp_path, 2)
     torch.manual_seed(99)
-    alone = fresh_state(settings, "legs", {})
-    fit(settings, alone, Sampler([pair(0)], (4,)))
-    folder = train(settings, [pair(0), pair(1)])
+    alone = fresh_state(config, "legs", {})
+    fit(config, alone, small_sampler(0, labels=(4,)))
+    folder = train(config, small_data(config))
     trained = load_package(folder).networks["legs"].state_dict()
     for name, value in alone.generator.state_dict().items():
         assert torch.equal(trained[name], value)
 
 
-def test_the_learning_rate_is_constant_then_falls_linearly_epoch_by_epoch(tmp_path: Path) -> None:
-    """Paper section IV-B: 100 epochs at 2e-4, 50 down to 0; the last epoch still learns."""
-    settings = replace(config(tmp_path), schedule=ScheduleConfig(100, 50, 10))
-    rates = [learning_rate(settings, epoch * 10) for epoch in range(150)]
-    assert rates[:100] == [2e-4] * 100
-    np.testing.assert_allclose(rates[100:], 2e-4 * (1 - np.arange(1, 51) / 51), rtol=1e-12)
-    assert {learning_rate(settings, step) for step in range(1200, 1210)} == {rates[120]}
+def test_an_epoch_is_so_many_patches_of_every_study(tmp_path: Path) -> None:
+    """Three studies show the district, 32 patches each, two a step: 48 steps; two epochs are 96."""
+    config = replace(small_config(tmp_path), schedule=ScheduleConfig(1, 1))
+    totals: list[int] = []
+    without = small_pair(3)
+    without.labels[without.labels == 4] = 2
+    sampler = Sampler([*(small_pair(n) for n in range(3)), without], (4,), Plan())
+    fit(config, fresh_state(config, "legs", {}), sampler, Run(on_step=lambda *call: totals.append(call[2])), until=1)
+    assert config.steps_per_epoch(sampler.studies) == 48 and totals == [96]
 
 
-def test_gradients_are_clipped_to_a_norm_of_five(tmp_path: Path) -> None:
-    settings = config(tmp_path, lambda_l1=1e9)
-    state = fresh_state(settings, "trunk", {})
-    step(settings, state, *draw_batch(settings, state.random, Sampler([pair(0)], (2,))))
-    norm = torch.linalg.vector_norm(
-        torch.cat([p.grad.flatten() for p in state.generator.parameters() if p.grad is not None])
-    )
-    assert math.isclose(float(norm), 5.0, rel_tol=1e-4)
-
-
-def test_the_discriminator_is_not_moved_by_the_generators_step(tmp_path: Path) -> None:
-    """Its gradients after a step are those of its own loss alone, clipped."""
-    settings = config(tmp_path)
-    state, twin = fresh_state(settings, "trunk", {}), fresh_state(settings, "trunk", {})
-    ct, pet = draw_batch(settings, state.random, Sampler([pair(0)], (2,)))
-    step(settings, state, ct, pet)
-    made = twin.generator(ct).detach()
-    verdicts = [(torch.cat([ct, pet], 1), 1.0), (torch.cat([ct, made], 1), 0.0)]
-    for batch, verdict in verdicts:
-        logits = twin.discriminator(batch)
-        target = torch.full_like(logits, verdict)
-        (0.5 * torch.nn.functional.binary_cross_entropy_with_logits(logits, target)).backward()
-    torch.nn.utils.clip_grad_norm_(twin.discriminator.parameters(), 5.0)
-    for ours, oracle in zip(state.discriminator.parameters(), twin.discriminator.parameters(), strict=True):
-        assert ours.grad is not None and oracle.grad is not None
-        torch.testing.assert_close(ours.grad, oracle.grad, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize(("where", "which"), [("ct", "discriminator"), ("pet", "discriminator")])
-def test_a_loss_that_is_not_finite_stops_with_one_sentence_and_spoils_nothing(
-    tmp_path: Path, where: str, which: str
+@pytest.mark.parametrize("method", ["pix2pix", "cyclegan"])
+def test_a_loss_that_is_not_finite_stops_with_one_sentence_and_its_batch_and_spoils_nothing(
+    tmp_path: Path, method: str
 ) -> None:
-    settings = config(tmp_path)
-    state = fresh_state(settings, "arms", {})
+    config = replace(small_config(tmp_path), method=method)
+    state = fresh_state(config, "arms", {})
     before = [tensor.clone() for tensor in weights(state)]
-    broken = replace(pair(0), **{where: np.full(SHAPE, np.nan, np.float32)})
-    with pytest.raises(Rejected, match=f"Training of 'arms' diverged at step 1: the {which} loss is nan"):
-        fit(settings, state, Sampler([broken], (3,)))
+    broken = [small_pair(0), small_pair(1)]
+    for pair in broken:
+        pair.pet[:] = np.nan
+    which = "discriminator" if method == "pix2pix" else "generator"
+    with pytest.raises(Rejected, match=f"Training of 'arms' diverged at step 1: the {which} loss is nan") as error:
+        fit(config, state, Sampler(broken, (3,), Plan()))
     assert all(torch.equal(a, b) for a, b in zip(before, weights(state), strict=True))
+    place = tmp_path / "diverged-arms-step-1-process-0.safetensors"
+    assert str(place) in str(error.value) and "\n" not in str(error.value)
+    saved, drawn = safetensors.torch.load_file(place), draw_batch(config, "arms", Sampler(broken, (3,), Plan()), 0)
+    torch.testing.assert_close(saved["pet"], drawn.pet, equal_nan=True)
+    with safetensors.safe_open(place, "pt") as file:
+        assert json.loads(file.metadata()["origins"]) == list(drawn.origins)
+
+
+def test_validation_is_a_curve_and_the_last_epoch_is_on_it(tmp_path: Path) -> None:
+    config = replace(small_config(tmp_path, 5), validation=ValidationConfig(2, 1))
+    train(config, small_data(config))
+    validated = [(row["network"], row["step"]) for row in read_curve(tmp_path) if "validation_mae_suv" in row]
+    assert validated == [(network, step) for network in DISTRICTS.networks for step in (2, 4, 5)]
+
+
+def test_the_last_validation_is_what_the_package_is_measured_as(tmp_path: Path) -> None:
+    """Full precision here, so both are the same translation of the same volume with the same weights."""
+    config = replace(small_config(tmp_path, 3), validation=ValidationConfig(3, 1))
+    card = load_package(train(config, small_data(config))).card
+    curve = {row["network"]: row["validation_mae_suv"] for row in read_curve(tmp_path)}
+    for network, error in card["metrics"]["held_out_mean_absolute_error_suv"].items():
+        assert network == "body" or math.isclose(float(curve[network]), error, abs_tol=6e-5)
+
+
+def test_validation_changes_nothing_that_is_learnt(tmp_path: Path) -> None:
+    hashes = set()
+    for every in (0, 1):
+        config = replace(
+            small_config(tmp_path / str(every), 4), validation=ValidationConfig(every, 1), partition="whole-body"
+        )
+        hashes.add(load_package(train(config, small_data(config))).model_hash)
+    assert len(hashes) == 1
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_package_and_curve(tmp_path: Path) -> None:
+    """Asked at every one of its steps in turn, validation and checkpoints of all intervals included."""
+    validation = ValidationConfig(2, 1)
+    straight = replace(small_config(tmp_path / "straight", 3), validation=validation, checkpoint_steps=2)
+    expected = load_package(train(straight, small_data(straight))).model_hash
+    config, stops = replace(straight, out=tmp_path / "stopped"), 0
+    asked = threading.Event()
+    while True:
+        asked.clear()
+        try:
+            folder = train(
+                config, small_data(config), resume=stops > 0, on_step=lambda *_: asked.set(), stop=asked.is_set
+            )
+            break
+        except Transient as error:
+            assert "--resume" in str(error)
+            stops += 1
+    assert stops == 3 * len(DISTRICTS.networks)
+    assert load_package(folder).model_hash == expected
+    assert read_curve(tmp_path / "stopped") == read_curve(tmp_path / "straight")
+
+
+def test_an_end_in_the_midst_of_a_validation_loses_no_step(tmp_path: Path) -> None:
+    config = replace(small_config(tmp_path, 2), validation=ValidationConfig(1, 1), checkpoint_steps=1000)
+    state, pairs = fresh_state(config, "trunk", {}), [small_pair(1)]
+    answers = iter([False, True])
+    with pytest.raises(Transient, match="asked to stop"):
+        fit(config, state, small_sampler(0), Run(validated=pairs, stop=lambda: next(answers)))
+    resumed, _ = load_checkpoint(config)
+    assert (resumed.step, resumed.validated) == (1, 0)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, as in a foreground process: a shell's background job ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_signal_asks_for_the_end_and_the_second_one_acts_at_once() -> None:
+    with stopped_by_signals() as stop:
+        assert not stop()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_warm_start_begins_with_the_packages_generators(tmp_path: Path) -> None:
+    first = small_config(tmp_path / "first", 2)
+    package = train(first, small_data(first))
+    config = replace(small_config(tmp_path / "second", 2), warm_start=package)
+    state = fresh_state(config, "legs", {})
+    for name, value in load_package(package).networks["legs"].state_dict().items():
+        assert torch.equal(state.generator.state_dict()[name], value)
+    wider = replace(config, network=replace(config.network, features=3))
+    with pytest.raises(Rejected, match="another architecture or Plan"):
+        fresh_state(wider, "legs", {})
+    with pytest.raises(Rejected, match="no network 'body' for the same labels"):
+        fresh_state(replace(config, partition="whole-body"), "body", {})
 
 
 def test_a_run_ends_in_a_package_that_says_how_it_came_to_be(tmp_path: Path) -> None:
-    settings = config(tmp_path / "run")
-    calls: list[tuple[str, int]] = []
-    folder = train(settings, [pair(0), pair(1)], on_step=lambda network, at, _: calls.append((network, at)))
+    config = small_config(tmp_path / "run")
+    calls: list[tuple[str, int, int]] = []
+    folder = train(config, small_data(config), on_step=lambda *call: calls.append(call[:3]))
     package = load_package(folder)
     assert folder == tmp_path / "run" / "package"
-    assert calls == [(network, at) for network in DISTRICTS.networks for at in (1, 2)]
+    assert calls == [(network, at, 2) for network in DISTRICTS.networks for at in (1, 2)]
     assert package.card["training_data"]["pairs"] == 1 and len(package.card["training_data"]["sha256"]) == 64
     assert package.card["training"]["optimiser"]["lambda_l1"] == 100.0
     assert set(package.card["metrics"]["held_out_mean_absolute_error_suv"]) == {"body", "head", "trunk", "arms", "legs"}
     assert str(tmp_path) not in (folder / "card.json").read_text()
 
 
+@pytest.mark.parametrize("partition", ["whole-volume", "whole-body"])
+@pytest.mark.parametrize(("method", "generator"), [("pix2pix", "resnet9"), ("cyclegan", "unet")])
+def test_method_generator_and_partition_are_a_configuration(
+    tmp_path: Path, partition: str, method: str, generator: str
+) -> None:
+    """Every network's weights have moved from where they began, and the package is loadable."""
+    config = replace(small_config(tmp_path, 1), method=method, partition=partition)
+    config = replace(config, network=replace(config.network, generator=generator))
+    package = load_package(train(config, small_data(config, 3)))
+    assert package.architecture.kind == generator and package.partition.name == partition
+    for network, trained in package.networks.items():
+        fresh = fresh_state(config, network, {}).generator.state_dict()
+        assert not any(torch.equal(fresh[name], value) for name, value in trained.state_dict().items())
+
+
+def test_a_cyclegan_needs_two_patients(tmp_path: Path) -> None:
+    config = replace(small_config(tmp_path), method="cyclegan")
+    with pytest.raises(Rejected, match="Only one patient shows labels"):
+        train(config, small_data(config))
+
+
 def test_a_run_is_neither_repeated_nor_mixed_with_another(tmp_path: Path) -> None:
-    settings = config(tmp_path)
-    pairs = [pair(0), pair(1)]
-    save_checkpoint(settings, fresh_state(settings, "head", {}))
+    config = small_config(tmp_path)
+    data = small_data(config)
+    save_checkpoint(config, fresh_state(config, "head", {}), data.sha256)
     with pytest.raises(Rejected, match="unfinished run"):
-        train(settings, pairs)
+        train(config, data)
     with pytest.raises(Rejected, match="another configuration"):
-        train(replace(settings, seed=5), pairs, resume=True)
-    train(settings, pairs, resume=True)
+        train(replace(config, seed=5), data, resume=True)
+    with pytest.raises(Rejected, match="other pairs"):
+        train(config, phantoms(config, [small_pair(7), small_pair(8)]), resume=True)
+    train(config, data, resume=True)
     with pytest.raises(Rejected, match="finished"):
-        train(settings, pairs, resume=True)
+        train(config, data, resume=True)
+
+
+def test_a_checkpoint_that_is_none_is_rejected_with_one_sentence(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(Rejected, match="cannot be read as a checkpoint"):
+        load_checkpoint(config)
+
+
+def test_validation_translates_as_service_does(tmp_path: Path) -> None:
+    """Oracle: the whole field of view through the windows of service, the region read off by hand."""
+    config, pair = small_config(tmp_path), small_pair(1)
+    state = fresh_state(config, "arms", {})
+    error, comparison = validation_error(config, state, [pair])
+    assert comparison is not None and error is not None
+    by_hand = np.abs(comparison.made - pair.pet.astype(np.float32))[pair.labels == 3].mean()
+    assert math.isclose(error, float(by_hand), rel_tol=1e-5)
+    without = small_pair(2)
+    without.labels[without.labels == 3] = 2
+    assert validation_error(config, state, [without]) == (None, None)
 
 
 def test_the_command_trains_from_a_file_to_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +344,8 @@ def test_the_command_trains_from_a_file_to_a_package(tmp_path: Path, monkeypatch
 
 
 def test_a_partition_needs_pairs_that_show_its_districts(tmp_path: Path) -> None:
-    headless = pair(0)
+    headless = small_pair(0)
     headless.labels[headless.labels == 1] = 2
+    config = small_config(tmp_path)
     with pytest.raises(Rejected, match="No training pair contains labels"):
-        train(config(tmp_path), [headless, headless])
+        train(config, phantoms(config, [headless, headless]))

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from training.losses import adversarial_loss, discriminator_loss, generator_loss
+from training.losses import (
+    adversarial_loss,
+    cycle_generator_loss,
+    cycle_loss,
+    discriminator_loss,
+    generator_loss,
+    identity_loss,
+    least_squares_discriminator_loss,
+    least_squares_loss,
+)
 
 pytestmark = pytest.mark.loop
 
@@ -55,3 +64,27 @@ def test_a_certain_verdict_stays_finite() -> None:
     loss.backward()
     assert math.isclose(float(loss.detach()), 200.0, rel_tol=1e-6)
     assert certain.grad is not None and bool((certain.grad != 0).all())
+
+
+def test_least_squares_are_the_distance_from_the_verdict() -> None:
+    """Mao et al. 2017, equation 9; a confident mistake of -2 costs 4, whatever libraries' activations make of it."""
+    logits = torch.from_numpy(FAKE_LOGITS)
+    assert math.isclose(float(least_squares_loss(logits, real=True)), ((FAKE_LOGITS - 1) ** 2).mean(), rel_tol=1e-9)
+    assert math.isclose(float(least_squares_loss(logits, real=False)), (FAKE_LOGITS**2).mean(), rel_tol=1e-9)
+    assert float(least_squares_loss(torch.full((1, 1, 6, 6, 6), -2.0), real=False)) == 4.0
+
+
+def test_the_least_squares_discriminator_pays_half_of_both_verdicts() -> None:
+    loss = least_squares_discriminator_loss(torch.from_numpy(REAL_LOGITS), torch.from_numpy(FAKE_LOGITS))
+    oracle = 0.5 * (((REAL_LOGITS - 1) ** 2).mean() + (FAKE_LOGITS**2).mean())
+    assert math.isclose(float(loss), oracle, rel_tol=1e-9)
+
+
+def test_the_cycle_and_the_identity_are_mean_distances_with_their_weights() -> None:
+    """Zhu et al. 2017, equations 2 and 3 and section 5.2: 10 for the cycle, half of it for the identity."""
+    original, again, same = (torch.from_numpy(values) for values in RANDOM.random((3, 1, 1, 4, 4, 4)))
+    cycle, identity = cycle_loss(original, again), identity_loss(original, same)
+    assert math.isclose(float(cycle), np.abs(original.numpy() - again.numpy()).mean(), rel_tol=1e-9)
+    assert math.isclose(float(identity), np.abs(original.numpy() - same.numpy()).mean(), rel_tol=1e-9)
+    loss = cycle_generator_loss(torch.tensor(0.25), cycle, identity, lambda_cycle=10.0, lambda_identity=5.0)
+    assert math.isclose(float(loss.total), 0.25 + 10.0 * float(cycle) + 5.0 * float(identity), rel_tol=1e-6)

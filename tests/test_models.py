@@ -4,6 +4,8 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import safetensors.torch
 import torch
 
 from twin_scanner import models
-from twin_scanner.errors import Rejected
+from twin_scanner.durable_file import write_durably
+from twin_scanner.errors import Rejected, Transient
 from twin_scanner.models import (
     DEMONSTRATION_FOLDER,
     Architecture,
@@ -24,6 +27,7 @@ from twin_scanner.models import (
 from twin_scanner.networks import UNetGenerator
 from twin_scanner.partition import DISTRICTS, PARTITIONS
 from twin_scanner.preprocess import Plan
+from twin_scanner.promotions import Promotion, write_promotion
 
 pytestmark = pytest.mark.unit
 
@@ -57,6 +61,14 @@ def package(tmp_path: Path) -> Path:
 @pytest.fixture
 def without_demonstration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(models, "DEMONSTRATION_FOLDER", tmp_path / "no-demonstration")
+
+
+def in_service(store: ModelStore, package: Path) -> Path:
+    """The package as the champion of a store that has no demonstration to fall back on."""
+    added = store.add(package)
+    (store.folder / "aliases.json").write_text(json.dumps({"champion": added.name}), "utf-8")
+    write_promotion(store.folder, Promotion(1, "2026-01-01T00:00:00+00:00", added.name, "", "force", "The first."))
+    return added
 
 
 def change_card(folder: Path, change: Callable[[Card], object]) -> None:
@@ -257,19 +269,82 @@ def test_a_damaged_package_does_not_enter_the_store(package: Path, tmp_path: Pat
 @pytest.mark.usefixtures("without_demonstration")
 def test_aliases_follow_what_they_are_pointed_at(package: Path, tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "store")
-    first, second = store.add(package), store.add(saved(tmp_path / "other", "large", seed=1))
-    store.set_alias("champion", "small")
-    store.set_alias("challenger", second.name[:10])
+    first, second = in_service(store, package), store.add(saved(tmp_path / "other", "large", seed=1))
+    assert store.challenge(second.name[:10]) == second.name
     assert (store.resolve("champion"), store.resolve("challenger")) == (first, second)
-    store.set_alias("previous", "champion")
-    store.set_alias("champion", "challenger")
+    store.promote("challenger", by="gate", reason="Better.", decision="d1", instead_of=first.name)
     assert (store.resolve("champion"), store.resolve("previous")) == (second, first)
-    assert {row.name: row.aliases for row in store.list()} == {
-        "small": ("previous",),
-        "large": ("champion", "challenger"),
-    }
+    assert {row.name: row.aliases for row in store.list()} == {"small": ("previous",), "large": ("champion",)}
     assert json.loads((tmp_path / "store" / "aliases.json").read_text()) == store.aliases()
     assert not [path for path in (tmp_path / "store").iterdir() if path.name.startswith(".")]
+
+
+def test_every_change_of_champion_is_told_with_its_reason(package: Path, tmp_path: Path) -> None:
+    store, moment = ModelStore(tmp_path / "store"), datetime(2026, 3, 1, 12, tzinfo=UTC)
+    demonstration = store.resolve("champion")
+    store.promote(str(package), by="force", reason=" It is ours. ", at=moment)
+    store.rollback("Legs too hot.", at=moment + timedelta(hours=1))
+    ours, first = load_package(package).model_hash, load_package(demonstration).model_hash
+    assert store.history() == (
+        Promotion(1, "2026-03-01T12:00:00+00:00", ours, first, "force", "It is ours."),
+        Promotion(2, "2026-03-01T13:00:00+00:00", first, ours, "rollback", "Legs too hot."),
+    )
+    assert store.resolve("champion") == tmp_path / "store" / first, "put back from the store's own copy"
+    assert store.aliases() == {"champion": first, "previous": ours}
+
+
+@pytest.mark.usefixtures("without_demonstration")
+def test_a_promotion_that_says_nothing_or_changes_nothing_is_refused(package: Path, tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "store")
+    first, second = in_service(store, package), store.add(saved(tmp_path / "other", seed=1))
+    before = store.history(), store.aliases()
+    for reference, reason, instead_of, sentence in (
+        (first.name, "Again.", None, "is the champion already"),
+        (second.name, "  ", None, "needs a reason"),
+        (second.name, "Better.", second.name, "The champion is model .* by now"),
+    ):
+        with pytest.raises(Rejected, match=sentence):
+            store.promote(reference, by="force", reason=reason, instead_of=instead_of)
+    with pytest.raises(Rejected, match="No model is the previous"):
+        store.rollback("No reason will do.")
+    assert (store.history(), store.aliases()) == before
+
+
+@pytest.mark.usefixtures("without_demonstration")
+def test_a_crash_between_record_and_alias_leaves_the_old_champion_and_no_trace(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: the disk refuses the alias file, as a power cut would keep it from being renamed."""
+    store = ModelStore(tmp_path / "store")
+    first, second = in_service(store, package), store.add(saved(tmp_path / "other", seed=1))
+
+    def refused(path: Path, content: bytes) -> None:
+        if path.name == "aliases.json":
+            raise OSError(28, "No space left on device")
+        write_durably(path, content)
+
+    with monkeypatch.context() as fault:
+        fault.setattr(models, "write_durably", refused)
+        with pytest.raises(Transient, match="cannot be written"):
+            store.promote(second.name, by="force", reason="Cut off.")
+    assert store.resolve("champion") == first and len(store.history()) == 1
+    store.promote(second.name, by="force", reason="Complete.")
+    assert store.resolve("champion") == second
+    assert [record.reason for record in store.history()] == ["The first.", "Complete."]
+
+
+@pytest.mark.usefixtures("without_demonstration")
+def test_champions_changed_by_many_threads_at_once_leave_an_unbroken_chain(package: Path, tmp_path: Path) -> None:
+    """Property: each change begins where the one before it ended, and every change is there."""
+    store = ModelStore(tmp_path / "store")
+    in_service(store, package)
+    hashes = [store.add(saved(tmp_path / str(seed), seed=seed)).name for seed in (1, 2, 3, 4)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda name: ModelStore(store.folder).promote(name, by="force", reason="Race."), hashes))
+    chain = store.history()
+    assert sorted(record.champion for record in chain[1:]) == sorted(hashes)
+    assert [record.previous for record in chain[1:]] == [record.champion for record in chain[:-1]]
+    assert [record.number for record in chain] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.usefixtures("without_demonstration")
@@ -277,11 +352,7 @@ def test_aliases_without_a_model_are_refused(package: Path, tmp_path: Path) -> N
     store = ModelStore(tmp_path / "store")
     with pytest.raises(Rejected, match="No model is the challenger"):
         store.resolve("challenger")
-    with pytest.raises(Rejected, match="'winner' is no alias"):
-        store.set_alias("winner", str(package))
-    added = store.add(package)
-    store.set_alias("champion", "small")
-    shutil.rmtree(added)
+    shutil.rmtree(in_service(store, package))
     with pytest.raises(Rejected, match="which is not in the store"):
         store.resolve("champion")
     (tmp_path / "store" / "aliases.json").write_text("{")
@@ -292,8 +363,7 @@ def test_aliases_without_a_model_are_refused(package: Path, tmp_path: Path) -> N
 @pytest.mark.usefixtures("without_demonstration")
 def test_a_broken_neighbour_does_not_keep_the_champion_from_work(package: Path, tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "store")
-    champion = store.add(package)
-    store.set_alias("champion", "small")
+    champion = in_service(store, package)
     other = store.add(saved(tmp_path / "other", seed=1))
     (other / "card.json").write_text("{")
     assert store.resolve("champion") == champion
@@ -304,8 +374,7 @@ def test_a_broken_neighbour_does_not_keep_the_champion_from_work(package: Path, 
 @pytest.mark.usefixtures("without_demonstration")
 def test_a_folder_that_holds_another_model_than_its_name_is_not_the_champion(package: Path, tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "store")
-    champion = store.add(package)
-    store.set_alias("champion", "small")
+    champion = in_service(store, package)
     shutil.rmtree(champion)
     saved(champion, seed=1)
     with pytest.raises(Rejected, match="which is not in the store"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from twin_scanner.networks import WINDOW, PatchDiscriminator, UNetGenerator
+from twin_scanner.networks import RESIDUAL_BLOCKS, WINDOW, PatchDiscriminator, ResNetGenerator, UNetGenerator
 
 pytestmark = pytest.mark.unit
 
@@ -109,3 +109,46 @@ def test_weights_start_normal_with_a_deviation_of_a_fiftieth() -> None:
         values = torch.cat([p.detach().flatten() for p in network.parameters() if p.dim() == 5])
         assert abs(float(values.mean())) < 1e-3
         assert math.isclose(float(values.std()), 0.02, rel_tol=0.02)
+
+
+def test_the_residual_generator_has_the_reference_size() -> None:
+    """By hand, 64 features: 7^3 in and out, two halvings and doublings of 3^3, 18 convolutions of 3^3 x 256 x 256."""
+    convolutions = 2 * 343 * 64 + 2 * 27 * (64 * 128 + 128 * 256) + 18 * 27 * 256 * 256
+    norms = 2 * (64 + 128 + 256 + 18 * 256 + 128 + 64)
+    with torch.device("meta"):
+        network = ResNetGenerator(64)
+    assert parameters(network) == convolutions + norms + 1
+    assert RESIDUAL_BLOCKS == 9 and round(parameters(network) / 1e6, 1) == 34.1
+
+
+def test_residual_blocks_work_on_8_voxels_an_edge_and_add_to_what_comes_in() -> None:
+    network, edges = ResNetGenerator(2), []
+    blocks = [layer for layer in network.modules() if type(layer).__name__ == "_ResidualBlock"]
+    for block in blocks:
+        block.register_forward_hook(lambda *call: edges.append((call[1][0].shape[-1], call[2].shape[-1])))
+    with torch.no_grad():
+        network(windows(1))
+        for parameter in blocks[0].parameters():
+            parameter.zero_()
+        values = torch.rand(1, 8, 8, 8, 8)
+        assert torch.equal(blocks[0](values), values)
+    assert edges[:9] == [(8, 8)] * 9
+
+
+def test_a_residual_generator_treats_windows_alone_and_stays_in_model_space() -> None:
+    network, batch = ResNetGenerator(2).train(), windows(3)
+    with torch.no_grad():
+        together, alone = network(batch), torch.cat([network(window[None]) for window in batch])
+        with torch.autocast("cpu", torch.bfloat16):
+            assert network(batch).dtype == torch.float32
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+    assert together.shape == batch.shape and float(together.min()) >= 0.0 and float(together.max()) <= 1.0
+    assert math.isclose(float(together.median()), 1 / (1 + math.exp(3.0)), abs_tol=0.02)
+    kinds = {type(layer).__name__ for layer in network.modules()}
+    assert not {kind for kind in kinds if "Dropout" in kind or "BatchNorm" in kind}
+
+
+@pytest.mark.parametrize("build", [UNetGenerator, ResNetGenerator])
+def test_the_first_guess_of_a_generator_is_an_argument(build: type[nn.Module]) -> None:
+    with torch.no_grad():
+        assert math.isclose(float(build(2, 0.0)(windows(1)).median()), 0.5, abs_tol=0.05)

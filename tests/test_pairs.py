@@ -1,7 +1,8 @@
-"""Training pairs: made by the steps that serve, cut to the body, and found on disk in the autoPET layout."""
+"""Training pairs: made by the steps that serve, kept as whole HU and SUV, cut to the body."""
 
-from pathlib import Path
+from dataclasses import replace
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -9,17 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from training.config import DataConfig
-from training.pairs import fingerprint, make_pair, make_pairs
+from training.pairs import Pair, Segment, fingerprint, landmarks, make_pair, make_pairs, on_plan_grid, phantom_truth
 from training.phantom import draw_options, make_phantom
 from training.sampling import patch_at
+from training.study import Study
 from twin_scanner.districts.district_map import DistrictMap
+from twin_scanner.districts.landmarks import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.models import Architecture, ModelPackage
 from twin_scanner.partition import Partition
 from twin_scanner.pipeline import PipelineOptions, translate_ct
-from twin_scanner.preprocess import Plan, ct_on_grid, suv_to_model
+from twin_scanner.preprocess import Plan, ct_on_grid
 from twin_scanner.translate import windows_touching
-from twin_scanner.volume import Geometry, LabelArray, Volume, resample, write_nifti
+from twin_scanner.volume import Geometry, LabelArray, Volume, resample
 
 pytestmark = pytest.mark.loop
 
@@ -41,6 +44,21 @@ def two_districts(upright: Volume) -> LabelArray:
     labels = (upright.array > -500).astype(np.uint8)
     labels[:, :, upright.array.shape[2] // 2 :] *= 2
     return labels
+
+
+def halves(study: Study) -> LabelArray:
+    """The same rule, as training calls it."""
+    return two_districts(study.ct)
+
+
+def blob_study(lesions: LabelArray | None = None) -> Study:
+    """Uptake (SUV 0 to about 10) of other noise in the same ellipsoid; far more in the air around it."""
+    suv = (np.abs(blob_ct(1).array) / 20).astype(np.float32)
+    return Study(blob_ct(), Volume(suv, GEOMETRY), "CT", lesions)
+
+
+def blob_pair(segment: Segment = halves, *, plan: Plan = PLAN, keep_air: bool = False) -> Pair:
+    return make_pair(blob_study(), segment, plan, name="s", patient="p", keep_air=keep_air)
 
 
 class HalvesSegmenter:
@@ -66,13 +84,16 @@ class Recorder(nn.Module):
         return torch.zeros_like(ct)
 
 
-def test_training_and_serving_give_a_network_the_same_bytes() -> None:
+@pytest.mark.parametrize("scaling", ["window", "per-volume"])
+def test_training_and_serving_give_a_network_the_same_bytes(scaling: Literal["window", "per-volume"]) -> None:
     """Through the whole pipeline and through the sampler: every window of the one among those of the other."""
-    halves = Partition("halves", MappingProxyType({"right": (1,), "left": (2,)}))
+    plan = replace(PLAN, ct_scaling=scaling, hu_low=0.0)
+    partition = Partition("halves", MappingProxyType({"right": (1,), "left": (2,)}))
     networks: dict[str, nn.Module] = {"right": Recorder(), "left": Recorder()}
-    package = ModelPackage("r", "0" * 64, PLAN, halves, Architecture("unet", 1), networks, {"segmenter": "halves"})
+    package = ModelPackage("r", "0" * 64, plan, partition, Architecture("unet", 1), networks, {"segmenter": "halves"})
     served = translate_ct(blob_ct(), package, HalvesSegmenter(), PipelineOptions())
-    pair = make_pair(blob_ct(), blob_ct(1), two_districts, PLAN)
+    pair = blob_pair(plan=plan)
+    assert [array.dtype.str for array in (pair.ct, pair.pet, pair.labels)] == ["<i2", "<f2", "|u1"]
     for (name, network), label in zip(networks.items(), (1, 2), strict=True):
         padded = np.zeros(pair.shape, np.uint8)
         at = tuple(slice(c, c + n) for c, n in zip(pair.corner, pair.labels.shape, strict=True))
@@ -80,25 +101,57 @@ def test_training_and_serving_give_a_network_the_same_bytes() -> None:
         starts = windows_touching(padded == label)
         assert isinstance(network, Recorder) and len(network.windows) == len(starts) >= 8
         for start, window in zip(starts, network.windows, strict=True):
-            assert patch_at(pair, (label,), start).ct.tobytes() == window, f"{name} at {start}"
+            assert patch_at(pair, (label,), start, plan).ct.tobytes() == window, f"{name} at {start}"
     assert served.districts[served.districts > 0].size == (pair.labels > 0).sum()
 
 
-def test_the_pet_lies_on_the_ct() -> None:
+def test_the_pet_lies_on_the_ct_and_keeps_what_a_plan_would_clip() -> None:
     """Oracle: the steps written out, on the whole field of view."""
-    ct, suv = blob_ct(), Volume(np.abs(blob_ct(1).array) / 20, GEOMETRY)
-    pair = make_pair(ct, suv, two_districts, PLAN)
-    grid = ct_on_grid(ct, PLAN).geometry
-    whole = suv_to_model(resample(suv, grid, outside=0.0).array, PLAN)
+    study = Study(blob_ct(), Volume(np.abs(blob_ct(1).array), GEOMETRY), "CT")
+    pair = make_pair(study, halves, PLAN, name="s", patient="p")
+    grid = ct_on_grid(study.ct, PLAN).geometry
+    whole = resample(study.pet, grid, outside=0.0).array
     offset = [corner - max(0, 32 - n) // 2 for corner, n in zip(pair.corner, grid.shape, strict=True)]
     box = tuple(slice(o, o + n) for o, n in zip(offset, pair.pet.shape, strict=True))
-    np.testing.assert_array_equal(pair.pet, whole[box])
-    assert pair.pet.max() > 0.5
+    np.testing.assert_array_equal(pair.pet, whole[box].astype(np.float16))
+    np.testing.assert_allclose(pair.pet.astype(np.float32), whole[box], rtol=2.0**-11, atol=1e-7)
+    assert pair.pet.max() > PLAN.suv_max
+
+
+def test_the_ct_is_kept_as_whole_hu_with_the_range_of_the_whole_image() -> None:
+    pair, whole = blob_pair(), ct_on_grid(blob_ct(), PLAN).array
+    assert pair.hu_range == (int(whole.min()), int(whole.max()))
+    assert set(np.unique(pair.ct)) <= set(np.unique(whole))
+
+
+def test_what_the_pet_does_not_show_has_no_district() -> None:
+    """A PET that ends in the middle of the CT: the other half is neither learnt nor scored."""
+    study = blob_study()
+    half = Study(study.ct, study.pet.cropped((slice(0, 25), slice(0, 130), slice(0, 100))), "CT")
+    whole, shown = on_plan_grid(study, halves, PLAN), on_plan_grid(half, halves, PLAN)
+    assert whole.covered == 1.0
+    assert 0.3 < shown.covered < 0.7
+    assert shown.covered == pytest.approx((shown.labels > 0).sum() / (whole.labels > 0).sum())
+    missing = shown.labels != whole.labels
+    assert missing.any() and not shown.labels[missing].any() and not shown.pet[missing].any()
+    np.testing.assert_array_equal(shown.ct, whole.ct)
+
+
+def test_lesions_come_to_the_grid_by_the_nearest_neighbour() -> None:
+    """Lesions lie on the PET's grid, whose axes run the other way; their place in mm is the oracle."""
+    lesions = np.zeros(GEOMETRY.shape, np.uint8)
+    lesions[20:30, 50:70, 40:60] = 1
+    pair = make_pair(blob_study(lesions), halves, PLAN, name="s", patient="p", keep_air=True)
+    assert pair.lesions is not None and pair.lesions.dtype == np.uint8
+    on_grid = ct_on_grid(blob_ct(), PLAN).geometry
+    centre = np.argwhere(pair.lesions).mean(0)
+    expected = GEOMETRY.position_lps_mm((24.5, 59.5, 49.5))
+    found = on_grid.position_lps_mm((float(centre[0]), float(centre[1]), float(centre[2])))
+    np.testing.assert_allclose(found, expected, atol=max(PLAN.spacing_mm) / 2)
 
 
 def test_a_pair_is_cut_to_the_body_unless_air_is_wanted() -> None:
-    cut = make_pair(blob_ct(), blob_ct(1), two_districts, PLAN)
-    whole = make_pair(blob_ct(), blob_ct(1), two_districts, PLAN, keep_air=True)
+    cut, whole = blob_pair(), blob_pair(keep_air=True)
     assert cut.shape == whole.shape
     assert np.prod(cut.ct.shape) < np.prod(whole.ct.shape)
     assert (cut.labels > 0).sum() == (whole.labels > 0).sum()
@@ -107,7 +160,23 @@ def test_a_pair_is_cut_to_the_body_unless_air_is_wanted() -> None:
 
 def test_a_ct_without_a_body_is_rejected() -> None:
     with pytest.raises(Rejected, match="shows no body"):
-        make_pair(blob_ct(), blob_ct(), lambda upright: np.zeros(upright.array.shape, np.uint8), PLAN)
+        blob_pair(lambda study: np.zeros(study.ct.array.shape, np.uint8))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 40000.0])
+def test_values_that_are_no_hu_are_rejected(value: float) -> None:
+    study = blob_study()
+    study.ct.array[3, 4, 5] = value
+    with pytest.raises(Rejected, match="no HU"):
+        make_pair(study, halves, PLAN, name="s", patient="p")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e5])
+def test_values_that_are_no_suv_are_rejected(value: float) -> None:
+    study = blob_study()
+    study.pet.array[3, 4, 5] = value
+    with pytest.raises(Rejected, match="no SUV"):
+        make_pair(study, halves, PLAN, name="s", patient="p")
 
 
 def test_phantoms_become_pairs_with_their_own_districts() -> None:
@@ -121,24 +190,19 @@ def test_phantoms_become_pairs_with_their_own_districts() -> None:
     rows = [np.flatnonzero((phantom.districts > 0).any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
     box = tuple(slice(int(row[0]), int(row[-1]) + 1) for row in rows)
     np.testing.assert_array_equal(pairs[1].labels, phantom.districts[box])
-    np.testing.assert_array_equal(pairs[1].pet, suv_to_model(phantom.pet.array, coarse)[box])
+    np.testing.assert_array_equal(pairs[1].pet, phantom.pet.array[box].astype(np.float16))
+    np.testing.assert_array_equal(pairs[1].ct, np.rint(phantom.ct.array[box]))
+    assert [pair.patient for pair in pairs] == ["phantom-11", "phantom-12"]
+    assert pairs[1].diagnosis == phantom.diagnosis
     assert fingerprint(pairs) == fingerprint(pairs) != fingerprint(pairs[:1])
 
 
-def test_studies_in_the_autopet_layout_are_found(tmp_path: Path) -> None:
-    """With a CT, or only with the CT that autoPET resampled to the PET's grid."""
-    phantom = make_phantom(3, draw_options(3, spacing_mm=(6.0, 5.0, 5.0)))
-    study = tmp_path / "PETCT_0001" / "study"
-    for name, volume in (("CT", phantom.ct), ("SUV", phantom.pet)):
-        write_nifti(study / f"{name}.nii.gz", volume.array, volume.geometry)
-    config = DataConfig(kind="autopet", folder=tmp_path, count=2, held_out=1)
-    with pytest.raises(Rejected, match=r"holds 1 studies with SUV\.nii\.gz, data\.count asks for 2"):
-        make_pairs(config, Plan(), keep_air=False)
-    second = tmp_path / "PETCT_0002" / "study"
-    write_nifti(second / "SUV.nii.gz", phantom.pet.array, phantom.pet.geometry)
-    coarse = Plan(spacing_mm=(12.0, 10.0, 10.0))
-    with pytest.raises(Rejected, match=r"neither CT\.nii\.gz nor CTres\.nii\.gz"):
-        make_pairs(config, coarse, keep_air=False)
-    write_nifti(second / "CTres.nii.gz", phantom.ct.array, phantom.ct.geometry)
-    first, other = make_pairs(config, coarse, keep_air=False)
-    np.testing.assert_array_equal(first.ct, other.ct)
+def test_a_patients_true_districts_are_not_asked_for() -> None:
+    with pytest.raises(Rejected, match="Only a phantom knows"):
+        phantom_truth(blob_study())
+
+
+def test_landmarks_are_the_embedded_segmenters_districts() -> None:
+    phantom = make_phantom(12, draw_options(12, spacing_mm=(12.0, 11.0, 10.0)))
+    study = Study(phantom.ct, phantom.pet, "phantom")
+    np.testing.assert_array_equal(landmarks(study), LandmarkSegmenter().segment(phantom.ct).labels)

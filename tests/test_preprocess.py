@@ -60,6 +60,16 @@ def test_the_grid_has_canonical_axes_and_the_plans_spacing() -> None:
     assert on_grid.array.min() > AIR_HU
 
 
+def test_the_grid_holds_whole_hu_and_no_negative_zero() -> None:
+    """So a CT kept as int16 for training equals the one that serving makes, byte for byte."""
+    geometry = Geometry((4, 6, 5), (3.0, 2.04, 2.04), (0.0, 0.0, 0.0))
+    array = np.random.default_rng(0).uniform(-2.0, 2.0, geometry.shape).astype(np.float32)
+    whole = ct_on_grid(Volume(array, geometry), Plan()).array
+    np.testing.assert_array_equal(whole, np.rint(array))
+    assert whole.tobytes() == whole.astype(np.int16).astype(np.float32).tobytes()
+    assert (array != whole).any()
+
+
 def test_an_impossible_plan_is_rejected() -> None:
     with pytest.raises(Rejected, match="impossible"):
         Plan(hu_low=10.0, hu_high=0.0)

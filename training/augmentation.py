@@ -1,17 +1,21 @@
 """Random changes of a pair of patches; drawing stands apart from applying, so a draw can be recorded and replayed."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import torch
 from scipy.spatial.transform import Rotation
+from torch import Tensor
+from torch.nn import functional
 
 from training.config import AugmentationConfig
 from twin_scanner.volume import FloatArray, Triple
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
+EDGE: float = 1.0 + 1e-5
+"""A point of the sampling grid beyond the outermost voxel centres (at -1 and 1) lies outside the patch."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +40,54 @@ def augment(
 ) -> tuple[FloatArray, FloatArray]:
     """CT and PET patches (D, H, W) in model space after the draw, both 0 outside the (moved) mask.
 
-    Mirroring and rotation move both, trilinear and filled with 0; the noise is the CT's alone and stays inside the
-    mask and within [0, 1].
+    Mirroring and rotation move both, trilinear and filled with 0, and the mask by the nearest neighbour, which is
+    applied again; the noise is the CT's alone and stays inside the mask and within [0, 1].
     """
+    (moved_ct, moved_pet), mask = move(augmentation, (ct, pet), mask)
+    return add_noise(augmentation, moved_ct, mask), moved_pet
+
+
+def move(
+    augmentation: Augmentation, images: tuple[FloatArray, ...], mask: BoolArray
+) -> tuple[tuple[FloatArray, ...], BoolArray]:
+    """Patches of one place mirrored and turned together, 0 outside the mask that moved with them, and that mask."""
     axes = tuple(axis for axis, flip in enumerate(augmentation.flips) if flip)
-    ct, pet, mask = np.flip(ct, axes), np.flip(pet, axes), np.flip(mask, axes)
+    images, mask = tuple(np.flip(image, axes) for image in images), np.flip(mask, axes)
     if any(augmentation.angles_deg):
-        ct, pet = _rotated(ct, augmentation.angles_deg, 1), _rotated(pet, augmentation.angles_deg, 1)
-        mask = _rotated(mask.astype(np.float32), augmentation.angles_deg, 0) > 0.5
-    if augmentation.noise_sigma:
-        noise = np.random.default_rng(augmentation.noise_seed).standard_normal(ct.shape, np.float32)
-        ct = np.clip(ct + np.float32(augmentation.noise_sigma) * noise, 0.0, 1.0)
-    return np.ascontiguousarray(ct * mask), np.ascontiguousarray(pet * mask)
+        images, mask = _rotated(images, mask, augmentation.angles_deg)
+    return tuple(np.ascontiguousarray(image * mask) for image in images), np.ascontiguousarray(mask)
 
 
-def _rotated(patch: FloatArray, angles_deg: Triple, order: Literal[0, 1]) -> FloatArray:
-    """A patch turned about its centre by the angles about the axes D, H and W, one after the other."""
+def add_noise(augmentation: Augmentation, ct: FloatArray, mask: BoolArray) -> FloatArray:
+    """A CT patch with the draw's Gaussian noise inside the mask, within [0, 1]."""
+    if not augmentation.noise_sigma:
+        return ct
+    noise = np.random.default_rng(augmentation.noise_seed).standard_normal(ct.shape, np.float32)
+    noisy: FloatArray = np.clip(ct + np.float32(augmentation.noise_sigma) * noise, 0.0, 1.0) * mask
+    return noisy
+
+
+def _rotated(
+    images: tuple[FloatArray, ...], mask: BoolArray, angles_deg: Triple
+) -> tuple[tuple[FloatArray, ...], BoolArray]:
+    """Patches turned about their centre by the angles about the axes D, H and W, one after the other.
+
+    One sampling grid serves all: PyTorch's grid_sample does it in less than half of the time of SciPy's
+    affine_transform or MONAI's RandAffined (training/LOG.md).
+    """
+    points = _turned_grid(mask.shape, angles_deg)
+    values = torch.from_numpy(np.stack(images))[None]
+    turned = functional.grid_sample(values, points, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
+    region = torch.from_numpy(mask.astype(np.float32))[None, None]
+    inside = functional.grid_sample(region, points, mode="nearest", padding_mode="zeros", align_corners=True)[0, 0]
+    turned_mask: BoolArray = ((inside > 0.5) & (points[0].abs() <= EDGE).all(-1)).numpy()
+    return tuple(turned.numpy()), turned_mask
+
+
+def _turned_grid(shape: tuple[int, ...], angles_deg: Triple) -> Tensor:
+    """Where each voxel of the turned patch lies in the patch, (1, D, H, W, 3), as grid_sample counts: W, H, D."""
     turn = np.asarray(Rotation.from_euler("xyz", angles_deg, degrees=True).as_matrix(), np.float64)
-    centre = (np.asarray(patch.shape) - 1) / 2.0
-    turned = ndimage.affine_transform(
-        patch, turn, centre - turn @ centre, output=np.float32, order=order, mode="constant", cval=0.0
-    )
-    return np.asarray(turned, np.float32)
+    edges = np.maximum(np.asarray(shape, np.float64) - 1.0, 1.0) / 2.0
+    normalised = turn * edges[None, :] / edges[:, None]
+    affine = np.concatenate([normalised[::-1, ::-1], np.zeros((3, 1))], axis=1)
+    return functional.affine_grid(torch.from_numpy(affine.astype(np.float32))[None], [1, 1, *shape], align_corners=True)

@@ -1,9 +1,10 @@
 """The configuration of a training run: one frozen TrainConfig read from a TOML file, every fault named at once."""
 
+import math
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
@@ -22,15 +23,18 @@ CONFIGURED: Final = "(a table)"
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the pairs come from: phantoms generated in memory, or studies in the autoPET layout below a folder.
+    """Where the pairs come from: phantoms generated in memory, or a training store and its split.
 
-    ``held_out`` pairs are kept from training and measured at the end. ``segmenter`` draws the training masks:
-    ``landmarks`` as in service, ``truth`` the phantom's own districts. ``world`` is the phantom's.
+    Phantoms: ``count`` of them from ``seed`` on, of which the last ``held_out`` are validated, not learnt;
+    ``segmenter`` draws the training masks, ``landmarks`` as in service or ``truth``, the phantom's own districts;
+    ``world`` is the phantom's. A store (``folder``) brings its districts and must have the run's Plan; its ``split``
+    says which studies are learnt and which are validated.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    kind: Literal["phantoms", "autopet"] = "phantoms"
+    kind: Literal["phantoms", "store"] = "phantoms"
     folder: Path | None = None
+    split: Path | None = None
     count: Count = 24
     held_out: Count = 2
     seed: Annotated[int, Field(ge=0)] = 1000
@@ -38,27 +42,46 @@ class DataConfig:
     segmenter: Literal["landmarks", "truth"] = "landmarks"
 
     def __post_init__(self) -> None:
-        if (self.kind == "autopet") == (self.folder is None):
-            raise ValueError("data.folder is given with kind 'autopet', and only then")
-        if self.kind == "autopet" and self.segmenter == "truth":
-            raise ValueError("only phantoms know their true districts: choose segmenter 'landmarks'")
-        if self.held_out >= self.count:
+        for key in ("folder", "split"):
+            if (self.kind == "store") == (getattr(self, key) is None):
+                raise ValueError(f"data.{key} is given with kind 'store', and only then")
+        if self.kind == "store" and self.segmenter == "truth":
+            raise ValueError("a store holds its districts already: leave data.segmenter out")
+        if self.kind == "phantoms" and self.held_out >= self.count:
             raise ValueError("data.held_out leaves no pair to train on")
 
 
 @dataclass(frozen=True)
+class SamplingConfig:
+    """How many patches of each study an epoch holds, and how many of them are asked to show a lesion.
+
+    Both are ours, the paper names none: 32 patches a study, and no patch drawn for its lesion.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    patches_per_study: Count = 32
+    lesion_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
-    """Widths of generator and discriminator, and the discriminator's depth."""
+    """Widths of generator and discriminator, the discriminator's depth, and the kind of generator."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     features: Count = 64
     discriminator_features: Count = 64
     discriminator_layers: Annotated[int, Field(ge=1, le=2)] = 2
+    generator: Literal["unet", "resnet9"] = "unet"
 
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """Adam, clipping and the weight of L1; the defaults are the paper's (section IV-B)."""
+    """Adam, clipping and the weights of the losses; the defaults are the paper's (section IV-B).
+
+    ``batch_size`` counts the patches of a step over all processes. ``lambda_l1`` is Pix2Pix's; ``lambda_cycle``,
+    ``lambda_identity`` and the ``pool`` of earlier images are CycleGAN's, where the paper is silent and the reference
+    implementation's values stand (Zhu et al. 2017, section 7.1).
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     learning_rate: Positive = 2e-4
@@ -67,24 +90,28 @@ class OptimiserConfig:
     clip_norm: Positive = 5.0
     lambda_l1: Positive = 100.0
     batch_size: Count = 1
+    lambda_cycle: Positive = 10.0
+    lambda_identity: Annotated[float, Field(ge=0)] = 5.0
+    pool: Annotated[int, Field(ge=0)] = 50
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
     """Epochs at the full learning rate, then epochs of linear decay to 0 (the paper's 100 + 50).
 
-    Patches are drawn at random, so an epoch is a number of steps; the paper names none.
+    An epoch is ``sampling.patches_per_study`` patches of every study that shows the network's region, or
+    ``steps_per_epoch`` steps where that is given.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     constant_epochs: Count = 100
     decay_epochs: Annotated[int, Field(ge=0)] = 50
-    steps_per_epoch: Count = 1000
+    steps_per_epoch: Count | None = None
 
     @property
-    def steps(self) -> int:
-        """Steps in all."""
-        return (self.constant_epochs + self.decay_epochs) * self.steps_per_epoch
+    def epochs(self) -> int:
+        """Epochs in all."""
+        return self.constant_epochs + self.decay_epochs
 
 
 @dataclass(frozen=True)
@@ -95,6 +122,39 @@ class AugmentationConfig:
     flip_axes: tuple[Axis, ...] = ("D", "H", "W")
     rotation_deg: Annotated[float, Field(ge=0, le=180)] = 10.0
     noise_sigma: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """How often whole volumes are translated as in service and compared, and how many of the validation split at most.
+
+    ``every_epochs`` 0 never does; the last epoch is always validated otherwise.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    every_epochs: Annotated[int, Field(ge=0)] = 5
+    studies: Count = 8
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """On what and how the steps are computed; only ``precision`` and the device change results.
+
+    ``auto`` takes a GPU where there is one. float16 scales its losses and needs a GPU. ``compile`` is torch.compile.
+    ``workers`` threads keep ``prefetch`` batches drawn ahead; 0 draws each batch when its step begins.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    channels_last: bool = True
+    compile: bool = False
+    prefetch: Annotated[int, Field(ge=0)] = 4
+    workers: Count = 1
+
+    def __post_init__(self) -> None:
+        if self.device == "cpu" and self.precision == "float16":
+            raise ValueError("float16 needs a GPU: choose compute.precision 'bfloat16' or 'float32'")
 
 
 @dataclass(frozen=True)
@@ -138,7 +198,10 @@ PartitionChoice: TypeAlias = Annotated[
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run: data, networks, optimisers and schedule for every network of one partition."""
+    """One run: data, networks, optimisers and schedule for every network of one partition.
+
+    ``warm_start`` is a model package whose generators the run begins with, instead of random weights.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -146,13 +209,19 @@ class TrainConfig:
     package: PackageConfig
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Annotated[int, Field(ge=0)] = 0
+    method: Literal["pix2pix", "cyclegan"] = "pix2pix"
+    warm_start: Path | None = None
+    tensorboard: bool = False
     partition: PartitionChoice = "districts"
     plan: Plan = field(default_factory=Plan)
     data: DataConfig = field(default_factory=DataConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     checkpoint_steps: Count = 500
 
     @property
@@ -161,6 +230,24 @@ class TrainConfig:
         if isinstance(self.partition, PartitionConfig):
             return partition(self.partition.name, self.partition.networks)
         return PARTITIONS[self.partition]
+
+    def steps_per_epoch(self, studies: int) -> int:
+        """Steps of an epoch of a network whose region ``studies`` pairs show."""
+        patches = studies * self.sampling.patches_per_study
+        return self.schedule.steps_per_epoch or math.ceil(patches / self.optimiser.batch_size)
+
+    def as_json(self) -> dict[str, Any]:
+        """The configuration as plain values, without what changes no result: places, and how often is saved or shown.
+
+        A run is resumed only by the configuration that began it, and the card of its package holds these values.
+        """
+        values = asdict(self)
+        for key in ("out", "checkpoint_steps", "validation", "tensorboard"):
+            del values[key]
+        for key in ("prefetch", "workers"):
+            del values["compute"][key]
+        plain: dict[str, Any] = _plain(values)
+        return plain
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -177,6 +264,15 @@ def read_config(path: Path) -> TrainConfig:
     except ValidationError as error:
         faults = "; ".join(f"{_place(e['loc'])}: {e['msg']}" for e in error.errors())
         raise Rejected(f"{path.name} is no training configuration: {faults}.") from error
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists and paths as their last name, so that a configuration equals itself after JSON, anywhere."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Path):
+        return value.name
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _place(location: tuple[int | str, ...]) -> str:

@@ -1,14 +1,13 @@
 """The training loop: config, data, networks, losses, optimisers, loop, read from top to bottom."""
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NoReturn
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import (
@@ -20,332 +19,207 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from torch import Tensor, nn
 
-from training.augmentation import augment, draw_augmentation
+from training.batches import batches
+from training.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
 from training.config import TrainConfig, read_config
-from training.losses import discriminator_loss, generator_loss
-from training.pairs import Pair, fingerprint, make_pairs
+from training.curve import Curve
+from training.cyclegan import cyclegan_step
+from training.descent import set_learning_rate
+from training.distributed import any_process, local_device, process_group, process_rank, wait_for_all
+from training.event_log import EventLog, event_log
+from training.packaging import PACKAGE, write_package
+from training.pairs import Pair
+from training.pix2pix import pix2pix_step
+from training.run_data import RunData, load_data
 from training.sampling import Sampler
-from twin_scanner.districts.landmarks import LandmarkSegmenter
-from twin_scanner.durable_file import sync_folder, write_whole
-from twin_scanner.errors import Rejected
-from twin_scanner.models import Architecture, ModelPackage, load_package, save_package
-from twin_scanner.networks import PatchDiscriminator, UNetGenerator
-from twin_scanner.partition import DISTRICT_NAMES
-from twin_scanner.preprocess import model_to_suv
-from twin_scanner.translate import translate
-from twin_scanner.volume import FloatArray
+from training.state import TrainState, fresh_state
+from training.stopping import Stop, never, stopped_by_signals
+from training.validation import validation_error
+from twin_scanner.errors import Rejected, Transient
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT: Final = "checkpoint.pt"
-PACKAGE: Final = "package"
 LOG_EVERY_STEPS: Final = 100
 SMOOTHING: Final = 0.98
 """The losses that are shown are running means over about 50 steps."""
+STEPS: Final = {"pix2pix": pix2pix_step, "cyclegan": cyclegan_step}
 
-OnStep = Callable[[str, int, dict[str, float]], None]
+OnStep = Callable[[str, int, int, dict[str, float]], None]
+"""Receives the network, steps done, steps in all, and the running means of the losses."""
 
 
-@dataclass
-class TrainState:
-    """Everything that changes between two steps, so that a checkpoint of it continues bit for bit on one processor.
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What surrounds the loop: pairs to validate on, the curve, who looks on, and who may ask for the end."""
 
-    ``network`` and ``step`` say where the run stands; ``finished`` holds the weights of the networks before it.
-    """
+    validated: Sequence[Pair] = ()
+    data_sha256: str = ""
+    curve: Curve | None = None
+    on_step: OnStep | None = None
+    stop: Stop = never
 
-    network: str
-    generator: nn.Module
-    discriminator: nn.Module
-    generator_optimiser: torch.optim.Adam
-    discriminator_optimiser: torch.optim.Adam
-    random: np.random.Generator
-    step: int = 0
-    shown: dict[str, float] = field(default_factory=dict)
-    finished: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    def save(self, config: TrainConfig, state: TrainState) -> None:
+        """A checkpoint that knows the pairs and the curve's length."""
+        save_checkpoint(config, state, self.data_sha256, 0 if self.curve is None else self.curve.length)
+
+    def record(self, state: TrainState, values: dict[str, float], events: EventLog | None) -> None:
+        """Losses or errors at the state's step, into the curve and TensorBoard's events."""
+        if self.curve is not None:
+            self.curve.record(state.network, state.step, values)
+        if events is not None:
+            events.scalars(state.step, values)
+
+    def check_stop(self, *_: int) -> None:
+        """Raises Transient where the end is asked for; a long translation calls it after each batch of windows."""
+        if self.stop():
+            raise Transient("The run was asked to stop: nothing up to its last checkpoint is lost, use --resume.")
+
+
+ALONE: Final = Run()
+"""A loop without surroundings."""
 
 
 def main(config_path: Path, *, resume: bool = False) -> Path:
     """Train as a configuration file says, with a progress bar on stderr; the folder of the new model package.
 
-    Raises Rejected for a faulty configuration, for a run that was finished or (without ``resume``) begun before, and
-    where a loss is not finite.
+    SIGTERM and SIGINT end the run after the step that is under way. Started by torchrun, all its processes train one
+    network after the other together. Raises Rejected for a faulty configuration, for a run that was finished or
+    (without ``resume``) begun before, and where a loss is not finite; Transient where the run was asked to stop.
     """
     # Config
     config = read_config(config_path)
-    _check_place(config, resume=resume)
     torch.set_num_threads(config.threads or torch.get_num_threads())
-    # Data
-    keep_air = config.covered.whole_volume
-    pairs = make_pairs(config.data, config.plan, keep_air=keep_air, progress=_log_pairs)
-    # Networks, losses, optimisers and loop
-    with _progress_bar(config) as on_step:
-        return train(config, pairs, resume=resume, on_step=on_step)
+    with stopped_by_signals() as stop, process_group(local_device(config.compute.device)):
+        check_place(config, resume=resume)
+        # Data
+        data = load_data(config, progress=partial(_log_pairs, stop))
+        # Networks, losses, optimisers and loop
+        with _progress_bar() if process_rank() == 0 else nullcontext() as on_step:
+            return train(config, data, resume=resume, on_step=on_step, stop=stop)
 
 
-def train(config: TrainConfig, pairs: Sequence[Pair], *, resume: bool = False, on_step: OnStep | None = None) -> Path:
+def train(
+    config: TrainConfig, data: RunData, *, resume: bool = False, on_step: OnStep | None = None, stop: Stop = never
+) -> Path:
     """Train every network of the partition, one after the other, and write the model package below ``config.out``.
 
-    The last ``config.data.held_out`` pairs are measured, not learnt. Raises Rejected where a loss is not finite or a
-    network has nothing to learn from.
+    Raises Rejected where a loss is not finite or a network has nothing to learn from, Transient where ``stop`` asked
+    for the end: the checkpoint is written then.
     """
-    _check_place(config, resume=resume)
-    learnt, held_out = pairs[: -config.data.held_out], pairs[-config.data.held_out :]
-    state = load_checkpoint(config) if resume and (config.out / CHECKPOINT).is_file() else None
+    check_place(config, resume=resume)
+    run, state = Run(data.validated, data.sha256, Curve(config.out), on_step, stop), None
+    if resume and checkpoint_file(config).is_file():
+        state = resumed_state(config, run)
+    wait_for_all()
     finished = {} if state is None else state.finished
     for network, labels in config.covered.networks.items():
         if network in finished:
             continue
+        sampler = Sampler(data.learnt, labels, config.plan, lesion_share=config.sampling.lesion_share)
         if state is None or state.network != network:
             state = fresh_state(config, network, finished)
-        fit(config, state, Sampler(learnt, labels), on_step)
-        finished[network] = {name: value.detach().clone() for name, value in state.generator.state_dict().items()}
-        save_checkpoint(config, state)
-    return _write_package(config, finished, fingerprint(pairs), held_out)
+        fit(config, state, sampler, run)
+        finished[network] = {name: value.detach().cpu().clone() for name, value in state.generator.state_dict().items()}
+        run.save(config, state)
+    if process_rank() == 0:
+        write_package(config, finished, data, run.check_stop)
+    wait_for_all()
+    return config.out / PACKAGE
 
 
-def fit(
-    config: TrainConfig, state: TrainState, sampler: Sampler, on_step: OnStep | None = None, until: int | None = None
-) -> None:
+def fit(config: TrainConfig, state: TrainState, sampler: Sampler, run: Run = ALONE, until: int | None = None) -> None:
     """Train one network from where its state stands to the schedule's end (or to step ``until``)."""
-    while state.step < min(config.schedule.steps, until or config.schedule.steps):
-        ct, pet = draw_batch(config, state.random, sampler)
-        losses = train_step(config, state, ct, pet)
-        state.step += 1
-        for name, value in losses.items():
-            state.shown[name] = SMOOTHING * state.shown.get(name, value) + (1 - SMOOTHING) * value
-        if on_step is not None:
-            on_step(state.network, state.step, state.shown)
-        if state.step % LOG_EVERY_STEPS == 0:
-            shown = ", ".join(f"{name} {value:.4f}" for name, value in state.shown.items())
-            log.info("network %s, step %d of %d: %s", state.network, state.step, config.schedule.steps, shown)
-        if state.step % config.checkpoint_steps == 0:
-            save_checkpoint(config, state)
+    steps_per_epoch = config.steps_per_epoch(sampler.studies)
+    steps = config.schedule.epochs * steps_per_epoch
+    remaining = range(state.step, min(steps, until or steps))
+    take_step = STEPS[config.method]
+    drawn = batches(config, state.network, sampler, remaining, pin=state.device.type == "cuda")
+    with event_log(config, state) as events, closing(drawn):
+        if _validation_due(config, state, steps_per_epoch):
+            validate(config, state, run, events)
+        for batch in drawn:
+            set_learning_rate(config, state, state.step // steps_per_epoch)
+            losses = take_step(config, state, batch.to(state.device))
+            state.step += 1
+            _show(state, losses, steps, run, events)
+            if any_process(run.stop(), state.device):
+                _stop(config, state, run)
+            if state.step % config.checkpoint_steps == 0:
+                run.save(config, state)
+            if _validation_due(config, state, steps_per_epoch):
+                validate(config, state, run, events)
 
 
-def draw_batch(config: TrainConfig, random: np.random.Generator, sampler: Sampler) -> tuple[Tensor, Tensor]:
-    """Augmented windows, CT and PET, each (N, 1, 32, 32, 32) in model space."""
-    cts, pets = [], []
-    for _ in range(config.optimiser.batch_size):
-        patch = sampler.draw(random)
-        ct, pet = augment(draw_augmentation(random, config.augmentation), patch.ct, patch.pet, patch.mask)
-        cts.append(ct)
-        pets.append(pet)
-    return torch.from_numpy(np.stack(cts))[:, None], torch.from_numpy(np.stack(pets))[:, None]
+def validate(config: TrainConfig, state: TrainState, run: Run, events: EventLog | None = None) -> None:
+    """Record the error of the validation split's first studies in the network's region, in SUV.
+
+    The state is saved before, so that an end in the midst of it loses no step, and the resumed run validates again.
+    """
+    run.save(config, state)
+    error, comparison = validation_error(config, state, run.validated[: config.validation.studies], run.check_stop)
+    state.validated = state.step
+    if error is None:
+        log.info("no validation study shows network %s's region", state.network)
+        return
+    run.record(state, {"validation_mae_suv": error}, events)
+    if events is not None and comparison is not None:
+        events.picture(state.step, comparison)
+    log.info("network %s, step %d: validation error %.4f SUV", state.network, state.step, error)
 
 
-def train_step(config: TrainConfig, state: TrainState, ct: Tensor, pet: Tensor) -> dict[str, float]:
-    """One step of Pix2Pix (Isola et al. 2017, section 3.3): the discriminator's, then the generator's."""
-    _set_learning_rate(config, state)
-    made = state.generator(ct)
-
-    state.discriminator.requires_grad_(True)
-    judged_real = state.discriminator(torch.cat([ct, pet], 1))
-    judged_made = state.discriminator(torch.cat([ct, made.detach()], 1))
-    loss = discriminator_loss(judged_real, judged_made)
-    _check_finite(state, "discriminator", loss)
-    _descend(state.discriminator, state.discriminator_optimiser, loss, config.optimiser.clip_norm)
-
-    state.discriminator.requires_grad_(False)
-    judged = state.discriminator(torch.cat([ct, made], 1))
-    generator = generator_loss(judged, made, pet, config.optimiser.lambda_l1)
-    _check_finite(state, "generator", generator.total)
-    _descend(state.generator, state.generator_optimiser, generator.total, config.optimiser.clip_norm)
-    losses = {"L1": generator.l1, "adversarial": generator.adversarial, "discriminator": loss}
-    return {name: float(value.detach()) for name, value in losses.items()}
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Constant, then linear to 0 over the decay epochs, changing once an epoch (paper section IV-B)."""
-    epoch = step // config.schedule.steps_per_epoch
-    into_decay = max(0, epoch + 1 - config.schedule.constant_epochs)
-    return config.optimiser.learning_rate * (1.0 - into_decay / (config.schedule.decay_epochs + 1))
-
-
-def fresh_state(config: TrainConfig, network: str, finished: dict[str, dict[str, Tensor]]) -> TrainState:
-    """The state before the first step; its seeds depend on the run's seed and the network's name alone."""
-    entropy = [config.seed, *network.encode()]
-    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-    sizes = config.network
-    generator = _channels_last(UNetGenerator(sizes.features))
-    discriminator = _channels_last(PatchDiscriminator(sizes.discriminator_features, sizes.discriminator_layers))
-    return TrainState(
-        network,
-        generator,
-        discriminator,
-        _adam(config, generator),
-        _adam(config, discriminator),
-        np.random.default_rng(np.random.SeedSequence([*entropy, 1])),
-        finished=finished,
-    )
-
-
-def save_checkpoint(config: TrainConfig, state: TrainState) -> None:
-    """The whole state in one file, replaced atomically."""
-    content = {
-        "config": _config_json(config),
-        "network": state.network,
-        "step": state.step,
-        "shown": state.shown,
-        "generator": state.generator.state_dict(),
-        "discriminator": state.discriminator.state_dict(),
-        "generator_optimiser": state.generator_optimiser.state_dict(),
-        "discriminator_optimiser": state.discriminator_optimiser.state_dict(),
-        "random": state.random.bit_generator.state,
-        "torch_random": torch.get_rng_state(),
-        "finished": state.finished,
-    }
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_whole(config.out / CHECKPOINT, lambda stream: torch.save(content, stream))
-    sync_folder(config.out)
-
-
-def load_checkpoint(config: TrainConfig) -> TrainState:
-    """The state that ``save_checkpoint`` wrote; raises Rejected where it belongs to another configuration."""
-    content: dict[str, Any] = torch.load(config.out / CHECKPOINT, weights_only=True)
-    if content["config"] != _config_json(config):
-        raise Rejected(
-            f"{config.out} holds a run of another configuration: give a new 'out', or the old configuration."
-        )
-    state = fresh_state(config, content["network"], content["finished"])
-    state.generator.load_state_dict(content["generator"])
-    state.discriminator.load_state_dict(content["discriminator"])
-    state.generator_optimiser.load_state_dict(content["generator_optimiser"])
-    state.discriminator_optimiser.load_state_dict(content["discriminator_optimiser"])
-    state.random.bit_generator.state = content["random"]
-    torch.set_rng_state(content["torch_random"])
-    state.step, state.shown = content["step"], content["shown"]
+def resumed_state(config: TrainConfig, run: Run) -> TrainState:
+    """The state of the run's checkpoint; what the curve holds beyond it is dropped."""
+    state, curve_length = load_checkpoint(config, run.data_sha256)
+    if run.curve is not None:
+        run.curve.cut(curve_length)
     return state
 
 
-def held_out_error(package: ModelPackage, pairs: Sequence[Pair]) -> dict[str, float]:
-    """Mean absolute error in SUV over all held-out voxels of each district, and of the body."""
-    errors: dict[str, list[FloatArray]] = {}
-    for pair in pairs:
-        made = model_to_suv(translate(pair.ct, pair.labels, package), package.plan)
-        error = np.abs(made - model_to_suv(pair.pet, package.plan))
-        errors.setdefault("body", []).append(error[pair.labels > 0])
-        for label, name in DISTRICT_NAMES.items():
-            errors.setdefault(name, []).append(error[pair.labels == label])
-        for name, covered in package.partition.networks.items():
-            if set(covered) - DISTRICT_NAMES.keys():
-                errors.setdefault(name, []).append(error[np.isin(pair.labels, covered)])
-    joined = {name: np.concatenate(parts) for name, parts in errors.items()}
-    return {name: round(float(values.mean()), 4) for name, values in joined.items() if values.size}
-
-
-def _write_package(
-    config: TrainConfig, weights: dict[str, dict[str, Tensor]], data_sha256: str, held_out: Sequence[Pair]
-) -> Path:
-    """The package twice: once to measure it as it will serve (half precision included), once with its metrics."""
-    with tempfile.TemporaryDirectory(dir=config.out, prefix=".measured-") as scratch:
-        _save(config, Path(scratch) / PACKAGE, weights, data_sha256, {})
-        metrics = held_out_error(load_package(Path(scratch) / PACKAGE), held_out)
-    folder = config.out / PACKAGE
-    _save(config, folder, weights, data_sha256, metrics)
-    log.info("held-out mean absolute error in SUV: %s", metrics)
-    return folder
-
-
-def _save(
-    config: TrainConfig,
-    folder: Path,
-    weights: dict[str, dict[str, Tensor]],
-    data_sha256: str,
-    metrics: dict[str, float],
-) -> None:
-    networks: dict[str, nn.Module] = {}
-    for network, state in weights.items():
-        networks[network] = UNetGenerator(config.network.features)
-        networks[network].load_state_dict(state)
-    data = config.data
-    save_package(
-        folder,
-        name=config.name,
-        plan=config.plan,
-        partition=config.covered,
-        architecture=Architecture("unet", config.network.features),
-        networks=networks,
-        segmenter=LandmarkSegmenter.name if data.segmenter == "landmarks" else "phantom-truth",
-        precision=config.package.precision,
-        about={
-            "intended_use": config.package.intended_use,
-            "licence": config.package.licence,
-            "segmenter_hash": LandmarkSegmenter().segmenter_hash if data.segmenter == "landmarks" else "",
-            "training_data": {
-                "kind": data.kind,
-                "pairs": data.count - data.held_out,
-                "held_out": data.held_out,
-                "sha256": data_sha256,
-            },
-            "training": _config_json(config),
-            "metrics": {"held_out_mean_absolute_error_suv": metrics},
-        },
-    )
-
-
-def _check_place(config: TrainConfig, *, resume: bool) -> None:
+def check_place(config: TrainConfig, *, resume: bool) -> None:
+    """Raises Rejected where the run's folder holds a finished run, or without ``resume`` one that was begun."""
     if (config.out / PACKAGE).exists():
         raise Rejected(f"{config.out / PACKAGE} is there already: this run is finished, give a new 'out'.")
-    if not resume and (config.out / CHECKPOINT).exists():
+    if not resume and checkpoint_file(config).exists():
         raise Rejected(f"{config.out} holds an unfinished run: continue it with --resume, or give a new 'out'.")
     config.out.mkdir(parents=True, exist_ok=True)
 
 
-def _config_json(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as plain values, without what changes no result: where it is written, how often saved."""
-    values = asdict(config)
-    del values["out"], values["checkpoint_steps"]
-    values["data"]["folder"] = None if config.data.folder is None else config.data.folder.name
-    plain: dict[str, Any] = _plain(values)
-    return plain
+def _validation_due(config: TrainConfig, state: TrainState, steps_per_epoch: int) -> bool:
+    """After every so many epochs and after the last one, once."""
+    every = config.validation.every_epochs * steps_per_epoch
+    last = config.schedule.epochs * steps_per_epoch
+    return every > 0 and state.validated < state.step and (state.step % every == 0 or state.step == last)
 
 
-def _plain(value: Any) -> Any:
-    """Tuples as lists, so that a configuration equals itself after JSON."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+def _show(state: TrainState, losses: dict[str, float], steps: int, run: Run, events: EventLog | None) -> None:
+    """The running means of the losses, to who looks on, and now and then into log and curve."""
+    for name, value in losses.items():
+        state.shown[name] = SMOOTHING * state.shown.get(name, value) + (1 - SMOOTHING) * value
+    if run.on_step is not None:
+        run.on_step(state.network, state.step, steps, state.shown)
+    if state.step % LOG_EVERY_STEPS == 0:
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in state.shown.items())
+        log.info("network %s, step %d of %d: %s", state.network, state.step, steps, shown)
+        run.record(state, state.shown, events)
 
 
-def _adam(config: TrainConfig, network: nn.Module) -> torch.optim.Adam:
-    optimiser = config.optimiser
-    return torch.optim.Adam(network.parameters(), optimiser.learning_rate, (optimiser.beta1, optimiser.beta2))
+def _stop(config: TrainConfig, state: TrainState, run: Run) -> NoReturn:
+    run.save(config, state)
+    raise Transient(
+        f"Training was asked to stop and did so after step {state.step} of network '{state.network}': nothing is lost, "
+        "continue with --resume."
+    )
 
 
-def _set_learning_rate(config: TrainConfig, state: TrainState) -> None:
-    for optimiser in (state.generator_optimiser, state.discriminator_optimiser):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(config, state.step)
-
-
-def _descend(network: nn.Module, optimiser: torch.optim.Adam, loss: Tensor, clip_norm: float) -> None:
-    optimiser.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
-    optimiser.step()
-
-
-def _check_finite(state: TrainState, which: str, loss: Tensor) -> None:
-    if not torch.isfinite(loss):
-        raise Rejected(
-            f"Training of '{state.network}' diverged at step {state.step + 1}: the {which} loss is "
-            f"{float(loss.detach())}; check the pairs for impossible values, or lower optimiser.learning_rate."
-        )
-
-
-def _channels_last(network: nn.Module) -> nn.Module:
-    """Three-dimensional convolutions run several times faster on processors in this layout."""
-    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-
-
-def _log_pairs(made: int, total: int) -> None:
+def _log_pairs(stop: Stop, made: int, total: int) -> None:
     log.info("training pair %d of %d is ready", made, total)
+    if stop():
+        raise Transient("The run was asked to stop before its first step: start it again.")
 
 
 @contextmanager
-def _progress_bar(config: TrainConfig) -> Iterator[OnStep]:
+def _progress_bar() -> Iterator[OnStep]:
     """A bar a network with its losses and the time left."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     tasks: dict[str, TaskID] = {}
@@ -353,9 +227,9 @@ def _progress_bar(config: TrainConfig) -> Iterator[OnStep]:
         *columns, TimeRemainingColumn(), TextColumn("{task.fields[losses]}"), console=Console(stderr=True)
     ) as bar:
 
-        def on_step(network: str, step: int, losses: dict[str, float]) -> None:
+        def on_step(network: str, step: int, steps: int, losses: dict[str, float]) -> None:
             if network not in tasks:
-                tasks[network] = bar.add_task(network, total=config.schedule.steps, losses="")
+                tasks[network] = bar.add_task(network, total=steps, losses="")
             shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
             bar.update(tasks[network], completed=step, losses=shown)
 

@@ -1,4 +1,4 @@
-"""What the two networks of Pix2Pix minimise; each loss cites its paper and knows no file."""
+"""What the networks of Pix2Pix and CycleGAN minimise; each loss cites its paper and knows no file."""
 
 from dataclasses import dataclass
 
@@ -38,3 +38,43 @@ def generator_loss(fake_logits: Tensor, fake: Tensor, real: Tensor, lambda_l1: f
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Tell real pairs from made ones; halved, so that it learns more slowly than the generator (Isola, section 3.3)."""
     return 0.5 * (adversarial_loss(real_logits, real=True) + adversarial_loss(fake_logits, real=False))
+
+
+@dataclass(frozen=True)
+class CycleLoss:
+    """The sum that CycleGAN's two generators minimise, and its three parts before weighting."""
+
+    total: Tensor
+    adversarial: Tensor
+    cycle: Tensor
+    identity: Tensor
+
+
+def least_squares_loss(verdicts: Tensor, *, real: bool) -> Tensor:
+    """Mean squared distance of a discriminator's verdicts from 1 (real) or 0 (Mao et al. 2017, equation 9).
+
+    The verdicts are the discriminator's bare outputs: an activation before the square would hide large errors.
+    """
+    return functional.mse_loss(verdicts, torch.full_like(verdicts, 1.0 if real else 0.0))
+
+
+def least_squares_discriminator_loss(real_verdicts: Tensor, fake_verdicts: Tensor) -> Tensor:
+    """Mao et al. 2017, equation 9 with b = 1 and a = 0: half of each square."""
+    return 0.5 * (least_squares_loss(real_verdicts, real=True) + least_squares_loss(fake_verdicts, real=False))
+
+
+def cycle_loss(original: Tensor, again: Tensor) -> Tensor:
+    """Zhu et al. 2017, equation 2, one of its two terms: the way there and back ends where it began."""
+    return functional.l1_loss(again, original)
+
+
+def identity_loss(original: Tensor, same: Tensor) -> Tensor:
+    """Zhu et al. 2017, section 5.2: an image that is of the target kind already is left as it is."""
+    return functional.l1_loss(same, original)
+
+
+def cycle_generator_loss(
+    adversarial: Tensor, cycle: Tensor, identity: Tensor, *, lambda_cycle: float, lambda_identity: float
+) -> CycleLoss:
+    """Zhu et al. 2017, equation 3 and section 5.2; each part is the sum over both directions."""
+    return CycleLoss(adversarial + lambda_cycle * cycle + lambda_identity * identity, adversarial, cycle, identity)

@@ -1,127 +1,189 @@
-"""Pairs of CT and PET in model space, from phantoms or files, made by the very steps that serve a hospital's CT."""
+"""Pairs of CT and PET on the Plan's grid, made by the very steps that serve a hospital's CT."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from training.config import DataConfig
-from training.phantom import Phantom, draw_options, make_phantom
+from training.phantom import draw_options, make_phantom
+from training.study import Study
 from twin_scanner import preprocess
 from twin_scanner.districts.landmarks import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.networks import WINDOW
 from twin_scanner.preprocess import Plan
-from twin_scanner.volume import (
-    FloatArray,
-    LabelArray,
-    Shape,
-    Volume,
-    canonical_labels,
-    read_nifti,
-    resample,
-    resample_labels,
-)
+from twin_scanner.volume import LabelArray, Shape, canonical_labels, resample, resample_labels
 
-Segment = Callable[[Volume], LabelArray]
-"""The districts of a CT in HU, on its own grid."""
+HuArray: TypeAlias = npt.NDArray[np.int16]
+SuvArray: TypeAlias = npt.NDArray[np.float16]
+Box: TypeAlias = tuple[slice, slice, slice]
+Segment: TypeAlias = Callable[[Study], LabelArray]
+"""The districts of a study's CT, on the CT's own grid."""
+
+_HU: Final = np.iinfo(np.int16)
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """CT and PET (D, H, W) in model space and the districts, on the Plan's grid, cut to the body.
+    """One study's CT, PET and districts (D, H, W) on the Plan's grid, cut to the body: arrays or memory maps.
 
-    ``shape`` is the whole field of view (no axis below one window) and ``corner`` the first voxel of the cut in it:
-    windows are placed in the whole, as in service. Outside the cut every label is 0.
+    ``ct`` is in whole HU (int16), ``pet`` in SUV by body weight, unclipped (float16: 11 bits, so 0.05 % of the value),
+    ``labels`` and ``lesions`` (None where nobody annotated) are uint8. ``hu_range`` is the lowest and the highest HU
+    of the whole CT on the grid, which per-volume scaling needs. ``shape`` is the whole field of view (no axis below
+    one window) and ``corner`` the first voxel of the cut in it: windows are placed in the whole, as in service.
+    Outside the cut every label is 0.
+
+    ``name`` is unique among the studies, ``patient`` a pseudonym that all studies of a person share.
     """
 
-    ct: FloatArray
-    pet: FloatArray
+    name: str
+    patient: str
+    diagnosis: str
+    ct: HuArray
+    pet: SuvArray
     labels: LabelArray
+    lesions: LabelArray | None
+    hu_range: tuple[int, int]
     shape: Shape
     corner: Shape
 
 
-def make_pair(ct: Volume, suv: Volume, segment: Segment, plan: Plan, *, keep_air: bool = False) -> Pair:
-    """A CT in HU and its PET in SUV as a Pair; the PET is resampled (linear) to the CT's Plan grid.
+@dataclass(frozen=True, eq=False)
+class GridStudy:
+    """A study's arrays (D, H, W) on the Plan's grid over the CT's whole field of view; types as in a Pair.
 
-    ``keep_air`` leaves the volumes whole, for a partition without masks. Raises Rejected where the CT shows no body.
+    ``labels`` are 0 where the PET has no value: what nobody measured is neither learnt nor scored. ``covered`` is the
+    share of the body's voxels that the PET shows, 1 where there is no body.
     """
-    labels = canonical_labels(segment(ct), ct.geometry)
-    upright = ct.canonical()
-    ct_on_grid = preprocess.ct_on_grid(upright, plan)
-    districts = resample_labels(labels, upright.geometry, ct_on_grid.geometry)
-    suv_on_grid = resample(suv, ct_on_grid.geometry, outside=0.0)
-    ct_model_space = preprocess.ct_to_model(ct_on_grid.array, plan)
-    pet_model_space = preprocess.suv_to_model(suv_on_grid.array, plan)
-    return _cut(ct_model_space, pet_model_space, districts, keep_air=keep_air)
+
+    ct: HuArray
+    pet: SuvArray
+    labels: LabelArray
+    lesions: LabelArray | None
+    covered: float
+
+    @property
+    def hu_range(self) -> tuple[int, int]:
+        """Lowest and highest HU."""
+        return int(self.ct.min()), int(self.ct.max())
+
+    @property
+    def body_box(self) -> Box:
+        """The smallest box that holds every district; raises Rejected where there is none."""
+        found = ndimage.find_objects((self.labels > 0).view(np.uint8))
+        if not found:
+            raise Rejected("The CT of a training pair shows no body where its PET has values: check its districts.")
+        d, h, w = found[0]
+        return d, h, w
 
 
-def _cut(ct: FloatArray, pet: FloatArray, labels: LabelArray, *, keep_air: bool) -> Pair:
-    found = ndimage.find_objects((labels > 0).astype(np.uint8))
-    if not found:
-        raise Rejected("The CT of a training pair shows no body: check its districts.")
-    box = tuple(slice(0, n) for n in ct.shape) if keep_air else found[0]
-    shape, corner = [], []
-    for length, part in zip(ct.shape, box, strict=True):
-        padding = max(0, WINDOW - length)
-        shape.append(length + padding)
-        corner.append(part.start + padding // 2)
-    d, h, w = shape
-    return Pair(ct[box].copy(), pet[box].copy(), labels[box].copy(), (d, h, w), (corner[0], corner[1], corner[2]))
+def make_pair(
+    study: Study,
+    segment: Segment,
+    plan: Plan,
+    *,
+    name: str,
+    patient: str,
+    diagnosis: str = "",
+    keep_air: bool = False,
+) -> Pair:
+    """A study as a Pair; the PET is resampled (linear), the lesions to the nearest neighbour, to the CT's Plan grid.
+
+    ``keep_air`` leaves the volumes whole, for a partition without masks. Raises Rejected where the CT shows no body
+    or an image holds values that are none.
+    """
+    whole = on_plan_grid(study, segment, plan)
+    box = whole_box(whole.ct.shape) if keep_air else whole.body_box
+    shape, corner = placed(whole.ct.shape, box)
+    lesions = None if whole.lesions is None else whole.lesions[box].copy()
+    ct, pet, labels = whole.ct[box].copy(), whole.pet[box].copy(), whole.labels[box].copy()
+    return Pair(name, patient, diagnosis, ct, pet, labels, lesions, whole.hu_range, shape, corner)
+
+
+def on_plan_grid(study: Study, segment: Segment, plan: Plan) -> GridStudy:
+    """A study on the Plan's grid; raises Rejected for values that are not finite or beyond what HU and SUV can be."""
+    _check_values(study)
+    upright = study.ct.canonical()
+    districts = canonical_labels(segment(study), study.ct.geometry)
+    ct = preprocess.ct_on_grid(upright, plan)
+    labels = resample_labels(districts, upright.geometry, ct.geometry)
+    pet = resample(study.pet, ct.geometry, outside=float("nan")).array
+    measured = np.isfinite(pet)
+    body = int(np.count_nonzero(labels))
+    labels = np.where(measured, labels, np.uint8(0))
+    covered = np.count_nonzero(labels) / body if body else 1.0
+    lesions = None if study.lesions is None else resample_labels(study.lesions, study.pet.geometry, ct.geometry)
+    suv = np.where(measured, pet, np.float32(0.0)).astype(np.float16)
+    return GridStudy(ct.array.astype(np.int16), suv, labels, lesions, covered)
+
+
+def whole_box(shape: Sequence[int]) -> Box:
+    """The box that cuts nothing off."""
+    d, h, w = (slice(0, length) for length in shape)
+    return d, h, w
+
+
+def placed(grid: Sequence[int], box: Box) -> tuple[Shape, Shape]:
+    """A Pair's ``shape`` and ``corner`` for a cut of a grid: axes shorter than a window are padded, as in service."""
+    padding = [max(0, WINDOW - length) for length in grid]
+    d, h, w = (length + more for length, more in zip(grid, padding, strict=True))
+    corner = [part.start + more // 2 for part, more in zip(box, padding, strict=True)]
+    return (d, h, w), (corner[0], corner[1], corner[2])
 
 
 def make_pairs(
     config: DataConfig, plan: Plan, *, keep_air: bool, progress: Callable[[int, int], None] | None = None
 ) -> list[Pair]:
-    """Every pair of a configuration, the held-out ones last; ``progress`` receives (pairs made, pairs in all)."""
-    sources = _phantoms(config, plan) if config.kind == "phantoms" else _studies(config)
+    """A configuration's phantoms as pairs, the held-out ones last; ``progress`` receives (pairs made, pairs in all)."""
+    segment = phantom_truth if config.segmenter == "truth" else landmarks
     pairs: list[Pair] = []
-    for ct, suv, segment in sources:
-        pairs.append(make_pair(ct, suv, segment, plan, keep_air=keep_air))
+    for name, diagnosis, study in _phantoms(config, plan):
+        pairs.append(make_pair(study, segment, plan, name=name, patient=name, diagnosis=diagnosis, keep_air=keep_air))
         if progress is not None:
             progress(len(pairs), config.count)
     return pairs
 
 
 def fingerprint(pairs: Sequence[Pair]) -> str:
-    """SHA-256 over everything the networks can see of the pairs."""
+    """SHA-256 over everything that a run can see of the pairs."""
     digest = hashlib.sha256()
     for pair in pairs:
-        digest.update(repr((pair.shape, pair.corner, pair.ct.shape)).encode())
-        for array in (pair.ct, pair.pet, pair.labels):
-            digest.update(np.ascontiguousarray(array).data)
+        known = (pair.name, pair.patient, pair.hu_range, pair.shape, pair.corner, pair.ct.shape)
+        digest.update(repr(known).encode())
+        for array in (pair.ct, pair.pet, pair.labels, pair.lesions):
+            digest.update(b"" if array is None else np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def _phantoms(config: DataConfig, plan: Plan) -> Iterator[tuple[Volume, Volume, Segment]]:
+def landmarks(study: Study) -> LabelArray:
+    """The districts as the embedded segmenter draws them."""
+    return LandmarkSegmenter().segment(study.ct).labels
+
+
+def phantom_truth(study: Study) -> LabelArray:
+    """The districts that a phantom was drawn with; raises Rejected for a patient, whose nobody knows."""
+    if study.truth is None:
+        raise Rejected("Only a phantom knows its true districts: choose a segmenter for the studies of patients.")
+    return study.truth
+
+
+def _phantoms(config: DataConfig, plan: Plan) -> Iterator[tuple[str, str, Study]]:
     """Patients of all sizes, poses, fields of view and diagnoses, drawn on the Plan's own spacing."""
     for seed in range(config.seed, config.seed + config.count):
         phantom = make_phantom(seed, draw_options(seed, world=config.world, spacing_mm=plan.spacing_mm))
-        yield phantom.ct, phantom.pet, _truth(phantom) if config.segmenter == "truth" else _landmarks
+        study = Study(phantom.ct, phantom.pet, "phantom", phantom.lesions, phantom.districts)
+        yield f"phantom-{seed}", phantom.diagnosis, study
 
 
-def _studies(config: DataConfig) -> Iterator[tuple[Volume, Volume, Segment]]:
-    """Studies in the autoPET layout: a folder with SUV.nii.gz beside CT.nii.gz, or CTres.nii.gz on the PET's grid."""
-    folder = config.folder
-    found = sorted(folder.rglob("SUV.nii.gz")) if folder is not None else []
-    if len(found) < config.count:
-        raise Rejected(f"{folder} holds {len(found)} studies with SUV.nii.gz, data.count asks for {config.count}.")
-    for suv in found[: config.count]:
-        ct = next((suv.with_name(n) for n in ("CT.nii.gz", "CTres.nii.gz") if suv.with_name(n).is_file()), None)
-        if ct is None:
-            raise Rejected(f"{suv.parent} has SUV.nii.gz but neither CT.nii.gz nor CTres.nii.gz: complete the study.")
-        yield read_nifti(ct), read_nifti(suv), _landmarks
-
-
-def _landmarks(ct: Volume) -> LabelArray:
-    return LandmarkSegmenter().segment(ct).labels
-
-
-def _truth(phantom: Phantom) -> Segment:
-    def segment(ct: Volume) -> LabelArray:
-        return resample_labels(phantom.districts, phantom.ct.geometry, ct.geometry)
-
-    return segment
+def _check_values(study: Study) -> None:
+    """HU that int16 cannot hold and SUV that float16 cannot are no measurements; nothing is clipped in silence."""
+    ct, pet = study.ct.array, study.pet.array
+    if not (np.isfinite(ct).all() and ct.min() >= _HU.min and ct.max() <= _HU.max):
+        raise Rejected("The CT of a training pair holds values that are no HU: check its rescale slope and intercept.")
+    if not (np.isfinite(pet).all() and np.abs(pet).max() <= np.finfo(np.float16).max):
+        raise Rejected("The PET of a training pair holds values that are no SUV: check its units and rescale slope.")

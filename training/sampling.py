@@ -1,7 +1,7 @@
 """Random windows of pairs, wherever in the field of view they touch the network's region (paper eq. 10, 11)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -11,21 +11,28 @@ from scipy import ndimage
 from training.pairs import Pair
 from twin_scanner.errors import Rejected
 from twin_scanner.networks import WINDOW
-from twin_scanner.volume import FloatArray, Shape
+from twin_scanner.preprocess import Plan, ct_to_model, suv_to_model
+from twin_scanner.volume import FloatArray, LabelArray, Shape
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
+Box: TypeAlias = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """One window: CT and PET in model space, both 0 outside the network's region (eq. 7, 8), and that region."""
+    """One window: CT and PET in model space, both 0 outside the network's region (eq. 7, 8), and that region.
+
+    ``study`` and ``start`` (first voxel (d, h, w) in the whole field of view) say where it was cut.
+    """
 
     ct: FloatArray
     pet: FloatArray
     mask: BoolArray
+    study: str
+    start: Shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Reach:
     """The window positions of one pair that can touch the region: from ``first`` to ``last`` along each axis."""
 
@@ -35,48 +42,144 @@ class _Reach:
 
 
 class Sampler:
-    """Draws windows for one network; the same random state draws the same windows."""
+    """Draws windows for one network; the same random state draws the same windows.
 
-    def __init__(self, pairs: Sequence[Pair], covered: tuple[int, ...]) -> None:
+    ``covered`` are the network's labels, none for the whole volume. ``lesion_share`` is the probability that a window
+    of a study with annotated lesions in the region holds a voxel of one; the paper has no such share. Raises Rejected
+    where no pair shows the region.
+    """
+
+    def __init__(
+        self, pairs: Sequence[Pair], covered: tuple[int, ...], plan: Plan, *, lesion_share: float = 0.0
+    ) -> None:
         self.covered = covered
+        self.plan = plan
+        self.lesion_share = lesion_share
         self._reaches = [reach for pair in pairs if (reach := _reach(pair, covered)) is not None]
+        self._lesions: dict[int, npt.NDArray[np.int64]] = {}
         if not self._reaches:
             raise Rejected(f"No training pair contains labels {list(covered)}: add studies that show that district.")
 
-    def draw(self, random: np.random.Generator) -> Patch:
-        """One window of a random pair, each that touches the region as likely as any other, as in service."""
-        reach = self._reaches[int(random.integers(len(self._reaches)))]
-        while True:
+    @property
+    def studies(self) -> int:
+        """How many pairs show the region; an epoch visits each of them."""
+        return len(self._reaches)
+
+    def draw(self, random: np.random.Generator, study: int) -> Patch:
+        """A window of the ``study``-th pair that shows the region; it holds at least one voxel of it."""
+        reach = self._reaches[study]
+        start = self._at_lesion(random, study) if random.random() < self.lesion_share else None
+        while start is None:
             d, h, w = (int(random.integers(a, b + 1)) for a, b in zip(reach.first, reach.last, strict=True))
-            patch = patch_at(reach.pair, self.covered, (d, h, w))
-            if patch.mask.any():
-                return patch
+            start = (d, h, w) if _touches(reach.pair, self.covered, (d, h, w)) else None
+        return patch_at(reach.pair, self.covered, start, self.plan)
+
+    def other_patients_study(self, random: np.random.Generator, study: int) -> int:
+        """A study of another patient than the ``study``-th's, each with the same probability.
+
+        Raises Rejected where there is only one patient.
+        """
+        patient = self._reaches[study].pair.patient
+        others = [at for at, reach in enumerate(self._reaches) if reach.pair.patient != patient]
+        if not others:
+            raise Rejected(
+                f"Only one patient shows labels {list(self.covered)}, and a CycleGAN takes its CT and its PET from "
+                "different ones: add studies of other patients."
+            )
+        return others[int(random.integers(len(others)))]
+
+    def _at_lesion(self, random: np.random.Generator, study: int) -> Shape | None:
+        """Where a window starts that holds a randomly chosen lesion voxel of the region; None without a lesion."""
+        reach = self._reaches[study]
+        if study not in self._lesions:
+            self._lesions[study] = _lesion_voxels(reach.pair, self.covered)
+        voxels = self._lesions[study]
+        if not voxels.size:
+            return None
+        inside = np.unravel_index(int(voxels[random.integers(voxels.size)]), reach.pair.labels.shape)
+        start = []
+        for index, corner, length in zip(inside, reach.pair.corner, reach.pair.shape, strict=True):
+            voxel = int(index) + corner
+            low, high = max(0, voxel - WINDOW + 1), min(voxel, length - WINDOW)
+            start.append(int(random.integers(low, high + 1)))
+        return start[0], start[1], start[2]
 
 
-def patch_at(pair: Pair, covered: tuple[int, ...], start: Shape) -> Patch:
-    """The window whose first voxel is ``start`` of the pair's whole field of view."""
+def patch_at(pair: Pair, covered: tuple[int, ...], start: Shape, plan: Plan) -> Patch:
+    """The window whose first voxel is ``start`` of the pair's whole field of view, in the Plan's model space."""
+    source, target = _overlap(pair, start)
+    mask = np.zeros((WINDOW,) * 3, np.bool_)
+    mask[target] = _covers(pair.labels[source], covered)
+    ct, pet = np.zeros((2, *mask.shape), np.float32)
+    ct[target] = ct_to_model(np.asarray(pair.ct[source], np.float32), windowed(pair, plan))
+    pet[target] = suv_to_model(np.asarray(pair.pet[source], np.float32), plan)
+    return Patch(ct * mask, pet * mask, mask, pair.name, start)
+
+
+def windowed(pair: Pair, plan: Plan) -> Plan:
+    """The Plan that scales any part of this pair's CT as the Plan scales the whole CT.
+
+    A patch has another minimum and maximum than its volume, so with per-volume scaling those of the volume become
+    the window.
+    """
+    if plan.ct_scaling == "window":
+        return plan
+    low, high = pair.hu_range
+    return replace(plan, ct_scaling="window", hu_low=float(low), hu_high=float(high))
+
+
+def _touches(pair: Pair, covered: tuple[int, ...], start: Shape) -> bool:
+    source, _ = _overlap(pair, start)
+    return bool(_covers(pair.labels[source], covered).any())
+
+
+def _overlap(pair: Pair, start: Shape) -> tuple[Box, Box]:
+    """Which part of the cut a window holds, and where in the window it lies."""
     inside, cube = [], []
-    for at, corner, length in zip(start, pair.corner, pair.ct.shape, strict=True):
+    for at, corner, length in zip(start, pair.corner, pair.labels.shape, strict=True):
         first, end = max(0, at - corner), max(0, min(length, at - corner + WINDOW))
         inside.append(slice(first, end))
         cube.append(slice(first - at + corner, first - at + corner + max(0, end - first)))
-    source, target = (inside[0], inside[1], inside[2]), (cube[0], cube[1], cube[2])
-    labels = pair.labels[source]
-    mask = np.zeros((WINDOW,) * 3, np.bool_)
-    mask[target] = np.isin(labels, covered) if covered else True
-    ct, pet = np.zeros((2, *mask.shape), np.float32)
-    ct[target] = pair.ct[source]
-    pet[target] = pair.pet[source]
-    return Patch(ct * mask, pet * mask, mask)
+    return (inside[0], inside[1], inside[2]), (cube[0], cube[1], cube[2])
+
+
+def _covers(labels: LabelArray, covered: tuple[int, ...]) -> BoolArray:
+    """Where the labels are the network's; everywhere for a network without labels. A table is faster than isin."""
+    table = np.zeros(256, np.bool_)
+    table[list(covered) if covered else slice(None)] = True
+    found: BoolArray = table[labels]
+    return found
+
+
+def _lesion_voxels(pair: Pair, covered: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Flat indices into the cut of the lesion voxels that lie in the region."""
+    if pair.lesions is None:
+        return np.empty(0, np.int64)
+    lesions = np.flatnonzero(pair.lesions)
+    inside = _covers(np.asarray(pair.labels).reshape(-1)[lesions], covered)
+    return lesions[inside].astype(np.int64)
 
 
 def _reach(pair: Pair, covered: tuple[int, ...]) -> _Reach | None:
-    region = np.isin(pair.labels, covered) if covered else np.ones(pair.labels.shape, np.bool_)
-    found = ndimage.find_objects(region.astype(np.uint8))
-    if not found:
+    box = _box(pair.labels, covered)
+    if box is None:
         return None
     first, last = [], []
-    for part, corner, length in zip(found[0], pair.corner, pair.shape, strict=True):
+    for part, corner, length in zip(box, pair.corner, pair.shape, strict=True):
         first.append(max(0, corner + part.start - WINDOW + 1))
         last.append(min(length - WINDOW, corner + part.stop - 1))
     return _Reach(pair, (first[0], first[1], first[2]), (last[0], last[1], last[2]))
+
+
+def _box(labels: LabelArray, covered: tuple[int, ...]) -> Box | None:
+    """The smallest box around the labels; the whole cut for a network without labels."""
+    if not covered:
+        d, h, w = labels.shape
+        return slice(0, d), slice(0, h), slice(0, w)
+    found = ndimage.find_objects(labels, max(covered))
+    boxes = [found[label - 1] for label in covered if found[label - 1] is not None]
+    if not boxes:
+        return None
+    low = [min(box[axis].start for box in boxes) for axis in range(3)]
+    high = [max(box[axis].stop for box in boxes) for axis in range(3)]
+    return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])

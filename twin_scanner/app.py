@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import shutil
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,9 +35,9 @@ from twin_scanner.service.intake import Intake, JobFolders
 from twin_scanner.service.ledger import Ledger, utc_now
 from twin_scanner.service.report import Outputs, RenderRequest
 from twin_scanner.service.retry import RetryPolicy
-from twin_scanner.service.scheduler import Scheduler
+from twin_scanner.service.scheduler import CommandSchedule, Scheduler
 from twin_scanner.service.worker import Worker
-from twin_scanner.settings import Settings, read_secret
+from twin_scanner.settings import ENVIRONMENT_PREFIX, Settings, read_secret
 
 LOG = logging.getLogger("twin_scanner.app")
 
@@ -162,6 +163,7 @@ class Scanner:
         )
         self._worker = self._make_worker()
         self._scheduler = Scheduler()
+        self._retraining = self._make_retraining()
         self.receiver = self._make_receiver()
 
     def start(self) -> None:
@@ -173,6 +175,7 @@ class Scanner:
         self._scheduler.every(SWEEP_S, "completeness", self._take_quiet_studies)
         self._scheduler.every(CLEARING_S, "clearing", self.clear_aged)
         self._scheduler.start()
+        self._retraining.start()
         self.receiver.start()
         if not self._settings.node.allowed_calling_ae:
             LOG.warning("any caller may send: name the PACS in node.allowed_calling_ae")
@@ -185,6 +188,7 @@ class Scanner:
             closing.callback(self.ledger.close)
             closing.callback(self._executor.close)
             closing.callback(self._worker.stop, STOP_TIMEOUT_S)
+            closing.callback(self._retraining.stop, STOP_TIMEOUT_S)
             closing.callback(self._scheduler.stop)
             closing.callback(self.receiver.stop, STOP_TIMEOUT_S)
         LOG.info("stopped")
@@ -247,6 +251,16 @@ class Scanner:
             policy=RetryPolicy(retry.first_delay_s, retry.longest_delay_s, retry.attempts),
             lease_s=settings.ledger.lease_s,
             threads=settings.ledger.workers,
+        )
+
+    def _make_retraining(self) -> CommandSchedule:
+        """`twin-scanner retrain` by the configured cron text, as a process of its own, on this scanner's models."""
+        section = self._settings.retrain
+        command = [sys.executable, "-m", "twin_scanner.cli", "retrain", str(section.config)]
+        environment = {f"{ENVIRONMENT_PREFIX}MODEL__STORE": str(model_store(self._settings).resolve())}
+        url = f"sqlite:///{self._folders.root / 'schedule.sqlite'}"
+        return CommandSchedule(
+            "retrain", section.cron, ["env", *(f"{k}={v}" for k, v in environment.items()), *command], url, section.zone
         )
 
     def _make_receiver(self) -> Receiver:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -211,6 +212,132 @@ def train(
 
     set_up_logging("INFO")
     print(fit(config, resume=resume))
+
+
+@cli.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Studies: autoPET's layout, or DICOM PET/CT.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="The training store; one that was begun goes on.", file_okay=False)
+    ],
+    split: Annotated[Path | None, typer.Option("--split", help="Draw a split by patient into this new file.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the split.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes; each needs 2.5 to 3.5 GB.")] = 1,
+    keep_air: Annotated[
+        bool, typer.Option("--keep-air", help="Store the whole field of view, for a whole-volume network.")
+    ] = False,
+    retry_refused: Annotated[bool, typer.Option("--retry-refused", help="Try refused studies again.")] = False,
+    accept_synthetic: Annotated[
+        bool, typer.Option("--accept-synthetic", help="Take DICOM that is marked synthetic: phantoms, never our PET.")
+    ] = False,
+    segmenter: SegmenterName = None,
+    config: ConfigFile = None,
+) -> None:
+    """Bring PET/CT studies into a training store: checked, registered, on the networks' grid, with districts."""
+    from training.prepare import prepare as fill
+    from training.splits import draw_split, write_split
+    from training.studies import find_studies
+    from twin_scanner.districts.choice import make_segmenter
+    from twin_scanner.preprocess import Plan
+
+    set_up_logging("ERROR")
+    recipe = partial(make_segmenter, _segmenter_choice(_settings(config), segmenter, None))
+    with _progress() as bars:
+        report = _reporter(bars)
+        studies = find_studies(source, accept_synthetic=accept_synthetic, progress=report("Headers"))
+        store = fill(
+            studies,
+            out,
+            Plan(),
+            recipe,
+            keep_air=keep_air,
+            workers=workers,
+            retry_refused=retry_refused,
+            progress=report("Studies"),
+        )
+    for refusal in store.refused:
+        print(f"refused {refusal.name}: {refusal.reason}", file=sys.stderr)
+    if split is not None:
+        write_split(split, draw_split(store.entries, seed, store=store.fingerprint))
+    print(f"{out}: {len(store.entries)} studies, {len(store.refused)} refused")
+
+
+@cli.command()
+def retrain(
+    train_config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="A retraining configuration (TOML).", dir_okay=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Train and score, but change no model.")] = False,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a challenger on the store as it stands; it goes live only where it is not worse and is better overall."""
+    from training.retrain import main as challenge
+
+    settings = _settings(config)
+    set_up_logging("INFO")
+    chosen = train_config or settings.retrain.config
+    if chosen is None:
+        raise Rejected("There is no retraining configuration: give one, or set retrain.config.")
+    with _progress() as bars:
+        stages: dict[str, Callable[[int, int], None]] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            stages.setdefault(stage, _reporter(bars)(stage))(done, total)
+
+        outcome = challenge(chosen, application.model_store(settings), dry_run=dry_run, progress=tell)
+    print(json.dumps(outcome.as_json(), indent=1) if as_json else f"{outcome.verdict}: {outcome.reason}")
+
+
+@models_cli.command("promote")
+def models_promote(
+    model: Annotated[str, typer.Argument(help="An alias (challenger), a name or a hash.")],
+    force: Annotated[str, typer.Option("--force", metavar="REASON", help="Past the gate; the reason is kept.")] = "",
+    config: ConfigFile = None,
+) -> None:
+    """Make a model the champion, where the gate's record says so."""
+    from training.retrain import promote
+    from twin_scanner.models import ModelStore
+
+    promotion = promote(ModelStore(application.model_store(_settings(config))), model, force=force)
+    print(f"champion {promotion.champion}")
+
+
+@models_cli.command("rollback")
+def models_rollback(reason: Annotated[str, typer.Argument(help="Why; it is kept.")], config: ConfigFile = None) -> None:
+    """Put the previous champion back in service."""
+    from twin_scanner.models import ModelStore
+
+    promotion = ModelStore(application.model_store(_settings(config))).rollback(reason)
+    print(f"champion {promotion.champion}")
+
+
+@models_cli.command("export")
+def models_export(
+    model: Annotated[str, typer.Argument(help="An alias, a name or a hash.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder.", file_okay=False)],
+    layout: Annotated[
+        Literal["folder", "monai"], typer.Option("--layout", help="Our own folder, or a MONAI Bundle.")
+    ] = "folder",
+    config: ConfigFile = None,
+) -> None:
+    """Write a model package as a folder of our own or as a MONAI Bundle."""
+    from training.bundle import export_package
+    from twin_scanner.models import ModelStore
+
+    print(export_package(ModelStore(application.model_store(_settings(config))).resolve(model), out, layout))
+
+
+@models_cli.command("import")
+def models_import(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="A package, or a bundle that was exported.")],
+    config: ConfigFile = None,
+) -> None:
+    """Take a model package into the store; weights and card are read, nothing in it is run."""
+    from training.bundle import import_package
+    from twin_scanner.models import ModelStore
+
+    print(import_package(source, ModelStore(application.model_store(_settings(config)))).name)
 
 
 @models_cli.command("list")

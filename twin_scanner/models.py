@@ -1,13 +1,17 @@
 """Model packages, folders of weights, card and Plan named by their content, and the store that keeps them."""
 
+import fcntl
 import hashlib
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import safetensors
@@ -16,10 +20,11 @@ import torch
 from torch import nn
 
 from twin_scanner.durable_file import sync_folder, write_durably
-from twin_scanner.errors import Rejected
-from twin_scanner.networks import UNetGenerator
+from twin_scanner.errors import Rejected, Transient
+from twin_scanner.networks import ResNetGenerator, UNetGenerator
 from twin_scanner.partition import NETWORK_NAME, Partition, partition
 from twin_scanner.preprocess import Plan
+from twin_scanner.promotions import By, Promotion, read_promotions, write_promotion
 
 CARD: Final = "card.json"
 SCHEMA: Final = 1
@@ -31,6 +36,9 @@ ALIASES: Final = ("champion", "challenger", "previous")
 LARGEST_FEATURES: Final = 256
 """A card asking for wider networks than this is a mistake: the paper's size is 64."""
 
+GENERATORS: Final = MappingProxyType({"unet": UNetGenerator, "resnet9": ResNetGenerator})
+"""Every architecture that a card may name."""
+
 Precision = Literal["float16", "float32"]
 DTYPES: Final = {"float16": torch.float16, "float32": torch.float32}
 
@@ -39,12 +47,12 @@ DTYPES: Final = {"float16": torch.float16, "float32": torch.float32}
 class Architecture:
     """What to build before the weights are filled in; part of the package's name."""
 
-    kind: Literal["unet"]
+    kind: Literal["unet", "resnet9"]
     features: int
 
     def build(self) -> nn.Module:
         """A fresh generator."""
-        return UNetGenerator(self.features)
+        return GENERATORS[self.kind](self.features)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,19 +160,35 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
+def copy_package(package: Path, folder: Path) -> str:
+    """Copy a package as a new folder, whole or not at all, and return its hash; other files stay behind.
+
+    Raises Rejected where the package is not what its hash says, or the folder exists; OSError where the disk fails.
+    """
+    if folder.exists():
+        raise Rejected(f"{folder} already exists: packages are never overwritten, give a new folder.")
+    loaded = load_package(package)
+    names = [CARD, *(f"{key}.safetensors" for key in loaded.networks)]
+    _write_folder(folder, {name: (package / name).read_bytes() for name in names})
+    return loaded.model_hash
+
+
 class ModelStore:
-    """A folder with one immutable package a sub-folder, named by hash, and ``aliases.json`` beside them."""
+    """A folder with one immutable package a sub-folder, named by hash; beside them ``aliases.json`` and promotions.
+
+    The aliases change in one step and under a lock, so whoever resolves one sees the old model or the new one.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def add(self, package: Path) -> Path:
         """Copy a checked package into the store, whole or not at all; a package that is there already stays."""
-        loaded = load_package(package)
-        target = self.folder / loaded.model_hash
-        if not target.exists():
-            names = [CARD, *(f"{key}.safetensors" for key in loaded.networks)]
-            _write_folder(target, {name: (package / name).read_bytes() for name in names})
+        target = self.folder / str(read_card(package)["model_hash"])
+        if target.exists():
+            load_package(package)
+        else:
+            copy_package(package, target)
         return target
 
     def resolve(self, reference: str) -> Path:
@@ -184,19 +208,64 @@ class ModelStore:
 
     def list(self) -> tuple[PackageSummary, ...]:
         """Every package of the store, and the demonstration package, by name."""
-        folders = {path.parent.name: path.parent for path in sorted(self.folder.glob(f"*/{CARD}"))}
+        found = (path.parent for path in sorted(self.folder.glob(f"*/{CARD}")))
+        folders = {folder.name: folder for folder in found if not folder.name.startswith(".")}
         if (DEMONSTRATION_FOLDER / CARD).is_file():
             folders.setdefault(str(read_card(DEMONSTRATION_FOLDER)["model_hash"]), DEMONSTRATION_FOLDER)
         return tuple(sorted((self._summary(folder) for folder in folders.values()), key=lambda row: row.name))
 
-    def set_alias(self, alias: str, reference: str) -> None:
-        """Point champion, challenger or previous at a package of the store, atomically."""
-        if alias not in ALIASES:
-            raise Rejected(f"'{alias}' is no alias: choose one of {', '.join(ALIASES)}.")
-        model_hash = str(read_card(self.resolve(reference))["model_hash"])
-        aliases = {**self.aliases(), alias: model_hash}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_durably(self._alias_file, (json.dumps(aliases, indent=1, sort_keys=True) + "\n").encode())
+    def challenge(self, reference: str) -> str:
+        """Make a package the challenger, and return its hash; raises Rejected as ``resolve`` and ``add`` do."""
+        with self._changing():
+            model_hash = self.add(self.resolve(reference)).name
+            self._write_aliases({**self.aliases(), "challenger": model_hash})
+        return model_hash
+
+    def promote(
+        self,
+        reference: str,
+        *,
+        by: By,
+        reason: str,
+        decision: str = "",
+        instead_of: str | None = None,
+        at: datetime | None = None,
+    ) -> Promotion:
+        """Make a package the champion and the champion the previous one, with a record of why.
+
+        Whether it may be is decided before (``training.gate``); ``instead_of`` is the champion's hash on which that
+        decision rests. Raises Rejected where the package is the champion already, where ``instead_of`` no longer is,
+        or without a reason; Transient where the disk fails.
+        """
+        with self._changing():
+            target = self.add(self.resolve(reference)).name
+            standing = self._standing()
+            if instead_of is not None and instead_of != standing:
+                raise Rejected(
+                    f"The champion is model {standing[:12]} by now, not {instead_of[:12]} which {target[:12]} was "
+                    "compared with: run 'retrain' again."
+                )
+            if target == standing:
+                raise Rejected(f"Model {target[:12]} is the champion already: nothing is to be done.")
+            return self._change_champion(target, standing, by, reason, decision, at)
+
+    def rollback(self, reason: str, *, at: datetime | None = None) -> Promotion:
+        """Put the previous champion back in service, and the champion in its place.
+
+        Raises Rejected where there is no previous one or no reason, Transient where the disk fails.
+        """
+        with self._changing():
+            target = self.add(self._aliased("previous")).name
+            return self._change_champion(target, self._standing(), "rollback", reason, "", at)
+
+    def history(self) -> tuple[Promotion, ...]:
+        """Every change of champion that took effect, oldest first.
+
+        The record is written before the alias: one that a crash parted from its alias is not told, and overwritten by
+        the next change.
+        """
+        records, champion = read_promotions(self.folder), self.aliases().get("champion")
+        return records if not records or records[-1].champion == champion else records[:-1]
 
     def aliases(self) -> dict[str, str]:
         """The hash behind each alias that was ever set."""
@@ -213,6 +282,39 @@ class ModelStore:
     @property
     def _alias_file(self) -> Path:
         return self.folder / "aliases.json"
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One process at a time changes aliases; the lock dies with its process."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "lock").open("w") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise Transient(
+                f"The model store {self.folder} cannot be written: check its free space and rights."
+            ) from error
+
+    def _standing(self) -> str:
+        """The champion's hash; a demonstration package is copied into the store, so that it can be put back."""
+        return self.aliases().get("champion") or self.add(DEMONSTRATION_FOLDER).name
+
+    def _change_champion(
+        self, target: str, standing: str, by: By, reason: str, decision: str, at: datetime | None
+    ) -> Promotion:
+        if not reason.strip():
+            raise Rejected("A change of champion needs a reason, which is recorded: give one.")
+        moment = (at or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")
+        number = len(self.history()) + 1
+        promotion = Promotion(number, moment, target, standing, by, reason.strip(), decision)
+        write_promotion(self.folder, promotion)
+        challengers = {key: value for key, value in self.aliases().items() if key == "challenger" and value != target}
+        self._write_aliases({**challengers, "champion": target, "previous": standing})
+        return promotion
+
+    def _write_aliases(self, aliases: Mapping[str, str]) -> None:
+        write_durably(self._alias_file, (json.dumps(aliases, indent=1, sort_keys=True) + "\n").encode())
 
     def _aliased(self, alias: str) -> Path:
         model_hash = self.aliases().get(alias)
@@ -270,13 +372,13 @@ def _partition(card: dict[str, Any], where: str) -> Partition:
 
 def _architecture(card: dict[str, Any], where: str) -> Architecture:
     values = card.get("architecture")
-    if not isinstance(values, dict) or set(values) != {"kind", "features"} or values["kind"] != "unet":
+    if not isinstance(values, dict) or set(values) != {"kind", "features"} or str(values["kind"]) not in GENERATORS:
         raise Rejected(f"{where} has an architecture that this version cannot build: update the program.")
     if not isinstance(values["features"], int) or not 0 < values["features"] <= LARGEST_FEATURES:
         raise Rejected(
             f"{where} asks for networks of {values['features']} features: 1 to {LARGEST_FEATURES} are possible."
         )
-    return Architecture("unet", values["features"])
+    return Architecture(values["kind"], values["features"])
 
 
 def _weights(folder: Path, network: str, digest: str, where: str) -> bytes:

@@ -1,4 +1,4 @@
-"""A 3D U-Net that turns CT into PET and a PatchGAN that judges the pair; neither knows a file or DICOM."""
+"""3D generators that turn CT into PET (U-Net, ResNet-9) and the PatchGAN that judges; none knows a file or DICOM."""
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ INITIAL_STANDARD_DEVIATION = 0.02
 """Weights start from a normal distribution this wide (Isola et al. 2017, section 6.2)."""
 INITIAL_LOGIT = -3.0
 """The last bias: the untrained generator says 0.05 of model space (about SUV 1), not 0.5 (SUV 10)."""
+RESIDUAL_BLOCKS = 9
+"""Zhu et al. 2017, section 7.2; of two convolutions each, at a quarter of the input's edge."""
 NEGATIVE_SLOPE = 0.2
 
 
@@ -24,7 +26,7 @@ class UNetGenerator(nn.Module):
     precision of the rest.
     """
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, initial_logit: float = INITIAL_LOGIT) -> None:
         super().__init__()
         widths = [features * min(2**level, WIDEST) for level in range(LEVELS)]
         block: _Level | None = None
@@ -33,13 +35,11 @@ class UNetGenerator(nn.Module):
         assert block is not None
         self.levels = block
         self.apply(_initialise)
-        nn.init.constant_(block.last_bias(), INITIAL_LOGIT)
+        nn.init.constant_(block.last_bias(), initial_logit)
 
     def forward(self, ct: Tensor) -> Tensor:
         """The PET of a batch of CT windows, both (N, 1, 32, 32, 32) in model space."""
-        logits: Tensor = self.levels(ct)
-        with torch.autocast(logits.device.type, enabled=False):
-            return torch.sigmoid(logits.float())
+        return _activated(self.levels(ct))
 
 
 class _Level(nn.Module):
@@ -74,11 +74,67 @@ class _Level(nn.Module):
         return bias
 
 
+class ResNetGenerator(nn.Module):
+    """CycleGAN's generator of nine residual blocks (Zhu et al. 2017, section 7.2) in three dimensions.
+
+    Input and output: (N, 1, 32, 32, 32) in model space [0, 1]. ``features`` is the width of the first layer; the
+    blocks are four times as wide, on 8 voxels an edge. Convolutions see a mirrored border, not zeros. As in the U-Net:
+    InstanceNorm, no dropout, the output in float32 whatever the precision of the rest.
+    """
+
+    def __init__(self, features: int, initial_logit: float = INITIAL_LOGIT) -> None:
+        super().__init__()
+        parts: list[nn.Module] = [nn.ReflectionPad3d(3), *_normed(nn.Conv3d(1, features, 7, bias=False))]
+        for width in (features, 2 * features):
+            parts += _normed(nn.Conv3d(width, 2 * width, 3, stride=2, padding=1, bias=False))
+        parts += [_ResidualBlock(4 * features) for _ in range(RESIDUAL_BLOCKS)]
+        for width in (4 * features, 2 * features):
+            up = nn.ConvTranspose3d(width, width // 2, 3, stride=2, padding=1, output_padding=1, bias=False)
+            parts += _normed(up)
+        last = nn.Conv3d(features, 1, 7)
+        self.layers = nn.Sequential(*parts, nn.ReflectionPad3d(3), last)
+        self.apply(_initialise)
+        assert last.bias is not None
+        nn.init.constant_(last.bias, initial_logit)
+
+    def forward(self, ct: Tensor) -> Tensor:
+        """The PET of a batch of CT windows, both (N, 1, 32, 32, 32) in model space."""
+        return _activated(self.layers(ct))
+
+
+class _ResidualBlock(nn.Module):
+    """What two convolutions add to their input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReflectionPad3d(1),
+            *_normed(nn.Conv3d(width, width, 3, bias=False)),
+            nn.ReflectionPad3d(1),
+            *_normed(nn.Conv3d(width, width, 3, bias=False))[:-1],
+        )
+
+    def forward(self, values: Tensor) -> Tensor:
+        added: Tensor = self.layers(values)
+        return values + added
+
+
+def _normed(convolution: nn.Conv3d | nn.ConvTranspose3d) -> list[nn.Module]:
+    """A convolution, its norm and its activation."""
+    return [convolution, nn.InstanceNorm3d(convolution.out_channels, affine=True), nn.ReLU()]
+
+
+def _activated(logits: Tensor) -> Tensor:
+    """Logits to model space [0, 1], in float32."""
+    with torch.autocast(logits.device.type, enabled=False):
+        return torch.sigmoid(logits.float())
+
+
 class PatchDiscriminator(nn.Module):
     """PatchGAN (Isola et al. 2017, section 3.2.2) in three dimensions: one logit for each overlapping patch.
 
-    Input: CT and PET side by side, (N, 2, 32, 32, 32) in model space. With 2 layers: (N, 1, 6, 6, 6) logits, each of
-    which sees 34 voxels; deeper ones would see mostly padding.
+    Input: (N, ``channels``, 32, 32, 32) in model space: CT and PET side by side (Pix2Pix), or one of them (CycleGAN).
+    With 2 layers: (N, 1, 6, 6, 6) logits, each of which sees 34 voxels; deeper ones would see mostly padding.
     """
 
     def __init__(self, features: int, layers: int = 2, channels: int = 2) -> None:
@@ -98,9 +154,9 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.Sequential(*parts)
         self.apply(_initialise)
 
-    def forward(self, ct_and_pet: Tensor) -> Tensor:
-        """Logits: above 0 where the pair looks real."""
-        logits: Tensor = self.layers(ct_and_pet)
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits: higher where the images look real."""
+        logits: Tensor = self.layers(images)
         return logits
 
 

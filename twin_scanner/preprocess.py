@@ -42,9 +42,16 @@ def grid(geometry: Geometry, plan: Plan) -> Geometry:
 
 
 def ct_on_grid(ct: Volume, plan: Plan) -> Volume:
-    """A CT in HU, turned to canonical axes and resampled (trilinear) to the Plan's grid over its own field of view."""
+    """A CT in HU, turned to canonical axes and resampled (trilinear) to the Plan's grid over its own field of view.
+
+    The values are whole HU, as scanners store them: so a training pair kept as int16 and a CT in service give a
+    network the same bytes. Zero is never negative, for -0.0 is another byte.
+    """
     upright = ct.canonical()
-    return resample(upright, grid(upright.geometry, plan), outside=AIR_HU)
+    on_grid = resample(upright, grid(upright.geometry, plan), outside=AIR_HU)
+    whole = np.rint(on_grid.array)
+    whole += np.float32(0.0)
+    return Volume(whole, on_grid.geometry)
 
 
 def ct_to_model(hu: FloatArray, plan: Plan) -> FloatArray:

@@ -156,6 +156,20 @@ class SelectionSection(_Section):
     contrast: Literal["any", "without", "with"] = "any"
 
 
+class RetrainSection(_Section):
+    """When the scanner retrains by itself: cron text and configuration; an empty text: never."""
+
+    config: Path | None = None
+    cron: str = ""
+    zone: str = "UTC"
+
+    @model_validator(mode="after")
+    def _has_a_configuration(self) -> "RetrainSection":
+        if self.cron.strip() and self.config is None:
+            raise ValueError("retrain.cron needs retrain.config, the retraining configuration")
+        return self
+
+
 class LogSection(_Section):
     """How much is logged."""
 
@@ -184,6 +198,7 @@ class Settings(BaseSettings):
     twin: TwinSection = TwinSection()
     scanner: ScannerSection = ScannerSection()
     selection: SelectionSection = SelectionSection()
+    retrain: RetrainSection = RetrainSection()
     log: LogSection = LogSection()
 
     @classmethod

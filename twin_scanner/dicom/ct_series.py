@@ -8,12 +8,12 @@ from typing import Final
 import numpy as np
 from pydicom.dataset import Dataset
 
-from twin_scanner.dicom.ct_headers import CtSlice, is_lossy, lossy_ratio
 from twin_scanner.dicom.ct_stack import CtStack, read_instance, stack_of
 from twin_scanner.dicom.dicom_files import find_dicom_files, quiet_pydicom, read_dataset, read_header
 from twin_scanner.dicom.hounsfield import hounsfield_frames, hounsfield_slice
 from twin_scanner.dicom.series_choice import Preference, chosen_series
-from twin_scanner.errors import Rejected
+from twin_scanner.dicom.slice_headers import ImageSlice, lossy_remark
+from twin_scanner.dicom.stored_pixels import confirmed_repeats
 from twin_scanner.volume import FloatArray, Volume
 
 ANY_COVERAGE: Final = Preference(minimum_coverage_mm=0.0)
@@ -51,16 +51,16 @@ def read_ct_series(files: Path | Sequence[Path], *, accept_synthetic: bool = Fal
         series, skipped = chosen_series(instances, ANY_COVERAGE, accept_synthetic=accept_synthetic)
         stack = stack_of(series, accept_synthetic=accept_synthetic)
         array = _hounsfield(stack)
-        repeats = _confirm_repeats(stack)
+        repeats = confirmed_repeats(stack.repeated, _slice_hounsfield)
         header = _first_header(stack.slices[0])
-    lossy, remarks = _lossy(stack)
+    remarks = lossy_remark(stack.slices, "HU")
     return CtSeries(
         volume=Volume(array, stack.geometry),
         header=header,
         sop_instance_uids=tuple(dict.fromkeys(image.sop_instance_uid for image in stack.slices)),
         sop_class_uid=stack.slices[0].sop_class_uid,
         set_aside=(*found.set_aside, *skipped, *stack.set_aside, *repeats, *remarks),
-        lossy=lossy,
+        lossy=bool(remarks),
     )
 
 
@@ -70,7 +70,7 @@ def _hounsfield(stack: CtStack) -> FloatArray:
     No threads: none of the codecs gives up Python's lock while it decodes (measured, two threads took as long as one).
     """
     array = np.empty(stack.geometry.shape, dtype=np.float32)
-    by_file: dict[Path, list[tuple[int, CtSlice]]] = {}
+    by_file: dict[Path, list[tuple[int, ImageSlice]]] = {}
     for place, image in enumerate(stack.slices):
         by_file.setdefault(image.file, []).append((place, image))
     for file, images in by_file.items():
@@ -79,42 +79,19 @@ def _hounsfield(stack: CtStack) -> FloatArray:
     return array
 
 
-def _file_hounsfield(file: Path, images: Sequence[tuple[int, CtSlice]]) -> Iterator[FloatArray]:
+def _file_hounsfield(file: Path, images: Sequence[tuple[int, ImageSlice]]) -> Iterator[FloatArray]:
     dataset = read_dataset(file)
     if images[0][1].frame is None:
         return iter([hounsfield_slice(dataset)])
     return hounsfield_frames(dataset, [(image.frame or 0, image.header) for _, image in images])
 
 
-def _confirm_repeats(stack: CtStack) -> tuple[str, ...]:
-    """A file that bears an instance a second time is left out only if its pixels are the same, in any syntax."""
-    for kept, again in stack.repeated:
-        first, second = (next(_file_hounsfield(image.file, [(0, image)])) for image in (kept, again))
-        if not np.array_equal(first, second):
-            raise Rejected(
-                f"SOPInstanceUID of {kept.name} stands on two files with different pixels: correct the sender."
-            )
-    if not stack.repeated:
-        return ()
-    names = ", ".join(again.name for _, again in stack.repeated[:3])
-    more = ", ..." if len(stack.repeated) > 3 else ""
-    return (f"{len(stack.repeated)} of the images came twice, the second set aside: {names}{more}.",)
+def _slice_hounsfield(image: ImageSlice) -> FloatArray:
+    return next(_file_hounsfield(image.file, [(0, image)]))
 
 
-def _first_header(image: CtSlice) -> Dataset:
+def _first_header(image: ImageSlice) -> Dataset:
     header = read_header(image.file)
     if image.frame is not None:
         del header.PerFrameFunctionalGroupsSequence
     return header
-
-
-def _lossy(stack: CtStack) -> tuple[bool, tuple[str, ...]]:
-    """Whether any slice was ever compressed with loss: allowed up to a ratio, as archives do it, but said."""
-    lossy = [image for image in stack.slices if is_lossy(image.header)]
-    if not lossy:
-        return False, ()
-    ratio = max(lossy_ratio(image.header) for image in lossy)
-    return True, (
-        f"{len(lossy)} of {len(stack.slices)} slices were compressed with loss (LossyImageCompressionRatio up to "
-        f"{ratio:.0f}): they were read, and their HU may be off.",
-    )

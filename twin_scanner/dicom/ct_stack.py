@@ -1,49 +1,21 @@
-"""Slices to a stack: what belongs together, in which order, on which regular grid; headers only, nothing repaired."""
+"""CT images to a stack: which are slices of the series, and that they are one acquisition; headers only."""
 
-import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from twin_scanner.dicom.ct_headers import (
-    HEADER_KEYWORDS,
-    CtSlice,
-    Plane,
-    SliceKind,
-    ct_slice,
-    is_ct,
-    sop_class_name,
-    text,
-)
+from twin_scanner.dicom.ct_headers import HEADER_KEYWORDS, ct_slice, is_ct
 from twin_scanner.dicom.dicom_files import read_header
 from twin_scanner.dicom.enhanced_ct import frame_headers, is_enhanced
+from twin_scanner.dicom.slice_grid import SliceStack, axial_slices, stacked
+from twin_scanner.dicom.slice_headers import ImageSlice, text
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Geometry
 
 MINIMUM_SLICES: Final = 16
 """Fewer cannot fill half a network window of 32 slices; dose-monitoring and biopsy series have fewer."""
-POSITION_TOLERANCE_MM: Final = 0.1
-"""How far a slice may lie from its place on the regular grid, along the normal and across it.
-
-Positions in real files jitter by hundredths of a millimetre (thorax_petct: 0.02), and some scanners round them to
-tenths (0.05 off at either end and in between). It is a twentieth of a PET voxel.
-"""
-SAME_POSITION_MM: Final = 0.05
-"""Slices closer than this are at the same place: the finest increment reconstructed is 0.1 mm."""
-GAP_STEPS: Final = 1.5
-"""A step this many times the usual one lacks a slice; a smaller excess is uneven spacing."""
-COSINE_TOLERANCE: Final = 1e-4
-"""Direction cosines of one series agree within the rounding of 4 to 6 digits."""
-PIXEL_SPACING_TOLERANCE_MM: Final = 1e-4
-"""Pixel spacings of one series agree within the rounding of a decimal string."""
-MAXIMUM_VOXELS: Final = 2**31
-"""1024 x 1024 x 2048: more is 8 GiB as float32, and no scan of a person."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +36,9 @@ def read_instance(file: Path) -> Instance:
 
 
 @dataclass(frozen=True)
-class CtStack:
-    """Axial slices in stack order (along row x column) on their grid.
+class CtStack(SliceStack):
+    """The stack of a CT series, and sentences on what else was in it."""
 
-    ``repeated`` pairs a slice with another file's of the same SOPInstanceUID and place, which is left out:
-    the pixels must prove it the same.
-    """
-
-    slices: tuple[CtSlice, ...]
-    geometry: Geometry
-    repeated: tuple[tuple[CtSlice, CtSlice], ...]
     set_aside: tuple[str, ...]
 
 
@@ -83,30 +48,17 @@ def stack_of(instances: Sequence[Instance], *, accept_synthetic: bool = False) -
     Scouts and planes that are not axial are set aside where a stack remains. Raises Rejected, with one sentence that
     names the slice and the attribute or position, for everything that is not one regular stack of HU slices.
     """
-    others = [instance for instance in instances if not is_ct(instance.header)]
-    images = sorted(
-        (image for instance in instances if is_ct(instance.header) for image in _images(instance, accept_synthetic)),
-        key=lambda image: (str(image.file), image.frame or 0),
-    )
-    slices = [image for image in images if image.kind is SliceKind.SLICE]
-    set_aside = _set_aside(images, others)
-    if not slices:
-        raise Rejected(_nothing_left(images, others))
-    _check_one_of_each(slices)
-    slices, repeated = _without_repeats(slices)
-    ordered = _ordered(slices)
-    spacing_mm = _slice_spacing_mm(ordered)
-    if len(ordered) < MINIMUM_SLICES:
-        raise Rejected(
-            f"The series has {len(ordered)} axial slice{'s' * (len(ordered) > 1)}, fewer than {MINIMUM_SLICES}: "
-            "send the whole series."
-        )
-    _check_frame_of_reference(ordered)
-    _check_one_acquisition(ordered)
-    return CtStack(tuple(ordered), _geometry(ordered, spacing_mm), repeated, set_aside)
+    images = [
+        image for instance in instances if is_ct(instance.header) for image in _images(instance, accept_synthetic)
+    ]
+    others = [instance.header for instance in instances if not is_ct(instance.header)]
+    slices, set_aside = axial_slices(images, others, "CT")
+    stack = stacked(slices, MINIMUM_SLICES)
+    _check_one_acquisition(stack.slices)
+    return CtStack(stack.slices, stack.geometry, stack.repeated, set_aside)
 
 
-def _images(instance: Instance, accept_synthetic: bool) -> list[CtSlice]:
+def _images(instance: Instance, accept_synthetic: bool) -> list[ImageSlice]:
     if not is_enhanced(instance.header):
         return [ct_slice(instance.header, instance.file, accept_synthetic=accept_synthetic)]
     return [
@@ -115,183 +67,7 @@ def _images(instance: Instance, accept_synthetic: bool) -> list[CtSlice]:
     ]
 
 
-def _set_aside(images: Sequence[CtSlice], others: Sequence[Instance]) -> tuple[str, ...]:
-    scouts = [image.name for image in images if image.kind is SliceKind.SCOUT]
-    tilted = [image.name for image in images if image.kind is SliceKind.NOT_AXIAL]
-    sentences = [
-        f"{_count(scouts, 'scout')} in the series set aside (ImageType LOCALIZER): {_listed(scouts)}."
-        if scouts
-        else "",
-        f"{_count(tilted, 'image')} in the series set aside, as the plane is not axial: {_listed(tilted)}."
-        if tilted
-        else "",
-    ]
-    for name, number in sorted(Counter(sop_class_name(instance.header) for instance in others).items()):
-        sentences.append(f"{number} object{'s' * (number > 1)} in the series set aside, as no CT image: {name}.")
-    return tuple(sentence for sentence in sentences if sentence)
-
-
-def _count(names: Sequence[str], noun: str) -> str:
-    return f"{len(names)} {noun}{'s' * (len(names) > 1)}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def _nothing_left(images: Sequence[CtSlice], others: Sequence[Instance]) -> str:
-    if not images:
-        names = ", ".join(sorted({_class_and_modality(instance.header) for instance in others})[:3])
-        return f"The series holds no CT images but {names}: send a CT series."
-    if all(image.kind is SliceKind.SCOUT for image in images):
-        return "The series holds only scouts (ImageType LOCALIZER): send the axial series."
-    return (
-        f"The planes of the series are not axial (ImageOrientationPatient of {images[0].name}): send the axial series."
-    )
-
-
-def _class_and_modality(header: Dataset) -> str:
-    return (
-        f"{sop_class_name(header) or 'objects without SOPClassUID'} (Modality {text(header, 'Modality') or 'missing'})"
-    )
-
-
-def _check_one_of_each(slices: Sequence[CtSlice]) -> None:
-    """One study, series, patient, frame of reference, matrix, pixel spacing and orientation in all slices."""
-    checks: tuple[tuple[str, Callable[[CtSlice], object]], ...] = (
-        ("StudyInstanceUID", lambda image: image.study_uid),
-        ("SeriesInstanceUID", lambda image: image.series_uid),
-        ("PatientID", lambda image: image.patient),
-        ("FrameOfReferenceUID", lambda image: image.frame_of_reference_uid),
-        ("Rows or Columns", lambda image: _plane(image).shape),
-    )
-    first = slices[0]
-    for image in slices[1:]:
-        for keyword, value in checks:
-            if value(image) != value(first):
-                raise Rejected(f"{keyword} of {image.name} is not that of {first.name}: send each series by itself.")
-        if not np.allclose(
-            _plane(image).pixel_spacing_mm, _plane(first).pixel_spacing_mm, rtol=0, atol=PIXEL_SPACING_TOLERANCE_MM
-        ):
-            raise Rejected(f"PixelSpacing of {image.name} is not that of {first.name}: send each series by itself.")
-        if not np.allclose(_axes(image), _axes(first), rtol=0, atol=COSINE_TOLERANCE):
-            raise Rejected(
-                f"ImageOrientationPatient of {image.name} is not that of {first.name}: send each series by itself."
-            )
-
-
-def _plane(image: CtSlice) -> Plane:
-    if image.plane is None:
-        raise ValueError(f"{image.name} has no plane")
-    return image.plane
-
-
-def _axes(image: CtSlice) -> npt.NDArray[np.float64]:
-    return np.array([_plane(image).row_direction, _plane(image).column_direction])
-
-
-def _without_repeats(slices: Sequence[CtSlice]) -> tuple[list[CtSlice], tuple[tuple[CtSlice, CtSlice], ...]]:
-    """Each SOPInstanceUID (and frame) once; what came twice lies at the same place or is two images with one name."""
-    kept: dict[tuple[str, int | None], CtSlice] = {}
-    repeated = []
-    for image in slices:
-        earlier = kept.setdefault((image.sop_instance_uid, image.frame), image)
-        if earlier is image:
-            continue
-        if earlier.plane != image.plane:
-            raise Rejected(
-                f"SOPInstanceUID of {image.name} and of {earlier.name} is the same, but they are different images: "
-                "correct the sender."
-            )
-        repeated.append((earlier, image))
-    return list(kept.values()), tuple(repeated)
-
-
-def _positions(slices: Sequence[CtSlice]) -> npt.NDArray[np.float64]:
-    return np.array([_plane(image).position_lps_mm for image in slices])
-
-
-def _ordered(slices: Sequence[CtSlice]) -> list[CtSlice]:
-    along = _positions(slices) @ np.array(_plane(slices[0]).normal)
-    return [slices[index] for index in np.argsort(along, kind="stable")]
-
-
-def _slice_spacing_mm(ordered: Sequence[CtSlice]) -> float:
-    """The spacing of slices on one straight, regular line along the normal; raises Rejected for any other stack."""
-    if len(ordered) < 2:
-        return 1.0
-    normal = np.array(_plane(ordered[0]).normal)
-    offsets = _positions(ordered) - _positions(ordered)[0]
-    along = offsets @ normal
-    steps = np.diff(along)
-    _check_positions_differ(ordered, steps)
-    _check_straight(ordered, along, offsets - np.outer(along, normal))
-    _check_regular(ordered, along, steps)
-    return float(along[-1] / (len(ordered) - 1))
-
-
-def _check_positions_differ(ordered: Sequence[CtSlice], steps: npt.NDArray[np.float64]) -> None:
-    same = np.flatnonzero(steps < SAME_POSITION_MM)
-    if len(same):
-        first, second = ordered[same[0]], ordered[same[0] + 1]
-        raise Rejected(
-            f"ImagePositionPatient of {first.name} and of {second.name} is the same ({_place(first)}), as of "
-            f"{len(same)} pairs in all: two phases or reconstructions share the series, so send each by itself."
-        )
-
-
-def _check_straight(
-    ordered: Sequence[CtSlice], along: npt.NDArray[np.float64], across: npt.NDArray[np.float64]
-) -> None:
-    """Every slice lies straight above the first: else the gantry was tilted, or slices were shifted in their plane."""
-    away = np.linalg.norm(across, axis=1)
-    if away.max() <= POSITION_TOLERANCE_MM:
-        return
-    on_a_slant = across[-1] / along[-1] * along[:, None]
-    if np.linalg.norm(across - on_a_slant, axis=1).max() <= POSITION_TOLERANCE_MM:
-        angle = math.degrees(math.atan2(away[-1], along[-1]))
-        raise Rejected(
-            f"The stack is sheared by {angle:.1f} degrees (ImagePositionPatient of {ordered[0].name} to "
-            f"{ordered[-1].name}), a tilted gantry: send a series without tilt, or resampled to upright slices."
-        )
-    worst = ordered[int(away.argmax())]
-    raise Rejected(
-        f"ImagePositionPatient of {worst.name} lies {away.max():.1f} mm beside the stack's line ({_place(worst)}): "
-        "send one stack of aligned slices."
-    )
-
-
-def _check_regular(ordered: Sequence[CtSlice], along: npt.NDArray[np.float64], steps: npt.NDArray[np.float64]) -> None:
-    """Every slice lies at its place between the first and the last; the worst step is named where one does not."""
-    regular = np.linspace(0.0, along[-1], len(along))
-    if np.abs(along - regular).max() <= POSITION_TOLERANCE_MM:
-        return
-    usual = float(np.median(steps))
-    worst = int(np.abs(steps - usual).argmax())
-    first, second = ordered[worst], ordered[worst + 1]
-    between = f"{steps[worst]:.2f} mm from {first.name} ({_place(first)}) to {second.name}, elsewhere {usual:.2f} mm"
-    if steps[worst] > GAP_STEPS * usual:
-        lost = max(1, round(steps[worst] / usual) - 1)
-        raise Rejected(
-            f"The stack has a gap, {lost} slice{'s' * (lost > 1)} missing: {between}; send the whole series."
-        )
-    raise Rejected(f"The slices are unevenly spaced: {between}; send one stack of even spacing.")
-
-
-def _place(image: CtSlice) -> str:
-    x, y, z = _plane(image).position_lps_mm
-    return f"{x:.2f}\\{y:.2f}\\{z:.2f} mm"
-
-
-def _check_frame_of_reference(ordered: Sequence[CtSlice]) -> None:
-    if not ordered[0].frame_of_reference_uid:
-        raise Rejected(
-            f"FrameOfReferenceUID of {ordered[0].name} is missing: without it no PET can be laid on the CT; "
-            "the sender must send it."
-        )
-
-
-def _check_one_acquisition(ordered: Sequence[CtSlice]) -> None:
+def _check_one_acquisition(ordered: Sequence[ImageSlice]) -> None:
     """Two phases that lie half a step apart make a regular stack, but take turns along it.
 
     Step and shoot gives many numbers too, each for slices that lie together.
@@ -305,18 +81,3 @@ def _check_one_acquisition(ordered: Sequence[CtSlice]) -> None:
                 f"{keyword} takes turns along the stack ({first.name} and {second.name} differ): two phases or "
                 "reconstructions share the series, so send each by itself."
             )
-
-
-def _geometry(ordered: Sequence[CtSlice], spacing_mm: float) -> Geometry:
-    plane = _plane(ordered[0])
-    rows, columns = plane.shape
-    shape = (len(ordered), rows, columns)
-    if math.prod(shape) > MAXIMUM_VOXELS:
-        raise Rejected(f"The series has {shape} voxels (slices, Rows, Columns), more than can be read: split it.")
-    between_rows, between_columns = plane.pixel_spacing_mm
-    return Geometry(
-        shape,
-        (spacing_mm, between_rows, between_columns),
-        plane.position_lps_mm,
-        (plane.normal, plane.column_direction, plane.row_direction),
-    )

@@ -55,8 +55,8 @@ _SYNTAX_BY_ENCODING: Final[dict[tuple[bool | None, bool | None], UID]] = {
 }
 """For files without meta information: (implicit VR, little endian) as found, so the pixels are not compressed."""
 _META_CLASS: Final = "MediaStorageSOPClassUID"
-_CT_IMAGE: Final = "CT Image Storage"
-"""In the name of the single-frame and both multi-frame classes (PS3.4 B.5)."""
+_IMAGES: Final = ("CT Image Storage", "Positron Emission Tomography Image Storage")
+"""In the names of the CT classes, single-frame and both multi-frame, and of the PET class (PS3.4 B.5)."""
 _PREAMBLE: Final = 128
 _MAGIC: Final = b"DICM"
 _NAMED_AT_MOST: Final = 5
@@ -94,6 +94,14 @@ def find_dicom_files(source: Path | Sequence[Path]) -> FoundFiles:
         else:
             images.append(file)
     return FoundFiles(tuple(images), _named(others))
+
+
+def should_be_dicom(file: Path) -> bool:
+    """Whether a file of a folder is DICOM or ought to be; DICOMDIR and hidden files are not.
+
+    Raises Rejected, naming it, for one that ought to be by its name and is not.
+    """
+    return not _is_beside_the_images(file)
 
 
 def read_header(file: Path, keywords: Sequence[str] | None = None) -> Dataset:
@@ -151,7 +159,7 @@ def _should_have_pixels(header: Dataset) -> bool:
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian or header.SOPClassUID == DIRECTORY_CLASS:
         return False
     names = [UID(str(part.get(keyword, ""))).name for part, keyword in ((meta, _META_CLASS), (header, "SOPClassUID"))]
-    return any(_CT_IMAGE in name for name in names) or not header.get("Modality")
+    return any(image in name for name in names for image in _IMAGES) or not header.get("Modality")
 
 
 def _is_beside_the_images(file: Path) -> bool:

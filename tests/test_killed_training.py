@@ -1,0 +1,116 @@
+"""Real training processes ended by SIGTERM and SIGKILL: what is resumed ends in the package of an undisturbed run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.curve import read_curve
+from training.fit import main
+from twin_scanner.models import read_card
+
+pytestmark = pytest.mark.loop
+
+DEADLINE_S = 120.0
+POLL_S = 0.02
+CHECKPOINT_STEPS = 2
+CONFIG = f"""
+name = "tiny"
+out = "runs/tiny"
+threads = 1
+partition = "whole-body"
+checkpoint_steps = {CHECKPOINT_STEPS}
+[package]
+intended_use = "Tests."
+licence = "CC0-1.0"
+[plan]
+spacing_mm = [12.0, 10.0, 10.0]
+[data]
+count = 3
+held_out = 1
+seed = 3
+segmenter = "truth"
+[network]
+features = 2
+discriminator_features = 2
+[schedule]
+constant_epochs = 15
+decay_epochs = 5
+steps_per_epoch = 5
+[validation]
+every_epochs = 4
+[compute]
+device = "cpu"
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def started(folder: Path, *options: str) -> "subprocess.Popen[str]":
+    """The command line's own process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "twin_scanner.cli", "train", "tiny.toml", *options],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    """Poll until the run is so far; the process must still be at it."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(POLL_S)
+
+
+def validations(folder: Path) -> int:
+    return len(read_curve(folder / "runs" / "tiny"))
+
+
+def test_sigterm_and_sigkill_change_nothing_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the same configuration, undisturbed, in this process."""
+    straight, disturbed = tmp_path / "straight", tmp_path / "disturbed"
+    for folder in (straight, disturbed):
+        folder.mkdir()
+        (folder / "tiny.toml").write_text(CONFIG, "utf-8")
+    checkpoint = disturbed / "runs" / "tiny" / "checkpoint.pt"
+
+    process = started(disturbed)
+    wait_for(checkpoint.is_file, process)
+    process.send_signal(signal.SIGTERM)
+    _, complaint = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 1 and "continue with --resume" in complaint and "Traceback" not in complaint
+    stopped_at = int(torch.load(checkpoint, weights_only=True)["step"])
+
+    process = started(disturbed, "--resume")
+    begun_with = validations(disturbed)
+    wait_for(lambda: validations(disturbed) > begun_with + 1, process)
+    process.kill()
+    process.communicate(timeout=DEADLINE_S)
+    last_known = max(int(row["step"]) for row in read_curve(disturbed / "runs" / "tiny"))
+    killed_at = int(torch.load(checkpoint, weights_only=True)["step"])
+    assert killed_at > stopped_at and killed_at >= last_known - CHECKPOINT_STEPS
+
+    hashes = []
+    for folder, resume in ((disturbed, True), (straight, False)):
+        monkeypatch.chdir(folder)
+        hashes.append(read_card(main(folder / "tiny.toml", resume=resume))["model_hash"])
+    assert hashes[0] == hashes[1]
+    curves = [read_curve(folder / "runs" / "tiny") for folder in (disturbed, straight)]
+    assert curves[0] == curves[1] and len(curves[0]) == 6

@@ -1,0 +1,325 @@
+"""Preparing a store: the same bytes whoever makes it, nothing twice, nothing half, a reason for what is left out."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.drawn_studies import COARSE, DensitySegmenter, Drawn, Fault, MovedPhantom, some
+from training.pairs import on_plan_grid, phantom_truth
+from training.prepare import prepare as prepare_registered
+from training.prepare import registered_study, source_stamp
+from training.registration import moved, register
+from training.store import open_store
+from training.studies import find_studies
+from training.study import Study, StudyReference
+from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
+from twin_scanner.errors import Rejected, Transient
+from twin_scanner.partition import DISTRICT_LABELS
+from twin_scanner.preprocess import Plan
+from twin_scanner.volume import LabelArray, resample
+
+pytestmark = pytest.mark.loop
+
+PLAN = Plan(spacing_mm=(6.0, 4.0, 5.0))
+TRUNK_PLAN = Plan(spacing_mm=(6.0, 5.0, 5.0))
+DEADLINE_S = 60.0
+prepare = partial(prepare_registered, registered=False)
+"""Most of what is drawn here is no human body."""
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def workers_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker process looks for the references' module where this process does."""
+    monkeypatch.syspath_prepend(ROOT)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file, by its place."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_two_stores_of_one_source_are_the_same_bytes_whatever_the_number_of_workers(tmp_path: Path) -> None:
+    """Registered, segmented and resampled, with refused studies, and in the other order."""
+    references: list[StudyReference] = [
+        MovedPhantom(2.0, (0.0, 0.0, 7.0)),
+        Drawn("bad", "p", fault="unreadable"),
+        Drawn("worse", "p2", fault="cold"),
+    ]
+    one = prepare_registered(references, tmp_path / "one", TRUNK_PLAN, DensitySegmenter)
+    two = prepare_registered(references[::-1], tmp_path / "two", TRUNK_PLAN, DensitySegmenter, workers=2)
+    assert contents(one.folder) == contents(two.folder)
+    assert one.fingerprint == two.fingerprint
+    assert [entry.name for entry in one.entries] == ["moved"]
+    assert [refusal.name for refusal in one.refused] == ["bad", "worse"]
+    assert (one.segmenter, one.segmenter_hash) == ("density", "d" * 64)
+    assert all(list(entry.voxels) == [DISTRICT_LABELS["trunk"]] for entry in one.entries)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("unreadable", r"SUV\.nii\.gz cannot be read: copy the study again\."),
+        ("cold", r"The body's mean SUV is 0\.013\d, between 0\.2 and 5\.0 is plausible"),
+        ("hot", r"The body's mean SUV is 1\.3\de\+03, between 0\.2 and 5\.0 is plausible"),
+        ("flat", r"The body's highest SUV is 0\.9, every FDG-PET has more than 1\.0"),
+        ("short pet", r"The PET shows 50% of the CT's body, at least 80% are needed"),
+        ("no body", r"The CT of a training pair shows no body"),
+    ],
+)
+def test_a_study_that_must_not_be_learnt_from_is_listed_and_stops_nothing(
+    tmp_path: Path, fault: Fault, reason: str
+) -> None:
+    calls: list[tuple[int, int]] = []
+    references = [Drawn("a-bad-one", "patient-0", "LYMPHOMA", fault=fault), *some(1)]
+    store = prepare(references, tmp_path, PLAN, None, progress=lambda done, total: calls.append((done, total)))
+    assert [entry.name for entry in store.entries] == ["study-0"]
+    (refusal,) = store.refused
+    assert (refusal.name, refusal.patient, refusal.diagnosis) == ("a-bad-one", "patient-0", "LYMPHOMA")
+    assert re.match(reason, refusal.reason)
+    assert calls == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_a_finished_study_is_never_made_again_and_a_refused_one_only_where_its_source_changed(tmp_path: Path) -> None:
+    """The count of loads is the oracle."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "pet.dcm").write_bytes(b"1")
+    loads = tmp_path / "loads"
+    good, bad = Counted("good", str(loads)), Counted("bad", str(loads), source, refuses=True)
+    folder = tmp_path / "store"
+    prepare([good, bad], folder, PLAN, None)
+    prepare([good, bad], folder, PLAN, None)
+    assert loads.read_text() == "badgood"
+    prepare([good, bad], folder, PLAN, None, retry_refused=True)
+    assert loads.read_text() == "badgoodbad"
+    (source / "pet.dcm").write_bytes(b"22")
+    assert prepare([good, bad], folder, PLAN, None).refused[0].reason == "It is refused."
+    assert loads.read_text() == "badgoodbadbad"
+    os.utime(source / "pet.dcm", (1, 1))
+    mended = prepare([good, replace(bad, refuses=False)], folder, PLAN, None)
+    assert [entry.name for entry in mended.entries] == ["bad", "good"]
+    assert mended.refused == ()
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Writes its name whenever it is loaded."""
+
+    name: str
+    loads: str
+    source: Path | None = None
+    refuses: bool = False
+
+    @property
+    def patient(self) -> str:
+        return self.name
+
+    @property
+    def diagnosis(self) -> str:
+        return ""
+
+    def load(self) -> Study:
+        with Path(self.loads).open("a") as stream:
+            stream.write(self.name)
+        if self.refuses:
+            raise Rejected("It is refused.")
+        return Drawn(self.name, self.patient).load()
+
+
+def test_a_moved_source_is_the_same_source(tmp_path: Path) -> None:
+    (tmp_path / "here" / "series").mkdir(parents=True)
+    (tmp_path / "here" / "series" / "1.dcm").write_bytes(b"x")
+    before = source_stamp(Drawn("a", "p", files=tmp_path / "here" / "series"))
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert source_stamp(Drawn("a", "p", files=tmp_path / "there" / "series")) == before
+    (tmp_path / "there" / "series" / "2.dcm").write_bytes(b"")
+    assert source_stamp(Drawn("a", "p", files=tmp_path / "there" / "series")) != before
+    assert source_stamp(Drawn("a", "q", files=tmp_path / "there" / "series")) != before
+
+
+def test_a_killed_run_leaves_nothing_half_and_the_next_one_ends_in_the_same_store(tmp_path: Path) -> None:
+    """kill -9 at whatever moment two studies are finished; its workers end with it, and so does its lock."""
+    folder = tmp_path / "store"
+    process = subprocess.Popen([sys.executable, "-c", KILLED_RUN, str(folder)], cwd=ROOT)
+    try:
+        _until(lambda: len(list((folder / "studies").glob("study-*"))) >= 2)
+    finally:
+        process.kill()
+        process.wait()
+    held = {path.name for path in (folder / "studies").glob("study-*")}
+    assert 2 <= len(held) < 400
+    assert {entry.name for entry in open_store(folder).entries} >= held
+    (folder / "studies" / ".part-1-study-3").mkdir(exist_ok=True)
+    (folder / "studies" / ".part-1-study-3" / "ct.npy").write_bytes(b"half")
+    kept = {name: (folder / "studies" / name / "study.json").stat().st_mtime_ns for name in held}
+    store = prepare(some(400)[:12], folder, PLAN, None)
+    fresh = prepare(some(400)[:12], tmp_path / "fresh", PLAN, None)
+    assert {name: (folder / "studies" / name / "study.json").stat().st_mtime_ns for name in held} == kept
+    wanted = [entry.name for entry in fresh.entries]
+    assert store.fingerprint_of(wanted) == fresh.fingerprint
+    assert not list((folder / "studies").glob(".part-*"))
+    store.check()
+
+
+KILLED_RUN = """
+import sys
+from pathlib import Path
+from tests.drawn_studies import some
+from training.prepare import prepare
+from twin_scanner.partition import DISTRICT_LABELS
+from twin_scanner.preprocess import Plan
+from twin_scanner.volume import LabelArray, resample
+if __name__ == "__main__":
+    prepare(some(400), Path(sys.argv[1]), Plan(spacing_mm=(6.0, 4.0, 5.0)), None, registered=False)
+"""
+
+
+def _until(holds: object) -> None:
+    assert callable(holds)
+    end = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < end, "nothing happened before the deadline"
+        time.sleep(0.01)
+
+
+def test_a_worker_that_is_lost_is_said_with_the_study_and_finished_ones_stay(tmp_path: Path) -> None:
+    """As when the system kills it for want of memory."""
+    references = [*some(2), Drawn("study-9", "patient-9", fault="kills its process")]
+    with pytest.raises(Transient, match=r"process that prepared study 'study-9' was lost.*fewer workers"):
+        prepare(references, tmp_path / "store", PLAN, None, workers=2)
+    finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("store/studies/study-*/study.json")}
+    assert finished
+    assert [entry.name for entry in prepare(some(2), tmp_path / "store", PLAN, None).entries] == ["study-0", "study-1"]
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert contents(tmp_path / "store") == contents(prepare(some(2), tmp_path / "fresh", PLAN, None).folder)
+
+
+def test_only_one_run_writes_to_a_store(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+
+    def second(done: int, total: int) -> None:
+        with pytest.raises(Transient, match="Another run writes to the training store"):
+            prepare(some(1), folder, PLAN, None)
+
+    assert len(prepare(some(1), folder, PLAN, None, progress=second).entries) == 1
+
+
+def test_a_store_takes_no_study_of_another_plan_segmenter_or_cut(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    prepare(some(1), folder, PLAN, None)
+    before = contents(folder)
+    with pytest.raises(Rejected, match="holds studies made with another Plan"):
+        prepare(some(2), folder, COARSE, None)
+    with pytest.raises(Rejected, match="holds studies made with the segmenter 'phantom-truth'"):
+        prepare(some(2), folder, PLAN, DensitySegmenter)
+    with pytest.raises(Rejected, match="holds studies made with bodies alone"):
+        prepare(some(2), folder, PLAN, None, keep_air=True)
+    with pytest.raises(Rejected, match="holds studies made with PETs as they came"):
+        prepare_registered(some(2), folder, PLAN, None)
+    assert contents(folder) == before
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(Rejected, match="is not empty and no training store"):
+        prepare(some(1), tmp_path, PLAN, None)
+
+
+def test_a_name_is_one_patients(tmp_path: Path) -> None:
+    prepare(some(1), tmp_path, PLAN, None)
+    with pytest.raises(Rejected, match="holds a study 'study-0' of another patient"):
+        prepare([Drawn("study-0", "somebody else")], tmp_path, PLAN, None)
+
+
+@pytest.mark.parametrize("names", [["a", "a"], ["../a"], [""], [".part-1"], ["a/b"]])
+def test_names_that_two_studies_share_or_no_file_can_have_are_rejected(tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(Rejected, match=r"studies, '.*' first, share their name or have one that is no file's"):
+        prepare([Drawn(name, "p") for name in names], tmp_path / "store", PLAN, None)
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_empty_source_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="holds no study"):
+        prepare([], tmp_path / "store", PLAN, None)
+
+
+def test_no_workers_are_too_few(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="0 workers cannot prepare a study"):
+        prepare(some(1), tmp_path / "store", PLAN, None, workers=0)
+
+
+def test_a_place_that_cannot_be_written_is_said_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(Transient, match="cannot be written"):
+        prepare(some(1), tmp_path / "file" / "store", PLAN, None)
+
+
+def test_the_source_is_named_by_what_was_loaded(tmp_path: Path) -> None:
+    """Another value of one voxel is another source; the same images under another name are the same."""
+    references = [*some(2), Drawn("again", "patient-0", seed=0), Drawn("bare", "patient-0", annotated=False)]
+    store = prepare(references, tmp_path, PLAN, None)
+    again, bare, first, second = (entry.source_sha256 for entry in store.entries)
+    assert again == first
+    assert len({first, second, bare}) == 3
+
+
+def test_a_patient_who_moved_is_moved_back_with_the_lesions(tmp_path: Path) -> None:
+    """Oracle: the same patient without the motion; 8 mm and 3 degrees are told to within 2 mm and 1 degree."""
+    restless = MovedPhantom(3.0, (4.0, -5.0, 4.8))
+    store = prepare_registered([restless], tmp_path, TRUNK_PLAN, None, keep_air=True)
+    (entry,) = store.entries
+    assert entry.motion is not None and entry.motion.corrected
+    np.testing.assert_allclose(entry.motion.translation_mm, restless.shift_mm, atol=2.0)
+    assert entry.motion.rotation_deg == pytest.approx(restless.angle_deg, abs=1.0)
+    still = on_plan_grid(MovedPhantom(0.0, (0.0, 0.0, 0.0)).load(), phantom_truth, TRUNK_PLAN)
+    as_it_came = on_plan_grid(restless.load(), phantom_truth, TRUNK_PLAN)
+    (found,) = store.pairs(["moved"], keep_air=True)
+    body = still.labels > 0
+    error, before = (np.abs(pet[body] - still.pet[body]).mean(dtype=np.float64) for pet in (found.pet, as_it_came.pet))
+    assert error < before / 3
+    assert still.lesions is not None and found.lesions is not None and as_it_came.lesions is not None
+    assert dice(found.lesions, still.lesions) > 0.9 > 0.5 > dice(as_it_came.lesions, still.lesions)
+
+
+def dice(one: LabelArray, other: LabelArray) -> float:
+    return 2.0 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other))
+
+
+def test_the_pets_new_grid_is_the_motion_taken_back() -> None:
+    """Oracle: the registration's own resampling with the motion."""
+    study = MovedPhantom(3.0, (4.0, -5.0, 4.8)).load()
+    found, _ = registered_study(study)
+    expected = moved(study.pet, register(study.ct, study.pet), study.ct.geometry)
+    on_ct = resample(found.pet, study.ct.geometry, outside=0.0)
+    np.testing.assert_allclose(on_ct.array, expected.array, atol=2e-3)
+
+
+def test_a_patient_who_moved_too_far_is_refused(tmp_path: Path) -> None:
+    store = prepare_registered([MovedPhantom(0.0, (0.0, 20.0, 5.0))], tmp_path, TRUNK_PLAN, None)
+    assert re.match(r"CT and PET lie 2\d\.\d mm and .* degrees apart", store.refused[0].reason)
+
+
+def test_a_real_examination_becomes_a_pair(shared_data: Path, tmp_path: Path) -> None:
+    """thorax_petct from its DICOM files: arms up, lower jaw to upper abdomen, PET and CT of one gantry, SUVmax 51.1."""
+    recipe = partial(make_segmenter, SegmenterChoice())
+    store = prepare_registered(find_studies(shared_data / "thorax_petct"), tmp_path, Plan(), recipe)
+    assert store.refused == ()
+    (entry,) = store.entries
+    assert entry.motion is not None and entry.motion.displacement_mm < 3.0
+    assert max(entry.voxels, key=lambda label: entry.voxels[label]) == DISTRICT_LABELS["trunk"]
+    assert entry.covered == 1.0 and 0.5 < entry.body_suv_mean < 1.5
+    (pair,) = store.pairs([entry.name])
+    assert 40.0 < float(pair.pet.max()) <= 51.2
+    text = (tmp_path / "studies" / entry.name / "study.json").read_text()
+    assert "ACRIN" not in text and str(shared_data) not in text

@@ -1,0 +1,558 @@
+"""Retraining on phantoms: who is promoted and who is not, what a killed run leaves, and what the schedule starts."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
+from scipy import ndimage
+
+from training.config import (
+    AugmentationConfig,
+    ComputeConfig,
+    DataConfig,
+    NetworkConfig,
+    OptimiserConfig,
+    PackageConfig,
+    ScheduleConfig,
+    TrainConfig,
+    ValidationConfig,
+)
+from training.fit import train
+from training.gate import GateRule
+from training.gate_record import read_records
+from training.gate_scores import gate_regions, score
+from training.prepare import prepare
+from training.retrain import RetrainConfig, main, promote, read_retrain_config, retrain
+from training.run_data import stored
+from training.splits import Split, write_split
+from training.store import TrainingStore
+from training.studies import phantom_studies
+from training.study import Study, StudyReference
+from twin_scanner.errors import Rejected, Transient
+from twin_scanner.models import Architecture, ModelStore, load_package, save_package
+from twin_scanner.networks import UNetGenerator
+from twin_scanner.partition import WHOLE_BODY, WHOLE_VOLUME, partition
+from twin_scanner.preprocess import Plan
+from twin_scanner.service.scheduler import TABLE, CommandSchedule
+from twin_scanner.volume import Volume
+
+pytestmark = pytest.mark.loop
+
+PLAN = Plan(spacing_mm=(20.0, 20.0, 20.0))
+FEATURES = 4
+DRAWN_MM = (12.0, 12.0, 12.0)
+YEARLY = "0 3 1 1 *"
+DEADLINE_S = 120.0
+POLL_S = 0.005
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Mismatched:
+    """The CT of one phantom with the PET of another, stretched over it: a pair that teaches nothing."""
+
+    of_ct: StudyReference
+    of_pet: StudyReference
+
+    @property
+    def name(self) -> str:
+        return self.of_ct.name
+
+    @property
+    def patient(self) -> str:
+        return self.of_ct.patient
+
+    @property
+    def diagnosis(self) -> str:
+        return self.of_ct.diagnosis
+
+    def load(self) -> Study:
+        study, other = self.of_ct.load(), self.of_pet.load()
+        factors = [n / m for n, m in zip(study.pet.array.shape, other.pet.array.shape, strict=True)]
+        pet = ndimage.zoom(other.pet.array[::-1], factors, order=0)
+        return replace(study, pet=Volume(np.ascontiguousarray(pet), study.pet.geometry), lesions=None)
+
+
+STUDIES = phantom_studies(12, 3000, spacing_mm=DRAWN_MM)
+NAMES = [study.name for study in STUDIES]
+SPLIT = Split(tuple(NAMES[:5]), (NAMES[5],), tuple(NAMES[6:11]), (NAMES[11],))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> TrainingStore:
+    return prepare(STUDIES, tmp_path_factory.mktemp("clean") / "store", PLAN, None, registered=False)
+
+
+@pytest.fixture(scope="module")
+def shuffled(tmp_path_factory: pytest.TempPathFactory) -> TrainingStore:
+    """The same studies, those that are learnt from mismatched."""
+    learnt = [Mismatched(one, other) for one, other in zip(STUDIES[:5], [*STUDIES[1:5], STUDIES[0]], strict=True)]
+    return prepare([*learnt, *STUDIES[5:]], tmp_path_factory.mktemp("shuffled") / "store", PLAN, None, registered=False)
+
+
+def train_config(out: Path, steps: int = 2) -> TrainConfig:
+    return TrainConfig(
+        name="small",
+        out=out,
+        package=PackageConfig("Tests.", "CC0-1.0"),
+        threads=1,
+        partition="whole-body",
+        plan=PLAN,
+        data=DataConfig("store", Path("store"), Path("split.json")),
+        network=NetworkConfig(FEATURES, 2, 1),
+        optimiser=OptimiserConfig(batch_size=2, learning_rate=2e-3),
+        schedule=ScheduleConfig(steps, 0, 1),
+        augmentation=AugmentationConfig((), 0.0, 0.0),
+        validation=ValidationConfig(0, 1),
+        compute=ComputeConfig("cpu"),
+        checkpoint_steps=2,
+    )
+
+
+def config(folder: Path, steps: int = 2, start: str = "scratch", least: int = 5) -> RetrainConfig:
+    return RetrainConfig(train_config(folder / "runs", steps), start, GateRule(minimum_patients=least))  # type: ignore[arg-type]
+
+
+def bad_package(folder: Path, segmenter: str = "phantom-truth", plan: Plan = PLAN) -> Path:
+    """A network that says SUV 10 everywhere: any training is better."""
+    torch.manual_seed(0)
+    networks = {"body": UNetGenerator(FEATURES, 0.0)}
+    architecture = Architecture("unet", FEATURES)
+    save_package(
+        folder,
+        name="bad",
+        plan=plan,
+        partition=WHOLE_BODY,
+        architecture=architecture,
+        networks=networks,
+        segmenter=segmenter,
+        about={},
+    )
+    return folder
+
+
+def served_by(folder: Path, package: Path) -> ModelStore:
+    """A model store with this champion."""
+    models = ModelStore(folder / "models")
+    models.promote(str(package), by="force", reason="The first.")
+    return models
+
+
+@pytest.fixture
+def models(tmp_path: Path, store: TrainingStore) -> ModelStore:
+    return served_by(tmp_path, bad_package(tmp_path / "bad", store.segmenter))
+
+
+def champion(models: ModelStore) -> str:
+    return load_package(models.resolve("champion")).model_hash
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith("lock")
+    }
+
+
+def test_a_better_challenger_is_promoted_and_the_record_says_on_what(
+    store: TrainingStore, models: ModelStore, tmp_path: Path
+) -> None:
+    before, stages = champion(models), dict[str, tuple[int, int]]()
+
+    def progress(stage: str, done: int, total: int) -> None:
+        stages[stage] = done, total
+
+    outcome = retrain(store, SPLIT, models, config(tmp_path), progress=progress)
+    assert outcome.verdict == "promote" and outcome.promoted and not outcome.repeated
+    assert (outcome.champion, outcome.challenger) == (before, champion(models))
+    assert models.aliases() == {"champion": outcome.challenger, "previous": before}
+    assert stages == {
+        "Training the challenger's network body": (2, 2),
+        "Scoring the champion": (5, 5),
+        "Scoring the challenger": (5, 5),
+    }
+    (record,) = read_records(models.folder)
+    assert record.name == outcome.record and record.split == {"train": 5, "validation": 1, "gate": 5, "test": 1}
+    assert [row["study"] for row in record.scores] == list(SPLIT.gate)
+    assert record.question.judged == store.fingerprint_of(SPLIT.gate)
+    promotion = models.history()[-1]
+    assert (promotion.by, promotion.decision, promotion.reason) == ("gate", record.name, outcome.reason)
+    left = {path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    assert left <= {"curve.jsonl"}, "the model store holds the challenger; checkpoints of finished runs are cleared"
+
+
+def test_the_models_are_scored_as_they_serve_half_precision_included(
+    store: TrainingStore, models: ModelStore, tmp_path: Path
+) -> None:
+    """Oracle: the error of the stored package, translated here, is the one that the record holds."""
+    outcome = retrain(store, SPLIT, models, config(tmp_path))
+    package = load_package(models.folder / outcome.challenger)
+    assert package.card["precision"] == "float16"
+    again = score(package, store.pairs(SPLIT.gate), gate_regions(package.partition))
+    (record,) = read_records(models.folder)
+    for row, expected in zip(record.scores, again, strict=True):
+        assert row["challenger"] == pytest.approx(dict(expected.errors_suv))
+        assert set(expected.errors_suv) == {"whole body", "head", "trunk", "arms", "legs"}
+
+
+def test_the_same_question_is_answered_once_and_a_rollback_is_not_undone(
+    store: TrainingStore, models: ModelStore, tmp_path: Path
+) -> None:
+    first = retrain(store, SPLIT, models, config(tmp_path))
+    before = files(models.folder)
+
+    def never_called(stage: str, done: int, total: int) -> None:
+        pytest.fail(f"{stage}: the question was answered before")
+
+    for _ in range(2):
+        again = retrain(store, SPLIT, models, config(tmp_path), progress=never_called)
+        assert again == replace(first, promoted=False, repeated=True)
+    assert files(models.folder) == before
+    models.rollback("Legs look wrong.")
+    again = retrain(store, SPLIT, models, config(tmp_path), progress=never_called)
+    assert again.repeated and not again.promoted and champion(models) == first.champion
+
+
+def test_a_challenger_of_shuffled_pairs_is_refused_with_the_right_reason(
+    store: TrainingStore, shuffled: TrainingStore, tmp_path: Path
+) -> None:
+    """The champion has learnt; the challenger starts from it and learns from pairs that are none."""
+    good = train_config(tmp_path / "good", 45)
+    package = train(good, stored(good, store, SPLIT))
+    models = served_by(tmp_path, package)
+    before = champion(models)
+    outcome = retrain(shuffled, SPLIT, models, config(tmp_path, 30, "champion"))
+    assert outcome.verdict == "worse" and not outcome.promoted
+    assert outcome.reason.startswith("Worse than the champion on head (SUV ")
+    assert all(district in outcome.reason for district in ("trunk", "arms", "legs"))
+    assert champion(models) == before and models.aliases()["challenger"] == outcome.challenger
+    with pytest.raises(Rejected, match=r"The gate has not passed model .* It said: Worse than the champion on head"):
+        promote(models, "challenger")
+    promote(models, "challenger", force="To see it refused no more.")
+    assert champion(models) == outcome.challenger
+    assert models.history()[-1].by == "force" and models.history()[-1].reason == "To see it refused no more."
+
+
+def test_too_few_patients_in_the_gate_are_not_enough_evidence(
+    store: TrainingStore, models: ModelStore, tmp_path: Path
+) -> None:
+    before = champion(models)
+    outcome = retrain(store, SPLIT, models, config(tmp_path, least=6))
+    assert outcome.verdict == "not enough evidence" and "head (5)" in outcome.reason
+    assert not outcome.promoted and champion(models) == before
+
+
+def test_a_dry_run_trains_and_scores_and_leaves_the_model_store_as_it_is(
+    store: TrainingStore, models: ModelStore, tmp_path: Path
+) -> None:
+    before = files(models.folder)
+    dry = retrain(store, SPLIT, models, config(tmp_path), dry_run=True)
+    assert dry.verdict == "promote" and not dry.promoted and dry.record is None
+    assert files(models.folder) == before
+    stages: set[str] = set()
+    wet = retrain(store, SPLIT, models, config(tmp_path), progress=lambda stage, *_: stages.add(stage))
+    assert (wet.challenger, wet.promoted) == (dry.challenger, True)
+    assert stages == {"Scoring the champion", "Scoring the challenger"}, "the dry run's challenger is used"
+
+
+def test_a_challenger_that_starts_from_the_champion_begins_with_its_weights(
+    store: TrainingStore, models: ModelStore, tmp_path: Path
+) -> None:
+    warm = retrain(store, SPLIT, models, config(tmp_path, 1, "champion"))
+    card = load_package(models.folder / warm.challenger).card
+    assert card["training"]["warm_start"] == warm.champion
+    (record,) = read_records(models.folder)
+    assert record.question.start == warm.champion
+    made = {region.region: region.challenger_suv for region in warm.regions}
+    assert made["arms"] is not None and made["arms"] > 5.0, "one step away from a network that says SUV 10"
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_a_run_that_ends_at_any_write_ends_in_the_same_place_when_run_again(
+    store: TrainingStore, models: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: the n-th fsync kills the run, for every n after the training, one after the other."""
+    before = champion(models)
+    retrain(store, SPLIT, models, config(tmp_path), dry_run=True)
+    sync, left, outcome = os.fsync, 0, None
+
+    def fsync(descriptor: int) -> None:
+        nonlocal left
+        if left == 0:
+            raise Killed
+        left -= 1
+        sync(descriptor)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    for writes in range(40):
+        left = writes
+        try:
+            outcome = retrain(store, SPLIT, models, config(tmp_path))
+        except Killed:
+            assert champion(models) in hashes(models), "it loads, whole, at every moment"
+            continue
+        break
+    assert outcome is not None and writes > 5, "some runs must have been killed"
+    assert champion(models) == outcome.challenger != before
+    assert models.aliases() == {"champion": outcome.challenger, "previous": before}
+    assert [promotion.by for promotion in models.history()] == ["force", "gate"]
+    assert len(read_records(models.folder)) == 1
+    assert not checkpoints(tmp_path) and not list((tmp_path / "runs").glob("*/package"))
+
+
+def hashes(models: ModelStore) -> set[str]:
+    return {row.model_hash for row in models.list()}
+
+
+CONFIG = """
+start = "champion"
+[gate]
+minimum_patients = 5
+[train]
+name = "small"
+out = "runs"
+threads = 1
+partition = "whole-body"
+checkpoint_steps = 2
+[train.package]
+intended_use = "Tests."
+licence = "CC0-1.0"
+[train.plan]
+spacing_mm = [20.0, 20.0, 20.0]
+[train.data]
+kind = "store"
+folder = "{store}"
+split = "split.json"
+[train.network]
+features = 4
+discriminator_features = 2
+discriminator_layers = 1
+[train.optimiser]
+batch_size = 2
+learning_rate = 2e-3
+[train.schedule]
+constant_epochs = 12
+decay_epochs = 0
+steps_per_epoch = 1
+[train.validation]
+every_epochs = 0
+[train.compute]
+device = "cpu"
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, store: TrainingStore, models: ModelStore) -> Path:
+    """A folder as a hospital would have it: configuration, split, model store."""
+    (tmp_path / "retrain.toml").write_text(CONFIG.format(store=store.folder), "utf-8")
+    write_split(tmp_path / "split.json", SPLIT)
+    return tmp_path
+
+
+def command(folder: Path) -> list[str]:
+    program = (
+        f"import os; from pathlib import Path; os.chdir('{folder}'); from training.retrain import main\n"
+        "print(main(Path('retrain.toml'), Path('models')).verdict, flush=True)"
+    )
+    return [sys.executable, "-c", program]
+
+
+def started(folder: Path) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command(folder), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(POLL_S)
+
+
+def checkpoints(folder: Path) -> list[int]:
+    """When each unfinished run was saved last."""
+    return [path.stat().st_mtime_ns for path in folder.glob("runs/*/checkpoint.pt")]
+
+
+def missed(folder: Path, url: str) -> None:
+    """A schedule that was set up long ago, and whose moment came while nobody ran."""
+    schedule = CommandSchedule("retrain", YEARLY, command(folder), url)
+    schedule.start()
+    schedule.stop(1.0)
+    jobs = SQLAlchemyJobStore(url, tablename=TABLE)
+    jobs.start(None, "default")
+    job = jobs.lookup_job("retrain")
+    job.next_run_time = datetime(2026, 1, 1, 3, tzinfo=UTC)
+    jobs.update_job(job)
+    jobs.shutdown()
+
+
+def test_a_killed_and_a_stopped_retraining_end_where_an_undisturbed_one_does(
+    place: Path, store: TrainingStore, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Real processes: one by hand, killed by SIGKILL; one that the schedule starts for a missed moment, ended by
+    SIGTERM as the service stops; one that the schedule starts again with the service. Oracle: an undisturbed run.
+    """
+    models, url = ModelStore(place / "models"), f"sqlite:///{place / 'schedule.sqlite'}"
+    before, by_hand = champion(models), started(place)
+    wait_for(lambda: checkpoints(place))
+    with pytest.raises(Rejected, match="Another retraining runs on the model store"):
+        retrain(store, SPLIT, models, config(place))
+    by_hand.kill()
+    by_hand.communicate(timeout=DEADLINE_S)
+    killed = checkpoints(place)
+    assert killed and champion(models) == before
+
+    missed(place, url)
+    first = CommandSchedule("retrain", YEARLY, command(place), url)
+    first.start()
+    wait_for(lambda: checkpoints(place) > killed)
+    first.stop(DEADLINE_S)
+    assert checkpoints(place) and champion(models) == before and not read_records(models.folder)
+
+    second = CommandSchedule("retrain", YEARLY, command(place), url)
+    second.start()
+    wait_for(lambda: champion(models) != before)
+    second.stop(DEADLINE_S)
+
+    calm = tmp_path_factory.mktemp("calm")
+    for name in ("retrain.toml", "split.json"):
+        (calm / name).write_bytes((place / name).read_bytes())
+    served_by(calm, place / "bad")
+    monkeypatch.chdir(calm)
+    outcome = main(Path("retrain.toml"), Path("models"))
+    assert outcome.promoted and champion(models) == outcome.challenger
+    (disturbed,), (undisturbed,) = read_records(models.folder), read_records(calm / "models")
+    assert replace(disturbed, at=undisturbed.at) == undisturbed
+
+
+def test_a_retraining_that_is_asked_to_stop_says_so_and_loses_nothing(
+    store: TrainingStore, models: ModelStore, tmp_path: Path
+) -> None:
+    """While it trains, and while it scores."""
+    asked = iter([False, False, True])
+    with pytest.raises(Transient, match="asked to stop"):
+        retrain(store, SPLIT, models, config(tmp_path, 4), stop=lambda: next(asked))
+    assert checkpoints(tmp_path)
+    scoring: list[str] = []
+    with pytest.raises(Transient, match="asked to stop: nothing is lost, run it again"):
+        retrain(
+            store,
+            SPLIT,
+            models,
+            config(tmp_path, 4),
+            progress=lambda stage, *_: scoring.append(stage) if stage.startswith("Scoring") else None,
+            stop=lambda: bool(scoring),
+        )
+    assert retrain(store, SPLIT, models, config(tmp_path, 4)).promoted
+
+
+def test_a_champion_that_cannot_be_compared_is_told_before_anything_is_trained(
+    store: TrainingStore, tmp_path: Path
+) -> None:
+    cases = {
+        "plan": (bad_package(tmp_path / "plan", store.segmenter, Plan(spacing_mm=(21.0, 20.0, 20.0))), "another Plan"),
+        "segmenter": (bad_package(tmp_path / "segmenter", "moose"), "serves on districts by 'moose'"),
+    }
+    for name, (package, sentence) in cases.items():
+        models = served_by(tmp_path / name, package)
+        with pytest.raises(Rejected, match=sentence):
+            retrain(store, SPLIT, models, config(tmp_path))
+    models = served_by(tmp_path, bad_package(tmp_path / "good", store.segmenter))
+    other_plan = replace(config(tmp_path), train=replace(train_config(tmp_path), plan=Plan()))
+    with pytest.raises(Rejected, match="another Plan than this configuration"):
+        retrain(store, SPLIT, models, other_plan)
+    with pytest.raises(Rejected, match="has no gate part"):
+        retrain(store, replace(SPLIT, gate=()), models, config(tmp_path))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_champion_changed_by_hand_meanwhile_is_not_replaced(
+    store: TrainingStore, models: ModelStore, tmp_path: Path
+) -> None:
+    """The moment between the decision and the promotion, seen from the progress of the last score."""
+    torch.manual_seed(5)
+    changed = tmp_path / "changed"
+    save_package(
+        changed,
+        name="by hand",
+        plan=PLAN,
+        partition=WHOLE_BODY,
+        architecture=Architecture("unet", FEATURES),
+        networks={"body": UNetGenerator(FEATURES)},
+        segmenter=store.segmenter,
+        about={},
+    )
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "Scoring the challenger" and done == total:
+            models.promote(str(changed), by="force", reason="By hand.")
+
+    outcome = retrain(store, SPLIT, models, config(tmp_path), progress=progress)
+    assert outcome.verdict == "promote" and not outcome.promoted
+    assert outcome.reason.endswith("But the champion was changed by hand meanwhile: run 'retrain' again.")
+    assert champion(models) == load_package(changed).model_hash
+    with pytest.raises(Rejected, match="The gate has not passed model"):
+        promote(models, "challenger")
+
+
+def test_a_model_that_the_gate_passed_can_be_promoted_by_hand_after_a_rollback(
+    store: TrainingStore, models: ModelStore, tmp_path: Path
+) -> None:
+    outcome = retrain(store, SPLIT, models, config(tmp_path))
+    models.rollback("A second look was wanted.")
+    promotion = promote(models, outcome.challenger[:12])
+    assert (promotion.by, promotion.decision) == ("gate", outcome.record)
+    assert champion(models) == outcome.challenger
+
+
+def test_the_districts_that_judge_are_the_bodys_or_the_partitions_own() -> None:
+    four = {"head": (1,), "trunk": (2,), "arms": (3,), "legs": (4,)}
+    assert gate_regions(WHOLE_BODY) == gate_regions(WHOLE_VOLUME) == four
+    assert gate_regions(partition("upper", {"top": [1, 2]})) == {"head": (1,), "trunk": (2,)}
+    assert gate_regions(partition("organs", {"kidneys": [2, 3], "rest": [9]})) == {"kidneys": (2, 3), "rest": (9,)}
+
+
+def test_every_fault_of_a_configuration_is_named_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "retrain.toml"
+    text = CONFIG.format(store="store")
+    file.write_text(text, "utf-8")
+    assert read_retrain_config(file).gate == GateRule(5)
+    file.write_text(text.replace("minimum_patients = 5", "minimum_patients = 2\nmercy = 1"), "utf-8")
+    with pytest.raises(Rejected, match=r"gate\.minimum_patients.*gate\.mercy"):
+        read_retrain_config(file)
+    file.write_text(text.replace('start = "champion"', 'start = "yesterday"'), "utf-8")
+    with pytest.raises(Rejected, match=r"retrain\.toml is no retraining configuration: start"):
+        read_retrain_config(file)
+    file.write_text(text.replace('name = "small"', 'name = "small"\nwarm_start = "package"'), "utf-8")
+    with pytest.raises(Rejected, match=r"train\.warm_start is left out"):
+        read_retrain_config(file)
+    phantoms = text.replace('kind = "store"\nfolder = "store"\nsplit = "split.json"', "count = 3")
+    file.write_text(phantoms, "utf-8")
+    with pytest.raises(Rejected, match=r"train\.data\.kind is 'store'"):
+        read_retrain_config(file)
+    file.write_text("start = ", "utf-8")
+    with pytest.raises(Rejected, match="is not TOML"):
+        read_retrain_config(file)
+    with pytest.raises(Rejected, match="does not exist"):
+        read_retrain_config(tmp_path / "nothing.toml")

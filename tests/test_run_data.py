@@ -1,0 +1,126 @@
+"""A run on a training store: only the split's train and validation parts are seen, and a real study is learnt from."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.small_pairs import small_config
+from training.config import DataConfig, SamplingConfig, ScheduleConfig, TrainConfig
+from training.curve import read_curve
+from training.fit import train
+from training.prepare import prepare
+from training.run_data import load_data, stored
+from training.splits import Split, write_split
+from training.state import fresh_state
+from training.store import TrainingStore
+from training.studies import dicom_studies, phantom_studies
+from twin_scanner.districts.landmarks import LandmarkSegmenter
+from twin_scanner.errors import Rejected
+from twin_scanner.models import load_package
+from twin_scanner.preprocess import Plan
+
+pytestmark = pytest.mark.loop
+
+COARSE = Plan(spacing_mm=(12.0, 10.0, 10.0))
+STUDIES = 5
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> TrainingStore:
+    folder = tmp_path_factory.mktemp("phantoms") / "store"
+    return prepare(
+        phantom_studies(STUDIES, 30, spacing_mm=COARSE.spacing_mm),
+        folder,
+        COARSE,
+        None,
+        keep_air=True,
+        registered=False,
+    )
+
+
+def parts(store: TrainingStore) -> Split:
+    names = [entry.name for entry in store.entries]
+    return Split((names[0], names[1]), (names[2],), (names[3],), (names[4],))
+
+
+def on_store(out: Path, store: TrainingStore, split: Path) -> TrainConfig:
+    data = DataConfig(kind="store", folder=store.folder, split=split)
+    return replace(small_config(out), plan=COARSE, data=data, partition="whole-body")
+
+
+def test_a_run_sees_the_training_and_the_validation_part_and_no_other(phantoms: TrainingStore, tmp_path: Path) -> None:
+    split = parts(phantoms)
+    write_split(tmp_path / "split.json", split)
+    config = on_store(tmp_path / "run", phantoms, tmp_path / "split.json")
+    data = load_data(config)
+    assert [pair.name for pair in data.learnt] == list(split.train)
+    assert [pair.name for pair in data.validated] == list(split.validation)
+    assert (data.kind, data.segmenter) == ("store", phantoms.segmenter)
+    swapped = stored(config, phantoms, replace(split, gate=split.test, test=split.gate))
+    assert swapped.sha256 == data.sha256
+    assert stored(config, phantoms, replace(split, train=split.gate, gate=split.train)).sha256 != data.sha256
+
+
+def test_a_store_is_trained_on_to_a_package(phantoms: TrainingStore, tmp_path: Path) -> None:
+    write_split(tmp_path / "split.json", parts(phantoms))
+    config = on_store(tmp_path / "run", phantoms, tmp_path / "split.json")
+    config = replace(config, validation=replace(config.validation, every_epochs=1))
+    card = load_package(train(config, load_data(config))).card
+    assert card["training_data"]["kind"] == "store" and card["segmenter"] == phantoms.segmenter
+    assert (card["training_data"]["pairs"], card["training_data"]["held_out"]) == (2, 1)
+    assert card["training"]["data"]["folder"] == "store"
+    assert [row["step"] for row in read_curve(tmp_path / "run")] == [1, 2]
+
+
+def test_a_whole_volume_network_learns_the_air_around_the_body(phantoms: TrainingStore, tmp_path: Path) -> None:
+    split = parts(phantoms)
+    body, whole = (
+        stored(replace(on_store(tmp_path, phantoms, tmp_path), partition=name), phantoms, split).learnt[0]
+        for name in ("whole-body", "whole-volume")
+    )
+    assert np.prod(whole.ct.shape) > np.prod(body.ct.shape)
+    assert sum(length - 32 for length in whole.shape) >= 0 and whole.shape == body.shape
+
+
+def test_a_store_on_another_plan_and_a_split_with_nothing_to_learn_are_rejected(
+    phantoms: TrainingStore, tmp_path: Path
+) -> None:
+    config, split = on_store(tmp_path, phantoms, tmp_path), parts(phantoms)
+    with pytest.raises(Rejected, match="made with another Plan"):
+        stored(replace(config, plan=Plan()), phantoms, split)
+    with pytest.raises(Rejected, match="no study in its train part"):
+        stored(config, phantoms, replace(split, train=()))
+
+
+def test_a_run_is_resumed_after_its_store_grew(phantoms: TrainingStore, tmp_path: Path) -> None:
+    """What a run depends on are its own studies."""
+    split = parts(phantoms)
+    config = on_store(tmp_path, phantoms, tmp_path)
+    before = stored(config, replace(phantoms, entries=phantoms.entries[:4]), replace(split, test=()))
+    assert before.sha256 == stored(config, phantoms, split).sha256
+
+
+def test_a_real_examination_is_prepared_from_dicom_and_learnt_for_two_epochs(shared_data: Path, tmp_path: Path) -> None:
+    """CT and PET of one person: nobody is left to validate on, so the split file is written by hand."""
+    plan = Plan(spacing_mm=(6.0, 5.0, 5.0))
+    references = dicom_studies(shared_data / "thorax_petct")
+    store = prepare(references, tmp_path / "store", plan, LandmarkSegmenter)
+    assert len(store.entries) == 1 and not store.refused
+    write_split(tmp_path / "split.json", Split((store.entries[0].name,), (), (), ()))
+    config = replace(
+        on_store(tmp_path / "run", store, tmp_path / "split.json"),
+        plan=plan,
+        schedule=ScheduleConfig(1, 1),
+        sampling=SamplingConfig(8),
+    )
+    steps: list[tuple[int, int]] = []
+    folder = train(config, load_data(config), on_step=lambda _, *step: steps.append(step[:2]))
+    package = load_package(folder)
+    assert steps == [(step, 8) for step in range(1, 9)]
+    assert package.card["segmenter"] == LandmarkSegmenter.name
+    fresh = fresh_state(config, "body", {}).generator.state_dict()
+    for name, value in package.networks["body"].state_dict().items():
+        assert bool(torch.isfinite(value).all()) and not torch.equal(value, fresh[name])

@@ -1,0 +1,122 @@
+"""The patches of each step: drawn from (seed, network, step) alone, and drawn ahead while the networks compute."""
+
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.augmentation import add_noise, augment, draw_augmentation, move
+from training.config import TrainConfig
+from training.distributed import process_count, process_rank
+from training.sampling import Patch, Sampler
+from twin_scanner.errors import Rejected
+from twin_scanner.volume import FloatArray
+
+ORDER, DRAW, POOL = range(3)
+"""What a random number is for: each use has a sequence of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """This process's augmented windows of one step, CT and PET, each (N, 1, 32, 32, 32) in model space.
+
+    ``origins`` names the study and the first voxel of each window.
+    """
+
+    ct: Tensor
+    pet: Tensor
+    origins: tuple[str, ...]
+
+    def pinned(self) -> "Batch":
+        """The same in memory that a GPU copies from while it computes."""
+        return Batch(self.ct.pin_memory(), self.pet.pin_memory(), self.origins)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        return Batch(self.ct.to(device, non_blocking=True), self.pet.to(device, non_blocking=True), self.origins)
+
+
+def step_random(config: TrainConfig, network: str, purpose: int, number: int) -> np.random.Generator:
+    """Random numbers of one use at one step, sample or round, whoever asks and in whatever order."""
+    return np.random.default_rng(np.random.SeedSequence([config.seed, *network.encode()], spawn_key=(purpose, number)))
+
+
+def draw_batch(config: TrainConfig, network: str, sampler: Sampler, step: int) -> Batch:
+    """This process's share of the patches of a step; raises Rejected where a CycleGAN has only one patient."""
+    share, rest = divmod(config.optimiser.batch_size, process_count())
+    if rest:
+        raise Rejected(
+            f"optimiser.batch_size {config.optimiser.batch_size} does not divide among {process_count()} processes: "
+            "choose a multiple."
+        )
+    first = step * config.optimiser.batch_size + process_rank() * share
+    draw = _paired if config.method == "pix2pix" else _unpaired
+    samples = [draw(config, network, sampler, sample) for sample in range(first, first + share)]
+    ct, pet = (np.stack([sample[part] for sample in samples])[:, None] for part in (0, 1))
+    return Batch(torch.from_numpy(ct), torch.from_numpy(pet), tuple(sample[2] for sample in samples))
+
+
+def batches(
+    config: TrainConfig, network: str, sampler: Sampler, steps: range, *, pin: bool = False
+) -> Generator[Batch, None, None]:
+    """The batches of some steps, in order, ``compute.prefetch`` of them drawn ahead by ``compute.workers`` threads.
+
+    Close it where it is not exhausted: that ends the threads.
+    """
+    draw = partial(_pinned if pin else draw_batch, config, network, sampler)
+    if not config.compute.prefetch:
+        yield from map(draw, steps)
+        return
+    ahead: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(config.compute.workers, "patches") as threads:
+        try:
+            for step in steps:
+                ahead.append(threads.submit(draw, step))
+                if len(ahead) > config.compute.prefetch:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+
+
+def study_of(config: TrainConfig, network: str, sample: int, studies: int) -> int:
+    """Which study a sample is drawn from: round after round all of them, each round in an order of its own.
+
+    An epoch of n patches a study is n rounds, so it holds exactly n patches of each.
+    """
+    turn, place = divmod(sample, studies)
+    return int(step_random(config, network, ORDER, turn).permutation(studies)[place])
+
+
+def _pinned(config: TrainConfig, network: str, sampler: Sampler, step: int) -> Batch:
+    return draw_batch(config, network, sampler, step).pinned()
+
+
+def _paired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[FloatArray, FloatArray, str]:
+    """CT and PET of one place, moved together."""
+    random = step_random(config, network, DRAW, sample)
+    patch = sampler.draw(random, study_of(config, network, sample, sampler.studies))
+    ct, pet = augment(draw_augmentation(random, config.augmentation), patch.ct, patch.pet, patch.mask)
+    return ct, pet, _origin(patch)
+
+
+def _unpaired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[FloatArray, FloatArray, str]:
+    """A CT of one patient and a PET of another, each moved on its own."""
+    random = step_random(config, network, DRAW, sample)
+    study = study_of(config, network, sample, sampler.studies)
+    of_ct = sampler.draw(random, study)
+    of_pet = sampler.draw(random, sampler.other_patients_study(random, study))
+    of_the_ct, of_the_pet = (draw_augmentation(random, config.augmentation) for _ in range(2))
+    (ct,), mask = move(of_the_ct, (of_ct.ct,), of_ct.mask)
+    (pet,), _ = move(of_the_pet, (of_pet.pet,), of_pet.mask)
+    return add_noise(of_the_ct, ct, mask), pet, f"CT {_origin(of_ct)}, PET {_origin(of_pet)}"
+
+
+def _origin(patch: Patch) -> str:
+    return f"{patch.study} at {list(patch.start)}"

@@ -1,0 +1,248 @@
+"""DICOM PET/CT studies as training studies: which CT and which PET of a folder belong together, or why none do."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from pydicom.dataset import Dataset
+
+from training.study import Study, StudyReference
+from twin_scanner.dicom.ct_headers import is_ct
+from twin_scanner.dicom.ct_series import read_ct_series
+from twin_scanner.dicom.ct_stack import Instance
+from twin_scanner.dicom.dicom_files import quiet_pydicom, read_header, should_be_dicom
+from twin_scanner.dicom.pt_headers import PT_KEYWORDS, is_pt
+from twin_scanner.dicom.pt_series import PtSeries, PtStack, pt_stack_of, read_pt_series
+from twin_scanner.dicom.series_choice import COVERAGE_TOLERANCE, Preference, choose_series
+from twin_scanner.dicom.slice_headers import text
+from twin_scanner.errors import Rejected
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Receives (done, in all)."""
+
+FLUORINE_18_HALF_LIFE_S: Final = 6586.2
+HALF_LIFE_TOLERANCE: Final = 0.01
+"""Scanners write 6586.2 to 6588; gallium-68 (4062.6) and the others are far away."""
+FDG: Final = re.compile(r"FDG|FLUORODEOXYGLUCOSE|FLUDEOXYGLUCOSE|DEOXYGLUCOSE")
+UNNAMED_TRACER: Final = re.compile(r"|SOLUTION|UNKNOWN|OTHER|UNSPECIFIED|ISOTOPE|(18)?F(LUORINE)?(18)?")
+"""What scanners write where nobody chose a tracer, letters and digits alone; fluorine-18 is FDG then, as mostly."""
+
+_SCAN_KEYWORDS: Final = (
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "PatientID",
+    "IssuerOfPatientID",
+)
+
+
+@dataclass(frozen=True)
+class DicomStudy:
+    """CT and PET images of one study and frame of reference, of which ``load`` chooses a series each.
+
+    ``refusal`` is the reason, known beforehand, why it cannot be learnt from; empty otherwise.
+    """
+
+    name: str
+    patient: str
+    ct_files: tuple[Path, ...]
+    pet_files: tuple[Path, ...]
+    diagnosis: str = ""
+    accept_synthetic: bool = False
+    refusal: str = ""
+
+    def load(self) -> Study:
+        """Choose the CT as the service does and the best PET of FDG, and read both; no lesions are known.
+
+        Raises Rejected, with the reason, where no series of the one or the other kind can be learnt from.
+        """
+        if self.refusal:
+            raise Rejected(self.refusal)
+        pet = read_pt_series(self._chosen_pet(), accept_synthetic=self.accept_synthetic)
+        _check_tracer(pet)
+        ct = read_ct_series(self._chosen_ct(), accept_synthetic=self.accept_synthetic)
+        return Study(ct=ct.volume, pet=pet.suv, ct_origin="DICOM")
+
+    def _chosen_ct(self) -> tuple[Path, ...]:
+        choices = choose_series(self.ct_files, Preference(), accept_synthetic=self.accept_synthetic)
+        for choice in choices:
+            if choice.series_uid is not None:
+                return choice.files
+        reasons = [reason for choice in choices for _, reason in choice.skipped]
+        raise Rejected(_none_of(reasons, "CT"))
+
+    def _chosen_pet(self) -> tuple[Path, ...]:
+        series: dict[str, list[Instance]] = {}
+        with quiet_pydicom():
+            for file in self.pet_files:
+                header = read_header(file, PT_KEYWORDS)
+                series.setdefault(text(header, "SeriesInstanceUID"), []).append(Instance(file, header))
+        candidates: list[tuple[str, PtStack]] = []
+        reasons = []
+        for series_uid, instances in sorted(series.items()):
+            try:
+                with quiet_pydicom():
+                    candidates.append((series_uid, pt_stack_of(instances, accept_synthetic=self.accept_synthetic)))
+            except Rejected as error:
+                reasons.append(str(error))
+        if not candidates:
+            raise Rejected(_none_of(reasons, "PET"))
+        chosen = _best(candidates)
+        return tuple(instance.file for instance in series[chosen])
+
+
+def dicom_studies(
+    folder: Path, *, accept_synthetic: bool = False, progress: Progress | None = None
+) -> list[StudyReference]:
+    """A study for every StudyInstanceUID and FrameOfReferenceUID below ``folder`` that has both CT and PET images.
+
+    Reads a few attributes of every file; what is no DICOM is passed over, ``progress`` receives (files read, files in
+    all). A study without such a pair gives one that is refused with the reason; so is one without PatientID, and one
+    beside whose files lies a damaged file, which may be a slice of it. ``accept_synthetic`` lets phantoms in, never
+    what this program synthesised. Raises Rejected where the folder does not exist or holds no CT or PET image.
+    """
+    if not folder.is_dir():
+        raise Rejected(f"{folder} does not exist: give a folder of DICOM studies.")
+    images, damaged = _scanned(folder, progress)
+    studies: dict[str, list[_Image]] = {}
+    for image in images:
+        studies.setdefault(image.study_uid, []).append(image)
+    if not studies:
+        raise Rejected(f"{folder} holds no DICOM image of CT or PET: give a folder of PET/CT studies.")
+    return [
+        study
+        for study_uid, members in sorted(studies.items())
+        for study in _pairs(study_uid, members, damaged, accept_synthetic)
+    ]
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What tells an image to a study; ``patient`` (issuer, id) never leaves this module but as a hash."""
+
+    file: Path
+    is_ct: bool
+    study_uid: str
+    frame_of_reference_uid: str
+    patient: tuple[str, str] = field(repr=False)
+
+
+def _scanned(folder: Path, progress: Progress | None) -> tuple[list[_Image], dict[Path, str]]:
+    """The CT and PET images below a folder, and by folder the name of a file that should be an image and is not."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    images: list[_Image] = []
+    damaged: dict[Path, str] = {}
+    with quiet_pydicom():
+        for number, file in enumerate(files, start=1):
+            try:
+                if should_be_dicom(file):
+                    images += _image(file, read_header(file, _SCAN_KEYWORDS))
+            except Rejected:
+                damaged.setdefault(file.parent, file.name)
+            if progress is not None:
+                progress(number, len(files))
+    return images, damaged
+
+
+def _image(file: Path, header: Dataset) -> list[_Image]:
+    if not (is_ct(header) or is_pt(header)):
+        return []
+    return [
+        _Image(
+            file=file,
+            is_ct=is_ct(header),
+            study_uid=text(header, "StudyInstanceUID"),
+            frame_of_reference_uid=text(header, "FrameOfReferenceUID"),
+            patient=(text(header, "IssuerOfPatientID"), text(header, "PatientID")),
+        )
+    ]
+
+
+def _pairs(
+    study_uid: str, images: Sequence[_Image], damaged: dict[Path, str], accept_synthetic: bool
+) -> Iterable[DicomStudy]:
+    frames = [
+        [image for image in images if image.frame_of_reference_uid == frame]
+        for frame in sorted({image.frame_of_reference_uid for image in images})
+    ]
+    pairs = [frame for frame in frames if len({image.is_ct for image in frame}) == 2]
+    for members in pairs or [list(images)]:
+        frame_uid = members[0].frame_of_reference_uid if pairs else ""
+        issuer, patient_id = members[0].patient
+        yield DicomStudy(
+            name=f"study-{_hashed(study_uid, frame_uid)}",
+            patient=f"patient-{_hashed(issuer, patient_id)}",
+            ct_files=tuple(image.file for image in members if image.is_ct),
+            pet_files=tuple(image.file for image in members if not image.is_ct),
+            accept_synthetic=accept_synthetic,
+            refusal=_refusal(members, damaged, paired=bool(pairs)),
+        )
+
+
+def _refusal(images: Sequence[_Image], damaged: dict[Path, str], *, paired: bool) -> str:
+    """Why images of a study make no pair, as far as a scan can tell; empty where they may."""
+    kinds = {image.is_ct for image in images}
+    if not images[0].study_uid:
+        return "StudyInstanceUID of the images is missing, so CT and PET cannot be paired: correct the sender."
+    if kinds == {True}:
+        return "The study has CT but no PET image: send its PET series too."
+    if kinds == {False}:
+        return "The study has PET but no CT image: send its CT series too."
+    if not paired:
+        return "FrameOfReferenceUID of the study's CT is not that of its PET, so they cannot be laid on one another."
+    if not images[0].frame_of_reference_uid:
+        return "FrameOfReferenceUID of CT and PET is missing, so they cannot be laid on one another."
+    if len({image.patient for image in images}) > 1:
+        return "PatientID of the study's CT is not that of its PET: correct the study."
+    if not images[0].patient[1]:
+        return "PatientID of the study is missing, so nobody knows to which split it belongs: add a pseudonym."
+    lost = next((damaged[image.file.parent] for image in images if image.file.parent in damaged), None)
+    if lost is not None:
+        return f"{lost} beside the study's images is damaged and may be one of them: send it again, or remove it."
+    return ""
+
+
+def _best(candidates: Sequence[tuple[str, PtStack]]) -> str:
+    """The series that covers most of the body (within COVERAGE_TOLERANCE), then the most corrected, the finest."""
+    longest_mm = max(stack.geometry.extent_mm[0] for _, stack in candidates)
+
+    def rank(candidate: tuple[str, PtStack]) -> tuple[bool, int, float, str]:
+        series_uid, stack = candidate
+        return (
+            stack.geometry.extent_mm[0] < (1.0 - COVERAGE_TOLERANCE) * longest_mm,
+            -len(set(stack.attributes.corrected_image)),
+            round(stack.geometry.voxel_ml, 6),
+            series_uid,
+        )
+
+    return min(candidates, key=rank)[0]
+
+
+def _none_of(reasons: Sequence[str], modality: str) -> str:
+    if len(reasons) == 1:
+        return reasons[0]
+    return f"None of the study's {len(reasons)} {modality} series can be learnt from, such as: {reasons[0]}"
+
+
+def _check_tracer(pet: PtSeries) -> None:
+    """The networks learn FDG: a PET that says it is of anything else is refused, one that says nothing is not."""
+    half_life_s = pet.attributes.half_life_s
+    if half_life_s is not None and abs(half_life_s / FLUORINE_18_HALF_LIFE_S - 1.0) > HALF_LIFE_TOLERANCE:
+        raise Rejected(f"RadionuclideHalfLife of the PET is {half_life_s:g} s, not fluorine-18's: give PET of FDG.")
+    with quiet_pydicom():
+        isotope = next(iter(pet.header.get("RadiopharmaceuticalInformationSequence") or []), Dataset())
+        code = next(iter(isotope.get("RadiopharmaceuticalCodeSequence") or []), Dataset())
+        named = [text(code, "CodeMeaning"), text(isotope, "Radiopharmaceutical")]
+    plain = [re.sub(r"[^A-Z0-9]", "", name.upper()) for name in named]
+    if any(FDG.search(name) for name in plain) or all(UNNAMED_TRACER.fullmatch(name) for name in plain):
+        return
+    shown = next(name for name, short in zip(named, plain, strict=True) if not UNNAMED_TRACER.fullmatch(short))
+    raise Rejected(f"Radiopharmaceutical of the PET is '{shown}', not FDG: give PET of FDG.")
+
+
+def _hashed(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,68 @@
+"""TensorBoard's scalars and pictures of a run, written only where the configuration asks for them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from training.config import TrainConfig
+from training.distributed import process_rank
+from training.state import TrainState
+from training.validation import Comparison
+from twin_scanner.errors import Rejected
+from twin_scanner.volume import FloatArray
+
+FOLDER: Final = "tensorboard"
+BRIGHTEST_SUV: Final = 10.0
+"""White in the pictures; the usual window of a reader is half of it."""
+
+
+class EventLog:
+    """The events of one network's training; those after ``step``, of a run that was killed, count no more."""
+
+    def __init__(self, folder: Path, network: str, step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise Rejected(
+                "tensorboard = true needs TensorBoard, which is not installed: install it, or leave the key out."
+            ) from error
+        self._writer: Any = SummaryWriter(str(folder / FOLDER / network), purge_step=step)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Losses and errors by name."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def picture(self, step: int, comparison: Comparison) -> None:
+        """The real and the made PET side by side."""
+        self._writer.add_image("real and made PET", projections(comparison), step, dataformats="HW")
+
+    def close(self) -> None:
+        """Everything on disk."""
+        self._writer.close()
+
+
+@contextmanager
+def event_log(config: TrainConfig, state: TrainState) -> Iterator[EventLog | None]:
+    """The log of the state's network in the first process of a run that asks for it; None otherwise.
+
+    Raises Rejected where TensorBoard is not installed.
+    """
+    if not config.tensorboard or process_rank() != 0:
+        yield None
+        return
+    log = EventLog(config.out, state.network, state.step)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def projections(comparison: Comparison) -> FloatArray:
+    """Coronal maximum projections of real and made PET, head up, side by side, black (0) to white (1) at SUV 10."""
+    sides = [image.max(axis=1)[::-1] for image in (comparison.real, comparison.made)]
+    picture: FloatArray = np.clip(np.concatenate(sides, axis=1) / np.float32(BRIGHTEST_SUV), 0.0, 1.0)
+    return picture

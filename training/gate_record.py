@@ -1,0 +1,138 @@
+"""What the gate decided and on which numbers: one JSON file a decision, kept beside the model packages."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from training.gate import Decision, GateRule, RegionComparison, StudyScore, Verdict
+from twin_scanner.durable_file import write_durably
+from twin_scanner.errors import Rejected, Transient
+
+SCHEMA: Final = 1
+SCRATCH: Final = "scratch"
+DECISIONS: Final = "decisions"
+"""The folder of the records in a model store."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the gate: may what this training ends in take this champion's place, by this rule?
+
+    SHA-256 of: the champion; the training configuration; the images that are learnt from and validated on (``learnt``)
+    and those that judge (``judged``). ``start`` is the hash of the model that training began with, or ``scratch``.
+    """
+
+    champion: str
+    start: str
+    config: str
+    learnt: str
+    judged: str
+    rule: GateRule
+
+    @property
+    def training(self) -> tuple[str, str, str]:
+        """What decides the challenger."""
+        return self.start, self.config, self.learnt
+
+    def settled_by(self, earlier: "GateRecord") -> bool:
+        """Whether an earlier decision answers this question too.
+
+        It does for the same images, configuration and rule: against the same champion, and where the champion is that
+        decision's challenger, for a model is not trained again on what made it.
+        """
+        asked = earlier.question
+        same = (asked.config, asked.learnt, asked.judged, asked.rule) == (
+            self.config,
+            self.learnt,
+            self.judged,
+            self.rule,
+        )
+        begins = (asked.start == SCRATCH) == (self.start == SCRATCH)
+        return same and begins and self.champion in (asked.champion, earlier.challenger)
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """One decision: when (UTC, ISO 8601), the question, the challenger's hash, the verdict and what it rests on.
+
+    ``split`` counts the studies of each part; ``scores`` holds, for each study that judged, both models' errors in SUV
+    by region. Studies and patients go by the store's pseudonyms.
+    """
+
+    name: str
+    at: str
+    question: Question
+    challenger: str
+    verdict: Verdict
+    reason: str
+    split: Mapping[str, int]
+    regions: tuple[RegionComparison, ...]
+    scores: tuple[Mapping[str, Any], ...]
+
+    @property
+    def champion(self) -> str:
+        """The model that the challenger was compared with."""
+        return self.question.champion
+
+
+def joined_scores(champion: Sequence[StudyScore], challenger: Sequence[StudyScore]) -> tuple[Mapping[str, Any], ...]:
+    """Both models' scores, study by study, as a record holds them."""
+    others = {score.study: score for score in challenger}
+    return tuple(
+        {
+            "study": score.study,
+            "patient": score.patient,
+            "champion": dict(score.errors_suv),
+            "challenger": dict(others[score.study].errors_suv),
+        }
+        for score in champion
+    )
+
+
+def record_of(
+    name: str,
+    at: str,
+    question: Question,
+    challenger: str,
+    decision: Decision,
+    split: Mapping[str, int],
+    scores: tuple[Mapping[str, Any], ...],
+) -> GateRecord:
+    """A decision as it is kept."""
+    return GateRecord(
+        name, at, question, challenger, decision.verdict, decision.reason, dict(split), decision.regions, scores
+    )
+
+
+def write_record(store: Path, record: GateRecord) -> Path:
+    """Put a record on disk, in place of one of the same name; raises Transient where the disk fails."""
+    path = store / DECISIONS / f"{record.name}.json"
+    content = {"schema": SCHEMA, **asdict(record)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, (json.dumps(content, indent=1) + "\n").encode())
+    except OSError as error:
+        raise Transient(f"The gate's decision cannot be written to {path}: check free space and rights.") from error
+    return path
+
+
+def read_records(store: Path) -> tuple[GateRecord, ...]:
+    """Every decision of a model store, oldest first; raises Rejected where one cannot be read."""
+    records = [_read(path) for path in sorted((store / DECISIONS).glob("*.json"))]
+    return tuple(sorted(records, key=lambda record: record.at))
+
+
+def _read(path: Path) -> GateRecord:
+    try:
+        content = json.loads(path.read_bytes())
+        if content.pop("schema") != SCHEMA:
+            raise ValueError("another schema")
+        question = content.pop("question")
+        rule = GateRule(**question.pop("rule"))
+        regions = tuple(RegionComparison(**region) for region in content.pop("regions"))
+        scores = tuple(content.pop("scores"))
+        return GateRecord(**content, question=Question(**question, rule=rule), regions=regions, scores=scores)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Rejected(f"{path} is no decision of the gate that this version reads: restore or remove it.") from error

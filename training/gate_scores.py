@@ -1,0 +1,45 @@
+"""A model's errors on the studies that judge it, translated as in service."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from training.gate import OVERALL, StudyScore
+from training.pairs import Pair
+from training.validation import compare
+from twin_scanner.models import ModelPackage
+from twin_scanner.partition import DISTRICT_NAMES, Partition
+
+
+def score(
+    package: ModelPackage,
+    pairs: Sequence[Pair],
+    regions: Mapping[str, tuple[int, ...]],
+    progress: Callable[[int, int], None] | None = None,
+    check_stop: Callable[[int, int], None] | None = None,
+) -> list[StudyScore]:
+    """Mean absolute errors in SUV of a model on each pair, translated as in service, on each region that is in view.
+
+    ``regions`` names labels; the whole body is added. ``progress`` receives (studies done, studies in all).
+    """
+    scores = []
+    for done, pair in enumerate(pairs):
+        if progress is not None:
+            progress(done, len(pairs))
+        comparison = compare(pair, package, check_stop)
+        error, labels = np.abs(comparison.made - comparison.real), comparison.labels
+        masks = {OVERALL: labels > 0, **{name: np.isin(labels, covered) for name, covered in regions.items()}}
+        errors = {name: float(error[mask].mean(dtype=np.float64)) for name, mask in masks.items() if mask.any()}
+        scores.append(StudyScore(pair.name, pair.patient, errors))
+    if progress is not None:
+        progress(len(pairs), len(pairs))
+    return scores
+
+
+def gate_regions(partition: Partition) -> dict[str, tuple[int, ...]]:
+    """The districts that a partition is judged on, one after the other: the body's four, or its own finer ones."""
+    if partition.labels <= DISTRICT_NAMES.keys():
+        return {
+            name: (label,) for label, name in DISTRICT_NAMES.items() if label in (partition.labels or DISTRICT_NAMES)
+        }
+    return dict(partition.networks)

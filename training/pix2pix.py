@@ -1,0 +1,38 @@
+"""One step of Pix2Pix: the discriminator of CT and PET side by side learns, then the generator."""
+
+import torch
+
+from training.batches import Batch
+from training.config import TrainConfig
+from training.descent import check_finite, descend, precision
+from training.distributed import mean_over_processes
+from training.losses import discriminator_loss, generator_loss
+from training.state import TrainState
+
+
+def pix2pix_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, float]:
+    """Isola et al. 2017, section 3.3, on the windows of one place each; the losses by name.
+
+    Raises Rejected where a loss is not finite, before any weight has changed by it.
+    """
+    ct, pet, judge = batch.ct, batch.pet, state.discriminators["pair"]
+    with precision(config, state):
+        made = state.generator(ct)
+
+    state.discriminators.requires_grad_(True)
+    with precision(config, state):
+        judged_real = judge(torch.cat([ct, pet], 1))
+        judged_made = judge(torch.cat([ct, made.detach()], 1))
+    loss = discriminator_loss(judged_real.float(), judged_made.float())
+    check_finite(config, state, batch, "discriminator", loss)
+    descend(config, state, state.discriminators, state.discriminator_optimiser, loss)
+
+    state.discriminators.requires_grad_(False)
+    with precision(config, state):
+        judged = judge(torch.cat([ct, made], 1))
+    generator = generator_loss(judged.float(), made, pet, config.optimiser.lambda_l1)
+    check_finite(config, state, batch, "generator", generator.total)
+    descend(config, state, state.generators, state.generator_optimiser, generator.total)
+
+    state.scaler.update()
+    return mean_over_processes({"L1": generator.l1, "adversarial": generator.adversarial, "discriminator": loss})

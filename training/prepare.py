@@ -1,0 +1,414 @@
+"""From studies to a training store: each study once, whole or not at all, judged before it may be learnt from."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import queue
+import shutil
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from training.pairs import GridStudy, Segment, on_plan_grid, phantom_truth, whole_box
+from training.registration import Motion, register
+from training.store import (
+    REFUSED,
+    STORE_FILE,
+    STUDIES,
+    STUDY_NAME,
+    UNFINISHED,
+    Entry,
+    FoundMotion,
+    Refusal,
+    StoreKind,
+    TrainingStore,
+    json_bytes,
+    open_store,
+    read_kind,
+    refusal_file,
+    write_kind,
+    write_study,
+)
+from training.study import Study, StudyReference
+from twin_scanner.districts.district_map import Segmenter
+from twin_scanner.durable_file import PART, write_durably
+from twin_scanner.errors import Rejected, Transient
+from twin_scanner.executor import LocalWorker
+from twin_scanner.preprocess import Plan
+from twin_scanner.volume import Geometry, LabelArray, Volume, label_counts
+
+Recipe: TypeAlias = Callable[[], Segmenter]
+"""Makes the segmenter in whichever process asks; it must survive pickling, so no lambda."""
+Progress: TypeAlias = Callable[[int, int], None]
+Results: TypeAlias = Generator[Refusal | None, None, None]
+
+LOG = logging.getLogger("twin_scanner.prepare")
+LOCK_FILE: Final = "lock"
+_OF_AN_EMPTY_STORE: Final = (LOCK_FILE, STORE_FILE, STORE_FILE + PART)
+TRUTH: Final = "phantom-truth"
+"""Who drew the districts where no segmenter did."""
+LEAST_COVERED: Final = 0.8
+"""Of the body's voxels, by the PET: below it the two images were not meant as one examination. What lacks is not
+learnt either way."""
+BODY_SUV_MEAN: Final = (0.2, 5.0)
+"""A body that lost no activity has mean SUV 1; decay, urine and wrong weights move it, wrong units leave this range."""
+LEAST_BODY_SUV_MAX: Final = 1.0
+WAIT_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker needs to put one study into the store."""
+
+    reference: StudyReference
+    folder: Path
+    kind: StoreKind
+    recipe: Recipe | None
+
+
+def prepare(
+    references: Iterable[StudyReference],
+    folder: Path,
+    plan: Plan,
+    recipe: Recipe | None,
+    *,
+    keep_air: bool = False,
+    registered: bool = True,
+    workers: int = 1,
+    retry_refused: bool = False,
+    progress: Progress | None = None,
+) -> TrainingStore:
+    """Put every study into the store that is not in it yet, and return the store.
+
+    ``recipe`` makes the segmenter; None takes a phantom's own districts. ``keep_air`` stores the whole field of view,
+    which a whole-volume network needs. ``registered``: each PET is compared with its CT and moved onto it where the
+    patient moved; False for phantoms, whose images are drawn in one place.
+
+    A study that must not be learnt from is listed with its reason and stops nothing; it is tried again where its
+    source changed, or all are with ``retry_refused``. ``progress`` receives (studies dealt with, studies in all), those
+    of earlier runs included. The result does not depend on ``workers``.
+
+    Raises Rejected where the store's studies were made with another Plan or segmenter or two studies share a name,
+    Transient where another run writes to the store, the disk fails or a worker process was lost; what is finished
+    stays, and the next run goes on from there.
+    """
+    if workers < 1:
+        raise Rejected(f"{workers} workers cannot prepare a study: give 1 or more.")
+    studies = _checked(references)
+    segmenter = recipe() if recipe is not None else None
+    name, digest = (segmenter.name, segmenter.segmenter_hash) if segmenter is not None else (TRUTH, "")
+    kind = StoreKind(plan, name, digest, keep_air, registered)
+    with _written_by_us(folder):
+        store = _begun(folder, kind)
+        waiting = _waiting(studies, store, retry_refused=retry_refused)
+        tasks = [_Task(reference, folder, kind, recipe) for reference in waiting]
+        before = len(studies) - len(tasks)
+        _report(progress, before, len(studies))
+        with closing(_in_this_process(tasks) if workers == 1 else _in_processes(tasks, workers)) as results:
+            for done, refusal in enumerate(results, before + 1):
+                if refusal is not None:
+                    LOG.warning("study refused", extra={"study": refusal.name, "reason": refusal.reason})
+                _report(progress, done, len(studies))
+        return open_store(folder)
+
+
+def prepare_study(task: _Task) -> Refusal | None:
+    """Put one study into its store, or why it is not in it; raises Transient where the disk fails."""
+    reference, folder = task.reference, task.folder
+    refusal = refusal_file(folder, reference.name)
+    try:
+        stamp = source_stamp(reference)
+        with _one_thread():
+            entry, whole = _made(task)
+        arrays: dict[str, npt.NDArray[Any]] = {"ct": whole.ct, "pet": whole.pet, "districts": whole.labels}
+        if whole.lesions is not None:
+            arrays["lesions"] = whole.lesions
+        box = whole_box(entry.shape) if task.kind.keep_air else entry.body
+        write_study(folder, entry, {key: np.ascontiguousarray(array[box]) for key, array in arrays.items()})
+        refusal.unlink(missing_ok=True)
+    except Rejected as reason:
+        refused = Refusal(reference.name, reference.patient, reference.diagnosis, str(reason), stamp)
+        _write_refusal(refusal, refused)
+        return refused
+    except OSError as error:
+        raise Transient(f"The training store {folder} cannot be written: check its free space and rights.") from error
+    return None
+
+
+def source_stamp(reference: StudyReference) -> str:
+    """SHA-256 over what can be known of a source without reading it: its fields, and its files' sizes and times.
+
+    A file counts by its place below the reference's own path, so a source keeps its stamp where it is moved as a whole.
+    """
+    digest = hashlib.sha256(f"{reference.name} {reference.patient} {reference.diagnosis}".encode())
+    for field in getattr(type(reference), "__dataclass_fields__", {}):
+        value = getattr(reference, field)
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, Path):
+                _add_files(digest, item)
+            elif isinstance(item, str | int | float):
+                digest.update(f"{field} {item}\n".encode())
+    return digest.hexdigest()
+
+
+def source_sha256(study: Study) -> str:
+    """SHA-256 over everything that was loaded: values, grids and where the CT comes from."""
+    digest = hashlib.sha256(study.ct_origin.encode())
+    for volume in (study.ct, study.pet):
+        digest.update(json.dumps(asdict(volume.geometry), default=float, sort_keys=True).encode())
+        digest.update(np.ascontiguousarray(volume.array).data)
+    for labels in (study.lesions, study.truth):
+        digest.update(b"none" if labels is None else np.ascontiguousarray(labels).data)
+    return digest.hexdigest()
+
+
+def _made(task: _Task) -> tuple[Entry, GridStudy]:
+    """One study loaded, aligned, segmented, brought to the grid and judged; raises Rejected with the reason."""
+    reference, kind = task.reference, task.kind
+    study = reference.load()
+    source = source_sha256(study)
+    study, motion = registered_study(study) if kind.registered else (study, None)
+    whole = on_plan_grid(study, _segment(task.recipe), kind.plan)
+    mean = _judged(whole)
+    counts = label_counts(whole.labels)
+    d, h, w = ((part.start, part.stop) for part in whole.body_box)
+    depth, height, width = whole.ct.shape
+    entry = Entry(
+        name=reference.name,
+        patient=reference.patient,
+        diagnosis=reference.diagnosis,
+        ct_origin=study.ct_origin,
+        source_sha256=source,
+        plan_hash=kind.plan.plan_hash,
+        segmenter=kind.segmenter,
+        segmenter_hash=kind.segmenter_hash,
+        version=version("twin-scanner"),
+        shape=(depth, height, width),
+        box=(d, h, w),
+        hu_range=whole.hu_range,
+        voxels={int(label): int(counts[label]) for label in np.flatnonzero(counts) if label},
+        lesion_voxels=None if whole.lesions is None else int(np.count_nonzero(whole.lesions)),
+        covered=round(whole.covered, 4),
+        body_suv_mean=round(mean, 4),
+        motion=motion,
+        arrays_sha256={},
+    )
+    return entry, whole
+
+
+def registered_study(study: Study) -> tuple[Study, FoundMotion]:
+    """The study with its PET where the CT shows the same tissue; raises Rejected where the patient moved too far.
+
+    A rigid motion only changes where the PET's voxels lie, so PET and lesions are still resampled once, together.
+    """
+    motion = register(study.ct, study.pet)
+    x, y, z = (round(component, 3) for component in motion.translation_mm)
+    found = FoundMotion((x, y, z), round(motion.rotation_deg, 3), round(motion.displacement_mm, 3), motion.corrected)
+    if not motion.corrected:
+        return study, found
+    pet = Volume(study.pet.array, _moved_back(study.pet.geometry, motion))
+    return replace(study, pet=pet), found
+
+
+def _moved_back(geometry: Geometry, motion: Motion) -> Geometry:
+    """The grid of a PET after the motion from CT to PET was taken back."""
+    back = motion.transform.GetInverse()
+    x, y, z = back.TransformPoint(geometry.origin_lps_mm)
+    d, h, w = (back.TransformVector(axis, geometry.origin_lps_mm) for axis in geometry.direction)
+    return replace(geometry, origin_lps_mm=(x, y, z), direction=(d, h, w))
+
+
+def _judged(whole: GridStudy) -> float:
+    """The mean SUV of the body; raises Rejected where the study cannot teach what uptake looks like."""
+    if whole.covered < LEAST_COVERED:
+        raise Rejected(
+            f"The PET shows {whole.covered:.0%} of the CT's body, at least {LEAST_COVERED:.0%} are needed: check that "
+            "both belong to one examination."
+        )
+    body = whole.pet[whole.body_box][whole.labels[whole.body_box] > 0]
+    mean, highest = float(body.mean(dtype=np.float64)), float(body.max())
+    low, high = BODY_SUV_MEAN
+    if not low <= mean <= high:
+        raise Rejected(
+            f"The body's mean SUV is {mean:.3g}, between {low} and {high} is plausible: check units, weight and dose."
+        )
+    if highest < LEAST_BODY_SUV_MAX:
+        raise Rejected(
+            f"The body's highest SUV is {highest:.3g}, every FDG-PET has more than {LEAST_BODY_SUV_MAX}: check units, "
+            "weight and dose."
+        )
+    return mean
+
+
+def _segment(recipe: Recipe | None) -> Segment:
+    if recipe is None:
+        return phantom_truth
+
+    def segment(study: Study) -> LabelArray:
+        return recipe().segment(study.ct).labels
+
+    return segment
+
+
+def _checked(references: Iterable[StudyReference]) -> list[StudyReference]:
+    """The studies in the order of their names; raises Rejected for names that two share or no file can have."""
+    studies = sorted(references, key=lambda reference: reference.name)
+    if not studies:
+        raise Rejected("The source holds no study: give a folder in autoPET's layout or one of DICOM studies.")
+    times = Counter(reference.name for reference in studies)
+    wrong = [name for name, count in times.items() if count > 1 or not STUDY_NAME.fullmatch(name)]
+    if wrong:
+        raise Rejected(
+            f"{len(wrong)} studies, '{wrong[0][:60]}' first, share their name or have one that is no file's: give each "
+            "a name of its own, of letters, digits, '.', '_' and '-'."
+        )
+    return studies
+
+
+@contextmanager
+def _written_by_us(folder: Path) -> Iterator[None]:
+    """One writer at a time; the lock dies with its process."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / LOCK_FILE).open("w")
+    except OSError as error:
+        raise Transient(f"The training store {folder} cannot be written: check its rights.") from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Transient(f"Another run writes to the training store {folder}: wait until it ends.") from error
+        yield
+
+
+def _begun(folder: Path, kind: StoreKind) -> TrainingStore:
+    """The store as an earlier run left it, without its half-written studies; raises Rejected for another kind."""
+    held = read_kind(folder)
+    if held is not None and held != kind:
+        raise Rejected(
+            f"The training store {folder} holds studies made with {_difference(held, kind)}: give a new folder, "
+            "or what it was made with."
+        )
+    try:
+        if held is None:
+            if any(path.name not in _OF_AN_EMPTY_STORE for path in folder.iterdir()):
+                raise Rejected(f"{folder} is not empty and no training store: give a new folder.")
+            write_kind(folder, kind)
+        for part in (STUDIES, REFUSED):
+            (folder / part).mkdir(exist_ok=True)
+        for unfinished in (folder / STUDIES).glob(f"{UNFINISHED}*"):
+            shutil.rmtree(unfinished)
+    except OSError as error:
+        raise Transient(f"The training store {folder} cannot be written: check its free space and rights.") from error
+    return open_store(folder)
+
+
+def _difference(held: StoreKind, wanted: StoreKind) -> str:
+    if held.plan != wanted.plan:
+        return "another Plan"
+    if held.registered != wanted.registered:
+        return "PETs that were compared with their CTs" if held.registered else "PETs as they came"
+    if (held.segmenter, held.segmenter_hash) != (wanted.segmenter, wanted.segmenter_hash):
+        return f"the segmenter '{held.segmenter}' {held.segmenter_hash[:12]}"
+    return "the air around bodies" if held.keep_air else "bodies alone"
+
+
+def _waiting(studies: Sequence[StudyReference], store: TrainingStore, *, retry_refused: bool) -> list[StudyReference]:
+    """Studies neither finished nor refused as they stand; raises Rejected where a name is another patient's."""
+    finished = {entry.name: entry.patient for entry in store.entries}
+    refused = {refusal.name: refusal.source_stamp for refusal in store.refused}
+    waiting = []
+    for reference in studies:
+        patient = finished.get(reference.name)
+        if patient is not None and patient != reference.patient:
+            raise Rejected(
+                f"The training store {store.folder} holds a study '{reference.name}' of another patient: give the "
+                "sources a store each."
+            )
+        unchanged = reference.name in refused and refused[reference.name] == source_stamp(reference)
+        if patient is None and (retry_refused or not unchanged):
+            waiting.append(reference)
+    return waiting
+
+
+def _in_this_process(tasks: Sequence[_Task]) -> Results:
+    for task in tasks:
+        yield prepare_study(task)
+
+
+def _in_processes(tasks: Sequence[_Task], workers: int) -> Results:
+    """Each study in one of ``workers`` processes, which end with this one; yields after each."""
+    processes = [LocalWorker() for _ in range(min(workers, len(tasks)))]
+    free: queue.SimpleQueue[LocalWorker] = queue.SimpleQueue()
+    for process in processes:
+        free.put(process)
+
+    def run(task: _Task) -> Refusal | None:
+        process = free.get()
+        try:
+            return process.run(prepare_study, WAIT_S, _wait_on, task)
+        except Transient as error:
+            if not isinstance(error.__cause__, BrokenProcessPool):
+                raise
+            raise Transient(
+                f"The process that prepared study '{task.reference.name}' was lost, most often for want of memory: "
+                "run again with fewer workers, finished studies are kept."
+            ) from error
+        finally:
+            free.put(process)
+
+    with ThreadPoolExecutor(max(1, len(processes)), "prepare") as threads:
+        futures: list[Future[Refusal | None]] = [threads.submit(run, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+            for process in processes:
+                process.close()
+
+
+def _wait_on() -> None:
+    """A study takes as long as its segmenter does."""
+
+
+def _report(progress: Progress | None, done: int, total: int) -> None:
+    if progress is not None:
+        progress(done, total)
+
+
+def _write_refusal(path: Path, refusal: Refusal) -> None:
+    try:
+        write_durably(path, json_bytes(asdict(refusal)))
+    except OSError as error:
+        raise Transient(f"The training store {path.parents[1]} cannot be written: check its free space.") from error
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """SimpleITK on one thread: sums over threads depend on their number, and workers share the cores anyway."""
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+
+
+def _add_files(digest: "hashlib._Hash", path: Path) -> None:
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            status, place = file.stat(), file.relative_to(path.parent).as_posix()
+            digest.update(f"{place} {status.st_size} {status.st_mtime_ns}\n".encode())

@@ -1,0 +1,86 @@
+"""What a run learns from and what it is validated on: phantoms in memory, or a training store and its split."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from training.config import TrainConfig
+from training.pairs import Pair, fingerprint, make_pairs
+from training.splits import Split, read_split
+from training.store import TrainingStore, open_store
+from twin_scanner.districts.landmarks import LandmarkSegmenter
+from twin_scanner.errors import Rejected
+
+LOOKED_AT: Final = ("train", "validation")
+"""The parts of a split that a run sees; its other two are kept from it."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunData:
+    """Pairs that are learnt, pairs that are only validated, and what the package's card says of both.
+
+    ``sha256`` names all of them; a run is resumed only on the same ones.
+    """
+
+    learnt: Sequence[Pair]
+    validated: Sequence[Pair]
+    kind: str
+    sha256: str
+    segmenter: str
+    segmenter_hash: str
+
+    def as_json(self) -> dict[str, object]:
+        """The card's entry."""
+        return {"kind": self.kind, "pairs": len(self.learnt), "held_out": len(self.validated), "sha256": self.sha256}
+
+
+def load_data(config: TrainConfig, progress: Callable[[int, int], None] | None = None) -> RunData:
+    """The data that a configuration names; ``progress`` receives (phantoms made, phantoms in all).
+
+    Raises Rejected where a store or split is not one, or the store was made with another Plan.
+    """
+    data = config.data
+    if data.folder is None or data.split is None:
+        return phantoms(config, make_pairs(data, config.plan, keep_air=config.covered.whole_volume, progress=progress))
+    store = open_store(data.folder)
+    return stored(config, store, read_split(data.split, store.entries))
+
+
+def stored(config: TrainConfig, store: TrainingStore, split: Split) -> RunData:
+    """A store's studies: the split's ``train`` is learnt, its ``validation`` validated, the rest is not looked at.
+
+    Raises Rejected where the store was made with another Plan than the configuration's, holds no air for a network of
+    the whole volume, or the split has nothing to learn from.
+    """
+    if store.plan != config.plan:
+        raise Rejected(
+            f"The store {store.folder.name} was made with another Plan than this configuration: give [plan] as in the "
+            "store's store.json, or prepare another store."
+        )
+    if not split.train:
+        raise Rejected("The split has no study in its train part: write or draw one that has.")
+    keep_air = config.covered.whole_volume
+    known = {part: store.fingerprint_of(names) for part, names in split.parts.items() if part in LOOKED_AT}
+    return RunData(
+        store.pairs(split.train, keep_air=keep_air),
+        store.pairs(split.validation, keep_air=keep_air),
+        "store",
+        hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest(),
+        store.segmenter,
+        store.segmenter_hash,
+    )
+
+
+def phantoms(config: TrainConfig, pairs: Sequence[Pair]) -> RunData:
+    """Phantoms in memory, of which the last ``data.held_out`` are validated."""
+    held_out, landmarks = config.data.held_out, config.data.segmenter == "landmarks"
+    return RunData(
+        pairs[:-held_out],
+        pairs[-held_out:],
+        "phantoms",
+        fingerprint(pairs),
+        LandmarkSegmenter.name if landmarks else "phantom-truth",
+        LandmarkSegmenter().segmenter_hash if landmarks else "",
+    )

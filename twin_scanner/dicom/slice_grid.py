@@ -1,0 +1,275 @@
+"""Slices to a regular grid: one study, place and spacing for all, in which order; headers only, nothing repaired."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from twin_scanner.dicom.slice_headers import ImageSlice, Plane, SliceKind, sop_class_name, text
+from twin_scanner.errors import Rejected
+from twin_scanner.volume import Geometry
+
+POSITION_TOLERANCE_MM: Final = 0.1
+"""How far a slice may lie from its place on the regular grid, along the normal and across it.
+
+Positions in real files jitter by hundredths of a millimetre (thorax_petct: 0.02), and some scanners round them to
+tenths (0.05 off at either end and in between). It is a twentieth of a PET voxel.
+"""
+SAME_POSITION_MM: Final = 0.05
+"""Slices closer than this are at the same place: the finest increment reconstructed is 0.1 mm."""
+GAP_STEPS: Final = 1.5
+"""A step this many times the usual one lacks a slice; a smaller excess is uneven spacing."""
+COSINE_TOLERANCE: Final = 1e-4
+"""Direction cosines of one series agree within the rounding of 4 to 6 digits."""
+PIXEL_SPACING_TOLERANCE_MM: Final = 1e-4
+"""Pixel spacings of one series agree within the rounding of a decimal string."""
+MAXIMUM_VOXELS: Final = 2**31
+"""1024 x 1024 x 2048: more is 8 GiB as float32, and no scan of a person."""
+
+
+@dataclass(frozen=True)
+class SliceStack:
+    """Slices in stack order (along row x column) on their grid.
+
+    ``repeated`` pairs a slice with another file's of the same SOPInstanceUID and place, which is left out:
+    the pixels must prove it the same.
+    """
+
+    slices: tuple[ImageSlice, ...]
+    geometry: Geometry
+    repeated: tuple[tuple[ImageSlice, ImageSlice], ...]
+
+
+def stacked(slices: Sequence[ImageSlice], minimum: int) -> SliceStack:
+    """The regular, upright stack that axial slices of one series form; any order of ``slices``.
+
+    Raises Rejected, with one sentence that names the slice and the attribute or position, where they form none, or
+    are fewer than ``minimum``.
+    """
+    _check_one_of_each(slices)
+    kept, repeated = _without_repeats(slices)
+    ordered = _ordered(kept)
+    spacing_mm = _slice_spacing_mm(ordered)
+    if len(ordered) < minimum:
+        raise Rejected(
+            f"The series has {len(ordered)} axial slice{'s' * (len(ordered) > 1)}, fewer than {minimum}: "
+            "send the whole series."
+        )
+    _check_frame_of_reference(ordered)
+    return SliceStack(tuple(ordered), _geometry(ordered, spacing_mm), repeated)
+
+
+def axial_slices(
+    images: Sequence[ImageSlice], others: Sequence[Dataset], modality: str
+) -> tuple[list[ImageSlice], tuple[str, ...]]:
+    """The axial slices among a series' images, in the files' order, and sentences on what is set aside.
+
+    ``others`` are the headers of what is no image of the ``modality`` ("CT"). Raises Rejected where no slice is left.
+    """
+    ordered = sorted(images, key=lambda image: (str(image.file), image.frame or 0))
+    slices = [image for image in ordered if image.kind is SliceKind.SLICE]
+    if not slices:
+        raise Rejected(_nothing_left(ordered, others, modality))
+    return slices, _set_aside(ordered, others, modality)
+
+
+def _set_aside(images: Sequence[ImageSlice], others: Sequence[Dataset], modality: str) -> tuple[str, ...]:
+    scouts = [image.name for image in images if image.kind is SliceKind.SCOUT]
+    tilted = [image.name for image in images if image.kind is SliceKind.NOT_AXIAL]
+    sentences = [
+        f"{_count(scouts, 'scout')} in the series set aside (ImageType LOCALIZER): {_listed(scouts)}."
+        if scouts
+        else "",
+        f"{_count(tilted, 'image')} in the series set aside, as the plane is not axial: {_listed(tilted)}."
+        if tilted
+        else "",
+    ]
+    for name, number in sorted(Counter(sop_class_name(header) for header in others).items()):
+        sentences.append(
+            f"{number} object{'s' * (number > 1)} in the series set aside, as no {modality} image: {name}."
+        )
+    return tuple(sentence for sentence in sentences if sentence)
+
+
+def _count(names: Sequence[str], noun: str) -> str:
+    return f"{len(names)} {noun}{'s' * (len(names) > 1)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _nothing_left(images: Sequence[ImageSlice], others: Sequence[Dataset], modality: str) -> str:
+    if not images:
+        names = ", ".join(sorted({_class_and_modality(header) for header in others})[:3])
+        return f"The series holds no {modality} images but {names}: send a {modality} series."
+    if all(image.kind is SliceKind.SCOUT for image in images):
+        return "The series holds only scouts (ImageType LOCALIZER): send the axial series."
+    return (
+        f"The planes of the series are not axial (ImageOrientationPatient of {images[0].name}): send the axial series."
+    )
+
+
+def _class_and_modality(header: Dataset) -> str:
+    return (
+        f"{sop_class_name(header) or 'objects without SOPClassUID'} (Modality {text(header, 'Modality') or 'missing'})"
+    )
+
+
+def _check_one_of_each(slices: Sequence[ImageSlice]) -> None:
+    """One study, series, patient, frame of reference, matrix, pixel spacing and orientation in all slices."""
+    checks: tuple[tuple[str, Callable[[ImageSlice], object]], ...] = (
+        ("StudyInstanceUID", lambda image: image.study_uid),
+        ("SeriesInstanceUID", lambda image: image.series_uid),
+        ("PatientID", lambda image: image.patient),
+        ("FrameOfReferenceUID", lambda image: image.frame_of_reference_uid),
+        ("Rows or Columns", lambda image: _plane(image).shape),
+    )
+    first = slices[0]
+    for image in slices[1:]:
+        for keyword, value in checks:
+            if value(image) != value(first):
+                raise Rejected(f"{keyword} of {image.name} is not that of {first.name}: send each series by itself.")
+        if not np.allclose(
+            _plane(image).pixel_spacing_mm, _plane(first).pixel_spacing_mm, rtol=0, atol=PIXEL_SPACING_TOLERANCE_MM
+        ):
+            raise Rejected(f"PixelSpacing of {image.name} is not that of {first.name}: send each series by itself.")
+        if not np.allclose(_axes(image), _axes(first), rtol=0, atol=COSINE_TOLERANCE):
+            raise Rejected(
+                f"ImageOrientationPatient of {image.name} is not that of {first.name}: send each series by itself."
+            )
+
+
+def _plane(image: ImageSlice) -> Plane:
+    if image.plane is None:
+        raise ValueError(f"{image.name} has no plane")
+    return image.plane
+
+
+def _axes(image: ImageSlice) -> npt.NDArray[np.float64]:
+    return np.array([_plane(image).row_direction, _plane(image).column_direction])
+
+
+def _without_repeats(
+    slices: Sequence[ImageSlice],
+) -> tuple[list[ImageSlice], tuple[tuple[ImageSlice, ImageSlice], ...]]:
+    """Each SOPInstanceUID (and frame) once; what came twice lies at the same place or is two images with one name."""
+    kept: dict[tuple[str, int | None], ImageSlice] = {}
+    repeated = []
+    for image in slices:
+        earlier = kept.setdefault((image.sop_instance_uid, image.frame), image)
+        if earlier is image:
+            continue
+        if earlier.plane != image.plane:
+            raise Rejected(
+                f"SOPInstanceUID of {image.name} and of {earlier.name} is the same, but they are different images: "
+                "correct the sender."
+            )
+        repeated.append((earlier, image))
+    return list(kept.values()), tuple(repeated)
+
+
+def _positions(slices: Sequence[ImageSlice]) -> npt.NDArray[np.float64]:
+    return np.array([_plane(image).position_lps_mm for image in slices])
+
+
+def _ordered(slices: Sequence[ImageSlice]) -> list[ImageSlice]:
+    along = _positions(slices) @ np.array(_plane(slices[0]).normal)
+    return [slices[index] for index in np.argsort(along, kind="stable")]
+
+
+def _slice_spacing_mm(ordered: Sequence[ImageSlice]) -> float:
+    """The spacing of slices on one straight, regular line along the normal; raises Rejected for any other stack."""
+    if len(ordered) < 2:
+        return 1.0
+    normal = np.array(_plane(ordered[0]).normal)
+    offsets = _positions(ordered) - _positions(ordered)[0]
+    along = offsets @ normal
+    steps = np.diff(along)
+    _check_positions_differ(ordered, steps)
+    _check_straight(ordered, along, offsets - np.outer(along, normal))
+    _check_regular(ordered, along, steps)
+    return float(along[-1] / (len(ordered) - 1))
+
+
+def _check_positions_differ(ordered: Sequence[ImageSlice], steps: npt.NDArray[np.float64]) -> None:
+    same = np.flatnonzero(steps < SAME_POSITION_MM)
+    if len(same):
+        first, second = ordered[same[0]], ordered[same[0] + 1]
+        raise Rejected(
+            f"ImagePositionPatient of {first.name} and of {second.name} is the same ({_place(first)}), as of "
+            f"{len(same)} pairs in all: two phases or reconstructions share the series, so send each by itself."
+        )
+
+
+def _check_straight(
+    ordered: Sequence[ImageSlice], along: npt.NDArray[np.float64], across: npt.NDArray[np.float64]
+) -> None:
+    """Every slice lies straight above the first: else the gantry was tilted, or slices were shifted in their plane."""
+    away = np.linalg.norm(across, axis=1)
+    if away.max() <= POSITION_TOLERANCE_MM:
+        return
+    on_a_slant = across[-1] / along[-1] * along[:, None]
+    if np.linalg.norm(across - on_a_slant, axis=1).max() <= POSITION_TOLERANCE_MM:
+        angle = math.degrees(math.atan2(away[-1], along[-1]))
+        raise Rejected(
+            f"The stack is sheared by {angle:.1f} degrees (ImagePositionPatient of {ordered[0].name} to "
+            f"{ordered[-1].name}), a tilted gantry: send a series without tilt, or resampled to upright slices."
+        )
+    worst = ordered[int(away.argmax())]
+    raise Rejected(
+        f"ImagePositionPatient of {worst.name} lies {away.max():.1f} mm beside the stack's line ({_place(worst)}): "
+        "send one stack of aligned slices."
+    )
+
+
+def _check_regular(
+    ordered: Sequence[ImageSlice], along: npt.NDArray[np.float64], steps: npt.NDArray[np.float64]
+) -> None:
+    """Every slice lies at its place between the first and the last; the worst step is named where one does not."""
+    regular = np.linspace(0.0, along[-1], len(along))
+    if np.abs(along - regular).max() <= POSITION_TOLERANCE_MM:
+        return
+    usual = float(np.median(steps))
+    worst = int(np.abs(steps - usual).argmax())
+    first, second = ordered[worst], ordered[worst + 1]
+    between = f"{steps[worst]:.2f} mm from {first.name} ({_place(first)}) to {second.name}, elsewhere {usual:.2f} mm"
+    if steps[worst] > GAP_STEPS * usual:
+        lost = max(1, round(steps[worst] / usual) - 1)
+        raise Rejected(
+            f"The stack has a gap, {lost} slice{'s' * (lost > 1)} missing: {between}; send the whole series."
+        )
+    raise Rejected(f"The slices are unevenly spaced: {between}; send one stack of even spacing.")
+
+
+def _place(image: ImageSlice) -> str:
+    x, y, z = _plane(image).position_lps_mm
+    return f"{x:.2f}\\{y:.2f}\\{z:.2f} mm"
+
+
+def _check_frame_of_reference(ordered: Sequence[ImageSlice]) -> None:
+    if not ordered[0].frame_of_reference_uid:
+        raise Rejected(
+            f"FrameOfReferenceUID of {ordered[0].name} is missing: without it no PET can be laid on a CT; "
+            "the sender must send it."
+        )
+
+
+def _geometry(ordered: Sequence[ImageSlice], spacing_mm: float) -> Geometry:
+    plane = _plane(ordered[0])
+    rows, columns = plane.shape
+    shape = (len(ordered), rows, columns)
+    if math.prod(shape) > MAXIMUM_VOXELS:
+        raise Rejected(f"The series has {shape} voxels (slices, Rows, Columns), more than can be read: split it.")
+    between_rows, between_columns = plane.pixel_spacing_mm
+    return Geometry(
+        shape,
+        (spacing_mm, between_rows, between_columns),
+        plane.position_lps_mm,
+        (plane.normal, plane.column_direction, plane.row_direction),
+    )
