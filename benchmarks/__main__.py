@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks import segmentation, segmentation_speed
+from benchmarks import segmentation, segmentation_speed, training
 from benchmarks.figures import Figure, table_of
 
-NAMES: Final = (segmentation.NAME,)
+NAMES: Final = (segmentation.NAME, training.NAME)
 TABLE_WIDTH: Final = 150
 """Of tables on a pipe or in a file, where no terminal says how wide it is."""
 
@@ -33,6 +33,8 @@ def main(
     results: list[Figure] = []
     if segmentation.NAME in chosen:
         results += _segmentation(out, as_json, seed, count, speed, write)
+    if training.NAME in chosen:
+        results += _training(out, as_json)
     if as_json:
         for figure in results:
             print(figure.line())
@@ -53,6 +55,15 @@ def _segmentation(out: Console, as_json: bool, seed: int, count: int, speed: boo
     if write is not None:
         write.write_text(segmentation.page(rows, results), encoding="utf-8")
     return results
+
+
+def _training(out: Console, as_json: bool) -> list[Figure]:
+    with _progress() as bars:
+        task = bars.add_task("training", total=None)
+        rows, memory = training.measure(lambda done, total: bars.update(task, completed=done, total=total))
+    if not as_json:
+        out.print(training.table_of(rows, memory))
+    return training.figures(rows, memory)
 
 
 def _progress() -> Progress:

@@ -2,17 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pydicom
 import pytest
+from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 
 from dicom_node.sender import Peer, send
 from tests.small_ct import write_series
 from twin_scanner.app import Scanner
 from twin_scanner.errors import Rejected
 from twin_scanner.service.ledger import State
-from twin_scanner.settings import Settings
+from twin_scanner.service.scheduler import TABLE
+from twin_scanner.settings import RetrainSection, Settings
 
 pytestmark = pytest.mark.node
 
@@ -110,3 +113,34 @@ def test_the_loop_guard_knows_our_equipment_and_our_series(scanner: Scanner) -> 
     ours = pydicom.Dataset()
     ours.Modality, ours.Manufacturer, ours.DeviceSerialNumber = "PT", "twin-scanner", "TS-0001"
     assert scanner._is_own(ours)
+
+
+def test_a_retraining_that_was_missed_is_started_with_the_scanner_on_its_models(
+    tmp_path: Path, free_port: Callable[[], int], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The command's own process: the configuration's fault is its sentence, with the exit code 1 in our log."""
+    faulty = tmp_path / "retrain.toml"
+    faulty.write_text("[train]\n")
+    configured = settings(tmp_path, free_port()).model_copy(
+        update={"retrain": RetrainSection(config=faulty, cron="0 3 1 1 *")}
+    )
+    with Scanner(configured) as first:
+        assert first.retraining.next_start is not None
+    jobs = SQLAlchemyJobStore(f"sqlite:///{tmp_path / 'data' / 'schedule.sqlite'}", tablename=TABLE)
+    jobs.start(None, "default")
+    job = jobs.lookup_job("retrain")
+    job.next_run_time = datetime(2026, 1, 1, 3, tzinfo=UTC)
+    jobs.update_job(job)
+    jobs.shutdown()
+    with caplog.at_level("INFO", "twin_scanner.scheduler"), Scanner(configured):
+        deadline = time.monotonic() + 60
+        while "command ended" not in caplog.messages:
+            assert time.monotonic() < deadline, caplog.messages
+            time.sleep(0.05)
+    (ended,) = (record for record in caplog.records if record.message == "command ended")
+    assert ended.__dict__["exit_code"] == 1
+    assert "retrain.toml is no retraining configuration" in capfd.readouterr().err
+
+
+def test_without_a_cron_text_nothing_is_scheduled(scanner: Scanner) -> None:
+    assert scanner.retraining.next_start is None

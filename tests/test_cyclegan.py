@@ -1,7 +1,6 @@
 """CycleGAN's step against the same formulas written out, and the pool of earlier images."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +15,7 @@ from training.config import TrainConfig
 from training.cyclegan import cyclegan_step
 from training.state import ImagePool, TrainState, fresh_state
 
-pytestmark = pytest.mark.loop
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 
 
 def begun(folder: Path) -> tuple[TrainConfig, TrainState, Batch]:

@@ -1,7 +1,6 @@
 """One step down a gradient: the paper's learning rate and clipping, and precisions other than float32."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,15 +16,7 @@ from training.pix2pix import pix2pix_step
 from training.state import TrainState, fresh_state
 from twin_scanner.errors import Rejected
 
-pytestmark = pytest.mark.loop
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 
 
 def weights(state: TrainState) -> list[torch.Tensor]:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,18 +17,10 @@ from training.distributed import any_process, gathered, local_device, mean_over_
 from training.state import fresh_state
 from twin_scanner.errors import Rejected
 
-pytestmark = pytest.mark.loop
+pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 
 DEADLINE_S = 120
 PROCESSES = 2
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_two_processes_learn_what_one_learns_with_twice_the_batch(tmp_path: Path, project: Path) -> None:

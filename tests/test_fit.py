@@ -30,16 +30,7 @@ from twin_scanner.models import load_package
 from twin_scanner.partition import DISTRICTS
 from twin_scanner.preprocess import Plan
 
-pytestmark = pytest.mark.loop
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small only wait for each other on more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 
 
 def weights(state: TrainState) -> list[torch.Tensor]:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from training.curve import read_curve
 from training.fit import main
 from twin_scanner.models import read_card
 
-pytestmark = pytest.mark.loop
+pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 
 DEADLINE_S = 120.0
 POLL_S = 0.02
@@ -48,14 +48,6 @@ every_epochs = 4
 [compute]
 device = "cpu"
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def started(folder: Path, *options: str) -> "subprocess.Popen[str]":

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +45,7 @@ from twin_scanner.preprocess import Plan
 from twin_scanner.service.scheduler import TABLE, CommandSchedule
 from twin_scanner.volume import Volume
 
-pytestmark = pytest.mark.loop
+pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 
 PLAN = Plan(spacing_mm=(20.0, 20.0, 20.0))
 FEATURES = 4
@@ -53,14 +53,6 @@ DRAWN_MM = (12.0, 12.0, 12.0)
 YEARLY = "0 3 1 1 *"
 DEADLINE_S = 120.0
 POLL_S = 0.005
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Model packages on their way out and in: our own folder, and a MONAI Bundle around it; nothing foreign is executed."""
 
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.bundle_config import bundle_key, inference, metadata
-from twin_scanner.durable_file import sync_folder, write_durably
+from twin_scanner.durable_file import whole_folder, write_durably
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.models import CARD, ModelPackage, ModelStore, copy_package, load_package, save_package
 
@@ -89,21 +88,13 @@ def import_package(source: Path, store: ModelStore) -> Path:
 
 
 def _write_bundle(package: Path, out: Path) -> None:
-    """The whole bundle in a hidden folder, which then takes its name."""
+    """The whole bundle, or no folder."""
     loaded = load_package(package)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name[:16]}-", dir=out.parent))
-    try:
+    with whole_folder(out) as scratch:
         copy_package(package, scratch / MODELS)
         (scratch / METADATA).parent.mkdir()
         for name, content in ((METADATA, metadata(loaded)), (INFERENCE, inference(loaded))):
             write_durably(scratch / name, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-        scratch.chmod(0o755)
-        scratch.rename(out)
-    except OSError:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    sync_folder(out.parent)
 
 
 def _package_of(folder: Path, changed: list[Path], target: Path) -> None:

@@ -4,7 +4,7 @@ import math
 import tomllib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
@@ -17,6 +17,7 @@ STRICT = ConfigDict(extra="forbid")
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Axis = Literal["D", "H", "W"]
+Config = TypeVar("Config")
 NAMED: Final = "(a name)"
 CONFIGURED: Final = "(a table)"
 
@@ -255,15 +256,20 @@ def read_config(path: Path) -> TrainConfig:
 
     Raises Rejected with every fault of the file in one sentence.
     """
+    return read_toml(path, TrainConfig, "training")
+
+
+def read_toml(path: Path, kind: type[Config], called: str) -> Config:
+    """A configuration of a kind from a TOML file; raises Rejected with every fault of the file in one sentence."""
     if not path.is_file():
-        raise Rejected(f"{path} does not exist: give a training configuration in TOML.")
+        raise Rejected(f"{path} does not exist: give a {called} configuration in TOML.")
     try:
-        return TypeAdapter(TrainConfig).validate_python(tomllib.loads(path.read_text("utf-8")))
-    except tomllib.TOMLDecodeError as error:
+        return TypeAdapter(kind).validate_python(tomllib.loads(path.read_text("utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Rejected(f"{path.name} is not TOML: {error}.") from error
     except ValidationError as error:
         faults = "; ".join(f"{_place(e['loc'])}: {e['msg']}" for e in error.errors())
-        raise Rejected(f"{path.name} is no training configuration: {faults}.") from error
+        raise Rejected(f"{path.name} is no {called} configuration: {faults}.") from error
 
 
 def _plain(value: Any) -> Any:

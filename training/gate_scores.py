@@ -27,7 +27,7 @@ def score(
         if progress is not None:
             progress(done, len(pairs))
         comparison = compare(pair, package, check_stop)
-        error, labels = np.abs(comparison.made - comparison.real), comparison.labels
+        error, labels = comparison.error, comparison.labels
         masks = {OVERALL: labels > 0, **{name: np.isin(labels, covered) for name, covered in regions.items()}}
         errors = {name: float(error[mask].mean(dtype=np.float64)) for name, mask in masks.items() if mask.any()}
         scores.append(StudyScore(pair.name, pair.patient, errors))

@@ -1,16 +1,15 @@
 """From studies to a training store: each study once, whole or not at all, judged before it may be learnt from."""
 
-import fcntl
 import hashlib
 import json
 import logging
 import queue
 import shutil
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +17,9 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 
 from training.pairs import GridStudy, Segment, on_plan_grid, phantom_truth, whole_box
-from training.registration import Motion, register
+from training.registration import one_thread, register
 from training.store import (
     REFUSED,
     STORE_FILE,
@@ -45,8 +43,9 @@ from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.durable_file import PART, write_durably
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.executor import LocalWorker
+from twin_scanner.file_lock import take_lock
 from twin_scanner.preprocess import Plan
-from twin_scanner.volume import Geometry, LabelArray, Volume, label_counts
+from twin_scanner.volume import LabelArray, Volume, label_counts
 
 Recipe: TypeAlias = Callable[[], Segmenter]
 """Makes the segmenter in whichever process asks; it must survive pickling, so no lambda."""
@@ -109,7 +108,8 @@ def prepare(
     segmenter = recipe() if recipe is not None else None
     name, digest = (segmenter.name, segmenter.segmenter_hash) if segmenter is not None else (TRUTH, "")
     kind = StoreKind(plan, name, digest, keep_air, registered)
-    with _written_by_us(folder):
+    busy = Transient(f"Another run writes to the training store {folder}: wait until it ends.")
+    with take_lock(folder / LOCK_FILE, busy):
         store = _begun(folder, kind)
         waiting = _waiting(studies, store, retry_refused=retry_refused)
         tasks = [_Task(reference, folder, kind, recipe) for reference in waiting]
@@ -129,7 +129,7 @@ def prepare_study(task: _Task) -> Refusal | None:
     refusal = refusal_file(folder, reference.name)
     try:
         stamp = source_stamp(reference)
-        with _one_thread():
+        with one_thread():
             entry, whole = _made(task)
         arrays: dict[str, npt.NDArray[Any]] = {"ct": whole.ct, "pet": whole.pet, "districts": whole.labels}
         if whole.lesions is not None:
@@ -208,25 +208,11 @@ def _made(task: _Task) -> tuple[Entry, GridStudy]:
 
 
 def registered_study(study: Study) -> tuple[Study, FoundMotion]:
-    """The study with its PET where the CT shows the same tissue; raises Rejected where the patient moved too far.
-
-    A rigid motion only changes where the PET's voxels lie, so PET and lesions are still resampled once, together.
-    """
+    """The study with its PET where the CT shows the same tissue; raises Rejected where the patient moved too far."""
     motion = register(study.ct, study.pet)
     x, y, z = (round(component, 3) for component in motion.translation_mm)
     found = FoundMotion((x, y, z), round(motion.rotation_deg, 3), round(motion.displacement_mm, 3), motion.corrected)
-    if not motion.corrected:
-        return study, found
-    pet = Volume(study.pet.array, _moved_back(study.pet.geometry, motion))
-    return replace(study, pet=pet), found
-
-
-def _moved_back(geometry: Geometry, motion: Motion) -> Geometry:
-    """The grid of a PET after the motion from CT to PET was taken back."""
-    back = motion.transform.GetInverse()
-    x, y, z = back.TransformPoint(geometry.origin_lps_mm)
-    d, h, w = (back.TransformVector(axis, geometry.origin_lps_mm) for axis in geometry.direction)
-    return replace(geometry, origin_lps_mm=(x, y, z), direction=(d, h, w))
+    return replace(study, pet=Volume(study.pet.array, motion.taken_back(study.pet.geometry))), found
 
 
 def _judged(whole: GridStudy) -> float:
@@ -274,22 +260,6 @@ def _checked(references: Iterable[StudyReference]) -> list[StudyReference]:
             "a name of its own, of letters, digits, '.', '_' and '-'."
         )
     return studies
-
-
-@contextmanager
-def _written_by_us(folder: Path) -> Iterator[None]:
-    """One writer at a time; the lock dies with its process."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / LOCK_FILE).open("w")
-    except OSError as error:
-        raise Transient(f"The training store {folder} cannot be written: check its rights.") from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise Transient(f"Another run writes to the training store {folder}: wait until it ends.") from error
-        yield
 
 
 def _begun(folder: Path, kind: StoreKind) -> TrainingStore:
@@ -394,17 +364,6 @@ def _write_refusal(path: Path, refusal: Refusal) -> None:
         write_durably(path, json_bytes(asdict(refusal)))
     except OSError as error:
         raise Transient(f"The training store {path.parents[1]} cannot be written: check its free space.") from error
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """SimpleITK on one thread: sums over threads depend on their number, and workers share the cores anyway."""
-    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 def _add_files(digest: "hashlib._Hash", path: Path) -> None:

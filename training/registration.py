@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 import SimpleITK as sitk
@@ -16,12 +16,10 @@ from twin_scanner.errors import Rejected
 from twin_scanner.volume import (
     AIR_HU,
     Geometry,
-    LabelArray,
     Triple,
     Volume,
     geometry_of,
     resample,
-    resample_labels,
     to_sitk,
 )
 
@@ -67,7 +65,7 @@ class Motion:
 
     @property
     def corrected(self) -> bool:
-        """Whether ``moved`` takes it back: only what is more than the method's own error."""
+        """Whether it is taken back: only what is more than the method's own error could not as well add to it."""
         return self.displacement_mm > SMALLEST_DISPLACEMENT_MM
 
     @property
@@ -77,6 +75,18 @@ class Motion:
         transform.SetCenter(self.centre_lps_mm)
         transform.SetParameters((*self.versor, *self.translation_mm))
         return transform
+
+    def taken_back(self, geometry: Geometry) -> Geometry:
+        """The grid of a PET, or of labels on it, after the motion was taken back; the same where none is corrected.
+
+        A rigid motion only changes where the voxels lie, so what is on the grid is still resampled once.
+        """
+        if not self.corrected:
+            return geometry
+        back = self.transform.GetInverse()
+        x, y, z = back.TransformPoint(geometry.origin_lps_mm)
+        d, h, w = (back.TransformVector(axis, geometry.origin_lps_mm) for axis in geometry.direction)
+        return replace(geometry, origin_lps_mm=(x, y, z), direction=(d, h, w))
 
 
 def register(ct: Volume, pet: Volume) -> Motion:
@@ -98,7 +108,7 @@ def register(ct: Volume, pet: Volume) -> Motion:
     activity = _coarse(pet, 0.0)
     moving = to_sitk(np.clip(activity.array, 0.0, HIGHEST_SUV), activity.geometry)
     try:
-        with _one_thread():
+        with one_thread():
             method = _method(to_sitk(body.astype(np.uint8), coarse.geometry))
             method.SetInitialTransform(motion_of, inPlace=True)
             method.Execute(fixed, moving)
@@ -107,40 +117,9 @@ def register(ct: Volume, pet: Volume) -> Motion:
     return _within_limits(_motion(motion_of, positions))
 
 
-def moved(pet: Volume, motion: Motion, grid: Geometry) -> Volume:
-    """The PET on another grid of the CT (trilinear, once; 0 outside its field of view), the motion taken back.
-
-    A motion that is not ``corrected`` is left in the image: taking it back could as well add to it.
-    """
-    if not motion.corrected:
-        return resample(pet, grid, outside=0.0)
-    return Volume(_moved(to_sitk(pet.array, pet.geometry), motion, grid, sitk.sitkLinear), grid)
-
-
-def moved_labels(labels: LabelArray, source: Geometry, motion: Motion, grid: Geometry) -> LabelArray:
-    """A label map (D, H, W) on the PET's grid ``source``, moved as ``moved`` does, nearest neighbour; 0 outside."""
-    if not motion.corrected:
-        return resample_labels(labels, source, grid)
-    return _moved(to_sitk(labels, source), motion, grid, sitk.sitkNearestNeighbor).astype(np.uint8, copy=False)
-
-
-def _moved(
-    image: sitk.Image, motion: Motion, grid: Geometry, interpolator: int
-) -> "np.ndarray[tuple[int, int, int], np.dtype[Any]]":
-    resampler = sitk.ResampleImageFilter()
-    resampler.SetSize([int(n) for n in reversed(grid.shape)])
-    resampler.SetOutputSpacing([float(s) for s in reversed(grid.spacing_mm)])
-    resampler.SetOutputOrigin([float(o) for o in grid.origin_lps_mm])
-    resampler.SetOutputDirection([float(c) for c in np.asarray(grid.direction)[::-1].T.ravel()])
-    resampler.SetTransform(motion.transform)
-    resampler.SetInterpolator(interpolator)
-    resampler.SetDefaultPixelValue(0.0)
-    return sitk.GetArrayFromImage(resampler.Execute(image))
-
-
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Several threads add the metric up in an order of their own (1e-8 mm apart), and only this default binds it."""
+def one_thread() -> Iterator[None]:
+    """SimpleITK on one thread: several add sums up in an order of their own (1e-8 mm apart), and share cores badly."""
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:

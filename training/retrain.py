@@ -1,13 +1,10 @@
 """Retraining: a challenger learns from the training store as it stands, and the gate decides what serves."""
 
-import fcntl
 import hashlib
 import json
 import logging
 import shutil
-import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,10 +12,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 from training.checkpoint import CHECKPOINT
-from training.config import TrainConfig
+from training.config import TrainConfig, read_toml
 from training.distributed import local_device
 from training.fit import train
 from training.gate import GateRule, RegionComparison, Verdict, decide
@@ -30,6 +27,7 @@ from training.splits import Split, read_split
 from training.stopping import Stop, never, stopped_by_signals
 from training.store import TrainingStore, open_store
 from twin_scanner.errors import Rejected, Transient
+from twin_scanner.file_lock import take_lock
 from twin_scanner.models import ModelPackage, ModelStore, load_package, read_card
 from twin_scanner.promotions import Promotion
 
@@ -149,7 +147,8 @@ def retrain(
     Raises Rejected where another retraining runs on this model store, the champion and the challenger cannot be
     compared, or training refuses its data; Transient where it was asked to stop or the disk fails.
     """
-    with _alone(models.folder):
+    busy = Rejected(f"Another retraining runs on the model store {models.folder}: wait until it has ended.")
+    with take_lock(models.folder / LOCK, busy):
         data, folder = stored(config.train, store, split), models.resolve("champion")
         task = _Task(store, split, models, config, data, load_package(folder), folder, progress, stop)
         _check_comparable(task)
@@ -177,15 +176,7 @@ def retrain(
 
 def read_retrain_config(path: Path) -> RetrainConfig:
     """A RetrainConfig from a TOML file; raises Rejected with every fault of the file in one sentence."""
-    if not path.is_file():
-        raise Rejected(f"{path} does not exist: give a retraining configuration in TOML.")
-    try:
-        return TypeAdapter(RetrainConfig).validate_python(tomllib.loads(path.read_text("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Rejected(f"{path.name} is not TOML: {error}.") from error
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(str(part) for part in e['loc']) or 'file'}: {e['msg']}" for e in error.errors())
-        raise Rejected(f"{path.name} is no retraining configuration: {faults}.") from error
+    return read_toml(path, RetrainConfig, "retraining")
 
 
 def promote(models: ModelStore, reference: str, *, force: str = "") -> Promotion:
@@ -339,19 +330,3 @@ def _hash(folder: Path) -> str:
 
 def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One retraining at a time on a model store; the lock dies with its process."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / LOCK).open("w")
-    except OSError as error:
-        raise Transient(f"The model store {folder} cannot be written: check free space and rights.") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise Rejected(f"Another retraining runs on the model store {folder}: wait until it has ended.") from error
-        yield

@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from training.study import Examined
 from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Rejected, Transient
 
@@ -17,19 +18,6 @@ SHARES: Final = {"train": 14, "validation": 1, "gate": 1, "test": 4}
 which alone decides promotion, and 20 % test."""
 WHOLE: Final = sum(SHARES.values())
 LEAST_PATIENTS: Final = 10
-
-
-class Examined(Protocol):
-    """What a split needs to know of a study: an entry of a store, or its reference."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def patient(self) -> str: ...
-
-    @property
-    def diagnosis(self) -> str: ...
 
 
 @dataclass(frozen=True)

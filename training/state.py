@@ -154,7 +154,7 @@ def _place(config: TrainConfig, module: nn.Module, device: torch.device) -> None
 
 
 def _adam(config: TrainConfig, networks: nn.Module) -> torch.optim.Adam:
-    """Fused: one pass over the weights instead of ten, a fifth off the whole step on processors (training/LOG.md)."""
+    """Fused: one pass over the weights instead of ten, a seventh off the step on processors (training/LOG.md)."""
     optimiser = config.optimiser
     betas = (optimiser.beta1, optimiser.beta2)
     return torch.optim.Adam(networks.parameters(), optimiser.learning_rate, betas, fused=True)

@@ -31,7 +31,6 @@ UNFINISHED: Final = ".part-"
 STUDY_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 ARRAYS: Final = {"ct": np.int16, "pet": np.float16, "districts": np.uint8, "lesions": np.uint8}
 """Files of a study: HU, SUV, district labels, and 1 in every lesion where somebody annotated them."""
-_MAGIC_BYTES: Final = 8
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ class Study:
     truth: LabelArray | None = None
 
 
-class StudyReference(Protocol):
-    """A study that can be loaded, in this process or another one: it must survive pickling.
+class Examined(Protocol):
+    """What is known of a study without its images: of a reference to it, and of its entry in a training store.
 
     ``name`` is unique in its source and fit for a file name; ``patient`` is the same for all studies of a person and
     neither a name nor a hospital's number; ``diagnosis`` is the source's own word, empty where it is unknown.
@@ -39,6 +39,10 @@ class StudyReference(Protocol):
 
     @property
     def diagnosis(self) -> str: ...
+
+
+class StudyReference(Examined, Protocol):
+    """A study that can be loaded, in this process or another one: it must survive pickling."""
 
     def load(self) -> Study:
         """Read the volumes; raises Rejected, naming what is wrong, where the study must not be learnt from."""

@@ -30,6 +30,11 @@ class Comparison:
     made: FloatArray
     labels: LabelArray
 
+    @property
+    def error(self) -> FloatArray:
+        """Absolute difference in SUV, voxel by voxel."""
+        return np.abs(self.made - self.real)
+
 
 def compare(pair: Pair, package: ModelPackage, on_windows: OnWindows | None = None) -> Comparison:
     """Translate a pair's CT in its whole field of view, as service would; ``on_windows`` as ``translate`` calls it."""
@@ -59,7 +64,7 @@ def validation_error(
         if not region.any():
             continue
         comparison = compare(pair, package, on_windows)
-        errors = np.abs(comparison.made - comparison.real)[region]
+        errors = comparison.error[region]
         total, count = total + float(errors.sum(dtype=np.float64)), count + errors.size
         first = first or comparison
     total, voxels = sum_over_processes([total, float(count)])
@@ -73,8 +78,7 @@ def held_out_error(
     sums: dict[str, tuple[float, int]] = {}
     for pair in pairs:
         comparison = compare(pair, package, on_windows)
-        error = np.abs(comparison.made - comparison.real)
-        for name, values in _by_region(error, comparison.labels, package.partition):
+        for name, values in _by_region(comparison.error, comparison.labels, package.partition):
             total, count = sums.get(name, (0.0, 0))
             sums[name] = total + float(values.sum(dtype=np.float64)), count + values.size
     return {name: round(total / count, 4) for name, (total, count) in sums.items() if count}

@@ -1,6 +1,5 @@
 """Wires everything together: settings in, a running scanner out; the only such place."""
 
-import fcntl
 import logging
 import os
 import shutil
@@ -30,6 +29,7 @@ from twin_scanner.dicom.series_choice import Preference
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.executor import LocalWorker
+from twin_scanner.file_lock import take_lock
 from twin_scanner.service.delivery import Delivery
 from twin_scanner.service.intake import Intake, JobFolders
 from twin_scanner.service.ledger import Ledger, utc_now
@@ -163,7 +163,7 @@ class Scanner:
         )
         self._worker = self._make_worker()
         self._scheduler = Scheduler()
-        self._retraining = self._make_retraining()
+        self.retraining = self._make_retraining()
         self.receiver = self._make_receiver()
 
     def start(self) -> None:
@@ -175,7 +175,7 @@ class Scanner:
         self._scheduler.every(SWEEP_S, "completeness", self._take_quiet_studies)
         self._scheduler.every(CLEARING_S, "clearing", self.clear_aged)
         self._scheduler.start()
-        self._retraining.start()
+        self.retraining.start()
         self.receiver.start()
         if not self._settings.node.allowed_calling_ae:
             LOG.warning("any caller may send: name the PACS in node.allowed_calling_ae")
@@ -188,7 +188,7 @@ class Scanner:
             closing.callback(self.ledger.close)
             closing.callback(self._executor.close)
             closing.callback(self._worker.stop, STOP_TIMEOUT_S)
-            closing.callback(self._retraining.stop, STOP_TIMEOUT_S)
+            closing.callback(self.retraining.stop, STOP_TIMEOUT_S)
             closing.callback(self._scheduler.stop)
             closing.callback(self.receiver.stop, STOP_TIMEOUT_S)
         LOG.info("stopped")
@@ -256,12 +256,12 @@ class Scanner:
     def _make_retraining(self) -> CommandSchedule:
         """`twin-scanner retrain` by the configured cron text, as a process of its own, on this scanner's models."""
         section = self._settings.retrain
-        command = [sys.executable, "-m", "twin_scanner.cli", "retrain", str(section.config)]
-        environment = {f"{ENVIRONMENT_PREFIX}MODEL__STORE": str(model_store(self._settings).resolve())}
+        command = [sys.executable, "-m", "twin_scanner.cli", "retrain"]
+        if section.config is not None:
+            command.append(str(section.config.resolve()))
+        models = {f"{ENVIRONMENT_PREFIX}MODEL__STORE": str(model_store(self._settings).resolve())}
         url = f"sqlite:///{self._folders.root / 'schedule.sqlite'}"
-        return CommandSchedule(
-            "retrain", section.cron, ["env", *(f"{k}={v}" for k, v in environment.items()), *command], url, section.zone
-        )
+        return CommandSchedule("retrain", section.cron, command, url, section.zone, models)
 
     def _make_receiver(self) -> Receiver:
         node = self._settings.node
@@ -289,16 +289,9 @@ def _preference(settings: Settings) -> Preference:
 
 
 def _lock(folder: Path) -> IO[str]:
-    """One scanner a storage folder: two would double every PET."""
-    handle = (folder / "lock").open("w")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        handle.close()
-        raise Rejected(
-            f"Another scanner already runs on {folder}: stop it, or give this one its own folder."
-        ) from error
-    os.ftruncate(handle.fileno(), 0)
+    """One scanner a storage folder: two would double every PET. The file says which process runs."""
+    busy = Rejected(f"Another scanner already runs on {folder}: stop it, or give this one its own folder.")
+    handle = take_lock(folder / "lock", busy)
     handle.write(str(os.getpid()))
     handle.flush()
     return handle

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -23,6 +23,9 @@ from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.logs import set_up_logging
 from twin_scanner.service.ledger import Job, Ledger, State
 from twin_scanner.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from twin_scanner.models import ModelStore
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="The TOML configuration; see deploy/.", dir_okay=False)
@@ -280,12 +283,13 @@ def retrain(
     if chosen is None:
         raise Rejected("There is no retraining configuration: give one, or set retrain.config.")
     with _progress() as bars:
-        stages: dict[str, Callable[[int, int], None]] = {}
-
-        def tell(stage: str, done: int, total: int) -> None:
-            stages.setdefault(stage, _reporter(bars)(stage))(done, total)
-
-        outcome = challenge(chosen, application.model_store(settings), dry_run=dry_run, progress=tell)
+        stage = cache(_reporter(bars))
+        outcome = challenge(
+            chosen,
+            application.model_store(settings),
+            dry_run=dry_run,
+            progress=lambda name, done, total: stage(name)(done, total),
+        )
     print(json.dumps(outcome.as_json(), indent=1) if as_json else f"{outcome.verdict}: {outcome.reason}")
 
 
@@ -297,18 +301,15 @@ def models_promote(
 ) -> None:
     """Make a model the champion, where the gate's record says so."""
     from training.retrain import promote
-    from twin_scanner.models import ModelStore
 
-    promotion = promote(ModelStore(application.model_store(_settings(config))), model, force=force)
+    promotion = promote(_model_store(config), model, force=force)
     print(f"champion {promotion.champion}")
 
 
 @models_cli.command("rollback")
 def models_rollback(reason: Annotated[str, typer.Argument(help="Why; it is kept.")], config: ConfigFile = None) -> None:
     """Put the previous champion back in service."""
-    from twin_scanner.models import ModelStore
-
-    promotion = ModelStore(application.model_store(_settings(config))).rollback(reason)
+    promotion = _model_store(config).rollback(reason)
     print(f"champion {promotion.champion}")
 
 
@@ -323,9 +324,8 @@ def models_export(
 ) -> None:
     """Write a model package as a folder of our own or as a MONAI Bundle."""
     from training.bundle import export_package
-    from twin_scanner.models import ModelStore
 
-    print(export_package(ModelStore(application.model_store(_settings(config))).resolve(model), out, layout))
+    print(export_package(_model_store(config).resolve(model), out, layout))
 
 
 @models_cli.command("import")
@@ -335,17 +335,14 @@ def models_import(
 ) -> None:
     """Take a model package into the store; weights and card are read, nothing in it is run."""
     from training.bundle import import_package
-    from twin_scanner.models import ModelStore
 
-    print(import_package(source, ModelStore(application.model_store(_settings(config)))).name)
+    print(import_package(source, _model_store(config)).name)
 
 
 @models_cli.command("list")
 def models_list(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """The model packages that are here, and their aliases."""
-    from twin_scanner.models import ModelStore
-
-    rows = ModelStore(application.model_store(_settings(config))).list()
+    rows = _model_store(config).list()
     if as_json:
         print(json.dumps([row.as_json() for row in rows], indent=1))
         return
@@ -360,9 +357,7 @@ def models_show(
     model: Annotated[str, typer.Argument(help="An alias, a name or a hash.")], config: ConfigFile = None
 ) -> None:
     """The card of one model package, as JSON."""
-    from twin_scanner.models import ModelStore
-
-    folder = ModelStore(application.model_store(_settings(config))).resolve(model)
+    folder = _model_store(config).resolve(model)
     print((folder / "card.json").read_text("utf-8"))
 
 
@@ -419,6 +414,12 @@ def twin_show(
     """A patient's twin record as a FHIR Bundle, JSON."""
     target = application.open_twin(_settings(config))
     print(json.dumps(target.patient_record(patient_id, issuer), indent=1, ensure_ascii=False))
+
+
+def _model_store(config: Path | None) -> "ModelStore":
+    from twin_scanner.models import ModelStore
+
+    return ModelStore(application.model_store(_settings(config)))
 
 
 def _segmenter_choice(settings: Settings, name: str | None, labelmap: Path | None) -> SegmenterChoice:

@@ -1,11 +1,8 @@
 """Model packages, folders of weights, card and Plan named by their content, and the store that keeps them."""
 
-import fcntl
 import hashlib
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,8 +16,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from twin_scanner.durable_file import sync_folder, write_durably
+from twin_scanner.durable_file import whole_folder, write_durably
 from twin_scanner.errors import Rejected, Transient
+from twin_scanner.file_lock import take_lock
 from twin_scanner.networks import ResNetGenerator, UNetGenerator
 from twin_scanner.partition import NETWORK_NAME, Partition, partition
 from twin_scanner.preprocess import Plan
@@ -287,9 +285,7 @@ class ModelStore:
     def _changing(self) -> Iterator[None]:
         """One process at a time changes aliases; the lock dies with its process."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "lock").open("w") as handle:
-                fcntl.flock(handle, fcntl.LOCK_EX)
+            with take_lock(self.folder / "lock", None):
                 yield
         except OSError as error:
             raise Transient(
@@ -410,15 +406,7 @@ def _serialised(network: nn.Module, dtype: torch.dtype) -> bytes:
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """All files on disk and fsynced in a hidden folder, which then takes its name."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}-", dir=folder.parent))
-    try:
+    """All files on disk and fsynced, or no folder."""
+    with whole_folder(folder) as scratch:
         for name, data in files.items():
             write_durably(scratch / name, data)
-        scratch.chmod(0o755)
-        scratch.rename(folder)
-    except OSError:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    sync_folder(folder.parent)

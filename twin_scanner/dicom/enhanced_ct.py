@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from twin_scanner.dicom.ct_headers import ENHANCED_CT
 from twin_scanner.dicom.dicom_files import UNREADABLE
-from twin_scanner.dicom.slice_headers import integer, text
+from twin_scanner.dicom.slice_headers import integer, sequence_items, text
 from twin_scanner.errors import Rejected
 
 MACROS: Final = (
@@ -45,7 +45,7 @@ def frame_headers(header: Dataset) -> Iterator[Dataset]:
     groups are missing, damaged, or not as many as NumberOfFrames.
     """
     count = integer(header, "NumberOfFrames")
-    shared, per_frame = (_items(header, keyword) for keyword in _GROUPS)
+    shared, per_frame = (sequence_items(header, keyword, "the image") for keyword in _GROUPS)
     if len(per_frame) != count or not 1 <= count <= MAXIMUM_FRAMES or len(shared) > 1:
         raise Rejected(
             f"PerFrameFunctionalGroupsSequence has {len(per_frame)} items for {count} frames: correct the sender."
@@ -62,21 +62,11 @@ def frame_headers(header: Dataset) -> Iterator[Dataset]:
         yield frame
 
 
-def _items(header: Dataset, keyword: str) -> list[Dataset]:
-    try:
-        items = list(header.get(keyword) or [])
-    except UNREADABLE as error:
-        raise Rejected(f"{keyword} is damaged and cannot be read: send the image again.") from error
-    if not all(isinstance(item, Dataset) for item in items):
-        raise Rejected(f"{keyword} is no sequence: send the image again.")
-    return items
-
-
 def _lay_over(frame: Dataset, groups: Dataset) -> None:
     for keyword in MACROS:
-        for item in _items(groups, keyword)[:1]:
+        for item in sequence_items(groups, keyword, "the image")[:1]:
             _take(frame, item, _IDENTITY)
-    for item in _items(groups, "CTImageFrameTypeSequence")[:1]:
+    for item in sequence_items(groups, "CTImageFrameTypeSequence", "the image")[:1]:
         frame.add(DataElement("ImageType", "CS", text(item, "FrameType").split("\\"), validation_mode=IGNORE))
 
 

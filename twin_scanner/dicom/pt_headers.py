@@ -22,6 +22,7 @@ from twin_scanner.dicom.slice_headers import (
     name_of,
     numbers,
     required,
+    sequence_items,
     text,
 )
 from twin_scanner.errors import Rejected
@@ -160,7 +161,7 @@ def _check_content(header: Dataset, name: str, *, accept_synthetic: bool) -> Non
 
 def _check_measured(header: Dataset, name: str, accept_synthetic: bool) -> None:
     makers = [text(header, "Manufacturer")]
-    makers += [text(item, "Manufacturer") for item in _items(header, "ContributingEquipmentSequence", name)]
+    makers += [text(item, "Manufacturer") for item in sequence_items(header, "ContributingEquipmentSequence", name)]
     if MANUFACTURER in makers:
         raise Rejected(f"Manufacturer of {name} is {MANUFACTURER}, so it is a synthetic PET: send acquired PET.")
     if text(header, "SyntheticData").upper() == "YES" and not accept_synthetic:
@@ -204,23 +205,13 @@ def _difference(one: PetAttributes, other: PetAttributes) -> str:
 
 
 def _isotope(header: Dataset, name: str) -> Dataset:
-    items = _items(header, "RadiopharmaceuticalInformationSequence", name)
+    items = sequence_items(header, "RadiopharmaceuticalInformationSequence", name)
     if len(items) > 1:
         raise Rejected(
             f"RadiopharmaceuticalInformationSequence of {name} names {len(items)} radiopharmaceuticals: send a PET of "
             "one."
         )
     return items[0] if items else Dataset()
-
-
-def _items(header: Dataset, keyword: str, name: str) -> list[Dataset]:
-    try:
-        items = list(header.get(keyword) or [])
-    except UNREADABLE as error:
-        raise Rejected(f"{keyword} of {name} is damaged and cannot be read: send it again.") from error
-    if not all(isinstance(item, Dataset) for item in items):
-        raise Rejected(f"{keyword} of {name} is no sequence: send it again.")
-    return items
 
 
 def _number(header: Dataset, keyword: str) -> float | None:

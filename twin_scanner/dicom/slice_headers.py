@@ -185,6 +185,17 @@ def text(header: Dataset, keyword: str) -> str:
     return str(value).strip(" \x00")
 
 
+def sequence_items(header: Dataset, keyword: str, name: str) -> list[Dataset]:
+    """The items of a sequence, none where it is absent; raises Rejected where ``name`` has it damaged."""
+    try:
+        items = list(header.get(keyword) or [])
+    except UNREADABLE as error:
+        raise Rejected(f"{keyword} of {name} is damaged and cannot be read: send it again.") from error
+    if not all(isinstance(item, Dataset) for item in items):
+        raise Rejected(f"{keyword} of {name} is no sequence: send it again.")
+    return items
+
+
 def is_given(header: Dataset, keyword: str) -> bool:
     """Whether an attribute is there and not empty, readable or not."""
     try:

@@ -11,7 +11,7 @@ from twin_scanner.districts.body import at_the_side
 from twin_scanner.districts.coarse_grid import CoarseCt
 from twin_scanner.districts.flesh import ArmParts, with_flesh
 from twin_scanner.districts.long_bones import filled_bone
-from twin_scanner.districts.morphology import BOLD, BoolArray, dilated, disc, flooded
+from twin_scanner.districts.morphology import BOLD, BoolArray, dilated, disc, flooded, joined_to
 from twin_scanner.districts.shoulders import (
     BEHIND_HEAD_MM,
     HEAD_RADIUS_MM,
@@ -228,13 +228,4 @@ def _arm_bones(
     marks = np.where(own, np.uint8(1), np.where(trunk, np.uint8(2), np.uint8(0)))
     bridged = (ndimage.binary_dilation(bone, BOLD) & around.body) | (marks > 0)
     result = flooded(marks, np.where(bridged, np.uint8(0), np.uint8(255)))
-    return np.asarray((result == 1) & bone & _connected_to(own, bridged))
-
-
-def _connected_to(seeds: BoolArray, mask: BoolArray) -> BoolArray:
-    """The pieces of the mask that hold a seed."""
-    labels, count = ndimage.label(mask, BOLD)
-    hit = np.zeros(count + 1, np.bool_)
-    hit[labels[seeds]] = True
-    hit[0] = False
-    return np.asarray(hit[labels])
+    return np.asarray((result == 1) & bone & joined_to(bridged, own))

@@ -96,6 +96,15 @@ def points_mm(box: Box, spacing_mm: Triple) -> npt.NDArray[np.float32]:
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
 
 
+def joined_to(mask: BoolArray, seeds: BoolArray) -> BoolArray:
+    """The pieces of the mask that hold a seed; voxels that share an edge or a corner hang together."""
+    labels, count = ndimage.label(mask, BOLD)
+    hit = np.zeros(count + 1, np.bool_)
+    hit[labels[seeds]] = True
+    hit[0] = False
+    return np.asarray(hit[labels])
+
+
 def flooded(marks: npt.NDArray[np.uint8], relief: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Meyer's watershed: every voxel takes the mark from which the flood reaches it first, low relief before high."""
     image = sitk.MorphologicalWatershedFromMarkers(

@@ -1,6 +1,6 @@
 """The humeri: shafts with the heads they end in, heads alone where the field of view ends near them, and the joint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -107,7 +107,7 @@ def find_humeri(
     humeri = [_with_head(ct, bone, shaft, root, score) for shaft in find_shafts(ct, body, above, lateral)]
     for side in (-1.0, 1.0):
         if not any(h.has_head and (h.head[2] - root[2]) * side > 0 for h in humeri):
-            lone = _lone_head(ct, bone, depth, lateral * np.float32(side), neck[0], score)
+            lone = _lone_head(ct, bone, depth, lateral, side, neck[0], score)
             if lone is not None:
                 humeri.append(lone)
     return tuple(humeri)
@@ -135,9 +135,8 @@ def _with_head(ct: CoarseCt, bone: BoolArray, shaft: Shaft, root: Point, scores:
     humerus = Humerus(shaft.voxels, elbow, shoulder, head, float(near[best]))
     if not humerus.has_head:
         return humerus
-    elbow = _away_from(head, shaft, ct.spacing_mm)
-    straight = Humerus(shaft.voxels, elbow, shoulder, head, humerus.score)
-    return Humerus(shaft.voxels | (_tube(ct, head, straight.axis) & bone), elbow, shoulder, head, humerus.score)
+    straight = replace(humerus, elbow=_away_from(head, shaft, ct.spacing_mm))
+    return replace(straight, bone=shaft.voxels | (tube(straight, ct, TUBE_MM) & bone))
 
 
 def _away_from(head: Point, shaft: Shaft, spacing_mm: Triple) -> Point:
@@ -152,9 +151,10 @@ def _away_from(head: Point, shaft: Shaft, spacing_mm: Triple) -> Point:
 
 
 def _lone_head(
-    ct: CoarseCt, bone: BoolArray, depth: FloatArray, outward: FloatArray, apex: int, scores: FloatArray
+    ct: CoarseCt, bone: BoolArray, depth: FloatArray, lateral: FloatArray, side: float, apex: int, scores: FloatArray
 ) -> Humerus | None:
-    """The best humeral head on one side of the lungs' apex, with the bone that leads away from it."""
+    """The best humeral head on one side (-1 right, 1 left) near the lungs' apex, with the bone that leads away."""
+    outward = lateral * np.float32(side)
     low, high = (apex + round(mm / ct.spacing_mm[0]) for mm in HEAD_FROM_APEX_MM)
     place = (outward > HEAD_ASIDE_MM[0]) & (outward < HEAD_ASIDE_MM[1]) & (depth > HEAD_DEEPER_MM)
     place[: max(0, low)] = False
@@ -166,7 +166,6 @@ def _lone_head(
     if inside[best] < HEAD_SCORE:
         return None
     head = np.asarray(best) * np.asarray(ct.spacing_mm)
-    side = 1.0 if float(outward[best[0], 0, -1]) > float(outward[best[0], 0, 0]) else -1.0
     axis, share = _neck_axis(ct, bone, head, side)
     top = (bone.shape[0] - 1) * ct.spacing_mm[0]
     if share < LEAST_NECK:
@@ -176,8 +175,8 @@ def _lone_head(
             axis = np.asarray([-1.0, 0.0, 0.0])
         else:
             return None
-    elbow = head + axis * NECK_MM[1]
-    return Humerus(_tube(ct, head, axis) & bone, elbow, head + axis * STUMP_MM, head, float(inside[best]))
+    lone = Humerus(bone, head + axis * NECK_MM[1], head + axis * STUMP_MM, head, float(inside[best]))
+    return replace(lone, bone=tube(lone, ct, TUBE_MM) & bone)
 
 
 def _neck_axis(ct: CoarseCt, bone: BoolArray, head: Point, side: float) -> tuple[Point, float]:
@@ -209,17 +208,11 @@ def _directions(side: float) -> npt.NDArray[np.float64]:
 
 def tube(humerus: Humerus, ct: CoarseCt, radius_mm: float) -> BoolArray:
     """What lies around the axis from the head's centre to where the shaft begins."""
-    return _tube(ct, humerus.head, humerus.axis, radius_mm)
-
-
-def _tube(ct: CoarseCt, head: Point, axis: Point, radius_mm: float = TUBE_MM) -> BoolArray:
     reach = NECK_MM[1] + radius_mm
-    box = box_between(head - reach, head + reach, ct)
-    away = points_mm(box, ct.spacing_mm) - head
-    along = away @ axis
-    radial = np.sqrt(np.maximum((away**2).sum(axis=-1) - along**2, 0))
+    box = box_between(humerus.head - reach, humerus.head + reach, ct)
+    along, aside = _along_and_aside(humerus, points_mm(box, ct.spacing_mm))
     inside = np.zeros(ct.hu.shape, np.bool_)
-    inside[box] = (along >= 0) & (along <= NECK_MM[1]) & (radial <= radius_mm)
+    inside[box] = (along >= 0) & (along <= NECK_MM[1]) & (aside <= radius_mm)
     return inside
 
 
@@ -246,12 +239,17 @@ def behind_the_joint(humerus: Humerus, ct: CoarseCt) -> BoolArray:
 def near_the_joint(humerus: Humerus, ct: CoarseCt, from_mm: float) -> BoolArray:
     """What lies beside the upper half of the humerus: there the nearer bone decides between arm and trunk."""
     box = box_between(humerus.head - JOINT_MM[0], humerus.head + JOINT_MM[0], ct)
-    away = points_mm(box, ct.spacing_mm) - humerus.head
-    along = away @ humerus.axis
-    radial = np.sqrt(np.maximum((away**2).sum(axis=-1) - along**2, 0))
+    along, aside = _along_and_aside(humerus, points_mm(box, ct.spacing_mm))
     inside = np.zeros(ct.hu.shape, np.bool_)
-    inside[box] = (along >= from_mm) & (along <= JOINT_MM[0]) & (radial < JOINT_MM[1])
+    inside[box] = (along >= from_mm) & (along <= JOINT_MM[0]) & (aside < JOINT_MM[1])
     return inside
+
+
+def _along_and_aside(humerus: Humerus, points: npt.NDArray[np.float32]) -> tuple[Point, Point]:
+    """Of points in mm (..., 3): how far along the axis from the head's centre they lie, and how far beside it."""
+    away = points - humerus.head
+    along = away @ humerus.axis
+    return along, np.asarray(np.sqrt(np.maximum((away**2).sum(axis=-1) - along**2, 0)))
 
 
 def towards_the_joint(humerus: Humerus, ct: CoarseCt) -> BoolArray:

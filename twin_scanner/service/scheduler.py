@@ -1,10 +1,11 @@
 """What the running scanner does by the clock (APScheduler): its small periodic tasks, and retraining by a cron text."""
 
 import logging
+import os
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -68,15 +69,25 @@ class CommandSchedule:
     by the next ``start``.
     """
 
-    def __init__(self, name: str, cron: str, command: Sequence[str], store_url: str, zone: str = "UTC") -> None:
+    def __init__(
+        self,
+        name: str,
+        cron: str,
+        command: Sequence[str],
+        store_url: str,
+        zone: str = "UTC",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Five cron fields, read in ``zone``; an empty text starts nothing, and forgets what was kept.
+
+        ``environment`` is what the command gets beside ours.
 
         Raises Rejected where the text or the zone is none, or the text never comes true.
         """
         self._name = name
         self._written = f"{' '.join(cron.split())} {zone}"
         self._trigger = read_cron(cron, zone) if cron.strip() else None
-        self._processes = _Processes(command)
+        self._processes = _Processes(command, environment or {})
         self._store = SQLAlchemyJobStore(store_url, tablename=TABLE)
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
@@ -145,9 +156,9 @@ class _Processes(BaseExecutor):
     The command stands here and not in the job store, so that a changed configuration is obeyed at once.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         super().__init__()
-        self._command = list(command)
+        self._command, self._environment = list(command), dict(environment)
         self._guard = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
@@ -198,7 +209,10 @@ class _Processes(BaseExecutor):
                 self.interrupted = True
                 return None
             try:
-                self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+                environment = {**os.environ, **self._environment}
+                self._child = subprocess.Popen(
+                    self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment
+                )
             except OSError as error:
                 LOG.error("command not started", extra={"step": name, "reason": str(error)})
                 return None
