@@ -14,6 +14,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
@@ -179,6 +180,7 @@ def _association(
     application = _application(calling_ae, timeouts)
     connections: list[socket.socket] = []
     connected: list[bool] = []
+    rejections: list[A_ASSOCIATE_RJ] = []
 
     def keep_connection(event: evt.Event) -> None:
         connections.extend(filter(None, [connection_of(event.assoc)]))
@@ -186,6 +188,10 @@ def _association(
     def on_open(event: evt.Event) -> None:
         connected.append(True)
         send_at_once(event)
+
+    def keep_rejection(event: evt.Event) -> None:
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            rejections.append(event.pdu)
 
     try:
         association = application.associate(
@@ -197,6 +203,7 @@ def _association(
             evt_handlers=[
                 (evt.EVT_ACSE_SENT, keep_connection),
                 (evt.EVT_CONN_OPEN, on_open),
+                (evt.EVT_PDU_RECV, keep_rejection),
                 (evt.EVT_DATA_SENT, acknowledge_at_once),
             ],
         )
@@ -204,7 +211,7 @@ def _association(
         raise Transient(f"{peer} cannot be found ({error.strerror}): check the host name.") from error
     try:
         if not association.is_established:
-            raise Transient(_why_not_established(association, peer, calling_ae, connected=bool(connected)))
+            raise Transient(_why_not_established(association, peer, calling_ae, bool(connected), rejections))
         yield association
         association.release()
     finally:
@@ -224,12 +231,16 @@ def _application(calling_ae: str, timeouts: Timeouts) -> AE:
     return application
 
 
-def _why_not_established(association: Association, peer: Peer, calling_ae: str, *, connected: bool) -> str:
+def _why_not_established(
+    association: Association, peer: Peer, calling_ae: str, connected: bool, rejections: Sequence[A_ASSOCIATE_RJ]
+) -> str:
+    """In words; a rejection is taken from the PDU, for pynetdicom overlooks one that comes before it waits for it."""
     if not connected:
         return f"{peer} cannot be reached: check that it runs and that no firewall lies between."
+    if rejections:
+        reason = rejections[0].reason_str
+        return f"{peer} rejected the association from '{calling_ae}' ({reason}): check both AE titles there."
     answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
-        return f"{peer} rejected the association from '{calling_ae}' ({answer.reason_str}): check both AE titles there."
     if answer is not None and answer.result == 0:
         return f"{peer} accepted none of what we offer: allow these SOP classes from '{calling_ae}' there."
     return f"{peer} ended the association before accepting it: check that a DICOM service listens there."

@@ -264,12 +264,19 @@ def read_toml(path: Path, kind: type[Config], called: str) -> Config:
     if not path.is_file():
         raise Rejected(f"{path} does not exist: give a {called} configuration in TOML.")
     try:
-        return TypeAdapter(kind).validate_python(tomllib.loads(path.read_text("utf-8")))
+        values = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Rejected(f"{path.name} is not TOML: {error}.") from error
+    return validated(values, kind, path.name, called)
+
+
+def validated(values: dict[str, Any], kind: type[Config], where: str, called: str) -> Config:
+    """A configuration of a kind from a table; raises Rejected with every fault of ``where`` in one sentence."""
+    try:
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         faults = "; ".join(f"{_place(e['loc'])}: {e['msg']}" for e in error.errors())
-        raise Rejected(f"{path.name} is no {called} configuration: {faults}.") from error
+        raise Rejected(f"{where} is no {called} configuration: {faults}.") from error
 
 
 def _plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch import Tensor
 
 from training.batches import batches
 from training.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
@@ -107,25 +108,44 @@ def train(
     Raises Rejected where a loss is not finite or a network has nothing to learn from, Transient where ``stop`` asked
     for the end: the checkpoint is written then.
     """
+    finished = train_networks(config, data, tuple(config.covered.networks), resume=resume, on_step=on_step, stop=stop)
+    if process_rank() == 0:
+        write_package(config, finished, data, Run(stop=stop).check_stop)
+    wait_for_all()
+    return config.out / PACKAGE
+
+
+def train_networks(
+    config: TrainConfig,
+    data: RunData,
+    networks: Sequence[str],
+    *,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+    stop: Stop = never,
+) -> dict[str, dict[str, Tensor]]:
+    """Train some of the partition's networks, one after the other; the weights of each generator by name.
+
+    What a network learns does not depend on which others are trained. Raises as ``train`` does.
+    """
     check_place(config, resume=resume)
     run, state = Run(data.validated, data.sha256, Curve(config.out), on_step, stop), None
     if resume and checkpoint_file(config).is_file():
         state = resumed_state(config, run)
     wait_for_all()
     finished = {} if state is None else state.finished
-    for network, labels in config.covered.networks.items():
+    for network in networks:
         if network in finished:
             continue
-        sampler = Sampler(data.learnt, labels, config.plan, lesion_share=config.sampling.lesion_share)
+        sampler = Sampler(
+            data.learnt, config.covered.networks[network], config.plan, lesion_share=config.sampling.lesion_share
+        )
         if state is None or state.network != network:
             state = fresh_state(config, network, finished)
         fit(config, state, sampler, run)
         finished[network] = {name: value.detach().cpu().clone() for name, value in state.generator.state_dict().items()}
         run.save(config, state)
-    if process_rank() == 0:
-        write_package(config, finished, data, run.check_stop)
-    wait_for_all()
-    return config.out / PACKAGE
+    return finished
 
 
 def fit(config: TrainConfig, state: TrainState, sampler: Sampler, run: Run = ALONE, until: int | None = None) -> None:

@@ -206,15 +206,30 @@ def phantom(
 @cli.command()
 def train(
     config: Annotated[
-        Path, typer.Argument(help="A training configuration (TOML); see training/configs/.", dir_okay=False)
+        Path,
+        typer.Argument(
+            help="A training configuration or a grid of them (TOML); see training/configs/.", dir_okay=False
+        ),
     ],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint; a grid always does.")
+    ] = False,
+    only: Annotated[str, typer.Option("--only", metavar="PATTERN", help="Of a grid: the runs of such names.")] = "*",
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Of a grid: networks that are trained at once.")] = 1,
 ) -> None:
-    """Train the networks of a configuration and write a model package."""
+    """Train the networks of a configuration, or of every run of a grid, and write the model packages."""
     from training.fit import main as fit
+    from training.grid import is_grid, read_grid, train_grid
+    from twin_scanner.executor import local_workers
 
     set_up_logging("INFO")
-    print(fit(config, resume=resume))
+    if not is_grid(config):
+        print(fit(config, resume=resume))
+        return
+    grid = read_grid(config)
+    with local_workers(workers) as executor, _progress() as bars:
+        for package in train_grid(grid, executor, at_once=workers, only=only, progress=_reporter(bars)("Networks")):
+            print(package)
 
 
 @cli.command()

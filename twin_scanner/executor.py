@@ -4,8 +4,9 @@ import concurrent.futures
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from twin_scanner.errors import Transient
@@ -67,6 +68,18 @@ class LocalWorker:
             if self._pool is pool:
                 self._pool = None
         pool.shutdown(wait=False)
+
+
+@contextmanager
+def local_workers(count: int) -> Iterator[concurrent.futures.Executor]:
+    """So many processes that take jobs; they end with the block or with this process, jobs not begun are dropped."""
+    pool = concurrent.futures.ProcessPoolExecutor(
+        count, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _terminate(process_id: int) -> None:
