@@ -15,15 +15,16 @@ import pytest
 import SimpleITK as sitk
 
 from tests.drawn_studies import COARSE, DensitySegmenter, Drawn, Fault, MovedPhantom, some
+from training.curve import read_curve
 from training.pairs import on_plan_grid, phantom_truth
 from training.prepare import prepare as prepare_registered
 from training.prepare import registered_study, source_stamp
 from training.registration import register
+from training.splits import Split, write_split
 from training.store import open_store
-from training.studies import find_studies
 from training.study import Study, StudyReference
-from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
 from twin_scanner.errors import Rejected, Transient
+from twin_scanner.models import load_package
 from twin_scanner.partition import DISTRICT_LABELS
 from twin_scanner.preprocess import Plan
 from twin_scanner.volume import LabelArray, resample, to_sitk
@@ -312,16 +313,61 @@ def test_a_patient_who_moved_too_far_is_refused(tmp_path: Path) -> None:
     assert re.match(r"CT and PET lie 2\d\.\d mm and .* degrees apart", store.refused[0].reason)
 
 
-def test_a_real_examination_becomes_a_pair(shared_data: Path, tmp_path: Path) -> None:
-    """thorax_petct from its DICOM files: arms up, lower jaw to upper abdomen, PET and CT of one gantry, SUVmax 51.1."""
-    recipe = partial(make_segmenter, SegmenterChoice())
-    store = prepare_registered(find_studies(shared_data / "thorax_petct"), tmp_path, Plan(), recipe)
-    assert store.refused == ()
+def test_a_real_examination_goes_from_its_dicom_files_to_a_network_that_has_learnt_from_it(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """thorax_petct by the verbs: arms up, lower jaw to upper abdomen, PET and CT of one gantry, SUVmax 51.1."""
+    said = verb(tmp_path, "prepare", str(shared_data / "thorax_petct"), "--out", "store")
+    assert said.strip() == "store: 1 studies, 0 refused"
+    store = open_store(tmp_path / "store")
     (entry,) = store.entries
     assert entry.motion is not None and entry.motion.displacement_mm < 3.0
     assert max(entry.voxels, key=lambda label: entry.voxels[label]) == DISTRICT_LABELS["trunk"]
     assert entry.covered == 1.0 and 0.5 < entry.body_suv_mean < 1.5
     (pair,) = store.pairs([entry.name])
     assert 40.0 < float(pair.pet.max()) <= 51.2
-    text = (tmp_path / "studies" / entry.name / "study.json").read_text()
+    text = (tmp_path / "store" / "studies" / entry.name / "study.json").read_text()
     assert "ACRIN" not in text and str(shared_data) not in text
+
+    write_split(tmp_path / "split.json", Split((entry.name,), (), (), ()))
+    (tmp_path / "two-epochs.toml").write_text(TWO_EPOCHS)
+    package = load_package(tmp_path / verb(tmp_path, "train", "two-epochs.toml").strip())
+    assert package.card["training_data"] == {**package.card["training_data"], "kind": "store", "pairs": 1}
+    assert package.partition.labels == {1, 2, 3}
+    curve = {(line["network"], line["step"]): float(line["L1"]) for line in read_curve(tmp_path / "runs" / "thorax")}
+    assert all(curve[network, 200] < curve[network, 100] for network in package.networks)
+
+
+TWO_EPOCHS = """
+name = "thorax"
+out = "runs/thorax"
+threads = 1
+[package]
+intended_use = "Tests."
+licence = "CC0-1.0"
+[partition]
+name = "upper-body"
+networks = { head = [1], trunk = [2], arms = [3] }
+[data]
+kind = "store"
+folder = "store"
+split = "split.json"
+[sampling]
+patches_per_study = 100
+[network]
+features = 2
+discriminator_features = 2
+[optimiser]
+learning_rate = 1e-3
+[schedule]
+constant_epochs = 1
+decay_epochs = 1
+"""
+
+
+def verb(folder: Path, *words: str) -> str:
+    """What the installed program says on stdout, started in ``folder``; it must end well."""
+    command = [sys.executable, "-m", "twin_scanner.cli", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -357,16 +357,15 @@ device = "cpu"
 def place(tmp_path: Path, store: TrainingStore, models: ModelStore) -> Path:
     """A folder as a hospital would have it: configuration, split, model store."""
     (tmp_path / "retrain.toml").write_text(CONFIG.format(store=store.folder), "utf-8")
+    (tmp_path / "settings.toml").write_text('[model]\nstore = "models"\n', "utf-8")
     write_split(tmp_path / "split.json", SPLIT)
     return tmp_path
 
 
 def command(folder: Path) -> list[str]:
-    program = (
-        f"import os; from pathlib import Path; os.chdir('{folder}'); from training.retrain import main\n"
-        "print(main(Path('retrain.toml'), Path('models')).verdict, flush=True)"
-    )
-    return [sys.executable, "-c", program]
+    """The verb, as the service starts it; its places are relative to the folder."""
+    program = f"import os; os.chdir('{folder}'); from twin_scanner.cli import main; main()"
+    return [sys.executable, "-c", program, "retrain", "retrain.toml", "--config", "settings.toml"]
 
 
 def started(folder: Path) -> "subprocess.Popen[str]":
@@ -402,8 +401,8 @@ def missed(folder: Path, url: str) -> None:
 def test_a_killed_and_a_stopped_retraining_end_where_an_undisturbed_one_does(
     place: Path, store: TrainingStore, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Real processes: one by hand, killed by SIGKILL; one that the schedule starts for a missed moment, ended by
-    SIGTERM as the service stops; one that the schedule starts again with the service. Oracle: an undisturbed run.
+    """The verb's real processes: one by hand, killed by SIGKILL; one that the schedule starts for a missed moment, ended
+    by SIGTERM as the service stops; one that the schedule starts again with the service. Oracle: an undisturbed run.
     """
     models, url = ModelStore(place / "models"), f"sqlite:///{place / 'schedule.sqlite'}"
     before, by_hand = champion(models), started(place)

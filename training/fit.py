@@ -134,18 +134,19 @@ def train_networks(
         state = resumed_state(config, run)
     wait_for_all()
     finished = {} if state is None else state.finished
-    for network in networks:
-        if network in finished:
-            continue
-        sampler = Sampler(
-            data.learnt, config.covered.networks[network], config.plan, lesion_share=config.sampling.lesion_share
-        )
+    samplers = {name: _sampler(config, data, name) for name in networks if name not in finished}
+    for network, sampler in samplers.items():
         if state is None or state.network != network:
             state = fresh_state(config, network, finished)
         fit(config, state, sampler, run)
         finished[network] = {name: value.detach().cpu().clone() for name, value in state.generator.state_dict().items()}
         run.save(config, state)
     return finished
+
+
+def _sampler(config: TrainConfig, data: RunData, network: str) -> Sampler:
+    labels = config.covered.networks[network]
+    return Sampler(data.learnt, labels, config.plan, lesion_share=config.sampling.lesion_share)
 
 
 def fit(config: TrainConfig, state: TrainState, sampler: Sampler, run: Run = ALONE, until: int | None = None) -> None:

@@ -1,0 +1,70 @@
+"""One judged study, real and synthetic PET side by side, and the rows that its measurement gives."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from twin_scanner.preprocess import Plan
+from twin_scanner.volume import FloatArray, Geometry, LabelArray
+
+BODY: Final = "body"
+LESION: Final = "lesion"
+"""Regions beside the districts' names: everything inside the body, and everything annotated as a lesion."""
+
+
+@dataclass(frozen=True, eq=False)
+class Native:
+    """The real PET as it was reconstructed: SUV (D, H, W), unclipped, its lesions (0 or 1) the synthetic on its grid.
+
+    ``lesions`` is None where nobody annotated; ``synthetic`` is the synthetic PET resampled linearly, 0 outside.
+    """
+
+    real: FloatArray
+    synthetic: FloatArray
+    lesions: LabelArray | None
+    geometry: Geometry
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One study and one model: arrays (D, H, W) on the Plan's grid over the CT's whole field of view.
+
+    ``real`` and ``synthetic`` are float32 SUV in g/ml, the real one unclipped; ``labels`` are the districts (uint8, 0
+    outside the body and where the real PET has no value), ``lesions`` 0 or 1 (None where nobody annotated), ``organs``
+    an optional label map with ``organ_names``. ``diagnosis`` is autoPET's word (NEGATIVE, MELANOMA, LUNG_CANCER,
+    LYMPHOMA) or empty.
+    """
+
+    study: str
+    patient: str
+    diagnosis: str
+    real: FloatArray
+    synthetic: FloatArray
+    labels: LabelArray
+    lesions: LabelArray | None
+    geometry: Geometry
+    plan: Plan
+    native: Native
+    organs: LabelArray | None = None
+    organ_names: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number: a study, a model, a region, a metric.
+
+    ``region`` is a district's name, "body", "lesion" or "organ:NAME"; ``item`` numbers the lesions of a study from 1
+    in the metrics that are of one lesion, else 0. ``metric`` names what was measured and ``unit`` its unit ("" for
+    none); ``n`` is how many voxels (or lesions) stand behind the value. A number that does not exist (an empty mask)
+    has no row.
+    """
+
+    model: str
+    study: str
+    patient: str
+    diagnosis: str
+    region: str
+    item: int
+    metric: str
+    unit: str
+    value: float
+    n: int
