@@ -36,7 +36,6 @@ def test_nothing_is_imported_or_written_where_nobody_asks(tmp_path: Path, monkey
 
 def test_losses_errors_and_pictures_are_events(tmp_path: Path) -> None:
     """Oracle: TensorBoard's own reader."""
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = replace(small_config(tmp_path, 100), tensorboard=True, validation=ValidationConfig(100, 1))

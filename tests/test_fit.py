@@ -16,7 +16,7 @@ import torch
 
 from tests.small_pairs import small_config, small_data, small_pair, small_sampler
 from training.batches import draw_batch
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
 from training.config import ScheduleConfig, ValidationConfig
 from training.curve import read_curve
 from training.fit import Run, fit, main, train
@@ -340,3 +340,10 @@ def test_a_partition_needs_pairs_that_show_its_districts(tmp_path: Path) -> None
     config = small_config(tmp_path)
     with pytest.raises(Rejected, match="No training pair contains labels"):
         train(config, phantoms(config, [headless, headless]))
+
+
+def test_a_second_run_in_the_same_folder_is_refused_while_the_first_is_at_work(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    with pytest.raises(Transient, match="Another run trains in"):
+        train(config, small_data(config), on_step=lambda *_: train(config, small_data(config), resume=True) and None)
+    assert train(config, small_data(config), resume=checkpoint_file(config).is_file()).is_dir()

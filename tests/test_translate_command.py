@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import highdicom
 import numpy as np
 import pydicom
 import pytest
@@ -72,6 +73,21 @@ def test_dciodvfy_finds_no_error_in_what_stands_beside_the_pet(
     done = subprocess.run(check, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout
     assert done.stdout.startswith("3 files checked")
+
+
+def test_each_district_of_the_report_is_told_of_its_own_border(result: Path) -> None:
+    """The thorax has a head, both arms and a trunk, and no legs; the trunk borders on all of them."""
+    (file,) = (result / "sr").iterdir()
+    groups = highdicom.sr.srread(file).content.get_volumetric_roi_measurement_groups()
+    remarks = {
+        group.tracking_identifier: " ".join(
+            str(element.value) for item in group for element in item.iterall() if element.keyword == "TextValue"
+        )
+        for group in groups
+    }
+    assert "right arm: " in remarks["arms"] and "left arm: " in remarks["arms"] and "head: " not in remarks["arms"]
+    assert "head: " in remarks["head"] and "arm: " not in remarks["head"]
+    assert all(part in remarks["trunk"] for part in ("head: ", "left arm: ", "legs: "))
 
 
 def test_simpleitks_suv_is_the_niftis_within_half_a_slope(result: Path, stack: sitk.Image) -> None:

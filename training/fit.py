@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,10 +38,12 @@ from training.state import TrainState, fresh_state
 from training.stopping import Stop, never, stopped_by_signals
 from training.validation import validation_error
 from twin_scanner.errors import Rejected, Transient
+from twin_scanner.file_lock import take_lock
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY_STEPS: Final = 100
+LOCK: Final = "lock"
 SMOOTHING: Final = 0.98
 """The losses that are shown are running means over about 50 steps."""
 STEPS: Final = {"pix2pix": pix2pix_step, "cyclegan": cyclegan_step}
@@ -126,22 +128,32 @@ def train_networks(
 ) -> dict[str, dict[str, Tensor]]:
     """Train some of the partition's networks, one after the other; the weights of each generator by name.
 
-    What a network learns does not depend on which others are trained. Raises as ``train`` does.
+    What a network learns does not depend on which others are trained. Raises as ``train`` does, and Transient where
+    another run is at work in ``config.out``.
     """
-    check_place(config, resume=resume)
-    run, state = Run(data.validated, data.sha256, Curve(config.out), on_step, stop), None
-    if resume and checkpoint_file(config).is_file():
-        state = resumed_state(config, run)
-    wait_for_all()
-    finished = {} if state is None else state.finished
-    samplers = {name: _sampler(config, data, name) for name in networks if name not in finished}
-    for network, sampler in samplers.items():
-        if state is None or state.network != network:
-            state = fresh_state(config, network, finished)
-        fit(config, state, sampler, run)
-        finished[network] = {name: value.detach().cpu().clone() for name, value in state.generator.state_dict().items()}
-        run.save(config, state)
-    return finished
+    with _alone_in(config.out):
+        check_place(config, resume=resume)
+        run, state = Run(data.validated, data.sha256, Curve(config.out), on_step, stop), None
+        if resume and checkpoint_file(config).is_file():
+            state = resumed_state(config, run)
+        wait_for_all()
+        finished = {} if state is None else state.finished
+        samplers = {name: _sampler(config, data, name) for name in networks if name not in finished}
+        for network, sampler in samplers.items():
+            if state is None or state.network != network:
+                state = fresh_state(config, network, finished)
+            fit(config, state, sampler, run)
+            weights = state.generator.state_dict()
+            finished[network] = {name: value.detach().cpu().clone() for name, value in weights.items()}
+            run.save(config, state)
+        return finished
+
+
+def _alone_in(folder: Path) -> AbstractContextManager[object]:
+    """The lock of a run's folder, taken by the first of the run's processes; raises Transient where a run has it."""
+    if process_rank() != 0:
+        return nullcontext()
+    return take_lock(folder / LOCK, Transient(f"Another run trains in {folder}: wait until it ends."))
 
 
 def _sampler(config: TrainConfig, data: RunData, network: str) -> Sampler:

@@ -170,6 +170,19 @@ def coverage_rows(calibration: Calibration, sample: Sample, model: str) -> list[
     ]
 
 
+def coverage_table(found: Sequence[Coverage]) -> str:
+    """The coverage as a Markdown table, a line a bin and level."""
+    head = (
+        "| binned by | SUV | level | coverage | worst patient | raw deviation's | half width, SUV | patients | voxels |"
+    )
+    lines = [head, "|" + "---|" * 9]
+    for one in found:
+        shares = " | ".join(f"{100 * share:.1f} %" for share in (one.coverage, one.lowest, one.raw_coverage))
+        region = f"{one.binned_by} | {one.suv_low:g} to {one.suv_high:g} | {100 * one.level:g} %"
+        lines.append(f"| {region} | {shares} | {one.half_width_suv:.3f} | {one.patients} | {one.voxels} |")
+    return "\n".join(lines) + "\n"
+
+
 def patient_digest(model_hash: str, patient: str) -> str:
     """What a calibration keeps of a patient's pseudonym: enough to refuse the same patient, too little to name one."""
     return hashlib.sha256(f"{model_hash}:{patient}".encode()).hexdigest()[:32]

@@ -27,6 +27,11 @@ class PartQuality:
     confidence: float
     remark: str = ""
 
+    @property
+    def district(self) -> str:
+        """The district that the part is, or is one half of."""
+        return "arms" if self.part.endswith(" arm") else self.part
+
     def sentence(self) -> str:
         """For a report: 'left arm: cut by the field of view, border found, confidence 0.8.'"""
         extent = {"whole": "whole", "cut": "cut by the field of view", "absent": "not in the field of view"}

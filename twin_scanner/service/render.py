@@ -1,7 +1,7 @@
 """One CT to files: the PET series, NIfTI, preview and report; the command line and the worker process share it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -16,6 +16,7 @@ from twin_scanner.dicom.patient import text
 from twin_scanner.dicom.pet_series import PetSeries, Synthesis, write_pet_series
 from twin_scanner.dicom.segmentation import segment_numbers, write_segmentation
 from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
+from twin_scanner.districts.district_map import PartQuality
 from twin_scanner.districts.labelmap import find_labelmap
 from twin_scanner.errors import Rejected
 from twin_scanner.models import ModelPackage, ModelStore, load_package
@@ -170,13 +171,18 @@ def _measurements(pet: SyntheticPet, statistics: Mapping[int, RegionSuv]) -> lis
     """One for every segment, in the segmentation's order; a district that was not synthesised has no SUV."""
     districts = pet.district_map
     volumes = districts.volumes_ml()
-    quality = " ".join(part.sentence() for part in districts.quality)
     measured = []
     for label, number in segment_numbers(districts.voxels).items():
         name = districts.name(label)
         suv = None if name in pet.missing_districts else statistics.get(label)
-        measured.append(DistrictMeasurement(name, number, volumes[name], suv, quality))
+        measured.append(DistrictMeasurement(name, number, volumes[name], suv, _remark(name, districts.quality)))
     return measured
+
+
+def _remark(district: str, quality: Sequence[PartQuality]) -> str:
+    """What the segmenter says of a district's own parts; of the trunk, and of finer regions, all that borders on it."""
+    own = [part for part in quality if part.district == district]
+    return " ".join(part.sentence() for part in own or quality)
 
 
 def _number(value: str) -> int | None:

@@ -1,0 +1,202 @@
+"""The evaluation: every study and model measured once, whatever interrupts it, then tables, figures and one report."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from training.evaluation.case import Case, Row
+from training.evaluation.judged import Loaded, judge, load
+from training.evaluation.measure import measure
+from training.prepare import source_stamp
+from training.splits import read_split
+from training.study import StudyReference
+from twin_scanner.districts.district_map import Segmenter
+from twin_scanner.durable_file import write_durably
+from twin_scanner.errors import Rejected, Transient
+from twin_scanner.file_lock import take_lock
+from twin_scanner.models import ModelPackage, load_package
+from twin_scanner.pipeline import PipelineOptions
+
+MEASURED: Final = "measured"
+LOCK: Final = "lock"
+SCHEMA: Final = 1
+"""Of the measurements: a change of any metric's definition raises it, and everything is measured again."""
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One model to evaluate: its package, and what the tables call it ("NAME" or "NAME#SEED")."""
+
+    name: str
+    package: ModelPackage
+
+    @property
+    def key(self) -> str:
+        """The beginning of its hash, as file names have it."""
+        return self.package.model_hash[:16]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A study that could not be judged, and why."""
+
+    study: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that was measured, and what could not be."""
+
+    rows: Sequence[Row]
+    refused: Sequence[Refused]
+    studies: int
+    patients: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is evaluated: models (the first is the model, the others are what it is compared with), on which studies.
+
+    ``look`` sees each study's cases while they are in memory, once (model name to Case), to draw them; it returns when
+    what it made is on disk.
+    """
+
+    models: Sequence[Judged]
+    studies: Sequence[StudyReference]
+    out: Path
+    segmenter: Segmenter
+    options: PipelineOptions = field(default_factory=PipelineOptions)
+    registered: bool = True
+    look: Callable[[Mapping[str, Case]], None] | None = None
+
+
+def judged_models(folders: Sequence[Path]) -> list[Judged]:
+    """Packages by folder, named by their cards; packages that differ in the training seed alone share a name.
+
+    "NAME-s3" of a grid's run with seed 3 is "NAME#3". Raises Rejected for two that would be called the same.
+    """
+    found: dict[str, Judged] = {}
+    for folder in folders:
+        package = load_package(folder)
+        name = called(package)
+        if name in found:
+            same = "the same package" if found[name].package.model_hash == package.model_hash else "another package"
+            raise Rejected(f"{folder} is called '{name}' as {same} is that was given before: give each model once.")
+        found[name] = Judged(name, package)
+    return list(found.values())
+
+
+def called(package: ModelPackage) -> str:
+    """What the tables call a package: its name, and the seed apart where the name of a grid's run ends in it."""
+    seed = package.card.get("training", {}).get("seed")
+    ending = f"-s{seed}"
+    return f"{package.name.removesuffix(ending)}#{seed}" if package.name.endswith(ending) else package.name
+
+
+def chosen_studies(
+    studies: Sequence[StudyReference], split: Path | None = None, part: str = "test"
+) -> list[StudyReference]:
+    """The studies of a split's part, or all where no split is given.
+
+    Raises Rejected where the split does not fit the studies, or the part is empty.
+    """
+    if split is None:
+        return list(studies)
+    names = frozenset(read_split(split, studies).parts[part])
+    if not names:
+        raise Rejected(f"The part '{part}' of the split {split.name} is empty: choose another part.")
+    return [study for study in studies if study.name in names]
+
+
+def measure_all(question: Question, progress: Progress | None = None) -> Outcome:
+    """Measure every model on every study, those apart that were measured before; ``progress`` gets (done, in all).
+
+    A study that cannot be judged is left out for every model, so that all are scored on the same ones, and is tried
+    again by the next run. Raises Transient where the disk fails or another run writes to the same folder, Rejected
+    where no study could be judged.
+    """
+    rows: list[Row] = []
+    refused: list[Refused] = []
+    patients: set[str] = set()
+    busy = Transient(f"Another evaluation writes to {question.out}: wait until it ends.")
+    try:
+        (question.out / MEASURED).mkdir(parents=True, exist_ok=True)
+        with take_lock(question.out / LOCK, busy):
+            for done, reference in enumerate(question.studies):
+                _report(progress, done, len(question.studies))
+                try:
+                    rows += _measured(question, reference)
+                    patients.add(reference.patient)
+                except Rejected as reason:
+                    refused.append(Refused(reference.name, str(reason)))
+    except OSError as error:
+        raise Transient(f"The evaluation cannot be written to {question.out}: check free space and rights.") from error
+    _report(progress, len(question.studies), len(question.studies))
+    if not rows:
+        said = f" The first was refused because: {refused[0].reason}" if refused else ""
+        raise Rejected(f"None of {len(question.studies)} studies could be judged: give others.{said}")
+    return Outcome(rows, refused, len(question.studies) - len(refused), len(patients))
+
+
+def _measured(question: Question, reference: StudyReference) -> list[Row]:
+    """One study's rows: from its files where they are whole, else measured now and written."""
+    files = {model.name: _file(question, reference, model) for model in question.models}
+    kept = {name: _kept(file, name) for name, file in files.items()}
+    if any(rows is None for rows in kept.values()):
+        kept = _judged_now(question, load(reference, question.segmenter, registered=question.registered), files)
+    return [row for rows in kept.values() for row in rows or ()]
+
+
+def _judged_now(question: Question, loaded: Loaded, files: Mapping[str, Path]) -> dict[str, list[Row] | None]:
+    """All models on one study; nothing is written unless every model could be judged, and the pictures are drawn."""
+    rows: dict[str, list[Row] | None] = {}
+    cases: dict[str, Case] = {}
+    for model in question.models:
+        case = judge(loaded, model.package, question.options)
+        rows[model.name] = measure(case, model.name)
+        if question.look is not None and len(cases) < SEEN:
+            cases[model.name] = case
+    if question.look is not None:
+        question.look(cases)
+    for name, file in files.items():
+        content = {"schema": SCHEMA, "rows": [asdict(row) for row in rows[name] or ()]}
+        write_durably(file, json.dumps(content).encode())
+    return rows
+
+
+SEEN: Final = 2
+"""How many models' images are kept in memory to be drawn side by side: the model's and the first baseline's."""
+
+
+def _file(question: Question, reference: StudyReference, model: Judged) -> Path:
+    """Where a study's rows with a model lie: the name holds everything that decides them."""
+    decides = {
+        "schema": SCHEMA,
+        "version": version("twin-scanner"),
+        "study": source_stamp(reference),
+        "model": model.package.model_hash,
+        "segmenter": [question.segmenter.name, question.segmenter.segmenter_hash],
+        "options": asdict(question.options),
+        "registered": question.registered,
+    }
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    return question.out / MEASURED / f"{digest[:32]}.json"
+
+
+def _kept(file: Path, name: str) -> list[Row] | None:
+    """Rows that an earlier run wrote, under the model's present name; None where there are none."""
+    if not file.is_file():
+        return None
+    content: dict[str, Any] = json.loads(file.read_bytes())
+    return [Row(**{**row, "model": name}) for row in content["rows"]]
+
+
+def _report(progress: Progress | None, done: int, total: int) -> None:
+    if progress is not None:
+        progress(done, total)

@@ -1,0 +1,93 @@
+"""A study as it is judged: loaded, registered, translated from its full CT as in service, real beside synthetic."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from training.evaluation.case import Case, Native
+from training.prepare import registered_study
+from training.study import Study, StudyReference
+from twin_scanner.districts.district_map import DistrictMap, Segmenter
+from twin_scanner.errors import Rejected
+from twin_scanner.models import ModelPackage
+from twin_scanner.pipeline import PipelineOptions, SyntheticPet, translate_ct
+from twin_scanner.volume import FloatArray, LabelArray, Volume, resample, resample_labels
+
+DRAWN: Final = "phantom"
+"""The origin of a study that was drawn in one place and so needs no registration."""
+
+
+class Once:
+    """A segmenter that draws one CT once, however many models are then judged on it."""
+
+    def __init__(self, segmenter: Segmenter, ct: Volume) -> None:
+        self.name = segmenter.name
+        self.segmenter_hash = segmenter.segmenter_hash
+        self._segmenter, self._ct = segmenter, ct
+        self._drawn: DistrictMap | None = None
+
+    def segment(self, ct: Volume) -> DistrictMap:
+        """The districts of the CT that was given at the start, drawn at the first call."""
+        if ct is not self._ct:
+            raise ValueError("this segmenter is for one CT")
+        if self._drawn is None:
+            self._drawn = self._segmenter.segment(ct)
+        return self._drawn
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A study ready to be judged by several models: the PET lies where the CT shows the same tissue."""
+
+    reference: StudyReference
+    study: Study
+    segmenter: Once
+
+
+def load(reference: StudyReference, segmenter: Segmenter, *, registered: bool = True) -> Loaded:
+    """Load a study and take back how the patient moved between CT and PET; raises Rejected with the study's fault."""
+    study = reference.load()
+    if registered and study.ct_origin != DRAWN:
+        study, _ = registered_study(study)
+    return Loaded(reference, study, Once(segmenter, study.ct))
+
+
+def judge(loaded: Loaded, package: ModelPackage, options: PipelineOptions) -> Case:
+    """Translate the CT with a model, as in service, and put the result beside the real PET.
+
+    Raises Rejected as ``translate_ct`` does, and where the PET shows nothing of the body.
+    """
+    study = loaded.study
+    made = translate_ct(study.ct, package, loaded.segmenter, options)
+    real, labels = _real(made, study.pet)
+    lesions = None
+    if study.lesions is not None:
+        lesions = resample_labels(study.lesions, study.pet.geometry, made.suv.geometry)
+    return Case(
+        study=loaded.reference.name,
+        patient=loaded.reference.patient,
+        diagnosis=loaded.reference.diagnosis,
+        real=real,
+        synthetic=made.suv.array,
+        labels=labels,
+        lesions=lesions,
+        geometry=made.suv.geometry,
+        plan=package.plan,
+        native=_native(made.suv, study),
+    )
+
+
+def _real(made: SyntheticPet, pet: Volume) -> tuple[FloatArray, LabelArray]:
+    """The real PET on the synthetic one's grid, and the districts where it has a value."""
+    real = resample(pet, made.suv.geometry, outside=float("nan")).array
+    measured = np.isfinite(real)
+    labels = np.where(measured, made.districts, np.uint8(0))
+    if not labels.any():
+        raise Rejected("The PET shows nothing of the body that the CT shows: check that both are of one examination.")
+    return np.where(measured, real, np.float32(0.0)), labels
+
+
+def _native(made: Volume, study: Study) -> Native:
+    synthetic = resample(made, study.pet.geometry, outside=0.0).array
+    return Native(study.pet.array, synthetic, study.lesions, study.pet.geometry)
