@@ -26,6 +26,7 @@ from twin_scanner.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from twin_scanner.models import ModelStore
+    from twin_scanner.service.report import RenderReport
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="The TOML configuration; see deploy/.", dir_okay=False)
@@ -122,6 +123,18 @@ def translate(
     model: Annotated[str | None, typer.Option("--model", help="An alias (champion), a name or a hash.")] = None,
     segmenter: SegmenterName = None,
     labelmap: LabelmapFile = None,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Write the standard deviation of SUV; seven more translations.")
+    ] = False,
+    explain: Annotated[
+        str,
+        typer.Option(
+            "--explain",
+            metavar="TARGET",
+            help="Which CT evidence made the uptake: voxel:D,H,W, mm:X,Y,Z (LPS), MASK.nii.gz[:LABEL] on the grid of "
+            "pet.nii.gz, or a district.",
+        ),
+    ] = "",
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -141,10 +154,12 @@ def translate(
         made_at=datetime.now().astimezone(),
         model=model or settings.model.name,
         segmenter=_segmenter_choice(settings, segmenter, labelmap),
+        uncertainty=uncertainty,
+        explain=explain,
     )
     with _progress() as bars:
         report = render(request, _reporter(bars)("Translating windows"))
-    for note in report.notes:
+    for note in (*report.notes, *_doubts(report)):
         Console(stderr=True).print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print((out / "report.json").read_text("utf-8"))
@@ -159,6 +174,14 @@ def translate(
             "Model": f"{report.model_name} {report.model_hash[:12]}",
         }
     )
+
+
+def _doubts(report: "RenderReport") -> Iterator[str]:
+    """What a user must know of the files beside the PET."""
+    if report.uncertainty and not report.uncertainty["calibrated"]:
+        yield "The uncertainty is the raw deviation of mirrored translations: 'evaluate --calibrate' calibrates it."
+    if report.explanation and not report.explanation["complete"]:
+        yield "The explanation does not add up to the whole uptake: read it as an indication."
 
 
 @cli.command()
@@ -308,6 +331,59 @@ def retrain(
     print(json.dumps(outcome.as_json(), indent=1) if as_json else f"{outcome.verdict}: {outcome.reason}")
 
 
+@cli.command()
+def evaluate(
+    model: Annotated[
+        list[str], typer.Option("--model", help="An alias, name, hash or folder; once for each seed of one model.")
+    ],
+    dataset: Annotated[Path, typer.Option("--dataset", help="Studies: autoPET's layout, or DICOM PET/CT.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Of tables and report; an evaluation that was begun goes on.", file_okay=False)
+    ],
+    baseline: Annotated[
+        list[str] | None, typer.Option("--baseline", help="What the model is compared with; more than once for more.")
+    ] = None,
+    split: Annotated[Path | None, typer.Option("--split", help="Only the studies of a part of this split.")] = None,
+    part: Annotated[
+        Literal["train", "validation", "gate", "test"], typer.Option("--part", help="Of the split.")
+    ] = "test",
+    registration: Annotated[
+        bool, typer.Option(help="Move each PET onto its CT first; phantoms, drawn in one place, need none.")
+    ] = True,
+    accept_synthetic: Annotated[
+        bool, typer.Option("--accept-synthetic", help="Take DICOM that is marked synthetic: phantoms, never our PET.")
+    ] = False,
+    segmenter: SegmenterName = None,
+    config: ConfigFile = None,
+) -> None:
+    """Measure models on studies with a real PET: the paper's tables, statistics, figures and report.html."""
+    from training.evaluation.conclusion import conclude
+    from training.evaluation.evaluate import Question, chosen_studies, judged_models, measure_all
+    from training.studies import find_studies
+    from twin_scanner.districts.choice import make_segmenter
+    from twin_scanner.pipeline import PipelineOptions
+
+    settings = _settings(config)
+    set_up_logging("ERROR")
+    models = judged_models([_package(settings, reference) for reference in (*model, *(baseline or ()))])
+    with _progress() as bars:
+        report = _reporter(bars)
+        studies = find_studies(dataset, accept_synthetic=accept_synthetic, progress=report("Headers"))
+        question = Question(
+            models=models,
+            studies=chosen_studies(studies, split, part),
+            out=out,
+            segmenter=make_segmenter(_segmenter_choice(settings, segmenter, None)),
+            options=PipelineOptions(settings.model.allow_other_segmenter, settings.model.missing_district),
+            registered=registration,
+        )
+        outcome = measure_all(question, report("Studies"))
+        conclude(question, outcome, dataset.name)
+    for refused in outcome.refused:
+        print(f"refused {refused.study}: {refused.reason}", file=sys.stderr)
+    print(f"{out}: {outcome.studies} studies of {outcome.patients} patients, {len(outcome.refused)} refused")
+
+
 @models_cli.command("promote")
 def models_promote(
     model: Annotated[str, typer.Argument(help="An alias (challenger), a name or a hash.")],
@@ -435,6 +511,14 @@ def _model_store(config: Path | None) -> "ModelStore":
     from twin_scanner.models import ModelStore
 
     return ModelStore(application.model_store(_settings(config)))
+
+
+def _package(settings: Settings, reference: str) -> Path:
+    """A package by its folder, or by what the model store calls it."""
+    from twin_scanner.models import ModelStore
+
+    folder = Path(reference)
+    return folder if folder.is_dir() else ModelStore(application.model_store(settings)).resolve(reference)
 
 
 def _segmenter_choice(settings: Settings, name: str | None, labelmap: Path | None) -> SegmenterChoice:

@@ -59,9 +59,9 @@ def translate(
     """
     if ct_model_space.shape != labels.shape or ct_model_space.ndim != 3:
         raise ValueError(f"the labels {labels.shape} do not lie on the CT {ct_model_space.shape}")
-    inner, padded_ct, padded_labels = _padded(ct_model_space, labels)
+    inner, padded_ct, padded_labels = padded(ct_model_space, labels)
     works = [
-        _work(package.networks[name], _region(padded_labels, covered, inner))
+        _work(package.networks[name], region_of(padded_labels, covered, inner))
         for name, covered in package.partition.networks.items()
     ]
     pet = np.zeros(padded_ct.shape, np.float32)
@@ -94,7 +94,7 @@ def windows_touching(mask: BoolArray) -> list[Start]:
     return starts
 
 
-def _padded(ct: FloatArray, labels: LabelArray) -> tuple[tuple[slice, slice, slice], FloatArray, LabelArray]:
+def padded(ct: FloatArray, labels: LabelArray) -> tuple[tuple[slice, slice, slice], FloatArray, LabelArray]:
     """Axes shorter than a window padded with 0 on both sides, as MONAI does, and where the image lies in the result."""
     before = [max(0, WINDOW - n) // 2 for n in ct.shape]
     d, h, w = (slice(b, b + n) for b, n in zip(before, ct.shape, strict=True))
@@ -104,7 +104,8 @@ def _padded(ct: FloatArray, labels: LabelArray) -> tuple[tuple[slice, slice, sli
     return (d, h, w), np.pad(ct, pads), np.pad(labels, pads)
 
 
-def _region(labels: LabelArray, covered: tuple[int, ...], inner: tuple[slice, slice, slice]) -> BoolArray:
+def region_of(labels: LabelArray, covered: tuple[int, ...], inner: tuple[slice, slice, slice]) -> BoolArray:
+    """Where a network writes: its labels, or (without labels) the whole image ``inner`` inside the padding."""
     if covered:
         return np.isin(labels, covered)
     everything = np.zeros(labels.shape, np.bool_)
@@ -125,9 +126,9 @@ def _translate_region(ct: FloatArray, work: _Work, batch_windows: int, pet: Floa
     total = np.zeros(tuple(end - first), np.float32)
     for at in range(0, len(work.starts), batch_windows):
         starts = work.starts[at : at + batch_windows]
-        windows = np.stack([ct[_cube(start)] * work.mask[_cube(start)] for start in starts])
+        windows = np.stack([ct[cube(start)] * work.mask[cube(start)] for start in starts])
         for start, values in zip(starts, _predict(work.network, windows), strict=True):
-            total[_cube(start - first)] += values
+            total[cube(start - first)] += values
         yield len(starts)
     _divide_by_coverage(total, ct.shape, box)
     np.copyto(pet[box], total, where=work.mask[box])
@@ -147,12 +148,12 @@ def _divide_by_coverage(total: FloatArray, shape: tuple[int, ...], box: tuple[sl
     Every window that covers a voxel of the mask touches the mask, so there none was skipped and the number is the
     product of the numbers along the three axes. Slice by slice, so that no second volume is needed.
     """
-    along_d, along_h, along_w = (_coverage(length)[part] for length, part in zip(shape, box, strict=True))
+    along_d, along_h, along_w = (coverage(length)[part] for length, part in zip(shape, box, strict=True))
     for plane, windows in zip(total, along_d, strict=True):
         plane /= windows * along_h[:, None] * along_w
 
 
-def _coverage(length: int) -> FloatArray:
+def coverage(length: int) -> FloatArray:
     """How many windows cover each voxel along one axis."""
     count = np.zeros(length, np.float32)
     for start in window_starts(length):
@@ -160,6 +161,7 @@ def _coverage(length: int) -> FloatArray:
     return count
 
 
-def _cube(start: Sequence[int] | npt.NDArray[np.int64]) -> tuple[slice, slice, slice]:
+def cube(start: Sequence[int] | npt.NDArray[np.int64]) -> tuple[slice, slice, slice]:
+    """The window whose first voxel is (d, h, w)."""
     d, h, w = (int(s) for s in start)
     return slice(d, d + WINDOW), slice(h, h + WINDOW), slice(w, w + WINDOW)

@@ -25,6 +25,8 @@ MEASURED: Final = "measured"
 LOCK: Final = "lock"
 SCHEMA: Final = 1
 """Of the measurements: a change of any metric's definition raises it, and everything is measured again."""
+SEEN: Final = 2
+"""How many models' images are kept in memory to be drawn side by side: the model's and the first baseline's."""
 Progress = Callable[[int, int], None]
 
 
@@ -147,31 +149,34 @@ def measure_all(question: Question, progress: Progress | None = None) -> Outcome
 def _measured(question: Question, reference: StudyReference) -> list[Row]:
     """One study's rows: from its files where they are whole, else measured now and written."""
     files = {model.name: _file(question, reference, model) for model in question.models}
-    kept = {name: _kept(file, name) for name, file in files.items()}
-    if any(rows is None for rows in kept.values()):
-        kept = _judged_now(question, load(reference, question.segmenter, registered=question.registered), files)
-    return [row for rows in kept.values() for row in rows or ()]
+    kept = {name: rows for name, file in files.items() if (rows := _kept(file, name)) is not None}
+    if len(kept) < len(files):
+        kept |= _judged_now(question, load(reference, question.segmenter, registered=question.registered), files, kept)
+    return [row for model in question.models for row in kept[model.name]]
 
 
-def _judged_now(question: Question, loaded: Loaded, files: Mapping[str, Path]) -> dict[str, list[Row] | None]:
-    """All models on one study; nothing is written unless every model could be judged, and the pictures are drawn."""
-    rows: dict[str, list[Row] | None] = {}
+def _judged_now(
+    question: Question, loaded: Loaded, files: Mapping[str, Path], kept: Mapping[str, list[Row]]
+) -> dict[str, list[Row]]:
+    """The models that are missing, and those to be drawn; nothing is written unless each of them could be judged."""
+    drawn = [model.name for model in question.models[:SEEN]] if question.look is not None else []
+    if all(name in kept for name in drawn):
+        drawn = []
+    rows: dict[str, list[Row]] = {}
     cases: dict[str, Case] = {}
     for model in question.models:
+        if model.name in kept and model.name not in drawn:
+            continue
         case = judge(loaded, model.package, question.options)
         rows[model.name] = measure(case, model.name)
-        if question.look is not None and len(cases) < SEEN:
+        if model.name in drawn:
             cases[model.name] = case
-    if question.look is not None:
+    if question.look is not None and cases:
         question.look(cases)
-    for name, file in files.items():
-        content = {"schema": SCHEMA, "rows": [asdict(row) for row in rows[name] or ()]}
-        write_durably(file, json.dumps(content).encode())
+    for name, found in rows.items():
+        content = {"schema": SCHEMA, "rows": [asdict(row) for row in found]}
+        write_durably(files[name], json.dumps(content).encode())
     return rows
-
-
-SEEN: Final = 2
-"""How many models' images are kept in memory to be drawn side by side: the model's and the first baseline's."""
 
 
 def _file(question: Question, reference: StudyReference, model: Judged) -> Path:

@@ -22,6 +22,7 @@ from twin_scanner.errors import Rejected
 from twin_scanner.models import ModelPackage, ModelStore, load_package
 from twin_scanner.pipeline import PipelineOptions, SyntheticPet, translate_ct
 from twin_scanner.preview import Scene, key_image, write_preview
+from twin_scanner.service.beside import write_beside
 from twin_scanner.service.report import (
     FOLDERS,
     REPORT,
@@ -60,6 +61,7 @@ def render(request: RenderRequest, progress: Callable[[int, int], None] | None =
     pet = translate_ct(ct, package, segmenter, _options(request), progress)
     translated = time.monotonic()
     request.result.mkdir(parents=True, exist_ok=True)
+    beside = write_beside(request, pet, package, progress)
     statistics = region_suv(pet.suv, pet.districts)
     scene = Scene(pet.ct, pet.districts, pet.suv, pet.district_map.names, pet.missing_districts)
     made = None if series is None else _write_dicom(request, series, pet, package, statistics, scene)
@@ -67,9 +69,8 @@ def render(request: RenderRequest, progress: Callable[[int, int], None] | None =
     write_nifti(request.result / "districts.nii.gz", pet.districts, pet.suv.geometry)
     write_preview(request.result / "preview.png", scene)
     seconds = {"read": read - begin, "translate": translated - read, "write": time.monotonic() - translated}
-    report = _report(
-        request, package, series, pet, statistics, made, {name: round(s, 2) for name, s in seconds.items()}
-    )
+    rounded = {name: round(s, 2) for name, s in seconds.items()}
+    report = replace(_report(request, package, series, pet, statistics, made, rounded), **beside)
     write_report(request.result, report)
     return report
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from twin_scanner.dicom.companions import CompanionKind
 from twin_scanner.districts.choice import SegmenterChoice
@@ -45,6 +45,10 @@ class RenderRequest:
     revision: int = 1
     needs_patient_id: bool = False
     """Whether the PET must belong to a twin: a service records it, a translation at the desk need not."""
+    uncertainty: bool = False
+    """Whether the standard deviation of every voxel is wanted too: seven more translations."""
+    explain: str = ""
+    """A target whose uptake is to be explained (``explain.find_target`` reads it); empty for none."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ class RenderReport:
     pet_instance_uids: tuple[str, ...] = ()
     pet_files: tuple[str, ...] = ()
     companions: tuple[Companion, ...] = ()
+    uncertainty: dict[str, Any] = field(default_factory=dict)
+    explanation: dict[str, Any] = field(default_factory=dict)
     intended_use: str = field(default="Research; synthetic; not for diagnosis.")
 
 

@@ -1,0 +1,107 @@
+"""The tables: the paper's layout and numbers, what is beside them, and the words that a comparison allows."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.judged_cases import body_pet, case_of, of_patient, spot_label, with_spot
+from training.evaluation import published
+from training.evaluation.case import Row
+from training.evaluation.measure import measure
+from training.evaluation.rows_table import table_of
+from training.evaluation.statistics import Scores
+from training.evaluation.tables import (
+    Table,
+    beyond_table,
+    comparison_table,
+    comparisons,
+    paper_tables,
+    summary_sentences,
+    write_tables,
+)
+
+pytestmark = pytest.mark.unit
+
+SPOT = (20, 12, 12)
+PATIENTS = 6
+
+
+@pytest.fixture(scope="module")
+def scores() -> Scores:
+    """Six patients; "near" misses the real PET by less than "far" does, everywhere and in each of them."""
+    rows: list[Row] = []
+    for patient in range(PATIENTS):
+        real = with_spot(body_pet(patient), SPOT, 9.0)
+        diagnosis = ("LYMPHOMA", "NEGATIVE")[patient % 2]
+        for model, error in (("near#1", 0.1), ("near#2", 0.12), ("far", 0.4)):
+            made = np.where(real > 0, real + np.float32(error * (1 + patient / 50)), real).astype(np.float32)
+            case = of_patient(case_of(real, made, spot_label(SPOT)), f"p{patient}", diagnosis)
+            rows += measure(case, model)
+    return Scores(table_of(rows))
+
+
+def cells(table: Table, first: str, metric: str) -> tuple[str, ...]:
+    (found,) = [row for row in table.rows if row[:2] == (first, metric)]
+    return found
+
+
+def test_the_papers_tables_have_its_rows_and_its_numbers_beside_ours(scores: Scores) -> None:
+    one, two, three = paper_tables(scores, ["near", "far"])
+    assert [row[0] for row in one.rows[::3]] == ["Head", "Trunk", "Arms", "Legs", "Whole body"]
+    assert one.header[:4] == ("District", "Metric", "near", "far")
+    head = cells(one, "Head", "MAE ↓")
+    assert head[4:] == ("0.023 ± 0.005", "0.025 ± 0.005", "0.044 ± 0.064", "0.050 ± 0.070")
+    assert head[2:4] == ("0.0058 ± 0.0002 (SE 0.0001), n 6 / 6 / 2", "0.0210 ± 0.0007 (SE 0.0003), n 6 / 6 / 1")
+    assert cells(two, "Lesions", "SSIM ↑")[4] == "0.80 ± 0.02"
+    assert {row[0] for row in three.rows} == {"Lymphoma", "Negative controls"}, "nobody here has the other two"
+    assert ", n 3 / 3 / 2" in cells(three, "Lymphoma", "PSNR, dB ↑")[2]
+    assert "not directly comparable" in one.note
+
+
+def test_the_published_numbers_are_the_papers(shared: Path) -> None:
+    text = (shared / "paper.txt").read_text("utf-8")
+    tables = text[text.index("TABLE I") : text.index("VI. CONCLUSIONS")]
+    printed = re.findall(r"\d+\.\d+ ± \d+\.\d+", tables)
+    ours = [
+        number
+        for known in (published.DISTRICTS, published.LESIONS, published.DIAGNOSES)
+        for rows in known.values()
+        for row in rows
+        for number in row
+    ]
+    assert ours == printed and len(ours) == 4 * 3 * (5 + 1 + 4)
+
+
+def test_what_lies_beyond_the_paper_has_intervals_by_patient(scores: Scores) -> None:
+    table = beyond_table(scores, ["near", "far"])
+    bias = cells(table, "Lesions", "SUVmax bias")
+    assert re.fullmatch(r"0\.1\d* \[0\.1\d* to 0\.1\d*\], n 6 / 6", bias[2]), bias[2]
+    assert cells(table, "Lesions", "lesion recall ↑")[2].startswith("1")
+    assert cells(table, "Whole body", "false uptake in negatives, ml ↓")[2] == "0, n 3 / 3"
+    assert not [row for row in table.rows if "organ" in row[0].lower()]
+
+
+def test_a_comparison_says_what_is_shown_and_nothing_more(scores: Scores) -> None:
+    found = comparisons(scores, ["near", "far"])
+    table = comparison_table("near", "far", found["far"])
+    line = cells(table, "Trunk", "MAE ↓")
+    assert float(line[4]) < 0 and line[-1] == "6 / 6"
+    said = summary_sentences("near", found)
+    assert said == ["No difference in mean absolute error from far is shown in: head, trunk, arms, legs, whole body, "
+                    "lesions."], "six patients are too few for Wilcoxon's test after Holm's correction"  # fmt: skip
+    assert summary_sentences("near", found, level=1.0)[0].startswith("near has a lower mean absolute error than far in")
+
+
+def test_the_files_hold_every_table_and_every_number(scores: Scores, tmp_path: Path) -> None:
+    models = ["near", "far"]
+    write_tables(tmp_path, [*paper_tables(scores, models), beyond_table(scores, models)], scores, models)
+    text = (tmp_path / "tables.md").read_text("utf-8")
+    assert text.count("\n## ") + text.startswith("## ") == 4 and "0.044 ± 0.064" in text
+    assert all(line.count("|") >= 5 for line in text.splitlines() if line.startswith("|"))
+    lines = pd.read_csv(tmp_path / "tables.csv", keep_default_na=False)
+    one = lines[(lines.model == "near") & (lines.region == "head") & (lines.metric == "mae")].iloc[0]
+    assert float(one["mean"]) == pytest.approx(0.0055, rel=0.1) and one["seeds"] == 2
+    assert set(lines[lines.region == "body"].diagnosis) == {"", "LYMPHOMA", "NEGATIVE"}

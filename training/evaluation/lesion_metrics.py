@@ -1,0 +1,140 @@
+"""Lesions one by one: how much uptake, whether it shows, and uptake that no real one explains."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from twin_scanner.suv import region_suv
+from twin_scanner.volume import FloatArray, Geometry, LabelArray, Volume
+
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+Box: TypeAlias = tuple[slice, ...]
+
+HOT_SUV: Final = 4.0
+"""What counts as hot: PERCIST-like fixed threshold, as autoPET's readers use it."""
+LEAST_FALSE_ML: Final = 0.5
+NEAR_MM: Final = 10.0
+OWN_SHARE: Final = 0.41
+"""Of a lesion's own SUVmax: its metabolic volume (Boellaard et al., EANM guidelines 2.0, EJNMMI 2015; 42:328)."""
+CONNECTED: Final = np.ones((3, 3, 3), np.bool_)
+"""Voxels that touch by a face, an edge or a corner are one lesion."""
+PEAK_REACH_MM: Final = 8.0
+"""More than the radius of the 1 ml sphere of SUVpeak, which may reach beyond the lesion."""
+
+
+@dataclass(frozen=True)
+class Uptake:
+    """One PET in one lesion: SUV in g/ml, TLG (SUVmean times volume) in g; ``peak`` is None where no sphere fits."""
+
+    mean: float
+    maximum: float
+    peak: float | None
+    tlg: float
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One annotated lesion in both PETs.
+
+    ``own_ml`` are the volumes (real, synthetic) at or above 41 % of the lesion's real SUVmax, inside the lesion.
+    ``detected`` says whether the synthetic PET reaches SUV 4 in it; None where the real one does not either.
+    """
+
+    real: Uptake
+    synthetic: Uptake
+    voxels: int
+    volume_ml: float
+    own_ml: tuple[float, float]
+    detected: bool | None
+
+
+@dataclass(frozen=True)
+class FalseUptake:
+    """Hot components of the synthetic PET with no hot real voxel nearby: how many, and their volume in ml."""
+
+    components: int
+    volume_ml: float
+
+
+def lesions_of(real: FloatArray, synthetic: FloatArray, lesions: LabelArray, geometry: Geometry) -> list[Lesion]:
+    """Each component (26 neighbours) of an annotation (D, H, W), in scanning order; images in SUV on its grid."""
+    return [
+        _lesion(real, synthetic, inside, box, geometry)
+        for box, inside in _components(lesions > 0, _margin(geometry, PEAK_REACH_MM))
+    ]
+
+
+def false_uptake(real: FloatArray, synthetic: FloatArray, body: BoolArray, geometry: Geometry) -> FalseUptake:
+    """Components of the synthetic PET in the body at SUV 4 or more, 0.5 ml or larger, that no real voxel explains.
+
+    A real voxel at SUV 4 or more within 10 mm of any of its voxels explains a component: brain and bladder are no
+    false uptake. Images (D, H, W) in SUV.
+    """
+    count, volume_ml = 0, 0.0
+    for box, inside in _components((synthetic >= HOT_SUV) & body, _margin(geometry, NEAR_MM)):
+        component_ml = int(np.count_nonzero(inside)) * geometry.voxel_ml
+        if component_ml >= LEAST_FALSE_ML and not _explained(real[box] >= HOT_SUV, inside, geometry):
+            count, volume_ml = count + 1, volume_ml + component_ml
+    return FalseUptake(count, volume_ml)
+
+
+def _components(mask: BoolArray, margin: Sequence[int]) -> Iterator[tuple[Box, BoolArray]]:
+    """Each component with the box around it, ``margin`` voxels wider where the image allows."""
+    found = ndimage.find_objects(mask.view(np.uint8))
+    if not found:
+        return
+    whole = _widened(found[0], margin, mask.shape)
+    numbered, _ = ndimage.label(mask[whole], structure=CONNECTED)
+    for number, part in enumerate(ndimage.find_objects(numbered), start=1):
+        wide = _widened(part, margin, numbered.shape)
+        box = tuple(slice(a.start + b.start, a.start + b.stop) for a, b in zip(whole, wide, strict=True))
+        yield box, numbered[wide] == number
+
+
+def _widened(box: Box, margin: Sequence[int], shape: Sequence[int]) -> Box:
+    return tuple(
+        slice(max(0, part.start - more), min(length, part.stop + more))
+        for part, more, length in zip(box, margin, shape, strict=True)
+    )
+
+
+def _margin(geometry: Geometry, reach_mm: float) -> list[int]:
+    return [int(np.ceil(reach_mm / spacing)) + 1 for spacing in geometry.spacing_mm]
+
+
+def _lesion(real: FloatArray, synthetic: FloatArray, inside: BoolArray, box: Box, geometry: Geometry) -> Lesion:
+    voxels = int(np.count_nonzero(inside))
+    volume_ml = voxels * geometry.voxel_ml
+    of_real = _uptake(real[box], inside, geometry, volume_ml)
+    of_synthetic = _uptake(synthetic[box], inside, geometry, volume_ml)
+    own = OWN_SHARE * of_real.maximum
+    own_voxels = [int(np.count_nonzero(image[box][inside] >= own)) for image in (real, synthetic)]
+    return Lesion(
+        real=of_real,
+        synthetic=of_synthetic,
+        voxels=voxels,
+        volume_ml=volume_ml,
+        own_ml=(own_voxels[0] * geometry.voxel_ml, own_voxels[1] * geometry.voxel_ml),
+        detected=of_synthetic.maximum >= HOT_SUV if of_real.maximum >= HOT_SUV else None,
+    )
+
+
+def _uptake(suv: FloatArray, inside: BoolArray, geometry: Geometry, volume_ml: float) -> Uptake:
+    """Of a crop; only its spacing matters to the sphere, so it keeps the whole image's axes and forgets its place."""
+    crop = Geometry(suv.shape, geometry.spacing_mm, (0.0, 0.0, 0.0))
+    found = region_suv(Volume(np.ascontiguousarray(suv), crop), inside.view(np.uint8))[1]
+    return Uptake(found.mean, found.maximum, found.peak, found.mean * volume_ml)
+
+
+def _explained(hot: BoolArray, inside: BoolArray, geometry: Geometry) -> bool:
+    """Whether a hot real voxel is in the component or within 10 mm of it."""
+    if (hot & inside).any():
+        return True
+    if not hot.any():
+        return False
+    distance_mm = ndimage.distance_transform_edt(~hot, sampling=geometry.spacing_mm)
+    return bool(distance_mm[inside].min() <= NEAR_MM)

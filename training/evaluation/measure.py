@@ -1,0 +1,180 @@
+"""One study measured: every metric of every region as rows, each with its mask stated."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from training.evaluation.case import BODY, LESION, Case, Row
+from training.evaluation.lesion_metrics import Lesion, Uptake, false_uptake, lesions_of
+from training.evaluation.metrics import MARGIN, SimilarityMaps, mae, mean_inside, ms_ssim, nrmse, psnr, similarity
+from training.evaluation.seam import seam
+from twin_scanner.partition import DISTRICT_NAMES
+from twin_scanner.preprocess import suv_to_model
+from twin_scanner.volume import FloatArray
+
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+Box: TypeAlias = tuple[slice, slice, slice]
+
+NEGATIVE: Final = "NEGATIVE"
+"""autoPET's word for a study without a malignant lesion."""
+CLIPPED_ABOVE_SUV: Final = 20.0
+"""What the tables count lesions above: the upper end of the default Plan's SUV range."""
+DEFINITIONS: Final = {
+    "mae": "Mean absolute error in model space (SUV divided by the Plan's highest, 20), inside the region.",
+    "mae_suv": "The same in SUV (g/ml), both PETs clipped to the Plan's range.",
+    "psnr": "10 log10(1 / mean squared error) in dB, model space (data range 1 is SUV 20), inside the region.",
+    "ssim": "scikit-image's map (Gaussian of sigma 1.5 voxels), model space, averaged inside the region.",
+    "ms_ssim": "SSIM at five scales, averaged inside the body at each scale; body only.",
+    "nrmse": "Root mean squared error over the real PET's root mean square, inside the region.",
+    "suv_mean_bias": "Synthetic minus real SUVmean; of a lesion on the real PET's own grid, unclipped; of an organ on "
+    "the Plan's grid.",
+    "suv_max_bias": "Synthetic minus real SUVmax of a lesion (26-connected component of the annotation), on the real "
+    "PET's own grid, unclipped.",
+    "suv_peak_bias": "The same of SUVpeak, the highest mean of a 1 ml sphere centred in the lesion.",
+    "tlg_bias": "The same of total lesion glycolysis, SUVmean times the annotated volume.",
+    "volume_41_real": "Volume of an annotated lesion at or above 41 % of its own real SUVmax, in the real PET.",
+    "volume_41_synthetic": "The same threshold in the synthetic PET, inside the annotated lesion.",
+    "detected": "Whether the synthetic PET reaches SUV 4 in a lesion whose real SUVmax does.",
+    "detection_recall": "Share of a study's lesions with a real SUVmax of 4 or more that are detected.",
+    "lesions_above_suv20": "Lesions of a study whose real SUVmax is beyond what the model can express.",
+    "false_positives": "Components of the synthetic PET at SUV 4 or more, at least 0.5 ml, with no real voxel at SUV 4 "
+    "or more within 10 mm; body, Plan's grid.",
+    "false_uptake_ml": "Volume of the false positives in a study without a malignant lesion (negative control).",
+    "seam_excess": "How much more the synthetic PET jumps across district borders than the real one, beyond the steps "
+    "on both sides, mean over the faces between districts.",
+}
+"""What a row's metric is, for the report."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """A case cut to its body: both PETs in model space, clipped, and the SSIM map."""
+
+    case: Case
+    box: Box
+    real: FloatArray
+    synthetic: FloatArray
+    body: BoolArray
+    maps: SimilarityMaps
+
+
+def measure(case: Case, model: str) -> list[Row]:
+    """Every number of a study under a model's name; what has an empty mask has no row.
+
+    Voxel metrics are on the Plan's grid against the PET clipped to the Plan's range, per district, body and lesion;
+    lesion uptake is against the unclipped PET on its own grid. Raises ValueError where the case shows no body.
+    """
+    numbers = [*_voxel_metrics(_cut(case)), *_hot_spots(case), *_seams(case), *_organs(case)]
+    native, annotated = case.native, case.native.lesions
+    if annotated is not None:
+        lesions = lesions_of(native.real, native.synthetic, annotated, native.geometry)
+        numbers += [*_lesion_metrics(lesions), *_study_metrics(lesions)]
+    return [
+        Row(model, case.study, case.patient, case.diagnosis, n.region, n.item, n.metric, n.unit, n.value, n.n)
+        for n in numbers
+        if n.value is not None
+    ]
+
+
+@dataclass(frozen=True)
+class _Number:
+    """A row without the study's names; no value, no row."""
+
+    region: str
+    metric: str
+    value: float | None
+    n: int
+    unit: str = ""
+    item: int = 0
+
+
+def _cut(case: Case) -> _Cut:
+    found = ndimage.find_objects((case.labels > 0).view(np.uint8))
+    if not found:
+        raise ValueError(f"the case of {case.study} shows no body")
+    d, h, w = (slice(max(0, part.start - MARGIN), part.stop + MARGIN) for part in found[0])
+    box = (d, h, w)
+    real, synthetic = (suv_to_model(image[box], case.plan) for image in (case.real, case.synthetic))
+    return _Cut(case, box, real, synthetic, case.labels[box] > 0, similarity(real, synthetic))
+
+
+def _voxel_metrics(cut: _Cut) -> Iterator[_Number]:
+    labels = cut.case.labels[cut.box]
+    for name, mask in _regions(cut, labels):
+        n = int(np.count_nonzero(mask))
+        if not n:
+            continue
+        real, synthetic = cut.real[mask], cut.synthetic[mask]
+        everywhere = np.ones(n, np.bool_)
+        error = mae(real, synthetic, everywhere)
+        yield _Number(name, "mae", error, n)
+        yield _Number(name, "mae_suv", None if error is None else error * cut.case.plan.suv_max, n, "g/ml")
+        yield _Number(name, "psnr", psnr(real, synthetic, everywhere), n, "dB")
+        yield _Number(name, "nrmse", nrmse(real, synthetic, everywhere), n)
+        yield _Number(name, "ssim", mean_inside(cut.maps.ssim, mask), n)
+    yield _Number(BODY, "ms_ssim", ms_ssim(cut.real, cut.synthetic, cut.body), int(np.count_nonzero(cut.body)))
+
+
+def _regions(cut: _Cut, labels: npt.NDArray[np.uint8]) -> Iterator[tuple[str, BoolArray]]:
+    yield BODY, cut.body
+    for label, name in DISTRICT_NAMES.items():
+        yield name, labels == label
+    if cut.case.lesions is not None:
+        yield LESION, (cut.case.lesions[cut.box] > 0) & cut.body
+
+
+def _hot_spots(case: Case) -> Iterator[_Number]:
+    body = case.labels > 0
+    found = false_uptake(case.real, case.synthetic, body, case.geometry)
+    n = int(np.count_nonzero(body))
+    yield _Number(BODY, "false_positives", float(found.components), n)
+    if case.diagnosis == NEGATIVE:
+        yield _Number(BODY, "false_uptake_ml", found.volume_ml, n, "ml")
+
+
+def _seams(case: Case) -> Iterator[_Number]:
+    found = seam(case.real, case.synthetic, case.labels)
+    if found is not None:
+        yield _Number(BODY, "seam_real", found.real, found.faces, "g/ml")
+        yield _Number(BODY, "seam_synthetic", found.synthetic, found.faces, "g/ml")
+        yield _Number(BODY, "seam_excess", found.excess, found.faces, "g/ml")
+
+
+def _organs(case: Case) -> Iterator[_Number]:
+    if case.organs is None:
+        return
+    for label, name in case.organ_names:
+        mask = case.organs == label
+        if mask.any():
+            bias = float((case.synthetic[mask] - case.real[mask]).mean(dtype=np.float64))
+            yield _Number(f"organ:{name}", "suv_mean_bias", bias, int(np.count_nonzero(mask)), "g/ml")
+
+
+def _lesion_metrics(lesions: list[Lesion]) -> Iterator[_Number]:
+    for item, lesion in enumerate(lesions, start=1):
+        for metric, unit in (("suv_mean", "g/ml"), ("suv_max", "g/ml"), ("suv_peak", "g/ml"), ("tlg", "g")):
+            real, synthetic = _of(lesion.real, metric), _of(lesion.synthetic, metric)
+            bias = None if real is None or synthetic is None else synthetic - real
+            for ending, value in (("real", real), ("synthetic", synthetic), ("bias", bias)):
+                yield _Number(LESION, f"{metric}_{ending}", value, lesion.voxels, unit, item)
+        yield _Number(LESION, "volume_41_real", lesion.own_ml[0], lesion.voxels, "ml", item)
+        yield _Number(LESION, "volume_41_synthetic", lesion.own_ml[1], lesion.voxels, "ml", item)
+        detected = None if lesion.detected is None else float(lesion.detected)
+        yield _Number(LESION, "detected", detected, lesion.voxels, "", item)
+
+
+def _of(uptake: Uptake, metric: str) -> float | None:
+    return {"suv_mean": uptake.mean, "suv_max": uptake.maximum, "suv_peak": uptake.peak, "tlg": uptake.tlg}[metric]
+
+
+def _study_metrics(lesions: list[Lesion]) -> Iterator[_Number]:
+    judged = [lesion.detected for lesion in lesions if lesion.detected is not None]
+    if judged:
+        yield _Number(LESION, "detection_recall", sum(judged) / len(judged), len(judged))
+    if lesions:
+        above = sum(lesion.real.maximum > CLIPPED_ABOVE_SUV for lesion in lesions)
+        yield _Number(LESION, "lesions_above_suv20", float(above), len(lesions))

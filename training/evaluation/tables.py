@@ -1,0 +1,227 @@
+"""The paper's tables I to III, the numbers beyond them, and the comparison with each baseline, as Markdown and CSV."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from training.evaluation import published
+from training.evaluation.case import BODY, LESION
+from training.evaluation.statistics import LEAST_PATIENTS, Comparison, Scores, Summary, compare, summary
+from twin_scanner.durable_file import write_durably
+from twin_scanner.errors import Transient
+from twin_scanner.partition import DISTRICT_NAMES
+
+REGIONS: Final = (*DISTRICT_NAMES.values(), BODY)
+NAMES: Final = {
+    "mae": "MAE ↓", "mae_suv": "MAE, SUV ↓", "psnr": "PSNR, dB ↑", "ssim": "SSIM ↑", "ms_ssim": "MS-SSIM ↑",
+    "nrmse": "NRMSE ↓", "suv_mean_bias": "SUVmean bias", "suv_max_bias": "SUVmax bias",
+    "suv_peak_bias": "SUVpeak bias", "tlg_bias": "TLG bias, g", "detection_recall": "lesion recall ↑",
+    "false_positives": "false positives a study ↓", "false_uptake_ml": "false uptake in negatives, ml ↓",
+    "lesions_above_suv20": "lesions above SUV 20, a study", "seam_excess": "seam, SUV (0 is none)",
+    "volume_41_real": "41 % volume, real, ml", "volume_41_synthetic": "41 % volume, synthetic, ml",
+}  # fmt: skip
+LABELS: Final = {
+    "body": "Whole body", "lesion": "Lesions", "LYMPHOMA": "Lymphoma", "LUNG_CANCER": "Lung cancer (NSCLC)",
+    "MELANOMA": "Melanoma", "NEGATIVE": "Negative controls",
+}  # fmt: skip
+DECIMALS: Final = {"mae": 4, "mae_suv": 3, "psnr": 2, "ssim": 3, "ms_ssim": 3, "nrmse": 3}
+"""Of what is shown; other metrics have three digits that count. tables.csv has everything."""
+BEYOND: Final = (
+    *((region, "mae_suv") for region in (*REGIONS, LESION)), *((region, "nrmse") for region in REGIONS),
+    (BODY, "ms_ssim"), *((LESION, metric) for metric in ("suv_mean_bias", "suv_max_bias", "suv_peak_bias", "tlg_bias")),
+    (LESION, "volume_41_real"), (LESION, "volume_41_synthetic"), (LESION, "detection_recall"),
+    (LESION, "lesions_above_suv20"), (BODY, "false_positives"), (BODY, "false_uptake_ml"), (BODY, "seam_excess"),
+)  # fmt: skip
+COMPARED: Final = (
+    *((region, metric) for region in (*REGIONS, LESION) for metric in published.METRICS), (BODY, "ms_ssim"),
+    (LESION, "detection_recall"), (BODY, "false_positives"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to show: cells are text; ``note`` says how it is to be read."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def paper_tables(scores: Scores, models: Sequence[str]) -> list[Table]:
+    """Tables I (districts and body), II (lesions) and III (body by diagnosis) of some models, the published beside."""
+    spread = (
+        "Mean ± SD over studies (SE over patients), seeds averaged first; MAE, PSNR and SSIM in model space (1 is SUV "
+        "20), inside the region. n: studies / patients / seeds."
+    )
+    found = [
+        Table(title, header, tuple(rows), f"{spread} {published.NOTE}")
+        for title, header, rows in (
+            _paper_table("Table I: districts and whole body", "District", scores, models, published.DISTRICTS, {}),
+            _paper_table("Table II: lesions", "Region", scores, models, published.LESIONS, {}),
+            _paper_table(
+                "Table III: whole body by diagnosis", "Diagnosis", scores, models, published.DIAGNOSES,
+                dict.fromkeys(published.DIAGNOSES, BODY),
+            ),
+        )
+    ]  # fmt: skip
+    return [one for one in found if one.rows]
+
+
+def beyond_table(scores: Scores, models: Sequence[str]) -> Table:
+    """What the paper does not report, with 95 % intervals by patient."""
+    organs = sorted({region for region in scores.table["region"].unique() if region.startswith("organ:")})
+    lines = [*BEYOND, *((organ, "suv_mean_bias") for organ in organs)]
+    rows = []
+    for region, metric in lines:
+        found = [summary(scores, model, region, metric) for model in models]
+        if any(found):
+            rows.append((_label(region), NAMES.get(metric, metric), *(_with_bounds(one, metric) for one in found)))
+    note = (
+        "Mean [95 % interval: bootstrap that draws patients with all their studies and lesions], n: lesions or studies "
+        f"/ patients. No interval below {LEAST_PATIENTS} patients. Bias is synthetic minus real."
+    )
+    return Table("Beyond the paper", ("Region", "Metric", *models), tuple(rows), note)
+
+
+def comparisons(scores: Scores, models: Sequence[str]) -> dict[str, list[Comparison]]:
+    """The first model against each of the others, by the other's name."""
+    return {baseline: compare(scores, models[0], baseline, COMPARED) for baseline in models[1:]}
+
+
+def comparison_table(model: str, baseline: str, found: Sequence[Comparison]) -> Table:
+    """One comparison as a table."""
+    rows = tuple(_comparison_cells(one) for one in found)
+    note = (
+        f"Difference: {model} less {baseline}, on the studies that both were scored on; the interval draws patients. "
+        "t: paired two-tailed t-test as in the paper, over patients; Wilcoxon: signed ranks over patients; Holm: "
+        f"adjusted for the {len(found)} lines of this table. n: studies / patients; below {LEAST_PATIENTS} patients "
+        "nothing is tested."
+    )
+    header = (
+        "Region", "Metric", model, baseline, "Difference", "95 % interval", "t: p", "t: Holm", "Wilcoxon: p",
+        "Wilcoxon: Holm", "n",
+    )  # fmt: skip
+    return Table(f"{model} against {baseline}", header, rows, note)
+
+
+def summary_sentences(model: str, found: Mapping[str, Sequence[Comparison]], level: float = 0.05) -> list[str]:
+    """In words which model's error is lower where, and where that is not shown; no clinical claim follows from it."""
+    sentences = []
+    for baseline, lines in found.items():
+        errors = [one for one in lines if one.metric == "mae"]
+        for verb, chosen in (
+            ("lower", [one for one in errors if _shown(one, level) and one.difference < 0]),
+            ("higher", [one for one in errors if _shown(one, level) and one.difference > 0]),
+        ):
+            if chosen:
+                regions = ", ".join(_label(one.region).lower() for one in chosen)
+                sentences.append(f"{model} has a {verb} mean absolute error than {baseline} in: {regions}.")
+        rest = [_label(one.region).lower() for one in errors if not _shown(one, level)]
+        if rest:
+            sentences.append(f"No difference in mean absolute error from {baseline} is shown in: {', '.join(rest)}.")
+    return sentences
+
+
+def write_tables(folder: Path, tables: Sequence[Table], scores: Scores, models: Sequence[str]) -> None:
+    """``tables.md`` for readers and ``tables.csv`` with every mean in full; raises Transient where the disk fails."""
+    lines = _csv(scores, models)
+    try:
+        write_durably(folder / "tables.md", ("\n\n".join(map(_markdown, tables)) + "\n").encode())
+        write_durably(folder / "tables.csv", lines.to_csv(index=False).encode())
+    except OSError as error:
+        raise Transient(f"The tables cannot be written to {folder}: check free space and rights.") from error
+
+
+def _comparison_cells(one: Comparison) -> tuple[str, ...]:
+    values = (_number(value, one.metric) for value in (one.model_mean, one.baseline_mean, one.difference))
+    chances = (_p(value) for value in (one.t_p, one.t_holm, one.wilcoxon_p, one.wilcoxon_holm))
+    bounds, n = _bounds(one.low, one.high, one.metric), f"{one.studies} / {one.patients}"
+    return (_label(one.region), NAMES[one.metric], *values, bounds, *chances, n)
+
+
+def _paper_table(
+    title: str,
+    what: str,
+    scores: Scores,
+    models: Sequence[str],
+    known: Mapping[str, tuple[tuple[str, ...], ...]],
+    region_of: Mapping[str, str],
+) -> tuple[str, tuple[str, ...], Iterable[tuple[str, ...]]]:
+    header = (what, "Metric", *models, *(f"published: {column}" for column in published.COLUMNS))
+    rows = []
+    for name, theirs in known.items():
+        for metric, printed in zip(published.METRICS, theirs, strict=True):
+            diagnosis = name if name in region_of else None
+            found = [summary(scores, model, region_of.get(name, name), metric, diagnosis) for model in models]
+            if any(found):
+                rows.append((_label(name), NAMES[metric], *(_with_spread(one, metric) for one in found), *printed))
+    return title, header, rows
+
+
+def _csv(scores: Scores, models: Sequence[str]) -> pd.DataFrame:
+    """Every (model, region, metric) with each field of its Summary, and by diagnosis for the body."""
+    lines = []
+    table = scores.table
+    pairs = table[["region", "metric"]].drop_duplicates().sort_values(["region", "metric"])
+    diagnoses = sorted(set(table["diagnosis"]) - {""})
+    for model in models:
+        for region, metric in pairs.itertuples(index=False):
+            for diagnosis in (None, *(diagnoses if region == BODY else ())):
+                found = summary(scores, model, region, metric, diagnosis)
+                if found is not None:
+                    lines.append(
+                        {"model": model, "region": region, "metric": metric, "diagnosis": diagnosis or ""} | vars(found)
+                    )
+    return pd.DataFrame(lines)
+
+
+def _markdown(table: Table) -> str:
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    body: Iterator[str] = map(line, table.rows)
+    rule = line("---" for _ in table.header)
+    return "\n".join([f"## {table.title}", "", line(table.header), rule, *body, "", table.note]).rstrip()
+
+
+def _label(name: str) -> str:
+    return LABELS.get(name, name.removeprefix("organ:").replace("_", " ").capitalize())
+
+
+def _shown(one: Comparison, level: float) -> bool:
+    return one.wilcoxon_holm is not None and one.t_holm is not None and max(one.wilcoxon_holm, one.t_holm) < level
+
+
+def _number(value: float | None, metric: str) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.{DECIMALS[metric]}f}" if metric in DECIMALS else f"{value:.3g}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _bounds(low: float | None, high: float | None, metric: str) -> str:
+    return "–" if low is None or high is None else f"{_number(low, metric)} to {_number(high, metric)}"
+
+
+def _with_spread(found: Summary | None, metric: str) -> str:
+    if found is None:
+        return "–"
+    spread = "" if found.sd is None else f" ± {_number(found.sd, metric)}"
+    error = "" if found.se is None else f" (SE {_number(found.se, metric)})"
+    return f"{_number(found.mean, metric)}{spread}{error}, n {found.studies} / {found.patients} / {found.seeds}"
+
+
+def _with_bounds(found: Summary | None, metric: str) -> str:
+    if found is None:
+        return "–"
+    bounds = "" if found.low is None else f" [{_bounds(found.low, found.high, metric)}]"
+    return f"{_number(found.mean, metric)}{bounds}, n {found.items} / {found.patients}"

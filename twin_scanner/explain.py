@@ -1,0 +1,570 @@
+"""Which CT evidence made the uptake of a voxel, a lesion or a district: attributions of exactly what is served."""
+
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import matplotlib
+import matplotlib.style
+import numpy as np
+import numpy.typing as npt
+import torch
+from captum.attr import FeatureAblation, IntegratedGradients
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+from matplotlib.ticker import ScalarFormatter
+from scipy import ndimage
+from torch import Tensor, nn
+
+from twin_scanner.durable_file import write_durably
+from twin_scanner.errors import Defect, Rejected, Transient
+from twin_scanner.models import ModelPackage
+from twin_scanner.networks import WINDOW
+from twin_scanner.partition import DISTRICT_NAMES, label_name
+from twin_scanner.preprocess import ct_to_model
+from twin_scanner.translate import coverage, cube, padded, region_of, windows_touching
+from twin_scanner.volume import FloatArray, Geometry, LabelArray, Shape, Triple, Volume, read_nifti_labels, write_nifti
+
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+Method: TypeAlias = Literal["integrated-gradients", "occlusion"]
+Baseline: TypeAlias = Literal["air", "soft-tissue"]
+Progress = Callable[[int, int], None]
+
+SOFT_TISSUE_HU: Final = 40.0
+"""Muscle and parenchyma without contrast."""
+STEPS: Final = (32, 64, 128)
+"""Points along the path, tried one after the other until the attribution is complete."""
+COMPLETE: Final = 0.03
+"""An attribution may miss the difference that it explains by this share of it before more steps are taken."""
+BLOCK_VOXELS: Final = 8
+"""Edge of what occlusion removes at once: 24 x 16 x 16 mm on the default grid."""
+BATCH_WINDOWS: Final = 8
+BATCH_EXAMPLES: Final = 16
+"""Windows a pass forward and back: memory, not speed."""
+NIFTI_NAME: Final = re.compile(r"(?P<file>.+\.nii(\.gz)?)(:(?P<label>\d{1,3}))?")
+NUMBER: Final = r"\s*([+-]?\d+(?:\.\d+)?)\s*"
+PLACE: Final = re.compile(rf"(?P<unit>mm|voxel):{NUMBER},{NUMBER},{NUMBER}")
+
+CT_WINDOW_HU: Final = (-400.0, 600.0)
+"""Lung vessels, soft tissue and bone told apart in one picture."""
+MARGIN_MM: Final = 25.0
+SMALLEST_VIEW_MM: Final = 120.0
+STRONGEST: Final = 0.999
+"""This quantile of the attribution's magnitude has full colour: single voxels beyond it would pale the rest."""
+SMOOTHING_VOXELS: Final = 1.0
+"""Only in the picture: gradients alternate from voxel to voxel, and the eye wants their local sum."""
+PLANES_INCH: Final = (13.0, 8.0)
+"""Width and height that the three planes may take."""
+SMALLEST_INCH: Final = 10.0
+"""Room for the headline, however narrow the planes."""
+BAR_INCH: Final = 1.6
+HEADLINE_INCH: Final = 1.3
+GAP_INCH: Final = 0.12
+OPACITY: Final = 0.85
+TINY: Final = 1e-12
+LONGEST_NAME: Final = 48
+WARNING: Final = "SYNTHETIC, RESEARCH, NOT FOR DIAGNOSIS"
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """A plane's name and what its left, right, upper and lower side are, on canonical axes: PS3.3 C.7.6.1.1.1."""
+
+    name: str
+    sides: tuple[str, str, str, str]
+
+
+PLANES: Final = (
+    _Plane("Axial", ("R", "L", "A", "P")),
+    _Plane("Coronal", ("R", "L", "H", "F")),
+    _Plane("Sagittal", ("A", "P", "H", "F")),
+)
+"""By the array axis that they stand across: D, H, W."""
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What is explained: the mean SUV over ``mask`` (D, H, W) on the Plan's grid.
+
+    Voxels of the mask that no network covers count with the SUV 0 that is served there.
+    """
+
+    name: str
+    mask: BoolArray
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What each voxel of the CT (Plan's grid) added to the target's mean SUV, compared with a CT of the baseline.
+
+    Integrated gradients: SUV (g/ml) per voxel, which sum to ``suv - suv_baseline`` but for ``completeness_error``.
+    Occlusion: every voxel holds the SUV that the target loses when the block of ``block`` voxels an edge around it
+    becomes the baseline; blocks do not sum. ``suv`` is the target's mean SUV as served.
+    """
+
+    attribution: Volume
+    target: Target
+    method: Method
+    baseline: Baseline
+    suv: float
+    suv_baseline: float
+    completeness_error: float | None = None
+    block: int | None = None
+
+    @property
+    def centre(self) -> Shape:
+        """The voxel of the target that is nearest to its middle."""
+        inside = np.argwhere(self.target.mask)
+        d, h, w = inside[np.square(inside - inside.mean(axis=0)).sum(axis=1).argmin()]
+        return int(d), int(h), int(w)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the attribution sums to what it explains, within COMPLETE; occlusion never promises that."""
+        tolerance = COMPLETE * abs(self.suv - self.suv_baseline)
+        return self.completeness_error is not None and abs(self.completeness_error) <= tolerance
+
+    @property
+    def unit(self) -> str:
+        """Of the values of ``attribution``."""
+        return "SUV per voxel" if self.method == "integrated-gradients" else "SUV per occluded block"
+
+    def as_json(self) -> dict[str, object]:
+        """The report's entry."""
+        magnitude = np.abs(self.attribution.array)
+        total = float(magnitude.sum(dtype=np.float64))
+        strongest = np.unravel_index(int(magnitude.argmax()), magnitude.shape)
+        place = self.attribution.geometry.position_lps_mm(
+            (float(strongest[0]), float(strongest[1]), float(strongest[2]))
+        )
+        inside = float(magnitude[self.target.mask].sum(dtype=np.float64)) / total if total else 0.0
+        return {
+            "files": ["explanation.nii.gz", "explanation.png"],
+            "target": self.target.name,
+            "target_voxels": int(np.count_nonzero(self.target.mask)),
+            "method": self.method,
+            "unit": self.unit,
+            "baseline": self.baseline,
+            "block_voxels": self.block,
+            "suv_mean": round(self.suv, 4),
+            "suv_mean_of_baseline": round(self.suv_baseline, 4),
+            "completeness_error_suv": None if self.completeness_error is None else round(self.completeness_error, 6),
+            "complete": self.complete if self.block is None else None,
+            "share_inside_target": round(inside, 4),
+            "strongest_lps_mm": [round(value, 1) for value in place],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Windows of one network, (N, 1, 32, 32, 32): CT and baseline in model space, and the target's weights in SUV."""
+
+    network: nn.Module
+    starts: tuple[Shape, ...]
+    ct: Tensor
+    baseline: Tensor
+    weight: Tensor
+
+    def forward(self, ct: Tensor, weight: Tensor) -> Tensor:
+        """What each window adds to the target's mean SUV, (N,)."""
+        made: Tensor = self.network(ct)
+        return (made * weight).sum(dim=(1, 2, 3, 4))
+
+
+def find_target(
+    text: str, districts: LabelArray, geometry: Geometry, names: Mapping[int, str] = DISTRICT_NAMES
+) -> Target:
+    """What a user names: ``voxel:D,H,W``, ``mm:X,Y,Z`` (LPS), FILE.nii.gz[:LABEL] on the PET's grid, or a district.
+
+    Without a label a file's every voxel above 0 is meant. Raises Rejected where it names nothing inside the body.
+    """
+    place, file = PLACE.fullmatch(text), NIFTI_NAME.fullmatch(text)
+    if place is not None:
+        numbers = float(place[2]), float(place[3]), float(place[4])
+        return voxel_target(text, numbers if place["unit"] == "voxel" else _index(numbers, geometry), districts)
+    if file is not None:
+        labels, grid = read_nifti_labels(Path(file["file"]))
+        wanted = labels == int(file["label"]) if file["label"] else labels > 0
+        return mask_target(Path(text).name, wanted, grid, districts, geometry)
+    return district_target(text, districts, names)
+
+
+def voxel_target(name: str, index: Triple, districts: LabelArray) -> Target:
+    """The voxel at an index (d, h, w), rounded; raises Rejected where it is outside the image or the body."""
+    nearest = tuple(round(value) for value in index)
+    if any(not 0 <= value < length for value, length in zip(nearest, districts.shape, strict=True)):
+        raise Rejected(f"The target '{name}' lies outside the image: give a place inside the body.")
+    mask = np.zeros(districts.shape, np.bool_)
+    mask[nearest] = True
+    return _inside(Target(name, mask), districts)
+
+
+def mask_target(name: str, mask: BoolArray, grid: Geometry, districts: LabelArray, geometry: Geometry) -> Target:
+    """A lesion's mask; raises Rejected where it is not on the synthetic PET's grid, is empty or misses the body."""
+    if not grid.same_grid(geometry):
+        raise Rejected(f"The mask '{name}' lies on another grid than the synthetic PET: draw it on pet.nii.gz.")
+    return _inside(Target(name, mask), districts)
+
+
+def district_target(name: str, districts: LabelArray, names: Mapping[int, str] = DISTRICT_NAMES) -> Target:
+    """A whole district by name; raises Rejected where the CT does not show it."""
+    there = {label_name(int(label), names): int(label) for label in np.unique(districts) if label}
+    if name not in there:
+        raise Rejected(
+            f"'{name}' is no target: give voxel:D,H,W, mm:X,Y,Z, a .nii.gz mask or one of {', '.join(there) or 'none'}."
+        )
+    return Target(name, districts == there[name])
+
+
+def explain(
+    ct: Volume,
+    districts: LabelArray,
+    package: ModelPackage,
+    target: Target,
+    *,
+    method: Method = "integrated-gradients",
+    baseline: Baseline = "air",
+    block: int = BLOCK_VOXELS,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Attribute the target's mean SUV to the CT (HU) on the Plan's grid, ``SyntheticPet.ct`` and ``.districts``.
+
+    The served SUV is linear in the windows' outputs (masked, averaged, stitched), so the attributions of all windows
+    that touch the target add up to that of the served value: integrated gradients by Sundararajan et al. 2017,
+    equation 1; occlusion by Zeiler and Fergus 2014, section 4.2, in blocks of one grid over the whole image. Outside
+    the districts of a network its CT is masked and has no part. ``progress`` receives (windows done, windows in all).
+    Raises Rejected where nothing was synthesised in the target.
+    """
+    if not ct.array.shape == districts.shape == target.mask.shape:
+        raise ValueError(f"CT {ct.array.shape}, districts {districts.shape} and target differ in grid")
+    served = _Served(ct, districts, package, target, baseline)
+    if not served.windows:
+        raise Rejected(f"Model '{package.name}' synthesised nothing in '{target.name}': choose a district it covers.")
+    suv, suv_baseline = served.outputs()
+    if method == "occlusion":
+        total = served.occluded(block, progress)
+    else:
+        total = served.integrated(COMPLETE * abs(suv - suv_baseline), progress)
+    if not np.isfinite(total).all():
+        raise Defect(f"Model {package.model_hash[:12]} gives gradients that are not finite: take it out of service.")
+    attribution = Volume(np.ascontiguousarray(total[served.inner]), ct.geometry)
+    if method == "occlusion":
+        return Explanation(attribution, target, method, baseline, suv, suv_baseline, block=block)
+    error = float(total.sum(dtype=np.float64)) - (suv - suv_baseline)
+    return Explanation(attribution, target, method, baseline, suv, suv_baseline, completeness_error=error)
+
+
+class _Served:
+    """The windows of a translation that touch the target, as batches, and what each voxel of them weighs."""
+
+    def __init__(
+        self, ct: Volume, districts: LabelArray, package: ModelPackage, target: Target, baseline: Baseline
+    ) -> None:
+        self.inner, self._ct, labels = padded(ct_to_model(ct.array, package.plan), districts)
+        self.shape = self._ct.shape
+        self._level = _baseline_level(ct, package, baseline)
+        share = np.zeros(self.shape, np.float32)
+        share[self.inner] = target.mask * np.float32(package.plan.suv_max / np.count_nonzero(target.mask))
+        along_d, along_h, along_w = (coverage(length) for length in self.shape)
+        for plane, windows in zip(share, along_d, strict=True):
+            plane /= windows * along_h[:, None] * along_w
+        self._share = share
+        self._suv_max = package.plan.suv_max
+        self._synthesised = np.zeros(self.shape, np.bool_)
+        self._works = []
+        for name, covered in package.partition.networks.items():
+            region = region_of(labels, covered, self.inner)
+            self._synthesised |= region
+            self._works.append((package.networks[name], region, windows_touching(region & (share > 0))))
+
+    @property
+    def windows(self) -> int:
+        """How many windows touch the target."""
+        return sum(len(starts) for _, _, starts in self._works)
+
+    def outputs(self) -> tuple[float, float]:
+        """The target's mean SUV as served, and of the baseline."""
+        suv, suv_baseline = 0.0, 0.0
+        for batch in self._batches(None):
+            with torch.no_grad():
+                suv += float(batch.forward(batch.ct, batch.weight).double().sum())
+                suv_baseline += float(batch.forward(batch.baseline, batch.weight).double().sum())
+        return suv, suv_baseline
+
+    def integrated(self, tolerance_suv: float, progress: Progress | None) -> FloatArray:
+        """Integrated gradients, SUV per voxel; the sum misses completeness by ``tolerance_suv`` where steps allow."""
+        total = np.zeros(self.shape, np.float32)
+        for batch in self._batches(progress):
+            part = float(batch.weight.sum()) / self._suv_max
+            for start, values in zip(batch.starts, _integrated(batch, tolerance_suv * part), strict=True):
+                total[cube(start)] += values
+        return total
+
+    def occluded(self, block: int, progress: Progress | None) -> FloatArray:
+        """The SUV that each voxel's block takes away; 0 where nothing is synthesised."""
+        blocks = _Blocks(self.shape, block)
+        for batch in self._batches(progress):
+            blocks.add(batch)
+        return blocks.spread() * self._synthesised
+
+    def _batches(self, progress: Progress | None) -> Iterator[_Batch]:
+        """All windows, network by network; tells of each batch when the next is asked for."""
+        done = 0
+        for network, region, starts in self._works:
+            for at in range(0, len(starts), BATCH_WINDOWS):
+                batch = self._batch(network, region, tuple(starts[at : at + BATCH_WINDOWS]))
+                yield batch
+                done += len(batch.starts)
+                if progress is not None:
+                    progress(done, self.windows)
+
+    def _batch(self, network: nn.Module, region: BoolArray, starts: tuple[Shape, ...]) -> _Batch:
+        device = next(network.parameters()).device
+        masks = np.stack([region[cube(start)] for start in starts])[:, None]
+        ct, weight = (np.stack([whole[cube(start)] for start in starts])[:, None] for whole in (self._ct, self._share))
+        tensors = (
+            torch.from_numpy(np.asarray(values * masks, np.float32)).to(device)
+            for values in (ct, np.full_like(ct, self._level), weight)
+        )
+        return _Batch(network, starts, *tensors)
+
+
+class _Blocks:
+    """The SUV that each block of a grid over the whole image takes away, summed over the windows that hold a part."""
+
+    def __init__(self, shape: tuple[int, ...], edge: int) -> None:
+        if not 1 <= edge <= WINDOW:
+            raise Rejected(f"Occlusion in blocks of {edge} voxels is impossible: choose 1 to {WINDOW}.")
+        self._shape, self._edge = shape, edge
+        self._lost = np.zeros([-(-length // edge) for length in shape], np.float64)
+
+    def add(self, batch: _Batch) -> None:
+        """Occlude, window by window, every block that differs from the baseline."""
+        ablation = FeatureAblation(batch.forward)
+        for number, start in enumerate(batch.starts):
+            ct, baseline, weight = (t[number : number + 1] for t in (batch.ct, batch.baseline, batch.weight))
+            changed = (ct != baseline)[0, 0].cpu().numpy()
+            blocks = self._numbers(start)
+            found, features = np.unique(np.where(changed, blocks, -1), return_inverse=True)
+            mask = torch.from_numpy(features.reshape(1, 1, *changed.shape)).to(ct.device)
+            with torch.no_grad():
+                lost = ablation.attribute(
+                    ct,
+                    baselines=baseline,
+                    additional_forward_args=(weight,),
+                    feature_mask=mask,
+                    perturbations_per_eval=BATCH_EXAMPLES,
+                )
+            first = np.unique(features, return_index=True)[1]
+            values = lost.flatten().double().cpu().numpy()[first]
+            np.add.at(self._lost.reshape(-1), found[found >= 0], values[found >= 0])
+
+    def spread(self) -> FloatArray:
+        """Every voxel with its block's number."""
+        whole = self._lost.astype(np.float32)
+        for axis in range(3):
+            whole = whole.repeat(self._edge, axis=axis)
+        d, h, w = self._shape
+        return np.ascontiguousarray(whole[:d, :h, :w])
+
+    def _numbers(self, start: Shape) -> npt.NDArray[np.int64]:
+        """The number of each voxel's block in one window (32, 32, 32)."""
+        d, h, w = (np.arange(first, first + WINDOW) // self._edge for first in start)
+        _, high, wide = self._lost.shape
+        return np.asarray((d[:, None, None] * high + h[:, None]) * wide + w, np.int64)
+
+
+def write_explanation(folder: Path, made: Explanation, ct: Volume) -> tuple[Path, Path]:
+    """Write ``explanation.nii.gz`` (the attribution) and ``explanation.png``; raises Transient where the disk fails."""
+    nifti, picture = folder / "explanation.nii.gz", folder / "explanation.png"
+    try:
+        write_nifti(nifti, made.attribution.array, made.attribution.geometry)
+        write_durably(picture, _picture(made, ct))
+    except (OSError, RuntimeError) as error:
+        raise Transient(f"The explanation cannot be written to {folder}: check its free space and rights.") from error
+    return nifti, picture
+
+
+def _integrated(batch: _Batch, tolerance_suv: float) -> FloatArray:
+    """Integrated gradients of a batch, (N, 32, 32, 32), with as many steps as completeness takes."""
+    gradients = IntegratedGradients(batch.forward)
+    with torch.no_grad():
+        change = batch.forward(batch.ct, batch.weight) - batch.forward(batch.baseline, batch.weight)
+    explained, values = float(change.double().sum()), np.zeros(0, np.float32)
+    for steps in STEPS:
+        attributed = gradients.attribute(
+            batch.ct.clone().requires_grad_(),
+            baselines=batch.baseline,
+            additional_forward_args=(batch.weight,),
+            n_steps=steps,
+            internal_batch_size=BATCH_EXAMPLES,
+        )
+        values = attributed.detach()[:, 0].float().cpu().numpy()
+        if abs(float(values.sum(dtype=np.float64)) - explained) <= tolerance_suv:
+            break
+    return values
+
+
+def _baseline_level(ct: Volume, package: ModelPackage, baseline: Baseline) -> float:
+    """The baseline in model space; the image's own range decides where the Plan scales by volume."""
+    if baseline == "air":
+        return 0.0
+    low, high = float(ct.array.min()), float(ct.array.max())
+    inside = min(max(SOFT_TISSUE_HU, low), high)
+    return float(ct_to_model(np.asarray([low, inside, high], np.float32), package.plan)[1])
+
+
+def _index(position_lps_mm: Triple, geometry: Geometry) -> Triple:
+    d, h, w = (np.linalg.inv(geometry.affine) @ np.asarray([*position_lps_mm, 1.0]))[:3]
+    return float(d), float(h), float(w)
+
+
+def _inside(target: Target, districts: LabelArray) -> Target:
+    if not target.mask.any():
+        raise Rejected(f"The target '{target.name}' holds no voxel: choose another label or mask.")
+    if not districts[target.mask].any():
+        raise Rejected(f"The target '{target.name}' lies outside the body: give a place inside it.")
+    return target
+
+
+def _picture(made: Explanation, ct: Volume) -> bytes:
+    with matplotlib.rc_context(), matplotlib.style.context("default"):
+        matplotlib.rcParams["font.family"] = "DejaVu Sans"
+        matplotlib.rcParams["text.parse_math"] = False
+        figure = _figure(made, ct)
+        stream = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None, "Title": WARNING})
+    return stream.getvalue()
+
+
+def _figure(made: Explanation, ct: Volume) -> Figure:
+    """Axial, coronal and sagittal planes through the target, side by side on one scale."""
+    shown = made.attribution.array
+    if made.method == "integrated-gradients":
+        shown = ndimage.gaussian_filter(shown, SMOOTHING_VOXELS)
+    magnitude = np.abs(shown[shown != 0])
+    strongest = float(np.quantile(magnitude, STRONGEST)) if magnitude.size else 1.0
+    box = _box(made)
+    sizes = _plane_sizes_mm(box, ct.geometry)
+    inch_a_mm = min(PLANES_INCH[0] / sum(width for _, width in sizes), PLANES_INCH[1] / max(tall for tall, _ in sizes))
+    tallest = max(tall for tall, _ in sizes) * inch_a_mm
+    whole = max(sum(width for _, width in sizes) * inch_a_mm + BAR_INCH, SMALLEST_INCH), tallest + HEADLINE_INCH
+    figure = Figure(figsize=whole, dpi=110, facecolor="white")
+    left = (whole[0] - sum(width for _, width in sizes) * inch_a_mm - BAR_INCH) / 2 + GAP_INCH
+    for sight, (tall, width) in enumerate(sizes):
+        level = 0.3 + (tallest - tall * inch_a_mm) / 2
+        place = left / whole[0], level / whole[1], width * inch_a_mm / whole[0], tall * inch_a_mm / whole[1]
+        _draw_plane(figure.add_axes(place), sight, made, ct, (shown, strongest), box)
+        left += width * inch_a_mm + GAP_INCH
+    _draw_bar(figure, (left / whole[0], 0.3 / whole[1], 0.15 / whole[0], min(tallest, 4.0) / whole[1]), made, strongest)
+    figure.text(0.5, 1 - 0.25 / whole[1], WARNING, ha="center", va="center", fontsize=13, color="#b00000")
+    figure.text(0.5, 1 - 0.62 / whole[1], _told(made), ha="center", va="center", fontsize=9)
+    return figure
+
+
+def _draw_bar(figure: Figure, place: tuple[float, float, float, float], made: Explanation, strongest: float) -> None:
+    axis = figure.add_axes(place)
+    bar = figure.colorbar(ScalarMappable(Normalize(-strongest, strongest), "RdBu_r"), cax=axis)
+    bar.formatter = ScalarFormatter(useMathText=False)
+    bar.formatter.set_powerlimits((-2, 2))
+    bar.set_label(f"{made.unit}\nred raised the uptake, blue lowered it", fontsize=8)
+    axis.tick_params(labelsize=7)
+    axis.yaxis.get_offset_text().set_fontsize(7)
+
+
+def _draw_plane(
+    axis: Axes,
+    sight: int,
+    made: Explanation,
+    ct: Volume,
+    shown: tuple[FloatArray, float],
+    box: tuple[slice, slice, slice],
+) -> None:
+    """The plane through the target's centre across one axis: CT, attribution over it, the target's outline, sides."""
+    values, strongest = shown
+    centre = made.centre[sight]
+    hu, evidence, target = (_plane(image, sight, centre, box) for image in (ct.array, values, made.target.mask))
+    rows, columns = _plane_axes(sight)
+    spacing_mm = ct.geometry.spacing_mm
+    tall, width = hu.shape[0] * spacing_mm[rows], hu.shape[1] * spacing_mm[columns]
+    upright = sight != 0
+    place: dict[str, Any] = {
+        "extent": (0.0, width, 0.0, tall) if upright else (0.0, width, tall, 0.0),
+        "origin": "lower" if upright else "upper",
+        "interpolation": "nearest",
+    }
+    axis.imshow(hu, cmap="gray", vmin=CT_WINDOW_HU[0], vmax=CT_WINDOW_HU[1], **place)
+    strength = np.clip(np.abs(evidence) / max(strongest, TINY), 0.0, 1.0)
+    colours = matplotlib.colormaps["RdBu_r"](0.5 + 0.5 * np.sign(evidence) * strength)
+    colours[..., 3] = OPACITY * np.sqrt(strength)
+    axis.imshow(colours, **place)
+    if target.any():
+        across = (np.arange(hu.shape[1]) + 0.5) * spacing_mm[columns]
+        along = (np.arange(hu.shape[0]) + 0.5) * spacing_mm[rows]
+        if min(target.shape) > 1:
+            axis.contour(across, along, target, levels=[0.5], colors="#ffd800", linewidths=1.2)
+    axis.set_axis_off()
+    axis.set_title(PLANES[sight].name, fontsize=9, pad=3)
+    _mark_sides(axis, PLANES[sight])
+
+
+def _mark_sides(axis: Axes, plane: _Plane) -> None:
+    places = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.98), (0.5, 0.02))
+    for letter, (across, up) in zip(plane.sides, places, strict=True):
+        halo: list[AbstractPathEffect] = [withStroke(linewidth=2, foreground="black")]
+        aligned = "center" if across == 0.5 else ("left" if across < 0.5 else "right")
+        level = "center" if up == 0.5 else ("top" if up > 0.5 else "bottom")
+        text = axis.text(across, up, letter, transform=axis.transAxes, color="white", fontsize=10, ha=aligned, va=level)
+        text.set_path_effects(halo)
+
+
+def _plane(image: npt.NDArray[Any], sight: int, centre: int, box: tuple[slice, slice, slice]) -> npt.NDArray[Any]:
+    return np.take(image, centre, axis=sight)[tuple(box[axis] for axis in _plane_axes(sight))]
+
+
+def _plane_axes(sight: int) -> tuple[int, int]:
+    """Array axes of a plane's rows and columns."""
+    rows, columns = (axis for axis in range(3) if axis != sight)
+    return rows, columns
+
+
+def _plane_sizes_mm(box: tuple[slice, slice, slice], geometry: Geometry) -> list[tuple[float, float]]:
+    lengths = [(part.stop - part.start) * spacing for part, spacing in zip(box, geometry.spacing_mm, strict=True)]
+    return [(lengths[rows], lengths[columns]) for rows, columns in map(_plane_axes, range(3))]
+
+
+def _box(made: Explanation) -> tuple[slice, slice, slice]:
+    """All of the attribution and the target, with a margin, and no less than SMALLEST_VIEW_MM."""
+    reached = (made.attribution.array != 0) | made.target.mask
+    parts = []
+    for axis, (centre, spacing) in enumerate(zip(made.centre, made.attribution.geometry.spacing_mm, strict=True)):
+        found = np.flatnonzero(reached.any(axis=tuple(other for other in range(3) if other != axis)))
+        margin, half = int(MARGIN_MM / spacing), int(SMALLEST_VIEW_MM / 2 / spacing)
+        first, last = min(int(found[0]) - margin, centre - half), max(int(found[-1]) + margin, centre + half)
+        parts.append(slice(max(0, first), min(reached.shape[axis], last + 1)))
+    return parts[0], parts[1], parts[2]
+
+
+def _told(made: Explanation) -> str:
+    """What the picture is, in words."""
+    how = (
+        "integrated gradients, smoothed by one voxel for the eye"
+        if made.block is None
+        else f"occlusion by blocks of {made.block} voxels an edge"
+    )
+    against = {"air": "air", "soft-tissue": f"soft tissue of {SOFT_TISSUE_HU:g} HU"}[made.baseline]
+    return (
+        f"CT evidence for {_shortened(made.target.name)} (yellow): synthetic mean SUV {made.suv:.2f}, "
+        f"{made.suv_baseline:.2f} if the CT were {against};\n{how}."
+    )
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

@@ -1,0 +1,35 @@
+"""What a user may ask for beside the PET: how sure each voxel is, and which CT evidence made an uptake."""
+
+from collections.abc import Callable
+from typing import Any
+
+from twin_scanner.models import ModelPackage
+from twin_scanner.pipeline import SyntheticPet
+from twin_scanner.service.report import RenderRequest
+
+
+def write_beside(
+    request: RenderRequest, pet: SyntheticPet, package: ModelPackage, progress: Callable[[int, int], None] | None
+) -> dict[str, Any]:
+    """Write what the request wants into its result's folder; the report's entries ``uncertainty`` and ``explanation``.
+
+    The target of an explanation is looked for first, so that a wrong one costs nothing; raises Rejected for it.
+    """
+    if not request.uncertainty and not request.explain:
+        return {}
+    from twin_scanner.explain import explain, find_target, write_explanation
+    from twin_scanner.uncertainty import stored_calibration, uncertainty, write_uncertainty
+
+    entries: dict[str, Any] = {}
+    names = pet.district_map.names
+    target = find_target(request.explain, pet.districts, pet.suv.geometry, names) if request.explain else None
+    if request.uncertainty:
+        calibration = stored_calibration(request.model_store, package)
+        made = uncertainty(pet.ct, pet.districts, pet.suv, package, calibration=calibration, progress=progress)
+        write_uncertainty(request.result, made)
+        entries["uncertainty"] = made.as_json()
+    if target is not None:
+        explained = explain(pet.ct, pet.districts, package, target, progress=progress)
+        write_explanation(request.result, explained, pet.ct)
+        entries["explanation"] = explained.as_json()
+    return entries
