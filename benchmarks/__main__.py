@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks import segmentation, segmentation_speed, training
+from benchmarks import evaluation, segmentation, segmentation_speed, training
 from benchmarks.figures import Figure, table_of
 
-NAMES: Final = (segmentation.NAME, training.NAME)
+NAMES: Final = (segmentation.NAME, training.NAME, evaluation.NAME)
 TABLE_WIDTH: Final = 150
 """Of tables on a pipe or in a file, where no terminal says how wide it is."""
 
@@ -35,6 +35,10 @@ def main(
         results += _segmentation(out, as_json, seed, count, speed, write)
     if training.NAME in chosen:
         results += _training(out, as_json)
+    if evaluation.NAME in chosen:
+        with _progress() as bars:
+            task = bars.add_task(evaluation.NAME, total=None)
+            results += evaluation.measure(lambda done, total: bars.update(task, completed=done, total=total))
     if as_json:
         for figure in results:
             print(figure.line())

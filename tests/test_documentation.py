@@ -23,6 +23,7 @@ NAMES_OF_THE_DESIGN = {
     "prepare",
     "train",
     "retrain",
+    "evaluate",
     "models list",
     "models show",
     "models promote",

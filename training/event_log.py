@@ -27,8 +27,8 @@ class EventLog:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise Rejected(
-                "tensorboard = true needs TensorBoard, which is not installed: install the extra 'tensorboard', or leave "
-                "the key out."
+                "tensorboard = true needs TensorBoard, which is not installed: install the extra 'tensorboard', or "
+                "leave the key out."
             ) from error
         self._writer: Any = SummaryWriter(str(folder / FOLDER / network), purge_step=step)
 

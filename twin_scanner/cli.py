@@ -353,10 +353,15 @@ def evaluate(
     accept_synthetic: Annotated[
         bool, typer.Option("--accept-synthetic", help="Take DICOM that is marked synthetic: phantoms, never our PET.")
     ] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Also calibrate the model's uncertainty, on half of the patients; slow."),
+    ] = False,
     segmenter: SegmenterName = None,
     config: ConfigFile = None,
 ) -> None:
     """Measure models on studies with a real PET: the paper's tables, statistics, figures and report.html."""
+    from training.evaluation.calibrate import calibrate as calibrate_model
     from training.evaluation.conclusion import conclude
     from training.evaluation.evaluate import Question, chosen_studies, judged_models, measure_all
     from training.studies import find_studies
@@ -379,6 +384,8 @@ def evaluate(
         )
         outcome = measure_all(question, report("Studies"))
         conclude(question, outcome, dataset.name)
+        if calibrate:
+            calibrate_model(question, application.model_store(settings), report("Calibration"))
     for refused in outcome.refused:
         print(f"refused {refused.study}: {refused.reason}", file=sys.stderr)
     print(f"{out}: {outcome.studies} studies of {outcome.patients} patients, {len(outcome.refused)} refused")

@@ -148,7 +148,7 @@ def measure_all(question: Question, progress: Progress | None = None) -> Outcome
 
 def _measured(question: Question, reference: StudyReference) -> list[Row]:
     """One study's rows: from its files where they are whole, else measured now and written."""
-    files = {model.name: _file(question, reference, model) for model in question.models}
+    files = {model.name: measured_file(question, reference, model).with_suffix(".json") for model in question.models}
     kept = {name: rows for name, file in files.items() if (rows := _kept(file, name)) is not None}
     if len(kept) < len(files):
         kept |= _judged_now(question, load(reference, question.segmenter, registered=question.registered), files, kept)
@@ -179,9 +179,10 @@ def _judged_now(
     return rows
 
 
-def _file(question: Question, reference: StudyReference, model: Judged) -> Path:
-    """Where a study's rows with a model lie: the name holds everything that decides them."""
+def measured_file(question: Question, reference: StudyReference, model: Judged, what: str = "rows") -> Path:
+    """Where what was measured of a study with a model lies, without its ending: the name holds all that decides it."""
     decides = {
+        "what": what,
         "schema": SCHEMA,
         "version": version("twin-scanner"),
         "study": source_stamp(reference),
@@ -191,7 +192,7 @@ def _file(question: Question, reference: StudyReference, model: Judged) -> Path:
         "registered": question.registered,
     }
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    return question.out / MEASURED / f"{digest[:32]}.json"
+    return question.out / MEASURED / digest[:32]
 
 
 def _kept(file: Path, name: str) -> list[Row] | None:

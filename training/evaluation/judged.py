@@ -58,8 +58,12 @@ def judge(loaded: Loaded, package: ModelPackage, options: PipelineOptions) -> Ca
 
     Raises Rejected as ``translate_ct`` does, and where the PET shows nothing of the body.
     """
+    return beside(loaded, translate_ct(loaded.study.ct, package, loaded.segmenter, options), package)
+
+
+def beside(loaded: Loaded, made: SyntheticPet, package: ModelPackage) -> Case:
+    """A translation of the study beside its real PET; raises Rejected where that shows nothing of the body."""
     study = loaded.study
-    made = translate_ct(study.ct, package, loaded.segmenter, options)
     real, labels = _real(made, study.pet)
     lesions = None
     if study.lesions is not None:

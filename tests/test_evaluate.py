@@ -1,0 +1,210 @@
+"""The evaluation: translated as in service, measured once whatever interrupts it, the same studies for every model."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.judged_cases import body_pet, districts
+from training.evaluation import evaluate as evaluation
+from training.evaluation.case import Case
+from training.evaluation.conclusion import conclude
+from training.evaluation.evaluate import Judged, Question, called, chosen_studies, judged_models, measure_all
+from training.evaluation.judged import judge, load
+from training.evaluation.rows_table import read_table
+from training.splits import Split, write_split
+from training.study import Study
+from twin_scanner.districts.district_map import DistrictMap
+from twin_scanner.errors import Rejected
+from twin_scanner.models import Architecture, load_package, save_package
+from twin_scanner.networks import UNetGenerator
+from twin_scanner.partition import WHOLE_BODY
+from twin_scanner.pipeline import PipelineOptions, translate_ct
+from twin_scanner.preprocess import Plan
+from twin_scanner.volume import Geometry, Volume, resample
+
+pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+
+PLAN = Plan(spacing_mm=(8.0, 8.0, 8.0))
+CT_GRID = Geometry((48, 44, 46), (4.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+FEATURES = 2
+
+
+class Blocks:
+    """Draws the districts of the block body on any CT of its grid; counts how often it is asked."""
+
+    name = "blocks"
+    segmenter_hash = "0" * 64
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def segment(self, ct: Volume) -> DistrictMap:
+        self.asked += 1
+        return DistrictMap(districts(), ct.geometry, self.name, self.segmenter_hash)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A study of the block body; a faulty one cannot be loaded."""
+
+    name: str
+    patient: str
+    diagnosis: str = "LYMPHOMA"
+    seed: int = 0
+    faulty: bool = False
+
+    def load(self) -> Study:
+        if self.faulty:
+            raise Rejected(f"{self.name} has no PET: complete the study.")
+        ct = np.where(districts() > 0, np.float32(40.0), np.float32(-1000.0))
+        lesions = np.zeros(CT_GRID.shape, np.uint8)
+        lesions[20:24, 12:16, 12:16] = 1
+        pet = body_pet(self.seed)
+        pet[lesions > 0] = 8.0
+        return Study(Volume(ct, CT_GRID), Volume(pet, CT_GRID), "phantom", lesions)
+
+
+def package(folder: Path, name: str, seed: int) -> Path:
+    torch.manual_seed(seed)
+    save_package(
+        folder, name=name, plan=PLAN, partition=WHOLE_BODY, architecture=Architecture("unet", FEATURES),
+        networks={"body": UNetGenerator(FEATURES, -2.0)}, segmenter="blocks",
+        about={"training": {"seed": seed}, "training_data": {"kind": "phantoms"}},
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[Judged]:
+    """Two seeds of one model and another one."""
+    folders = [package(tmp_path / name, name, seed) for name, seed in (("ours-s1", 1), ("ours-s2", 2), ("theirs", 3))]
+    return judged_models(folders)
+
+
+STUDIES = [Block(f"study-{number}", f"patient-{number // 2}", seed=number) for number in range(4)]
+
+
+def question(models: list[Judged], out: Path, **changes: object) -> Question:
+    return replace(Question(models, STUDIES, out, Blocks()), **changes)  # type: ignore[arg-type]
+
+
+def test_seeds_of_one_model_share_its_name_and_a_model_is_given_once(models: list[Judged], tmp_path: Path) -> None:
+    assert [model.name for model in models] == ["ours#1", "ours#2", "theirs"]
+    assert called(load_package(tmp_path / "theirs")) == "theirs"
+    with pytest.raises(Rejected, match="called 'theirs' as the same package is"):
+        judged_models([tmp_path / "theirs", tmp_path / "theirs"])
+    with pytest.raises(Rejected, match="called 'theirs' as another package is"):
+        judged_models([tmp_path / "theirs", package(tmp_path / "other", "theirs", 4)])
+
+
+def test_what_is_judged_is_the_translation_of_the_full_ct_as_in_service(models: list[Judged]) -> None:
+    """Oracle: the pipeline itself."""
+    loaded = load(STUDIES[0], Blocks())
+    case = judge(loaded, models[0].package, PipelineOptions())
+    served = translate_ct(loaded.study.ct, models[0].package, Blocks(), PipelineOptions())
+    np.testing.assert_array_equal(case.synthetic, served.suv.array)
+    np.testing.assert_array_equal(case.real, resample(loaded.study.pet, served.suv.geometry, outside=0.0).array)
+    native = resample(served.suv, CT_GRID, outside=0.0).array
+    np.testing.assert_array_equal(case.native.synthetic, native)
+    assert case.native.real is loaded.study.pet.array and case.native.lesions is loaded.study.lesions
+
+
+def test_districts_are_drawn_once_a_study_however_many_models(models: list[Judged], tmp_path: Path) -> None:
+    segmenter = Blocks()
+    measure_all(question(models, tmp_path / "out", segmenter=segmenter))
+    assert segmenter.asked == len(STUDIES)
+
+
+def test_what_was_measured_is_not_measured_again_and_a_new_model_alone_is(
+    models: list[Judged], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed between two studies goes on with the third; oracle: an undisturbed run."""
+    calm = measure_all(question(models, tmp_path / "calm"))
+    judged: list[tuple[str, str]] = []
+    measure = evaluation.measure
+
+    def counting(case: Case, model: str) -> list[object]:
+        if len(judged) == 4:
+            raise KeyboardInterrupt
+        judged.append((case.study, model))
+        return list(measure(case, model))
+
+    monkeypatch.setattr(evaluation, "measure", counting)
+    with pytest.raises(KeyboardInterrupt):
+        measure_all(question(models[:2], tmp_path / "out"))
+    assert len(judged) == 4
+    judged.clear()
+    monkeypatch.setattr(
+        evaluation, "measure", lambda case, model: judged.append((case.study, model)) or measure(case, model)
+    )
+    first = measure_all(question(models[:2], tmp_path / "out"))
+    assert judged == [(f"study-{number}", name) for number in (2, 3) for name in ("ours#1", "ours#2")]
+    judged.clear()
+    outcome = measure_all(question(models, tmp_path / "out"))
+    assert judged == [(f"study-{number}", "theirs") for number in range(4)]
+    assert outcome == calm and len(first.rows) < len(outcome.rows)
+    assert (outcome.studies, outcome.patients, outcome.refused) == (4, 2, [])
+
+
+def test_a_study_that_cannot_be_judged_is_left_out_with_its_reason_and_tried_again(
+    models: list[Judged], tmp_path: Path
+) -> None:
+    faulty = Block("study-9", "patient-9", faulty=True)
+    outcome = measure_all(question(models, tmp_path / "out", studies=[faulty, *STUDIES]))
+    assert outcome.studies == 4
+    assert [(one.study, one.reason) for one in outcome.refused] == [
+        ("study-9", "study-9 has no PET: complete the study.")
+    ]
+    assert {row.study for row in outcome.rows} == {study.name for study in STUDIES}
+    mended = replace(faulty, faulty=False)
+    assert measure_all(question(models, tmp_path / "out", studies=[mended, *STUDIES])).studies == 5
+    with pytest.raises(Rejected, match=r"None of 1 studies could be judged: give others\. The first .* has no PET"):
+        measure_all(question(models, tmp_path / "out", studies=[faulty]))
+
+
+def test_a_model_of_other_districts_is_refused_unless_that_is_allowed(models: list[Judged], tmp_path: Path) -> None:
+    class Others(Blocks):
+        name = "others"
+
+    with pytest.raises(Rejected, match="was trained on districts by 'blocks', not by 'others'"):
+        measure_all(question(models, tmp_path / "out", segmenter=Others()))
+    allowed = PipelineOptions(allow_other_segmenter=True)
+    assert measure_all(question(models, tmp_path / "out", segmenter=Others(), options=allowed)).studies == 4
+
+
+def test_who_draws_sees_the_first_two_models_once(models: list[Judged], tmp_path: Path) -> None:
+    seen: list[tuple[str, list[str]]] = []
+
+    def look(cases: Mapping[str, Case]) -> None:
+        seen.append((next(iter(cases.values())).study, list(cases)))
+
+    measure_all(question(models, tmp_path / "out", look=look))
+    assert seen == [(study.name, ["ours#1", "ours#2"]) for study in STUDIES]
+    measure_all(question(models, tmp_path / "out", look=look))
+    assert len(seen) == len(STUDIES)
+
+
+def test_only_a_splits_part_is_judged(tmp_path: Path) -> None:
+    write_split(tmp_path / "split.json", Split(("study-0", "study-1"), (), (), ("study-2", "study-3")))
+    assert chosen_studies(STUDIES) == STUDIES
+    assert [study.name for study in chosen_studies(STUDIES, tmp_path / "split.json")] == ["study-2", "study-3"]
+    with pytest.raises(Rejected, match=r"The part 'gate' of the split split\.json is empty"):
+        chosen_studies(STUDIES, tmp_path / "split.json", "gate")
+    with pytest.raises(Rejected, match="study-2"):
+        chosen_studies(STUDIES[:2], tmp_path / "split.json")
+
+
+def test_it_ends_in_the_tables(models: list[Judged], tmp_path: Path) -> None:
+    asked = question(models, tmp_path / "out")
+    outcome = measure_all(asked)
+    conclude(asked, outcome, "blocks")
+    table = read_table(tmp_path / "out" / "metrics.parquet")
+    assert len(table) == len(outcome.rows) and set(table["model"]) == {"ours#1", "ours#2", "theirs"}
+    text = (tmp_path / "out" / "tables.md").read_text("utf-8")
+    assert "## ours against theirs" in text and ", n 4 / 2 / 2" in text
+    assert json.dumps("patient-0") not in text
