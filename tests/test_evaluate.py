@@ -11,6 +11,8 @@ import torch
 
 from tests.judged_cases import body_pet, districts
 from training.evaluation import evaluate as evaluation
+from training.evaluation.calibrate import calibrate, halves
+from training.evaluation.calibration import Sample
 from training.evaluation.case import Case
 from training.evaluation.conclusion import conclude
 from training.evaluation.evaluate import Judged, Question, called, chosen_studies, judged_models, measure_all
@@ -25,6 +27,7 @@ from twin_scanner.networks import UNetGenerator
 from twin_scanner.partition import WHOLE_BODY
 from twin_scanner.pipeline import PipelineOptions, translate_ct
 from twin_scanner.preprocess import Plan
+from twin_scanner.uncertainty import stored_calibration
 from twin_scanner.volume import Geometry, Volume, resample
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
@@ -208,3 +211,39 @@ def test_it_ends_in_the_tables(models: list[Judged], tmp_path: Path) -> None:
     text = (tmp_path / "out" / "tables.md").read_text("utf-8")
     assert "## ours against theirs" in text and ", n 4 / 2 / 2" in text
     assert json.dumps("patient-0") not in text
+
+
+def test_a_calibration_is_of_one_half_of_the_patients_and_checked_on_the_other(
+    models: list[Judged], tmp_path: Path
+) -> None:
+    """Ten patients, of whom one cannot be loaded; run twice, the second time from what was sampled."""
+    studies = [Block(f"study-{n}", f"patient-{n}", seed=n, faulty=n == 4) for n in range(10)]
+    asked = question(models, tmp_path / "out", studies=studies)
+    store = tmp_path / "store"
+    made = calibrate(asked, store)
+    kept = stored_calibration(store, models[0].package)
+    assert kept is not None and kept.patients == made.patients and kept.coverage == made.coverage
+    assert len(made.patients) == 5 and {one.patients for one in made.coverage if one.binned_by == "body"} == {4}
+    (body,) = [one for one in made.coverage if one.binned_by == "body" and one.level == 0.9]
+    assert body.coverage > 0.8
+    text = (tmp_path / "out" / "calibration.md").read_text("utf-8")
+    assert "| body |" in text and "patient-" not in text
+    again = calibrate(replace(asked, segmenter=Blind()), store)
+    assert again == made
+
+
+class Blind(Blocks):
+    """May not be asked again."""
+
+    def segment(self, ct: Volume) -> DistrictMap:
+        raise AssertionError("the study was sampled before")
+
+
+def test_two_halves_share_no_patient_and_do_not_depend_on_the_order(models: list[Judged]) -> None:
+    nothing = np.zeros(0, np.float32)
+    samples = [Sample(f"s{n}", f"p{n // 2}", "", 20.0, nothing, nothing, nothing, nothing) for n in range(14)]
+    one, other = halves(samples, models[0].package)
+    assert len({sample.patient for sample in one}) == 4 and len(one) + len(other) == 14
+    assert not {sample.patient for sample in one} & {sample.patient for sample in other}
+    turned = halves(samples[::-1], models[0].package)
+    assert {sample.study for sample in turned[0]} == {sample.study for sample in one}

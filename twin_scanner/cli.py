@@ -364,6 +364,7 @@ def evaluate(
     from training.evaluation.calibrate import calibrate as calibrate_model
     from training.evaluation.conclusion import conclude
     from training.evaluation.evaluate import Question, chosen_studies, judged_models, measure_all
+    from training.evaluation.pictures import Pictures
     from training.studies import find_studies
     from twin_scanner.districts.choice import make_segmenter
     from twin_scanner.pipeline import PipelineOptions
@@ -382,6 +383,7 @@ def evaluate(
             options=PipelineOptions(settings.model.allow_other_segmenter, settings.model.missing_district),
             registered=registration,
         )
+        question = replace(question, look=Pictures(question).look)
         outcome = measure_all(question, report("Studies"))
         conclude(question, outcome, dataset.name)
         if calibrate:

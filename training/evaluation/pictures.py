@@ -1,0 +1,67 @@
+"""What is drawn of each study while it is in memory, and found again for the report."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from training.evaluation.case import Case
+from training.evaluation.evaluate import SEEN, Question, measured_file
+from training.evaluation.figures import Counts, Picture, draw_study, joint_histogram, study_pictures
+from twin_scanner.durable_file import write_whole
+
+FOLDER: Final = "pictures"
+SHOWN: Final = 6
+"""So many studies are drawn, the first ones; every study is in the joint histograms."""
+
+
+class Pictures:
+    """Draws the studies of a question, the model beside the first baseline (or the model's second seed)."""
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self._studies = {study.name: study for study in question.studies}
+        self._models = {model.name: model for model in question.models[:SEEN]}
+        self._shown = [study.name for study in question.studies[:SHOWN]]
+
+    @property
+    def models(self) -> list[str]:
+        """Who is drawn, the model first."""
+        return list(self._models)
+
+    def look(self, cases: Mapping[str, Case]) -> None:
+        """Keep the joint histogram of each case, and draw the study where it is one of the first; raises OSError."""
+        for name, case in cases.items():
+            write = partial(np.savez, **joint_histogram(case))  # type: ignore[arg-type]
+            write_whole(self._histogram_file(case.study, name), write)
+        study = next(iter(cases.values())).study
+        if study in self._shown:
+            self._folder.mkdir(exist_ok=True)
+            draw_study(cases, self._folder)
+
+    def drawn(self) -> dict[str, list[Picture]]:
+        """The pictures of the studies that were drawn, by name."""
+        found = {study: study_pictures(study, self.models, self._folder) for study in self._shown}
+        return {study: pictures for study, pictures in found.items() if pictures}
+
+    def histograms(self, model: str) -> tuple[dict[str, Counts], int]:
+        """The joint histograms of a model by region, added over all studies, and how many studies these are."""
+        total: dict[str, Counts] = {}
+        studies = 0
+        for study in self._studies:
+            file = self._histogram_file(study, model)
+            if file.is_file():
+                with np.load(file, allow_pickle=False) as kept:
+                    total = {region: kept[region] + total.get(region, 0) for region in kept.files}
+                studies += 1
+        return total, studies
+
+    @property
+    def _folder(self) -> Path:
+        return self._question.out / FOLDER
+
+    def _histogram_file(self, study: str, model: str) -> Path:
+        place = measured_file(self._question, self._studies[study], self._models[model], "joint histogram")
+        return place.with_suffix(".npz")
