@@ -17,6 +17,7 @@ from training.evaluation.case import Case
 from training.evaluation.conclusion import conclude
 from training.evaluation.evaluate import Judged, Question, called, chosen_studies, judged_models, measure_all
 from training.evaluation.judged import judge, load
+from training.evaluation.organs import organ_maps
 from training.evaluation.rows_table import read_table
 from training.splits import Split, write_split
 from training.study import Study
@@ -28,7 +29,7 @@ from twin_scanner.partition import WHOLE_BODY
 from twin_scanner.pipeline import PipelineOptions, translate_ct
 from twin_scanner.preprocess import Plan
 from twin_scanner.uncertainty import stored_calibration
-from twin_scanner.volume import Geometry, Volume, resample
+from twin_scanner.volume import Geometry, Volume, resample, write_nifti
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 
@@ -247,3 +248,26 @@ def test_two_halves_share_no_patient_and_do_not_depend_on_the_order(models: list
     assert not {sample.patient for sample in one} & {sample.patient for sample in other}
     turned = halves(samples[::-1], models[0].package)
     assert {sample.study for sample in turned[0]} == {sample.study for sample in one}
+
+
+def test_organ_maps_give_each_organs_bias_and_a_changed_map_is_measured_again(
+    models: list[Judged], tmp_path: Path
+) -> None:
+    """Oracle: the case's own arrays; the liver is a block of the trunk, drawn on the CT's grid."""
+    folder = tmp_path / "organs"
+    folder.mkdir()
+    with pytest.raises(Rejected, match=r"names\.json cannot be read"):
+        organ_maps(folder)
+    (folder / "names.json").write_text('{"5": "liver", "9": "spleen"}')
+    labels = np.zeros(CT_GRID.shape, np.uint8)
+    labels[16:30, 10:30, 10:30] = 5
+    write_nifti(folder / "study-0.nii.gz", labels, CT_GRID)
+    asked = question(models[:1], tmp_path / "out", studies=STUDIES[:1], organs=organ_maps(folder))
+    (bias,) = [row for row in measure_all(asked).rows if row.region.startswith("organ:")]
+    case = judge(asked.load(STUDIES[0]), models[0].package, PipelineOptions())
+    assert case.organs is not None and bias.region == "organ:liver" and bias.n == np.count_nonzero(case.organs == 5)
+    assert bias.value == pytest.approx(float((case.synthetic - case.real)[case.organs == 5].mean()), rel=1e-5)
+    write_nifti(folder / "study-0.nii.gz", np.where(labels > 0, 9, 0).astype(np.uint8), CT_GRID)
+    assert "organ:spleen" in {row.region for row in measure_all(asked).rows}
+    outcome = measure_all(replace(asked, studies=STUDIES[:2]))
+    assert [one.study for one in outcome.refused] == ["study-1"] and "none of study-1" in outcome.refused[0].reason

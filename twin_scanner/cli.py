@@ -353,6 +353,10 @@ def evaluate(
     accept_synthetic: Annotated[
         bool, typer.Option("--accept-synthetic", help="Take DICOM that is marked synthetic: phantoms, never our PET.")
     ] = False,
+    organs: Annotated[
+        Path | None,
+        typer.Option("--organs", help="Label maps STUDY.nii.gz and names.json: each organ's bias.", file_okay=False),
+    ] = None,
     calibrate: Annotated[
         bool,
         typer.Option("--calibrate", help="Also calibrate the model's uncertainty, on half of the patients; slow."),
@@ -364,6 +368,7 @@ def evaluate(
     from training.evaluation.calibrate import calibrate as calibrate_model
     from training.evaluation.conclusion import conclude
     from training.evaluation.evaluate import Question, chosen_studies, judged_models, measure_all
+    from training.evaluation.organs import organ_maps
     from training.evaluation.pictures import Pictures
     from training.studies import find_studies
     from twin_scanner.districts.choice import make_segmenter
@@ -382,6 +387,7 @@ def evaluate(
             segmenter=make_segmenter(_segmenter_choice(settings, segmenter, None)),
             options=PipelineOptions(settings.model.allow_other_segmenter, settings.model.missing_district),
             registered=registration,
+            organs=None if organs is None else organ_maps(organs),
         )
         question = replace(question, look=Pictures(question).look)
         outcome = measure_all(question, report("Studies"))

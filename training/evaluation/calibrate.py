@@ -16,7 +16,7 @@ from training.evaluation.calibration import (
     patient_digest,
 )
 from training.evaluation.evaluate import MEASURED, Judged, Progress, Question, measured_file
-from training.evaluation.judged import beside, load
+from training.evaluation.judged import beside
 from training.study import StudyReference
 from twin_scanner.durable_file import write_durably, write_whole
 from twin_scanner.errors import Rejected, Transient
@@ -74,7 +74,7 @@ def _sample(question: Question, model: Judged, reference: StudyReference) -> Sam
             arrays = {name: kept[name] for name in ARRAYS}
         names = (reference.name, reference.patient, reference.diagnosis)
         return Sample(*names, suv_max=model.package.plan.suv_max, **arrays)
-    loaded = load(reference, question.segmenter, registered=question.registered)
+    loaded = question.load(reference)
     made = translate_ct(loaded.study.ct, model.package, loaded.segmenter, question.options)
     raw = raw_deviation(made.ct, made.districts, made.suv, model.package)
     sample = draw_sample(beside(loaded, made, model.package), raw, model.package)

@@ -62,7 +62,9 @@ def _facts(question: Question, outcome: Outcome, dataset: str) -> list[tuple[str
     d, h, w = plan.spacing_mm
     return [
         *((f"Model {model.name}", _described(model)) for model in question.models),
-        ("Dataset", f"{dataset}: {outcome.studies} studies of {outcome.patients} patients"),
+        ("Dataset", dataset),
+        ("Studies judged", str(outcome.studies)),
+        ("Patients", str(outcome.patients)),
         ("Studies left out", str(len(outcome.refused))),
         ("Plan", f"{d:g} x {h:g} x {w:g} mm, SUV 0 to {plan.suv_max:g}, {plan.plan_hash[:12]}"),
         ("Districts by", f"{question.segmenter.name} {question.segmenter.segmenter_hash[:12]}"),

@@ -11,6 +11,7 @@ from typing import Any, Final
 from training.evaluation.case import Case, Row
 from training.evaluation.judged import Loaded, judge, load
 from training.evaluation.measure import measure
+from training.evaluation.organs import OrganMaps
 from training.prepare import source_stamp
 from training.splits import read_split
 from training.study import StudyReference
@@ -75,7 +76,12 @@ class Question:
     segmenter: Segmenter
     options: PipelineOptions = field(default_factory=PipelineOptions)
     registered: bool = True
+    organs: OrganMaps | None = None
     look: Callable[[Mapping[str, Case]], None] | None = None
+
+    def load(self, reference: StudyReference) -> Loaded:
+        """A study, ready for every model; raises Rejected with its fault."""
+        return load(reference, self.segmenter, registered=self.registered, organs=self.organs)
 
 
 def judged_models(folders: Sequence[Path]) -> list[Judged]:
@@ -151,7 +157,7 @@ def _measured(question: Question, reference: StudyReference) -> list[Row]:
     files = {model.name: measured_file(question, reference, model).with_suffix(".json") for model in question.models}
     kept = {name: rows for name, file in files.items() if (rows := _kept(file, name)) is not None}
     if len(kept) < len(files):
-        kept |= _judged_now(question, load(reference, question.segmenter, registered=question.registered), files, kept)
+        kept |= _judged_now(question, question.load(reference), files, kept)
     return [row for model in question.models for row in kept[model.name]]
 
 
@@ -190,6 +196,7 @@ def measured_file(question: Question, reference: StudyReference, model: Judged, 
         "segmenter": [question.segmenter.name, question.segmenter.segmenter_hash],
         "options": asdict(question.options),
         "registered": question.registered,
+        "organs": "" if question.organs is None else question.organs.stamp(reference.name),
     }
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     return question.out / MEASURED / digest[:32]

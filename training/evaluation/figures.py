@@ -17,8 +17,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from scipy import ndimage
 
 from training.evaluation.case import BODY, LESION, Case
@@ -53,9 +55,10 @@ BAR_INCH: Final = 0.62
 """Height of a colour bar with its ticks and label."""
 ZOOM_MM: Final = 80.0
 """Edge of an enlarged region."""
-TALL: Final = 1.8
+TALL: Final = 2.1
 """A district more than this many times as tall as wide is cut across: a coronal slice of it would be a thread."""
 LONGEST_NAME: Final = 24
+LINE_OF_FOREST_INCH: Final = 0.3
 OUTLINE: Final = "#d55e00"
 """Of boxes and lesions: Okabe and Ito's vermilion, dark enough to be seen in grey."""
 MARKERS: Final = "os^Dv"
@@ -161,7 +164,8 @@ def draw_joint_histograms(total: Mapping[str, Counts], model: str, n_studies: in
             image = _draw_joint(axis, total[region], norm, region)
             axis.set_ylabel("synthetic SUV" if column == 0 else "", fontsize=POINTS)
         bar = figure.add_axes(_box(figure, 1.75, height - BAR_INCH + 0.05, 3.5, 0.14))
-        figure.colorbar(image, cax=bar, orientation="horizontal")
+        figure.colorbar(image, cax=bar, orientation="horizontal", format=FuncFormatter(_thousands))
+        bar.xaxis.set_minor_formatter(NullFormatter())
         _style_bar(bar, "voxels in a bin of SUV 0.2 x 0.2")
         return figure
 
@@ -181,7 +185,7 @@ def bland_altman(table: pd.DataFrame, model: str) -> Figure | None:
         return None
     with drawing_style():
         figure = Figure(figsize=(PRINT_WIDTH_INCH, 4.2), facecolor="white")
-        axis = figure.add_axes(_box(figure, 0.75, 0.5, 4.75, 3.1))
+        axis = figure.add_axes(_box(figure, 0.75, 0.45, 4.55, 3.15))
         _headline(figure, _bland_altman_title(name, len(lesions), lesions["patient"].nunique()))
         _scatter(axis, lesions)
         _draw_limits(axis, lesions["value_bias"].to_numpy(np.float64))
@@ -206,22 +210,18 @@ def forest(comparisons: Mapping[str, Sequence[Comparison]], model: str) -> Figur
     if not lines:
         return None
     with drawing_style():
-        figure = Figure(
-            figsize=(PRINT_WIDTH_INCH, 1.55 + 0.32 * len(lines) + 0.2 * len(comparisons)), facecolor="white"
-        )
-        height = 0.32 * len(lines)
-        axis = figure.add_axes(_box(figure, 1.1, 0.55, 3.5, height))
+        across, up, below = 3.0, LINE_OF_FOREST_INCH * len(lines), 0.6 + 0.2 * len(comparisons)
+        figure = Figure(figsize=(PRINT_WIDTH_INCH, 0.75 + up + below), facecolor="white")
+        axis = figure.add_axes(_box(figure, 1.05, 0.7, across, up))
         _headline(figure, f"Mean absolute error of {drawable(model, LONGEST_NAME)} less that of each baseline")
         for place, (baseline, one) in enumerate(lines):
-            _draw_line(axis, place, one, list(comparisons).index(baseline))
+            _draw_line(axis, place, one, _marker(list(comparisons).index(baseline)))
         _forest_axis(axis, lines)
-        named = {
-            name: axis.plot([], [], MARKERS[number % 5], color="black")[0] for number, name in enumerate(comparisons)
-        }
-        figure.legend(
-            named.values(), [f"against {drawable(name, 40)}" for name in named], loc="lower left", fontsize=POINTS,
-            frameon=False,
-        )  # fmt: skip
+        for number, baseline in enumerate(comparisons):
+            level = 1 - (0.75 + up + 0.58 + 0.2 * number) / figure.get_size_inches()[1]
+            key, told = [1.05 / PRINT_WIDTH_INCH], f"against {drawable(baseline, 2 * LONGEST_NAME)}"
+            figure.add_artist(Line2D(key, [level], marker=_marker(number), color="black", linestyle="none"))
+            figure.text(1.2 / PRINT_WIDTH_INCH, level, told, va="center_baseline", fontsize=POINTS)
         return figure
 
 
@@ -262,7 +262,7 @@ def _projections(cases: Mapping[str, Case]) -> Figure:
     panels.append((f"{drawable(next(iter(made)), LONGEST_NAME)}\nless real", first - real, True))
     across = (PRINT_WIDTH_INCH - GAP_INCH * (len(panels) + 1)) / len(panels)
     up = min(TALLEST_INCH, across * real.shape[0] * d_mm / (real.shape[1] * w_mm))
-    figure = Figure(figsize=(PRINT_WIDTH_INCH, up + 2.4 * LINE_INCH + BAR_INCH + 0.4), facecolor="white")
+    figure = Figure(figsize=(PRINT_WIDTH_INCH, up + 2.4 * LINE_INCH + BAR_INCH + 0.3), facecolor="white")
     images = []
     for number, (title, image, signed) in enumerate(panels):
         left = GAP_INCH + number * (across + GAP_INCH)
@@ -349,13 +349,13 @@ def _districts(model: str, case: Case) -> Figure | None:
         return None
     edge = (PRINT_WIDTH_INCH - 5 * GAP_INCH) / 4
     row_inch = edge + 1.6 * LINE_INCH
-    head = 2.3 * LINE_INCH
-    figure = Figure(figsize=(PRINT_WIDTH_INCH, head + len(cuts) * row_inch + BAR_INCH + 0.45), facecolor="white")
+    head = 2.5 * LINE_INCH
+    figure = Figure(figsize=(PRINT_WIDTH_INCH, head + len(cuts) * row_inch + BAR_INCH + 0.3), facecolor="white")
     name = drawable(model, LONGEST_NAME)
     for number, title in enumerate(("real", f"synthetic:\n{name}", "real,\nenlarged", "synthetic,\nenlarged")):
         middle = (GAP_INCH + number * (edge + GAP_INCH) + edge / 2) / PRINT_WIDTH_INCH
-        level = 1 - 0.04 / figure.get_size_inches()[1]
-        figure.text(middle, level, title, ha="center", va="top", fontsize=POINTS)
+        level = 1 - (head - 0.06) / figure.get_size_inches()[1]
+        figure.text(middle, level, title, ha="center", va="bottom", fontsize=POINTS)
     for row, cut in enumerate(cuts):
         top = head + row * row_inch
         left, level, *_ = _box(figure, GAP_INCH, top + 0.03, 1.0, 0.0)
@@ -433,7 +433,7 @@ def _draw_joint(axis: Axes, counts: Counts, norm: LogNorm, region: str) -> AxesI
         extent=(0, HIGHEST_SUV, 0, HIGHEST_SUV), interpolation="nearest",
     )  # fmt: skip
     axis.plot([0, HIGHEST_SUV], [0, HIGHEST_SUV], color="black", linewidth=0.8, linestyle=(0, (4, 3)))
-    axis.set_title(f"{_region(region)}\nn {int(counts.sum()):,}".replace(",", " "), fontsize=POINTS, pad=3)
+    axis.set_title(f"{_region(region)}\nn {_thousands(float(counts.sum()))}", fontsize=POINTS, pad=3)
     axis.set_xlabel("real SUV", fontsize=POINTS, labelpad=1)
     axis.set_xticks(np.arange(0, HIGHEST_SUV + 1, 5))
     axis.set_yticks(np.arange(0, HIGHEST_SUV + 1, 5))
@@ -441,15 +441,18 @@ def _draw_joint(axis: Axes, counts: Counts, norm: LogNorm, region: str) -> AxesI
     return image
 
 
+def _thousands(value: float, _: int | None = None) -> str:
+    return f"{value:,.0f}".replace(",", " ")
+
+
 def _region(name: str) -> str:
     return LABELS.get(name, name.capitalize())
 
 
 def _bland_altman_title(model: str, lesions: int, patients: int) -> str:
-    counted = (
-        f"{lesions} {'lesion' if lesions == 1 else 'lesions'}, {patients} {'patient' if patients == 1 else 'patients'}"
-    )
-    return f"Lesion SUVmax, {drawable(model, LONGEST_NAME)}: n = {counted}"
+    counted = f"{lesions} {'lesion' if lesions == 1 else 'lesions'}"
+    of = f"{patients} {'patient' if patients == 1 else 'patients'}"
+    return f"Lesion SUVmax, {drawable(model, LONGEST_NAME)}: n = {counted} of {of}"
 
 
 def _scatter(axis: Axes, lesions: pd.DataFrame) -> None:
@@ -459,7 +462,7 @@ def _scatter(axis: Axes, lesions: pd.DataFrame) -> None:
     for number, patient in enumerate(patients):
         own = lesions[lesions["patient"] == patient]
         axis.scatter(
-            own["value_real"] + own["value_bias"] / 2, own["value_bias"], s=34, marker=MARKERS[number % len(MARKERS)],
+            own["value_real"] + own["value_bias"] / 2, own["value_bias"], s=34, marker=_marker(number),
             color=[shades[number]], edgecolors="black", linewidths=0.7, zorder=3,
         )  # fmt: skip
 
@@ -467,19 +470,14 @@ def _scatter(axis: Axes, lesions: pd.DataFrame) -> None:
 def _draw_limits(axis: Axes, bias: npt.NDArray[np.float64]) -> None:
     mean = float(bias.mean())
     spread = LIMITS_SD * float(bias.std(ddof=1)) if len(bias) > 1 else None
-    lines = [(mean, f"bias {mean:+.2f}", "-")]
+    lines = [(mean, "bias", "-")]
     if spread:
-        lines += [
-            (mean + spread, f"+1.96 SD {mean + spread:+.2f}", "--"),
-            (mean - spread, f"−1.96 SD {mean - spread:+.2f}", "--"),
-        ]
+        lines += [(mean + spread, "bias + 1.96 SD", "--"), (mean - spread, "bias - 1.96 SD", "--")]
     axis.axhline(0.0, color="#808080", linewidth=0.8)
     for value, told, style in lines:
         axis.axhline(value, color="black", linewidth=1.1, linestyle=style)
-        axis.annotate(
-            told.replace("-", "−"), (1.0, value), (4, 0), xycoords=("axes fraction", "data"),
-            textcoords="offset points", va="center", fontsize=POINTS,
-        )  # fmt: skip
+        _beside(axis, value, f"{told} {value:+.2f}")
+    axis.margins(y=0.12)
 
 
 def _plain(axis: Axes) -> None:
@@ -487,23 +485,24 @@ def _plain(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_line(axis: Axes, place: int, one: Comparison, number: int) -> None:
-    known = one.low is not None and one.high is not None
+def _marker(number: int) -> str:
+    return MARKERS[number % len(MARKERS)]
+
+
+def _draw_line(axis: Axes, place: int, one: Comparison, marker: str) -> None:
+    bounds, fill = "no interval", "white"
     if one.low is not None and one.high is not None:
         axis.plot([one.low, one.high], [place, place], color="black", linewidth=1.4)
-    axis.plot(
-        one.difference,
-        place,
-        MARKERS[number % len(MARKERS)],
-        color="black",
-        markersize=6,
-        markerfacecolor="black" if known else "white",
-    )
-    bounds = "no interval" if one.low is None or one.high is None else f"[{one.low:.4f}, {one.high:.4f}]"
-    told = f"{one.difference:+.4f} {bounds}, n {one.studies} / {one.patients}".replace("-", "−")
+        bounds, fill = f"[{one.low:+.4f}, {one.high:+.4f}]", "black"
+    axis.plot(one.difference, place, marker, color="black", markersize=6, markerfacecolor=fill)
+    _beside(axis, place, f"{one.difference:+.4f} {bounds}, {one.studies} / {one.patients}")
+
+
+def _beside(axis: Axes, level: float, told: str) -> None:
+    """Text right of an axis, in the height of a value, with minus signs as they are printed."""
     axis.annotate(
-        told, (1.0, place), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
-        fontsize=POINTS,
+        told.replace("-", "−"), (1.0, level), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+        va="center", fontsize=POINTS,
     )  # fmt: skip
 
 
@@ -511,6 +510,7 @@ def _forest_axis(axis: Axes, lines: Sequence[tuple[str, Comparison]]) -> None:
     axis.axvline(0.0, color="#808080", linewidth=0.9, zorder=0)
     axis.set_ylim(len(lines) - 0.5, -0.5)
     axis.set_yticks(range(len(lines)), [_region(one.region) for _, one in lines])
-    axis.set_xlabel("← model lower      MAE (1 is SUV 20)      model higher →", fontsize=POINTS)
+    axis.set_xlabel("← model lower    MAE (1 is SUV 20)    model higher →", fontsize=POINTS)
     _plain(axis)
     axis.locator_params(axis="x", nbins=5)
+    _beside(axis, -1.0, "difference [95 %], studies / patients")

@@ -6,13 +6,14 @@ from typing import Final
 import numpy as np
 
 from training.evaluation.case import Case, Native
+from training.evaluation.organs import OrganMaps
 from training.prepare import registered_study
 from training.study import Study, StudyReference
 from twin_scanner.districts.district_map import DistrictMap, Segmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.models import ModelPackage
 from twin_scanner.pipeline import PipelineOptions, SyntheticPet, translate_ct
-from twin_scanner.volume import FloatArray, LabelArray, Volume, resample, resample_labels
+from twin_scanner.volume import FloatArray, Geometry, LabelArray, Volume, resample, resample_labels
 
 DRAWN: Final = "phantom"
 """The origin of a study that was drawn in one place and so needs no registration."""
@@ -43,14 +44,24 @@ class Loaded:
     reference: StudyReference
     study: Study
     segmenter: Once
+    organs: tuple[LabelArray, Geometry] | None = None
+    organ_names: tuple[tuple[int, str], ...] = ()
 
 
-def load(reference: StudyReference, segmenter: Segmenter, *, registered: bool = True) -> Loaded:
-    """Load a study and take back how the patient moved between CT and PET; raises Rejected with the study's fault."""
+def load(
+    reference: StudyReference, segmenter: Segmenter, *, registered: bool = True, organs: OrganMaps | None = None
+) -> Loaded:
+    """Load a study and take back how the patient moved between CT and PET; raises Rejected with the study's fault.
+
+    ``organs`` are label maps that lie on the CT.
+    """
     study = reference.load()
     if registered and study.ct_origin != DRAWN:
         study, _ = registered_study(study)
-    return Loaded(reference, study, Once(segmenter, study.ct))
+    once = Once(segmenter, study.ct)
+    if organs is None:
+        return Loaded(reference, study, once)
+    return Loaded(reference, study, once, organs.of(reference.name), organs.names)
 
 
 def judge(loaded: Loaded, package: ModelPackage, options: PipelineOptions) -> Case:
@@ -79,7 +90,14 @@ def beside(loaded: Loaded, made: SyntheticPet, package: ModelPackage) -> Case:
         geometry=made.suv.geometry,
         plan=package.plan,
         native=_native(made.suv, study),
+        organs=None if loaded.organs is None else _measured(resample_labels(*loaded.organs, made.suv.geometry), labels),
+        organ_names=loaded.organ_names,
     )
+
+
+def _measured(organs: LabelArray, labels: LabelArray) -> LabelArray:
+    """Organs where the real PET has a value and the CT shows a body."""
+    return np.where(labels > 0, organs, np.uint8(0))
 
 
 def _real(made: SyntheticPet, pet: Volume) -> tuple[FloatArray, LabelArray]:

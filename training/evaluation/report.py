@@ -58,7 +58,7 @@ def write_report(content: ReportContent, path: Path) -> None:
 
 def _page(content: ReportContent) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
-    environment.filters["base64"] = lambda png: base64.b64encode(png).decode("ascii")
+    environment.filters |= {"base64": _base64, "unbroken": _unbroken}
     source = resources.files("training.evaluation").joinpath(TEMPLATE).read_text("utf-8")
     sections = (
         ("Notices", content.notices),
@@ -73,3 +73,14 @@ def _page(content: ReportContent) -> str:
     return environment.from_string(source).render(
         content=content, sections=sections, names=NAMES, warning=WARNING, phantoms_warning=PHANTOMS_WARNING
     )
+
+
+def _base64(png: bytes) -> str:
+    return base64.b64encode(png).decode("ascii")
+
+
+def _unbroken(cell: str) -> str:
+    """Spaces that no line ends at: a number stays with its sign and its n."""
+    for part in (" / ", " ± ", "SE ", ", n ", " to ", "< "):
+        cell = cell.replace(part, part[0].replace(" ", "\u00a0") + part[1:-1] + "\u00a0")
+    return cell
