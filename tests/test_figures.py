@@ -13,6 +13,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from scipy import ndimage
 
 from tests.judged_cases import GEOMETRY, body_pet, case_of, districts, spot_label, with_spot
 from training.evaluation.case import BODY, LESION, Case, Row
@@ -20,6 +21,9 @@ from training.evaluation.figures import (
     BINS,
     POINTS,
     PRINT_WIDTH_INCH,
+    _cuts,
+    _districts,
+    _projections,
     bland_altman,
     draw_joint_histograms,
     draw_study,
@@ -54,14 +58,22 @@ def drawn(cases: Mapping[str, Case], folder: Path) -> dict[str, Pixels]:
     return {"projections": seen(projections.png), "districts": seen(slices.png)}
 
 
-def blots(pixels: Pixels) -> tuple[float, float, int]:
-    """The middle of the black pixels of a panel, in parts of its height and width, and how many there are."""
-    rows, columns = np.nonzero(pixels < 0.1)
-    return float(rows.mean()) / pixels.shape[0], float(columns.mean()) / pixels.shape[1], len(rows)
-
-
 def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+
+
+def check_texts(figure: Figure) -> None:
+    """No text is below POINTS, and none leaves the figure: the renderer's own boxes."""
+    png(figure)
+    width, height = figure.get_size_inches() * figure.dpi
+    shown = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+    assert shown
+    for text in shown:
+        box = text.get_window_extent()
+        assert text.get_fontsize() >= POINTS, text.get_text()
+        assert min(box.x0, box.y0) >= -1, text.get_text()
+        assert box.x1 <= width + 1, text.get_text()
+        assert box.y1 <= height + 1, text.get_text()
 
 
 def panels(figure: Figure) -> Iterator[Axes]:
@@ -93,21 +105,21 @@ def two_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pixels]:
 
 
 def test_the_patients_right_is_on_the_left_and_the_head_is_up(two_models: dict[str, Pixels]) -> None:
-    """Oracle: the spot's place. The letters R, L, H and F are black too, so they are cut away at the edges."""
+    """Oracle: the spot's place in the body. The letters R, L, H and F are black too: their edges are cut away."""
     picture = two_models["projections"]
     panel = picture[:, : picture.shape[1] // 4]
-    inner = panel[int(0.14 * panel.shape[0]) : int(0.62 * panel.shape[0]), int(0.16 * panel.shape[1]) :]
-    up, across, black = blots(inner[: inner.shape[0] // 2, : inner.shape[1] // 2])
-    assert black > 100
-    assert not (inner[inner.shape[0] // 2 :, : inner.shape[1] // 2] < 0.1).any()
-    assert 0 < up < 1
-    assert 0 < across < 1
+    height, width = panel.shape
+    black = panel[int(0.2 * height) : int(0.62 * height), int(0.16 * width) : -int(0.16 * width)] < 0.1
+    rows, columns = black.shape[0] // 2, black.shape[1] // 2
+    upper, lower = black[:rows], black[rows:]
+    assert upper[:, :columns].sum() > 100
+    assert upper[:, columns:].sum() == lower.sum() == 0
 
 
 def test_a_lesion_that_the_baseline_misses_is_in_the_models_panel_alone(two_models: dict[str, Pixels]) -> None:
     picture = two_models["projections"]
     quarter = picture.shape[1] // 4
-    band = picture[int(0.17 * picture.shape[0]) : int(0.4 * picture.shape[0])]
+    band = picture[int(0.2 * picture.shape[0]) : int(0.4 * picture.shape[0])]
     inner = [band[:, n * quarter + int(0.16 * quarter) : n * quarter + quarter // 2] for n in range(3)]
     counted = [int((part < 0.1).sum()) for part in inner]
     assert counted[0] > 100
@@ -126,29 +138,22 @@ def test_every_figure_is_as_wide_as_the_page_and_no_letter_is_smaller_than_nine_
     for figure in found:
         assert figure is not None
         assert figure.get_size_inches()[0] == PRINT_WIDTH_INCH
-        shown = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
-        assert min(text.get_fontsize() for text in shown) >= POINTS
+        check_texts(figure)
 
 
 def test_no_text_is_cut_at_the_edge_of_a_figure() -> None:
     """Oracle: the renderer's own boxes, with the longest names and numbers that come."""
-    worst = [replace(compared(region, -0.12345, -0.2, -0.05), studies=1014, patients=900) for region in (*DISTRICT_NAMES.values(), BODY, LESION)]  # fmt: skip
+    regions = (*DISTRICT_NAMES.values(), BODY, LESION)
+    worst = [replace(compared(region, -0.12345, -0.2, -0.05), studies=1014, patients=900) for region in regions]
     name = "a-model-with-a-name-that-is-as-long-as-the-names-of-packages-may-be"
     table = table_of(lesion_rows(name, [("p1", 5, 44), ("p2", 39, 10), ("p3", 25, 2)]))
     counts = joint_histogram(case_of(body_pet(), body_pet(1)))
     many = {region: count * 10**6 for region, count in counts.items()}
-    figures = [forest({name: worst, "other": worst}, name), bland_altman(table, name), draw_joint_histograms(many, name, 1014)]  # fmt: skip
+    joint = draw_joint_histograms(many, name, 1014)
+    figures = [forest({name: worst, "other": worst}, name), bland_altman(table, name), joint]
     for figure in figures:
         assert figure is not None
-        png(figure)
-        width, height = figure.get_size_inches() * figure.dpi
-        for text in figure.findobj(Text):
-            box = text.get_window_extent()
-            if text.get_text() and text.get_visible() and box.width:
-                assert box.x0 >= -1, text.get_text()
-                assert box.x1 <= width + 1, text.get_text()
-                assert box.y0 >= -1, text.get_text()
-                assert box.y1 <= height + 1, text.get_text()
+        check_texts(figure)
 
 
 def test_the_same_study_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -189,10 +194,8 @@ def test_a_folder_that_cannot_be_written_is_said_to_be_so(tmp_path: Path) -> Non
         draw_study({"model": case_of(body_pet(), body_pet(1))}, tmp_path / "file")
 
 
-def test_slices_go_through_the_hottest_lesion_and_not_through_the_hotter_bladder(two_models: dict[str, Pixels]) -> None:
+def test_slices_go_through_the_hottest_lesion_and_not_through_the_hotter_bladder() -> None:
     """Oracle: SUV in words, from the spots that were painted."""
-    from training.evaluation.figures import _cuts
-
     real = with_spot(with_spot(body_pet(noise=0), (30, 12, 12), 9.0), (16, 28, 20), 18.0)
     synthetic = with_spot(body_pet(noise=0), (30, 12, 12), 6.0)
     told = [cut.told for cut in _cuts(case_of(real, synthetic, spot_label((30, 12, 12))))]
@@ -200,13 +203,10 @@ def test_slices_go_through_the_hottest_lesion_and_not_through_the_hotter_bladder
     assert told[1] == "Trunk, coronal: its hottest lesion, SUV 9.0 real, 6.0 synthetic"
     unannotated = [cut.told for cut in _cuts(case_of(real, synthetic))]
     assert unannotated[1] == "Trunk, coronal: its hottest voxel, SUV 18.0 real, 1.0 synthetic"
-    assert two_models["districts"].size
 
 
 def test_the_enlarged_square_holds_the_hottest_place_and_stays_in_the_slice() -> None:
     """Spots in all corners of the body, on a grid of 3 x 5 x 2 mm and in thin districts."""
-    from training.evaluation.figures import _cuts
-
     geometry = Geometry(GEOMETRY.shape, (3.0, 5.0, 2.0), (0.0, 0.0, 0.0))
     for corner in ((40, 6, 6), (40, 34, 36), (4, 6, 36), (4, 34, 6), (20, 20, 36)):
         real = with_spot(body_pet(noise=0), corner, 18.0)
@@ -221,8 +221,6 @@ def test_the_enlarged_square_holds_the_hottest_place_and_stays_in_the_slice() ->
 
 
 def test_a_tall_thin_district_is_cut_across_with_the_front_above() -> None:
-    from training.evaluation.figures import _cuts
-
     geometry = Geometry(GEOMETRY.shape, (9.0, 4.0, 2.0), (0.0, 0.0, 0.0))
     real = with_spot(body_pet(noise=0), (20, 8, 8), 18.0)
     trunk = list(_cuts(replace(case_of(real, real), geometry=geometry)))[1]
@@ -330,3 +328,58 @@ def test_a_models_name_is_shown_as_it_is_and_not_as_mathematics() -> None:
     assert any("$x^2$" in text for text in texts(figure))
     title = next(text for text in figure.findobj(Text) if "$x^2$" in text.get_text())
     assert not title.get_parse_math()
+
+
+def test_a_pixel_is_as_wide_and_as_high_as_the_voxel() -> None:
+    """Oracle: a cube of 4 voxels of 6 x 4 x 3 mm is twice as high as wide from the front."""
+    geometry = Geometry(GEOMETRY.shape, (6.0, 4.0, 3.0), (0.0, 0.0, 0.0))
+    real = with_spot(np.where(districts() > 0, np.float32(0.5), np.float32(0.0)), (14, 20, 14), 15.0)
+    pixels = seen(png(_projections({"model": replace(case_of(real, real), geometry=geometry)})))
+    found, _ = ndimage.label(pixels[:, : pixels.shape[1] // 3] < 0.3)
+    rows, columns = max(ndimage.find_objects(found), key=lambda box: np.count_nonzero(pixels[box] < 0.1))
+    assert columns.stop - columns.start > 20
+    assert (rows.stop - rows.start) / (columns.stop - columns.start) == pytest.approx(2.0, rel=0.06)
+
+
+def test_the_difference_is_blue_where_the_synthetic_pet_has_too_little_and_yellow_where_too_much() -> None:
+    """Oracle: the ends of cividis; a lesion is missed or invented in a PET that is else the same."""
+    plain = np.where(districts() > 0, np.float32(1.0), np.float32(0.0))
+    hot = with_spot(plain, RIGHT_OF_HEAD, 15.0)
+    for real, synthetic, blue in ((hot, plain, True), (plain, hot, False)):
+        figure = _projections({"model": case_of(real, synthetic)})
+        image = list(panels(figure))[2].images[0]
+        shown = np.asarray(image.to_rgba(image.get_array()))
+        changed = np.abs(shown - shown[-1, 0]).sum(axis=2) > 0.2
+        assert np.count_nonzero(changed) == 16
+        red, _, blueness, _ = shown[changed].mean(axis=0)
+        assert bool(blueness > red) is blue
+
+
+def test_what_the_real_pet_never_measured_is_no_difference() -> None:
+    """As where a CT reaches farther than the PET: no district there, the real PET 0 and the synthetic one not."""
+    pet = np.where(districts() > 0, np.float32(3.0), np.float32(0.0))
+    labels = districts()
+    labels[:20] = 0
+    real = np.where(labels > 0, pet, np.float32(0.0))
+    image = list(panels(_projections({"model": replace(case_of(real, pet), labels=labels)})))[2].images[0]
+    assert not np.asarray(image.get_array()).any()
+
+
+def test_a_studys_pictures_have_no_small_letters_and_no_text_that_is_cut() -> None:
+    name = "a-model-with-a-name-that-is-as-long-as-the-names-of-packages-may-be"
+    case = case_of(body_pet(), body_pet(1), spot_label((30, 12, 12)))
+    for figure in (_projections({name: case, "W" * 80: case}), _districts(name, case)):
+        assert figure is not None
+        assert figure.get_size_inches()[0] == PRINT_WIDTH_INCH
+        check_texts(figure)
+
+
+def test_the_histogram_has_the_real_suv_across() -> None:
+    """Oracle: a synthetic PET that is always too low lies below the diagonal."""
+    real = np.where(districts() > 0, np.float32(10.0), np.float32(0.0))
+    figure = draw_joint_histograms(joint_histogram(case_of(real, 0.2 * real)), "model", 1)
+    for axis in panels(figure):
+        image = axis.images[0]
+        if axis.get_xlabel() == "real SUV":
+            rows, columns = np.nonzero(~np.ma.getmaskarray(image.get_array()))
+            assert (rows.tolist(), columns.tolist(), image.origin) == ([10], [50], "lower")

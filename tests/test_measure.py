@@ -1,14 +1,17 @@
-"""Lesions, false uptake and the rows of a study: phantoms whose every number is known beforehand."""
+"""The rows of a study: phantoms whose every number is known beforehand."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from skimage.metrics import structural_similarity
 
 from tests.judged_cases import GEOMETRY, PLAN, SHAPE, body_pet, case_of, districts, of_patient, spot_label, with_spot
 from training.evaluation.case import Case, Native, Row
-from training.evaluation.lesion_metrics import false_uptake, lesions_of
+from training.evaluation.lesion_metrics import false_uptake
 from training.evaluation.measure import DEFINITIONS, measure
+from training.evaluation.metrics import ms_ssim
+from twin_scanner.partition import DISTRICT_NAMES
 from twin_scanner.volume import Geometry, LabelArray
 
 pytestmark = pytest.mark.unit
@@ -82,15 +85,6 @@ def test_a_lesion_that_was_invented_is_a_false_positive_and_one_beside_a_real_on
         assert found.components == expected, "8 mm between the nearest voxels, then 12"
 
 
-def test_a_false_spot_must_be_half_a_millilitre_and_in_the_body() -> None:
-    real = body_pet()
-    small, large = with_spot(real, TWO, 7.0, edge=1), with_spot(real, TWO, 7.0, edge=2)
-    assert false_uptake(real, small, BODY, GEOMETRY).components == 0
-    assert false_uptake(real, large, BODY, GEOMETRY).components == 1, "0.512 ml"
-    outside = with_spot(real, (0, 0, 0), 7.0)
-    assert false_uptake(real, outside, BODY, GEOMETRY).components == 0
-
-
 def test_a_lesion_below_suv_4_is_measured_and_not_asked_for() -> None:
     real = with_spot(body_pet(), ONE, 3.0)
     rows = rows_of(case_of(real, real.copy(), spot_label(ONE)))
@@ -114,23 +108,6 @@ def test_lesion_uptake_is_of_the_unclipped_pet_on_its_own_grid_and_voxel_errors_
     assert rows["lesion", "tlg_real", 1].value == pytest.approx(50.0 * 8**3 * 0.008)
     assert rows["lesion", "lesions_above_suv20", 0].value == 1
     assert rows["lesion", "mae_suv", 0].value == 0, "both are clipped to 20 there"
-
-
-def test_lesions_touch_by_corners_and_are_numbered_from_the_feet_up() -> None:
-    labels = spot_label((20, 12, 12), (24, 16, 16), (8, 20, 20))
-    real = body_pet()
-    found = lesions_of(real, real, labels, GEOMETRY)
-    assert [lesion.voxels for lesion in found] == [64, 128]
-    assert found[0].real.mean == pytest.approx(real[8:12, 20:24, 20:24].mean(), rel=1e-5)
-
-
-def test_the_peak_is_the_mean_of_the_1_ml_sphere_around_it() -> None:
-    """One voxel of SUV 20 in a lesion of 2: the sphere of 6.2 mm holds 7 voxels of 4 mm and its 12 edge neighbours."""
-    real = with_spot(np.where(BODY, np.float32(2.0), np.float32(0.0)), (22, 20, 20), 20.0, edge=1)
-    (lesion,) = lesions_of(real, real, spot_label((20, 18, 18), edge=5), GEOMETRY)
-    offsets = [np.linalg.norm(at) * 4.0 for at in np.ndindex(5, 5, 5) for at in [np.array(at) - 2]]
-    inside = sum(distance <= (3000 / (4 * np.pi)) ** (1 / 3) for distance in offsets)
-    assert lesion.real.peak == pytest.approx((20.0 + 2.0 * (inside - 1)) / inside)
 
 
 def test_organs_have_a_bias_of_their_own() -> None:
@@ -171,3 +148,68 @@ def test_a_study_without_a_body_is_a_fault_of_the_caller() -> None:
     real = body_pet()
     with pytest.raises(ValueError, match="shows no body"):
         measure(replace(case_of(real, real), labels=np.zeros(SHAPE, np.uint8)), "m")
+
+
+def test_similarity_rows_are_scikit_images_map_of_the_whole_clipped_image() -> None:
+    """The code looks at the body's box alone; the oracle at everything, uptake above SUV 20 and outside included."""
+    random = np.random.default_rng(4)
+    real, made = (np.clip(body_pet(seed, 0.5) * 6, 0, None).astype(np.float32) for seed in (1, 2))
+    real[:3], made[20:24, 10:14, 10:14] = 30.0, 45.0
+    made += random.normal(0, 0.2, SHAPE).astype(np.float32)
+    rows = rows_of(case_of(real, made))
+    x, y = (np.clip(image.astype(np.float64) / 20.0, 0, 1) for image in (real, made))
+    _, expected = structural_similarity(
+        x, y, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+    )
+    for label, region in DISTRICT_NAMES.items():
+        assert rows[region, "ssim", 0].value == pytest.approx(expected[districts() == label].mean(), abs=1e-6)
+    assert rows["body", "ssim", 0].value == pytest.approx(expected[BODY].mean(), abs=1e-6)
+    whole = ms_ssim(x.astype(np.float32), y.astype(np.float32), BODY)
+    assert rows["body", "ms_ssim", 0].value == pytest.approx(whole, abs=1e-6)
+
+
+def test_recall_is_told_at_suv_4_and_at_41_percent_of_the_own_maximum() -> None:
+    real = with_spot(with_spot(body_pet(), ONE, 10.0), TWO, 6.0)
+    made = with_spot(with_spot(body_pet(), ONE, 3.0), TWO, 3.0)
+    rows = rows_of(case_of(real, made, spot_label(ONE, TWO)))
+    assert [rows["lesion", "detected", item].value for item in (1, 2)] == [0.0, 0.0]
+    assert [rows["lesion", "detected_41", item].value for item in (1, 2)] == [0.0, 1.0]
+    assert rows["lesion", "detection_recall", 0].value == 0 and rows["lesion", "detection_recall_41", 0].value == 0.5
+    assert rows["lesion", "detection_recall_41", 0].n == 2
+
+
+def test_a_lesion_beyond_the_ct_has_no_row() -> None:
+    """The PET reaches higher than the CT; its upper lesion was never translated."""
+    tall = Geometry((SHAPE[0] + 12, *SHAPE[1:]), PLAN.spacing_mm, (0.0, 0.0, 0.0))
+    real, labels = np.ones(tall.shape, np.float32), np.zeros(tall.shape, np.uint8)
+    low, high = (slice(20, 24), slice(12, 16), slice(12, 16)), (slice(46, 52), slice(12, 16), slice(12, 16))
+    for spot in (low, high):
+        real[spot], labels[spot] = 9.0, 1
+    made = np.where(labels > 0, np.float32(9.0), np.float32(0.0))
+    made[SHAPE[0] :] = 0
+    case = replace(case_of(body_pet(), body_pet()), native=Native(real, made, labels, tall))
+    rows = rows_of(case)
+    assert {item for region, _, item in rows if region == "lesion"} == {0, 1}
+    assert rows["lesion", "detection_recall", 0].value == 1 and rows["lesion", "suv_mean_bias", 1].value == 0
+
+
+def test_an_organ_counts_as_far_as_both_pets_show_it() -> None:
+    """Half of the organ lies where the real PET has no value: the labels are 0 there, and so is the real PET."""
+    organs, labels, real = np.zeros(SHAPE, np.uint8), districts(), body_pet()
+    organs[26:38, 10:20, 10:20] = 255
+    labels[32:] = 0
+    made = np.where(organs == 255, real + np.float32(0.5), real).astype(np.float32)
+    unmeasured = np.where(labels > 0, real, np.float32(0.0))
+    case = replace(case_of(unmeasured, made), labels=labels, organs=organs, organ_names=((255, "liver"),))
+    row = rows_of(case)["organ:liver", "suv_mean_bias", 0]
+    assert row.value == pytest.approx(0.5, rel=1e-4) and row.n == 6 * 10 * 10
+
+
+def test_measuring_changes_nothing_in_the_case() -> None:
+    real, made, lesions = with_spot(body_pet(), ONE, 30.0), body_pet(1), spot_label(ONE)
+    case = case_of(real, made, lesions)
+    before = [image.copy() for image in (real, made, lesions, case.labels)]
+    first = measure(case, "m")
+    for now, was in zip((real, made, lesions, case.labels), before, strict=True):
+        np.testing.assert_array_equal(now, was)
+    assert measure(case, "m") == first

@@ -1,6 +1,7 @@
-"""Voxel metrics and the seam against scikit-image, MONAI and images whose answer is known."""
+"""Voxel metrics against scikit-image, MONAI and images whose answer is known."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from monai.metrics.regression import KernelType, compute_ssim_and_cs
@@ -8,14 +9,27 @@ from scipy import ndimage
 from skimage import metrics as skimage_metrics
 
 from tests.judged_cases import SHAPE, body_pet, districts
-from training.evaluation.metrics import MARGIN, halved, mae, mean_inside, ms_ssim, nrmse, psnr, similarity
-from training.evaluation.seam import seam
+from training.evaluation.metrics import (
+    MARGIN,
+    SCALE_WEIGHTS,
+    SLAB_PLANES,
+    box_around,
+    halved,
+    mae,
+    mean_inside,
+    ms_ssim,
+    nrmse,
+    psnr,
+    similarity,
+)
 from twin_scanner.volume import FloatArray
 
 pytestmark = pytest.mark.unit
 
 BODY = districts() > 0
 EVERYWHERE = np.ones(SHAPE, np.bool_)
+MONAI_ROUNDING = 2e-4
+"""MONAI turns what it gets into single precision, in which the differences of squares are that wrong."""
 
 
 def pair(noise: float = 0.05) -> tuple[FloatArray, FloatArray]:
@@ -37,59 +51,118 @@ def test_error_measures_are_those_of_scikit_image_over_the_voxels_of_the_mask() 
     assert nrmse(real, made, BODY) == pytest.approx(skimage_metrics.normalized_root_mse(*inside), rel=1e-5)
 
 
-def test_the_similarity_map_is_scikit_images() -> None:
-    real, made = pair()
+def scikit_images_map(real: FloatArray, made: FloatArray) -> npt.NDArray[np.float64]:
+    """In double precision: scikit-image keeps single where it gets single, and is then itself wrong by 1e-4."""
     _, expected = skimage_metrics.structural_similarity(
         real.astype(np.float64), made.astype(np.float64), data_range=1.0, gaussian_weights=True, sigma=1.5,
         use_sample_covariance=False, full=True,
     )  # fmt: skip
-    np.testing.assert_allclose(similarity(real, made).ssim, expected, atol=2e-4)
-    mean = mean_inside(similarity(real, made).ssim, BODY)
-    assert mean == pytest.approx(expected[BODY].mean(), abs=1e-5) and 0.1 < expected[BODY].mean() < 0.9
+    return np.asarray(expected)
+
+
+def monais_maps(real: FloatArray, made: FloatArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """SSIM and its contrast part by MONAI, whose windows are not padded: so the images are mirrored before."""
+    x, y = (torch.from_numpy(np.pad(image, MARGIN, mode="symmetric"))[None, None] for image in (real, made))
+    ssim, contrast = compute_ssim_and_cs(
+        x, y, 3, kernel_size=[11] * 3, kernel_sigma=[1.5] * 3, data_range=1.0, kernel_type=KernelType.GAUSSIAN
+    )
+    return ssim[0, 0].numpy(), contrast[0, 0].numpy()
+
+
+def pooled(image: npt.NDArray[np.generic]) -> FloatArray:
+    """Torch's means of two voxels along each axis."""
+    means: FloatArray = torch.nn.functional.avg_pool3d(torch.from_numpy(image.astype(np.float32))[None], 2)[0].numpy()
+    return means
+
+
+def test_the_similarity_map_is_scikit_images_at_every_voxel_whatever_slab_it_lies_in() -> None:
+    real, made = pair()
+    assert real.shape[0] > SLAB_PLANES > MARGIN, "more than one slab"
+    expected = scikit_images_map(real, made)
+    np.testing.assert_allclose(similarity(real, made).ssim, expected, atol=1e-6)
+    assert mean_inside(similarity(real, made).ssim, BODY) == pytest.approx(expected[BODY].mean(), abs=1e-7)
+    assert 0.1 < expected[BODY].mean() < 0.9
+
+
+@pytest.mark.parametrize("planes", [1, 4, SLAB_PLANES, SLAB_PLANES + 1, 2 * SLAB_PLANES + 3])
+def test_images_of_any_depth_have_the_map_of_their_mirrored_selves(planes: int) -> None:
+    """scikit-image refuses images thinner than its window, so SciPy's filter on the whole image is the oracle."""
+    real, made = (np.resize(image[:, :12, :14], (planes, 12, 14)).astype(np.float64) for image in pair())
+    ux, uy, both, product = (
+        ndimage.gaussian_filter(image, 1.5, truncate=3.5) for image in (real, made, real**2 + made**2, real * made)
+    )
+    contrast = (2 * (product - ux * uy) + 9e-4) / (both - ux**2 - uy**2 + 9e-4)
+    found = similarity(real.astype(np.float32), made.astype(np.float32))
+    np.testing.assert_allclose(found.contrast_structure, contrast, atol=1e-6)
+    np.testing.assert_allclose(found.ssim, contrast * (2 * ux * uy + 1e-4) / (ux**2 + uy**2 + 1e-4), atol=1e-6)
+
+
+def test_a_bright_flat_image_is_not_lost_to_rounding() -> None:
+    """Near 1 a variance of 1e-6 is the difference of two squares that agree in six digits."""
+    random = np.random.default_rng(2)
+    real, made = ((0.95 + random.normal(0, 1e-3, (30, 20, 20))).astype(np.float32) for _ in range(2))
+    np.testing.assert_allclose(similarity(real, made).ssim, scikit_images_map(real, made), atol=1e-6)
 
 
 def test_a_crop_with_a_margin_has_the_same_map_inside() -> None:
     real, made = pair()
-    whole = similarity(real, made).ssim[12:30, 14:30, 15:31]
-    cut = tuple(
-        slice(part.start - MARGIN, part.stop + MARGIN) for part in (slice(12, 30), slice(14, 30), slice(15, 31))
-    )
-    inside = similarity(real[cut], made[cut]).ssim[MARGIN:-MARGIN, MARGIN:-MARGIN, MARGIN:-MARGIN]
-    np.testing.assert_allclose(inside, whole, atol=1e-5)
+    mask = np.zeros(SHAPE, np.bool_)
+    mask[12:30, 14:30, 15:31] = True
+    box = box_around(mask)
+    assert box == (slice(7, 35), slice(9, 35), slice(10, 36))
+    inside = similarity(real[box], made[box]).ssim[mask[box]]
+    np.testing.assert_allclose(inside, similarity(real, made).ssim[mask], atol=1e-7)
+
+
+def test_a_box_ends_with_the_image_and_nothing_has_none() -> None:
+    assert box_around(EVERYWHERE) == tuple(slice(0, length) for length in SHAPE)
+    assert box_around(np.zeros(SHAPE, np.bool_)) is None
 
 
 def test_contrast_and_structure_are_monais() -> None:
-    """MONAI's Gaussian of 11 voxels without padding: the same map, 5 voxels smaller on every side."""
     real, made = pair()
-    _, expected = compute_ssim_and_cs(
-        torch.from_numpy(real)[None, None].double(), torch.from_numpy(made)[None, None].double(), 3,
-        kernel_size=[11] * 3, kernel_sigma=[1.5] * 3, data_range=1.0, kernel_type=KernelType.GAUSSIAN,
-    )  # fmt: skip
-    ours = similarity(real, made).contrast_structure[5:-5, 5:-5, 5:-5]
-    np.testing.assert_allclose(ours, expected[0, 0].numpy(), atol=2e-4)
+    ssim, contrast = monais_maps(real, made)
+    np.testing.assert_allclose(similarity(real, made).contrast_structure, contrast, atol=MONAI_ROUNDING)
+    np.testing.assert_allclose(similarity(real, made).ssim, ssim, atol=MONAI_ROUNDING)
 
 
-def test_several_scales_are_wangs_product_of_the_means_inside() -> None:
-    """Computed again by scikit-image's map at the coarsest scale and MONAI-tested parts at the finer ones."""
+def textured(shape: tuple[int, int, int]) -> tuple[FloatArray, FloatArray]:
+    """An image with structure at every scale, and a noisy copy of it."""
     random = np.random.default_rng(5)
-    real = ndimage.gaussian_filter(random.random((96, 96, 96), np.float32), 3.0)
-    real = (real - real.min()) / (real.max() - real.min())
-    made = np.clip(real + random.normal(0, 0.05, real.shape).astype(np.float32), 0, 1)
-    inside = np.ones(real.shape, np.bool_)
-    expected, weights = 1.0, (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-    x, y = real, made
-    for scale in range(4):
-        expected *= float(similarity(x, y).contrast_structure.mean()) ** weights[scale]
-        x, y = (torch.nn.functional.avg_pool3d(torch.from_numpy(image)[None], 2)[0].numpy() for image in (x, y))
-    last = skimage_metrics.structural_similarity(
-        x, y, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, win_size=5
-    )
-    full = skimage_metrics.structural_similarity(
-        np.pad(x, 8, mode="symmetric"), np.pad(y, 8, mode="symmetric"), data_range=1.0, gaussian_weights=True,
-        sigma=1.5, use_sample_covariance=False, full=True,
-    )[1][8:-8, 8:-8, 8:-8].mean()  # fmt: skip
-    assert np.isfinite(last)
-    assert ms_ssim(real, made, inside) == pytest.approx(expected * full ** weights[4], rel=1e-4)
+    real = sum(ndimage.gaussian_filter(random.random(shape, np.float32), sigma) * sigma for sigma in (1.0, 3.0, 8.0))
+    real = ((real - np.min(real)) / np.ptp(real)).astype(np.float32)
+    return real, np.clip(real + random.normal(0, 0.2, shape).astype(np.float32), 0, 1)
+
+
+def test_several_scales_are_the_product_of_monais_means_inside_the_mask() -> None:
+    """The mask lies inside the image, so the coarse windows see what is around it, and not a mirror of the mask."""
+    real, made = textured((80, 96, 80))
+    mask = np.zeros(real.shape, np.bool_)
+    mask[20:61, 30:70, 10:50] = True
+    expected, x, y, inside = 1.0, real, made, mask
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        ssim, contrast = monais_maps(x, y)
+        expected *= float((ssim if scale == 4 else contrast)[inside].mean()) ** weight
+        x, y, inside = pooled(x), pooled(y), pooled(inside) >= 0.5
+    assert ms_ssim(real, made, mask) == pytest.approx(expected, abs=1e-5)
+    assert 0.3 < expected < 0.95 and sum(SCALE_WEIGHTS) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_the_finest_scale_may_be_given() -> None:
+    real, made = textured((40, 44, 48))
+    mask = np.zeros(real.shape, np.bool_)
+    mask[4:36, 6:38, 8:40] = True
+    box = box_around(mask)
+    assert box is not None
+    given = ms_ssim(real, made, mask, finest=similarity(real[box], made[box]))
+    assert given == ms_ssim(real, made, mask) and given is not None
+
+
+def test_a_region_that_no_coarse_voxel_is_half_full_of_has_no_several_scales() -> None:
+    real, made = textured((48, 48, 48))
+    few = np.zeros(real.shape, np.bool_)
+    few[20:26, 20:26, 20:26] = True
+    assert ms_ssim(real, made, few) is None and mean_inside(similarity(real, made).ssim, few) is not None
 
 
 def test_equal_images_are_perfect_and_have_no_ratio() -> None:
@@ -122,31 +195,9 @@ def test_voxels_outside_the_mask_do_not_count() -> None:
 
 def test_halving_is_average_pooling_and_repeats_an_odd_edge() -> None:
     image = np.random.default_rng(3).random((6, 8, 4), np.float32)
-    expected = torch.nn.functional.avg_pool3d(torch.from_numpy(image)[None], 2)[0].numpy()
-    np.testing.assert_allclose(halved(image), expected, rtol=1e-6)
-    assert halved(np.arange(3, dtype=np.float32)[:, None, None] * np.ones((3, 2, 2), np.float32)).tolist() == [
-        [[0.5]], [[2.0]],
-    ]  # fmt: skip
-
-
-def test_a_seam_of_1_suv_is_1() -> None:
-    """The real PET is flat; the synthetic one is 1 higher in the head: the step is at its border alone."""
-    labels = districts()
-    real = np.where(labels > 0, np.float32(1.0), np.float32(0.0))
-    made = np.where(labels == 1, real + 1, real).astype(np.float32)
-    only_head = np.where(labels == 1, 1, np.where(labels > 0, 2, 0)).astype(np.uint8)
-    found = seam(real, made, only_head)
-    assert found is not None and found.real == 0 and found.excess == pytest.approx(1.0)
-    assert found.faces == 32 * 34, "every voxel of the head's underside"
-
-
-def test_a_gradient_that_goes_on_across_the_border_is_no_seam() -> None:
-    labels = districts()
-    ramp = np.broadcast_to(np.arange(SHAPE[0], dtype=np.float32)[:, None, None], SHAPE)
-    found = seam(ramp, ramp * 2, labels)
-    assert found is not None and found.excess == pytest.approx(0.0) and found.real == pytest.approx(0.0)
-
-
-def test_without_a_border_there_is_no_seam() -> None:
-    flat = np.ones(SHAPE, np.float32)
-    assert seam(flat, flat, (districts() > 0).astype(np.uint8)) is None
+    np.testing.assert_allclose(halved(image), pooled(image), rtol=1e-6)
+    odd = np.random.default_rng(4).random((7, 5, 9), np.float32)
+    np.testing.assert_allclose(halved(odd), pooled(np.pad(odd, (0, 1), mode="edge")), rtol=1e-6)
+    kept = odd.copy()
+    halved(odd)
+    np.testing.assert_array_equal(odd, kept)

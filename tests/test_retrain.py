@@ -401,8 +401,9 @@ def missed(folder: Path, url: str) -> None:
 def test_a_killed_and_a_stopped_retraining_end_where_an_undisturbed_one_does(
     place: Path, store: TrainingStore, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """The verb's real processes: one by hand, killed by SIGKILL; one that the schedule starts for a missed moment, ended
-    by SIGTERM as the service stops; one that the schedule starts again with the service. Oracle: an undisturbed run.
+    """The verb as real processes: one by hand, killed by SIGKILL; one that a missed moment of the schedule starts,
+    ended by SIGTERM as the service stops; one that the schedule starts again with the service. Oracle: an undisturbed
+    run.
     """
     models, url = ModelStore(place / "models"), f"sqlite:///{place / 'schedule.sqlite'}"
     before, by_hand = champion(models), started(place)

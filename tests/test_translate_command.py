@@ -12,7 +12,9 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from twin_scanner.volume import geometry_of, read_nifti
+from training.phantom import PhantomOptions, make_phantom
+from twin_scanner.networks import WINDOW
+from twin_scanner.volume import geometry_of, read_nifti, write_nifti
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -147,3 +149,40 @@ def test_phantom_segment_and_translate_work_one_after_the_other(tmp_path: Path) 
     assert report["pet_files"] == []
     assert (out / "pet.nii.gz").is_file()
     assert "names no patient" in done.stderr
+    assert report["uncertainty"] == {} and report["explanation"] == {}
+
+
+def test_how_sure_it_is_and_why_it_is_hot_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
+    """A head: the brain's uptake is explained by evidence inside the windows that hold its hottest voxel."""
+    phantom = make_phantom(3, PhantomOptions((4.0, 3.0, 3.0), field_of_view=(1430.0, 1780.0))).ct
+    ct, out, beside = tmp_path / "ct.nii.gz", tmp_path / "out", tmp_path / "beside"
+    write_nifti(ct, phantom.array, phantom.geometry)
+    assert run("translate", str(ct), "--out", str(out)).returncode == 0
+    refused = run("translate", str(ct), "--out", str(beside), "--explain", "voxel:0,0,0")
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    target = brain_voxel(out)
+    done = run("translate", str(ct), "--out", str(beside), "--uncertainty", "--explain", target, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["uncertainty"]["calibrated"] is False and "not-calibrated" in "".join(names(beside))
+    assert "raw deviation of mirrored translations" in done.stderr
+    assert {"explanation.nii.gz", "explanation.png"} <= names(beside) and "uncertainty.nii.gz" not in names(beside)
+    pet, attribution = read_nifti(beside / "pet.nii.gz"), read_nifti(beside / "explanation.nii.gz")
+    assert np.array_equal(pet.array, read_nifti(out / "pet.nii.gz").array)
+    at = [int(index) for index in target.removeprefix("voxel:").split(",")]
+    strongest = np.unravel_index(int(np.argmax(np.abs(attribution.array))), attribution.array.shape)
+    assert np.abs(np.subtract(strongest, at)).max() < WINDOW
+    if report["explanation"]["complete"]:
+        explained = float(attribution.array.sum(dtype=np.float64))
+        assert explained == pytest.approx(float(pet.array[tuple(at)]), rel=0.1, abs=0.3)
+
+
+def brain_voxel(result: Path) -> str:
+    """The hottest voxel of the head, as a target."""
+    pet, districts = read_nifti(result / "pet.nii.gz"), read_nifti(result / "districts.nii.gz")
+    hottest = np.argmax(np.where(districts.array == 1, pet.array, 0.0))
+    return "voxel:" + ",".join(str(int(at)) for at in np.unravel_index(int(hottest), pet.array.shape))
+
+
+def names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}

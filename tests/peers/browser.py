@@ -1,6 +1,7 @@
 """A page in real headless Chromium, asked over its DevTools pipe: what it logged, what it fetched, how it looks."""
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 DEADLINE_S: Final = 60.0
+FIRST_FREE: Final = 10
 FLAGS: Final = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--disable-extensions",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
@@ -123,14 +125,16 @@ def browser(program: str, profile: Path) -> Iterator[Browser]:
     """A running Chromium with a profile of its own; it and all its processes are gone afterwards."""
     read_commands, write_commands = os.pipe()
     read_events, write_events = os.pipe()
+    # Chromium takes its commands at 3 and answers at 4; the ends must not stand on these numbers beforehand.
+    given = [fcntl.fcntl(end, fcntl.F_DUPFD, FIRST_FREE) for end in (read_commands, write_events)]
     command = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(
-        ["/bin/sh", "-c", f'exec "$@" 3<&{read_commands} 4>&{write_events}', "sh", *command],
-        pass_fds=(read_commands, write_events), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
+        ["bash", "-c", f'exec "$@" 3<&{given[0]} 4>&{given[1]}', "bash", *command],
+        pass_fds=given, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )  # fmt: skip
-    os.close(read_commands)
-    os.close(write_events)
+    for end in (read_commands, write_events, *given):
+        os.close(end)
     try:
         opened = Browser(write_commands, read_events)
         opened.start()

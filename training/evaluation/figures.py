@@ -70,7 +70,7 @@ LIMITS_SD: Final = 1.96
 """Limits of agreement: Bland and Altman, Lancet 1986; 327:307."""
 PICTURES: Final = {
     "projections": "coronal maximum intensity projections of the real PET, of the synthetic one of {models}, and of "
-    "their difference (synthetic less real)",
+    "their difference inside the body (synthetic less real)",
     "districts": "a slice of each district through its hottest lesion, or its hottest voxel where none is annotated, "
     "in the real PET and in that of {first}; the boxes are enlarged on the right, lesions outlined",
 }
@@ -256,10 +256,11 @@ def _projections(cases: Mapping[str, Case]) -> Figure:
     window = _around(part, case.geometry.shape[2], w_mm)
     real = case.real.max(axis=1)[::-1, window]
     made = {name: one.synthetic.max(axis=1)[::-1, window] for name, one in cases.items()}
-    first = next(iter(made.values()))
+    body = case.labels > 0
+    inside = [image.max(axis=1, where=body, initial=0)[::-1, window] for image in (case.real, case.synthetic)]
     panels: list[tuple[str, FloatArray, bool]] = [("real", real, False)]
     panels += [(f"synthetic:\n{drawable(name, LONGEST_NAME)}", image, False) for name, image in made.items()]
-    panels.append((f"{drawable(next(iter(made)), LONGEST_NAME)}\nless real", first - real, True))
+    panels.append((f"{drawable(next(iter(made)), LONGEST_NAME)}\nless real", inside[1] - inside[0], True))
     across = (PRINT_WIDTH_INCH - GAP_INCH * (len(panels) + 1)) / len(panels)
     up = min(TALLEST_INCH, across * real.shape[0] * d_mm / (real.shape[1] * w_mm))
     figure = Figure(figsize=(PRINT_WIDTH_INCH, up + 2.4 * LINE_INCH + BAR_INCH + 0.3), facecolor="white")
@@ -304,8 +305,9 @@ def _mark(axis: Axes, markers: str) -> None:
 def _bar(figure: Figure, image: AxesImage, place: tuple[float, float, float], label: str) -> None:
     """A colour bar lying at ``place``: left, top and width in inches."""
     left, top, width = place
+    low, high = image.get_clim()
     bar = figure.add_axes(_box(figure, left, top, width, 0.13))
-    figure.colorbar(image, cax=bar, orientation="horizontal")
+    figure.colorbar(image, cax=bar, orientation="horizontal", ticks=np.arange(low, high + 1, 2 if low == 0 else 5))
     _style_bar(bar, label)
 
 

@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from twin_scanner.suv import region_suv
 from twin_scanner.volume import FloatArray, Geometry, LabelArray, Volume
@@ -15,13 +16,19 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Box: TypeAlias = tuple[slice, ...]
 
 HOT_SUV: Final = 4.0
-"""What counts as hot: PERCIST-like fixed threshold, as autoPET's readers use it."""
+"""What counts as hot: the fixed threshold SUV 4, as for metabolic volumes in lymphoma."""
 LEAST_FALSE_ML: Final = 0.5
+"""Less than this of hot uptake is noise, not a finding that a reader would report."""
 NEAR_MM: Final = 10.0
+"""Between voxel centres: a hot real voxel this near explains a hot synthetic one, which merely lies a little beside."""
 OWN_SHARE: Final = 0.41
 """Of a lesion's own SUVmax: its metabolic volume (Boellaard et al., EANM guidelines 2.0, EJNMMI 2015; 42:328)."""
 CONNECTED: Final = np.ones((3, 3, 3), np.bool_)
 """Voxels that touch by a face, an edge or a corner are one lesion."""
+EDGE_VOXELS: Final = 0.5 + 1e-6
+"""Where a field of view ends beyond its outer voxels' centres, and rounding."""
+ROUNDING_MM: Final = 1e-6
+"""Exactly 10 mm is within 10 mm, however its square is rounded."""
 PEAK_REACH_MM: Final = 8.0
 """More than the radius of the 1 ml sphere of SUVpeak, which may reach beyond the lesion."""
 
@@ -41,7 +48,10 @@ class Lesion:
     """One annotated lesion in both PETs.
 
     ``own_ml`` are the volumes (real, synthetic) at or above 41 % of the lesion's real SUVmax, inside the lesion.
-    ``detected`` says whether the synthetic PET reaches SUV 4 in it; None where the real one does not either.
+    ``detected`` says whether a voxel of the synthetic PET inside the annotation reaches SUV 4; None where no real one
+    does, for such a lesion cannot be asked for at that threshold. ``detected_own`` asks every lesion whether the
+    synthetic PET reaches 41 % of the real SUVmax inside the annotation; below a SUVmax of about 8 that threshold lies
+    in the range of normal tissue, so it is the easier question.
     """
 
     real: Uptake
@@ -50,6 +60,11 @@ class Lesion:
     volume_ml: float
     own_ml: tuple[float, float]
     detected: bool | None
+
+    @property
+    def detected_own(self) -> bool:
+        """Whether the synthetic PET reaches 41 % of the real SUVmax in the lesion."""
+        return self.own_ml[1] > 0
 
 
 @dataclass(frozen=True)
@@ -60,11 +75,18 @@ class FalseUptake:
     volume_ml: float
 
 
-def lesions_of(real: FloatArray, synthetic: FloatArray, lesions: LabelArray, geometry: Geometry) -> list[Lesion]:
-    """Each component (26 neighbours) of an annotation (D, H, W), in scanning order; images in SUV on its grid."""
+def lesions_of(
+    real: FloatArray, synthetic: FloatArray, lesions: LabelArray, geometry: Geometry, field: Geometry | None = None
+) -> list[Lesion]:
+    """Each component (26 neighbours) of an annotation (D, H, W), in scanning order; images in SUV (g/ml) on its grid.
+
+    ``field`` is the field of view of the CT that was translated: a lesion that reaches beyond it is not judged, for no
+    model could have shown it. None takes every lesion.
+    """
     return [
         _lesion(real, synthetic, inside, box, geometry)
         for box, inside in _components(lesions > 0, _margin(geometry, PEAK_REACH_MM))
+        if field is None or _in_view(inside, box, geometry, field)
     ]
 
 
@@ -130,11 +152,25 @@ def _uptake(suv: FloatArray, inside: BoolArray, geometry: Geometry, volume_ml: f
     return Uptake(found.mean, found.maximum, found.peak, found.mean * volume_ml)
 
 
+def _in_view(inside: BoolArray, box: Box, geometry: Geometry, field: Geometry) -> bool:
+    """Whether every voxel's centre lies in the field of view, which ends half a voxel beyond its outer centres."""
+    if geometry.same_grid(field):
+        return True
+    at = np.argwhere(inside) + [part.start for part in box]
+    to_field = np.linalg.inv(field.affine) @ geometry.affine
+    index = at @ to_field[:3, :3].T + to_field[:3, 3]
+    return bool(((index >= -EDGE_VOXELS) & (index <= np.asarray(field.shape) - 1 + EDGE_VOXELS)).all())
+
+
 def _explained(hot: BoolArray, inside: BoolArray, geometry: Geometry) -> bool:
-    """Whether a hot real voxel is in the component or within 10 mm of it."""
+    """Whether a hot real voxel is in the component or within 10 mm of it, centre to centre.
+
+    Two trees instead of a map of distances: that map takes 40 bytes a voxel, and a poor model's hot component may span
+    the body.
+    """
     if (hot & inside).any():
         return True
     if not hot.any():
         return False
-    distance_mm = ndimage.distance_transform_edt(~hot, sampling=geometry.spacing_mm)
-    return bool(distance_mm[inside].min() <= NEAR_MM)
+    trees = [KDTree(np.argwhere(mask) * np.asarray(geometry.spacing_mm)) for mask in (hot, inside)]
+    return bool(trees[0].count_neighbors(trees[1], NEAR_MM + ROUNDING_MM) > 0)

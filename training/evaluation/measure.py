@@ -6,11 +6,10 @@ from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from training.evaluation.case import BODY, LESION, Case, Row
 from training.evaluation.lesion_metrics import Lesion, Uptake, false_uptake, lesions_of
-from training.evaluation.metrics import MARGIN, SimilarityMaps, mae, mean_inside, ms_ssim, nrmse, psnr, similarity
+from training.evaluation.metrics import SimilarityMaps, box_around, mae, mean_inside, ms_ssim, nrmse, psnr, similarity
 from training.evaluation.seam import seam
 from twin_scanner.partition import DISTRICT_NAMES
 from twin_scanner.preprocess import suv_to_model
@@ -23,6 +22,8 @@ NEGATIVE: Final = "NEGATIVE"
 """autoPET's word for a study without a malignant lesion."""
 CLIPPED_ABOVE_SUV: Final = 20.0
 """What the tables count lesions above: the upper end of the default Plan's SUV range."""
+LABELS: Final = 256
+"""Of a label map: uint8."""
 DEFINITIONS: Final = {
     "mae": "Mean absolute error in model space (SUV divided by the Plan's highest, 20), inside the region.",
     "mae_suv": "The same in SUV (g/ml), both PETs clipped to the Plan's range.",
@@ -38,8 +39,11 @@ DEFINITIONS: Final = {
     "tlg_bias": "The same of total lesion glycolysis, SUVmean times the annotated volume.",
     "volume_41_real": "Volume of an annotated lesion at or above 41 % of its own real SUVmax, in the real PET.",
     "volume_41_synthetic": "The same threshold in the synthetic PET, inside the annotated lesion.",
-    "detected": "Whether the synthetic PET reaches SUV 4 in a lesion whose real SUVmax does.",
+    "detected": "Whether the synthetic PET reaches SUV 4 anywhere inside the annotation of a lesion whose real SUVmax "
+    "does.",
+    "detected_41": "Whether it reaches 41 % of the lesion's own real SUVmax; asked of every lesion.",
     "detection_recall": "Share of a study's lesions with a real SUVmax of 4 or more that are detected.",
+    "detection_recall_41": "Share of a study's lesions that reach 41 % of their own real SUVmax in the synthetic PET.",
     "lesions_above_suv20": "Lesions of a study whose real SUVmax is beyond what the model can express.",
     "false_positives": "Components of the synthetic PET at SUV 4 or more, at least 0.5 ml, with no real voxel at SUV 4 "
     "or more within 10 mm; body, Plan's grid.",
@@ -52,12 +56,11 @@ DEFINITIONS: Final = {
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    """A case cut to its body: both PETs in model space, clipped, and the SSIM map."""
+    """Both PETs of a case in model space, clipped, and what is known of the box around its body alone."""
 
     case: Case
+    whole: tuple[FloatArray, FloatArray]
     box: Box
-    real: FloatArray
-    synthetic: FloatArray
     body: BoolArray
     maps: SimilarityMaps
 
@@ -68,10 +71,11 @@ def measure(case: Case, model: str) -> list[Row]:
     Voxel metrics are on the Plan's grid against the PET clipped to the Plan's range, per district, body and lesion;
     lesion uptake is against the unclipped PET on its own grid. Raises ValueError where the case shows no body.
     """
-    numbers = [*_voxel_metrics(_cut(case)), *_hot_spots(case), *_seams(case), *_organs(case)]
+    cut = _cut(case)
+    numbers = [*_voxel_metrics(cut), *_hot_spots(case, cut.body), *_seams(case, cut.box), *_organs(case, cut.box)]
     native, annotated = case.native, case.native.lesions
     if annotated is not None:
-        lesions = lesions_of(native.real, native.synthetic, annotated, native.geometry)
+        lesions = lesions_of(native.real, native.synthetic, annotated, native.geometry, case.geometry)
         numbers += [*_lesion_metrics(lesions), *_study_metrics(lesions)]
     return [
         Row(model, case.study, case.patient, case.diagnosis, n.region, n.item, n.metric, n.unit, n.value, n.n)
@@ -93,22 +97,20 @@ class _Number:
 
 
 def _cut(case: Case) -> _Cut:
-    found = ndimage.find_objects((case.labels > 0).view(np.uint8))
-    if not found:
+    body = case.labels > 0
+    box = box_around(body)
+    if box is None:
         raise ValueError(f"the case of {case.study} shows no body")
-    d, h, w = (slice(max(0, part.start - MARGIN), part.stop + MARGIN) for part in found[0])
-    box = (d, h, w)
-    real, synthetic = (suv_to_model(image[box], case.plan) for image in (case.real, case.synthetic))
-    return _Cut(case, box, real, synthetic, case.labels[box] > 0, similarity(real, synthetic))
+    real, synthetic = (suv_to_model(image, case.plan) for image in (case.real, case.synthetic))
+    return _Cut(case, (real, synthetic), box, body, similarity(real[box], synthetic[box]))
 
 
 def _voxel_metrics(cut: _Cut) -> Iterator[_Number]:
-    labels = cut.case.labels[cut.box]
-    for name, mask in _regions(cut, labels):
+    for name, mask in _regions(cut):
         n = int(np.count_nonzero(mask))
         if not n:
             continue
-        real, synthetic = cut.real[mask], cut.synthetic[mask]
+        real, synthetic = (image[cut.box][mask] for image in cut.whole)
         everywhere = np.ones(n, np.bool_)
         error = mae(real, synthetic, everywhere)
         yield _Number(name, "mae", error, n)
@@ -116,19 +118,21 @@ def _voxel_metrics(cut: _Cut) -> Iterator[_Number]:
         yield _Number(name, "psnr", psnr(real, synthetic, everywhere), n, "dB")
         yield _Number(name, "nrmse", nrmse(real, synthetic, everywhere), n)
         yield _Number(name, "ssim", mean_inside(cut.maps.ssim, mask), n)
-    yield _Number(BODY, "ms_ssim", ms_ssim(cut.real, cut.synthetic, cut.body), int(np.count_nonzero(cut.body)))
+    several_scales = ms_ssim(*cut.whole, cut.body, finest=cut.maps)
+    yield _Number(BODY, "ms_ssim", several_scales, int(np.count_nonzero(cut.body)))
 
 
-def _regions(cut: _Cut, labels: npt.NDArray[np.uint8]) -> Iterator[tuple[str, BoolArray]]:
-    yield BODY, cut.body
+def _regions(cut: _Cut) -> Iterator[tuple[str, BoolArray]]:
+    """Names and masks over the body's box; a lesion counts as far as it lies in the body."""
+    labels = cut.case.labels[cut.box]
+    yield BODY, labels > 0
     for label, name in DISTRICT_NAMES.items():
         yield name, labels == label
     if cut.case.lesions is not None:
-        yield LESION, (cut.case.lesions[cut.box] > 0) & cut.body
+        yield LESION, (cut.case.lesions[cut.box] > 0) & (labels > 0)
 
 
-def _hot_spots(case: Case) -> Iterator[_Number]:
-    body = case.labels > 0
+def _hot_spots(case: Case, body: BoolArray) -> Iterator[_Number]:
     found = false_uptake(case.real, case.synthetic, body, case.geometry)
     n = int(np.count_nonzero(body))
     yield _Number(BODY, "false_positives", float(found.components), n)
@@ -136,22 +140,26 @@ def _hot_spots(case: Case) -> Iterator[_Number]:
         yield _Number(BODY, "false_uptake_ml", found.volume_ml, n, "ml")
 
 
-def _seams(case: Case) -> Iterator[_Number]:
-    found = seam(case.real, case.synthetic, case.labels)
+def _seams(case: Case, box: Box) -> Iterator[_Number]:
+    found = seam(case.real[box], case.synthetic[box], case.labels[box])
     if found is not None:
         yield _Number(BODY, "seam_real", found.real, found.faces, "g/ml")
         yield _Number(BODY, "seam_synthetic", found.synthetic, found.faces, "g/ml")
         yield _Number(BODY, "seam_excess", found.excess, found.faces, "g/ml")
 
 
-def _organs(case: Case) -> Iterator[_Number]:
+def _organs(case: Case, box: Box) -> Iterator[_Number]:
+    """Of an organ's voxels in the body alone: beyond, the real PET has no value or nobody synthesised one."""
     if case.organs is None:
         return
+    body = case.labels[box] > 0
+    organs = case.organs[box][body]
+    counts = np.bincount(organs, minlength=LABELS)
+    sums = [np.bincount(organs, image[box][body], LABELS) for image in (case.real, case.synthetic)]
     for label, name in case.organ_names:
-        mask = case.organs == label
-        if mask.any():
-            bias = float((case.synthetic[mask] - case.real[mask]).mean(dtype=np.float64))
-            yield _Number(f"organ:{name}", "suv_mean_bias", bias, int(np.count_nonzero(mask)), "g/ml")
+        n = int(counts[label])
+        if n:
+            yield _Number(f"organ:{name}", "suv_mean_bias", float(sums[1][label] - sums[0][label]) / n, n, "g/ml")
 
 
 def _lesion_metrics(lesions: list[Lesion]) -> Iterator[_Number]:
@@ -165,6 +173,7 @@ def _lesion_metrics(lesions: list[Lesion]) -> Iterator[_Number]:
         yield _Number(LESION, "volume_41_synthetic", lesion.own_ml[1], lesion.voxels, "ml", item)
         detected = None if lesion.detected is None else float(lesion.detected)
         yield _Number(LESION, "detected", detected, lesion.voxels, "", item)
+        yield _Number(LESION, "detected_41", float(lesion.detected_own), lesion.voxels, "", item)
 
 
 def _of(uptake: Uptake, metric: str) -> float | None:
@@ -176,5 +185,7 @@ def _study_metrics(lesions: list[Lesion]) -> Iterator[_Number]:
     if judged:
         yield _Number(LESION, "detection_recall", sum(judged) / len(judged), len(judged))
     if lesions:
+        own = sum(lesion.detected_own for lesion in lesions)
+        yield _Number(LESION, "detection_recall_41", own / len(lesions), len(lesions))
         above = sum(lesion.real.maximum > CLIPPED_ABOVE_SUV for lesion in lesions)
         yield _Number(LESION, "lesions_above_suv20", float(above), len(lesions))
