@@ -79,7 +79,7 @@ def test_what_lies_beyond_the_paper_has_intervals_by_patient(scores: Scores) -> 
     table = beyond_table(scores, ["near", "far"])
     bias = cells(table, "Lesions", "SUVmax bias")
     assert re.fullmatch(r"0\.1\d* \[0\.1\d* to 0\.1\d*\], n 6 / 6", bias[2]), bias[2]
-    assert cells(table, "Lesions", "lesion recall ↑")[2].startswith("1")
+    assert cells(table, "Lesions", "lesion recall, SUV 4 ↑")[2].startswith("1")
     assert cells(table, "Whole body", "false uptake in negatives, ml ↓")[2] == "0, n 3 / 3"
     assert not [row for row in table.rows if "organ" in row[0].lower()]
 

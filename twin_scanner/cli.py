@@ -396,7 +396,7 @@ def evaluate(
             calibrate_model(question, application.model_store(settings), report("Calibration"))
     for refused in outcome.refused:
         print(f"refused {refused.study}: {refused.reason}", file=sys.stderr)
-    print(f"{out}: {outcome.studies} studies of {outcome.patients} patients, {len(outcome.refused)} refused")
+    print(f"{out}: studies {outcome.studies}, patients {outcome.patients}, refused {len(outcome.refused)}")
 
 
 @models_cli.command("promote")

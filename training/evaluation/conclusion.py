@@ -106,7 +106,7 @@ def _figures(
         total, studies = pictures.histograms(name)
         if studies:
             yield Picture(
-                f"How often a real SUV meets a synthetic one of {name}, by region, over {studies} studies.",
+                f"How often a real SUV meets a synthetic one of {name}, by region; studies: {studies}.",
                 "Joint histograms with the line of equality, counts in a logarithmic scale.",
                 png(draw_joint_histograms(total, name, studies)),
             )

@@ -18,7 +18,8 @@ REGIONS: Final = (*DISTRICT_NAMES.values(), BODY)
 NAMES: Final = {
     "mae": "MAE ↓", "mae_suv": "MAE, SUV ↓", "psnr": "PSNR, dB ↑", "ssim": "SSIM ↑", "ms_ssim": "MS-SSIM ↑",
     "nrmse": "NRMSE ↓", "suv_mean_bias": "SUVmean bias", "suv_max_bias": "SUVmax bias",
-    "suv_peak_bias": "SUVpeak bias", "tlg_bias": "TLG bias, g", "detection_recall": "lesion recall ↑",
+    "suv_peak_bias": "SUVpeak bias", "tlg_bias": "TLG bias, g", "detection_recall": "lesion recall, SUV 4 ↑",
+    "detection_recall_41": "lesion recall, 41 % of own SUVmax ↑",
     "false_positives": "false positives a study ↓", "false_uptake_ml": "false uptake in negatives, ml ↓",
     "lesions_above_suv20": "lesions above SUV 20, a study", "seam_excess": "seam, SUV (0 is none)",
     "volume_41_real": "41 % volume, real, ml", "volume_41_synthetic": "41 % volume, synthetic, ml",
@@ -33,7 +34,7 @@ BEYOND: Final = (
     *((region, "mae_suv") for region in (*REGIONS, LESION)), *((region, "nrmse") for region in REGIONS),
     (BODY, "ms_ssim"), *((LESION, metric) for metric in ("suv_mean_bias", "suv_max_bias", "suv_peak_bias", "tlg_bias")),
     (LESION, "volume_41_real"), (LESION, "volume_41_synthetic"), (LESION, "detection_recall"),
-    (LESION, "lesions_above_suv20"), (BODY, "false_positives"), (BODY, "false_uptake_ml"), (BODY, "seam_excess"),
+    (LESION, "detection_recall_41"), (LESION, "lesions_above_suv20"), (BODY, "false_positives"), (BODY, "false_uptake_ml"), (BODY, "seam_excess"),
 )  # fmt: skip
 COMPARED: Final = (
     *((region, metric) for region in (*REGIONS, LESION) for metric in published.METRICS), (BODY, "ms_ssim"),
