@@ -34,7 +34,8 @@ BEYOND: Final = (
     *((region, "mae_suv") for region in (*REGIONS, LESION)), *((region, "nrmse") for region in REGIONS),
     (BODY, "ms_ssim"), *((LESION, metric) for metric in ("suv_mean_bias", "suv_max_bias", "suv_peak_bias", "tlg_bias")),
     (LESION, "volume_41_real"), (LESION, "volume_41_synthetic"), (LESION, "detection_recall"),
-    (LESION, "detection_recall_41"), (LESION, "lesions_above_suv20"), (BODY, "false_positives"), (BODY, "false_uptake_ml"), (BODY, "seam_excess"),
+    (LESION, "detection_recall_41"), (LESION, "lesions_above_suv20"), (BODY, "false_positives"),
+    (BODY, "false_uptake_ml"), (BODY, "seam_excess"),
 )  # fmt: skip
 COMPARED: Final = (
     *((region, metric) for region in (*REGIONS, LESION) for metric in published.METRICS), (BODY, "ms_ssim"),
