@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.config import AugmentationConfig, OptimiserConfig, SamplingConfig, ScheduleConfig, read_config
+from training.grid import is_grid, read_grid
 from twin_scanner.errors import Rejected
 from twin_scanner.partition import PARTITIONS, partition
 from twin_scanner.preprocess import Plan
@@ -131,4 +132,5 @@ def test_every_committed_configuration_is_valid(project: Path) -> None:
     files = sorted((project / "training" / "configs").glob("*.toml"))
     assert files
     for file in files:
-        assert read_config(file).out.parts[0] == "runs"
+        for config in read_grid(file).runs() if is_grid(file) else [read_config(file)]:
+            assert config.out.parts[0] == "runs"

@@ -392,7 +392,7 @@ def test_the_demonstration_is_the_champion_where_nothing_was_trained(tmp_path: P
 def test_the_demonstration_package_is_whole_small_and_says_what_it_is() -> None:
     package = load_package(DEMONSTRATION_FOLDER)
     assert package.partition == DISTRICTS and package.architecture == Architecture("unet", 8)
-    assert package.plan == Plan()
+    assert package.plan == Plan(spacing_mm=(4.0, 4.08, 4.08))
     assert package.card["precision"] == "float16" and package.card["segmenter"] == "landmarks"
     assert "phantom" in package.card["intended_use"] and "not for clinical use" in package.card["intended_use"]
     weights = sum(path.stat().st_size for path in DEMONSTRATION_FOLDER.glob("*.safetensors"))

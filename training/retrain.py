@@ -17,6 +17,7 @@ from pydantic import ConfigDict
 from training.checkpoint import CHECKPOINT
 from training.config import TrainConfig, read_toml
 from training.distributed import local_device
+from training.fit import LOCK as LOCK_OF_RUN
 from training.fit import train
 from training.gate import GateRule, RegionComparison, Verdict, decide
 from training.gate_record import SCRATCH, GateRecord, Question, joined_scores, read_records, record_of, write_record
@@ -300,6 +301,7 @@ def _clear(task: _Task, question: Question) -> None:
     """The model store holds the challenger now: of the run's folder only the curves stay."""
     run = _run_folder(task, question)
     (run / CHECKPOINT).unlink(missing_ok=True)
+    (run / LOCK_OF_RUN).unlink(missing_ok=True)
     shutil.rmtree(run / PACKAGE, ignore_errors=True)
 
 
