@@ -181,14 +181,14 @@ def test_a_model_of_other_districts_is_refused_unless_that_is_allowed(models: li
     assert measure_all(question(models, tmp_path / "out", segmenter=Others(), options=allowed)).studies == 4
 
 
-def test_who_draws_sees_the_first_two_models_once(models: list[Judged], tmp_path: Path) -> None:
+def test_who_draws_sees_the_model_and_the_first_baseline_once(models: list[Judged], tmp_path: Path) -> None:
     seen: list[tuple[str, list[str]]] = []
 
     def look(cases: Mapping[str, Case]) -> None:
         seen.append((next(iter(cases.values())).study, list(cases)))
 
     measure_all(question(models, tmp_path / "out", look=look))
-    assert seen == [(study.name, ["ours#1", "ours#2"]) for study in STUDIES]
+    assert seen == [(study.name, ["ours#1", "theirs"]) for study in STUDIES]
     measure_all(question(models, tmp_path / "out", look=look))
     assert len(seen) == len(STUDIES)
 

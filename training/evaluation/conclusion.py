@@ -36,7 +36,7 @@ def conclude(question: Question, outcome: Outcome, dataset: str) -> None:
         beyond_table(scores, models),
         *(comparison_table(models[0], baseline, found) for baseline, found in compared.items()),
     ]
-    write_tables(question.out, tables, scores, models)
+    write_tables(question.out, tables, scores, models, compared)
     pictures = Pictures(question)
     content = ReportContent(
         title=f"Evaluation of {models[0]} on {dataset}",

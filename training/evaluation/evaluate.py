@@ -12,6 +12,7 @@ from training.evaluation.case import Case, Row
 from training.evaluation.judged import Loaded, judge, load
 from training.evaluation.measure import measure
 from training.evaluation.organs import OrganMaps
+from training.evaluation.statistics import family
 from training.prepare import source_stamp
 from training.splits import read_split
 from training.study import StudyReference
@@ -26,8 +27,6 @@ MEASURED: Final = "measured"
 LOCK: Final = "lock"
 SCHEMA: Final = 1
 """Of the measurements: a change of any metric's definition raises it, and everything is measured again."""
-SEEN: Final = 2
-"""How many models' images are kept in memory to be drawn side by side: the model's and the first baseline's."""
 Progress = Callable[[int, int], None]
 
 
@@ -78,6 +77,13 @@ class Question:
     registered: bool = True
     organs: OrganMaps | None = None
     look: Callable[[Mapping[str, Case]], None] | None = None
+
+    @property
+    def drawn(self) -> list[Judged]:
+        """Whose images are drawn side by side, and so kept in memory: the model's and the first baseline's."""
+        first = self.models[0]
+        others = [model for model in self.models if family(model.name) != family(first.name)]
+        return [first, *others[:1]]
 
     def load(self, reference: StudyReference) -> Loaded:
         """A study, ready for every model; raises Rejected with its fault."""
@@ -165,7 +171,7 @@ def _judged_now(
     question: Question, loaded: Loaded, files: Mapping[str, Path], kept: Mapping[str, list[Row]]
 ) -> dict[str, list[Row]]:
     """The models that are missing, and those to be drawn; nothing is written unless each of them could be judged."""
-    drawn = [model.name for model in question.models[:SEEN]] if question.look is not None else []
+    drawn = [model.name for model in question.drawn] if question.look is not None else []
     if all(name in kept for name in drawn):
         drawn = []
     rows: dict[str, list[Row]] = {}

@@ -47,4 +47,6 @@ def organ_maps(folder: Path) -> OrganMaps:
         ) from error
     if not names or not all(0 < label < 256 for label, _ in names):
         raise Rejected(f"{folder / NAMES} names no label from 1 to 255: give the organs' names by label.")
+    if len({name for _, name in names}) < len(names):
+        raise Rejected(f"{folder / NAMES} gives two labels one name: name each organ once.")
     return OrganMaps(folder, names)

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from training.evaluation.case import Case
-from training.evaluation.evaluate import SEEN, Question, measured_file
+from training.evaluation.evaluate import Question, measured_file
 from training.evaluation.figures import Counts, Picture, draw_study, joint_histogram, study_pictures
 from twin_scanner.durable_file import write_whole
 
@@ -18,12 +18,12 @@ SHOWN: Final = 6
 
 
 class Pictures:
-    """Draws the studies of a question, the model beside the first baseline (or the model's second seed)."""
+    """Draws the studies of a question, the model beside the first baseline."""
 
     def __init__(self, question: Question) -> None:
         self._question = question
         self._studies = {study.name: study for study in question.studies}
-        self._models = {model.name: model for model in question.models[:SEEN]}
+        self._models = {model.name: model for model in question.drawn}
         self._shown = [study.name for study in question.studies[:SHOWN]]
 
     @property
