@@ -5,19 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from tests.small_pairs import small_config
-from training.config import DataConfig, SamplingConfig, ScheduleConfig, TrainConfig
+from training.config import DataConfig, TrainConfig
 from training.curve import read_curve
 from training.fit import train
 from training.prepare import prepare
 from training.run_data import load_data, stored
 from training.splits import Split, write_split
-from training.state import fresh_state
 from training.store import TrainingStore
-from training.studies import dicom_studies, phantom_studies
-from twin_scanner.districts.landmarks import LandmarkSegmenter
+from training.studies import phantom_studies
 from twin_scanner.errors import Rejected
 from twin_scanner.models import load_package
 from twin_scanner.preprocess import Plan
@@ -101,26 +98,3 @@ def test_a_run_is_resumed_after_its_store_grew(phantoms: TrainingStore, tmp_path
     config = on_store(tmp_path, phantoms, tmp_path)
     before = stored(config, replace(phantoms, entries=phantoms.entries[:4]), replace(split, test=()))
     assert before.sha256 == stored(config, phantoms, split).sha256
-
-
-def test_a_real_examination_is_prepared_from_dicom_and_learnt_for_two_epochs(shared_data: Path, tmp_path: Path) -> None:
-    """CT and PET of one person: nobody is left to validate on, so the split file is written by hand."""
-    plan = Plan(spacing_mm=(6.0, 5.0, 5.0))
-    references = dicom_studies(shared_data / "thorax_petct")
-    store = prepare(references, tmp_path / "store", plan, LandmarkSegmenter)
-    assert len(store.entries) == 1 and not store.refused
-    write_split(tmp_path / "split.json", Split((store.entries[0].name,), (), (), ()))
-    config = replace(
-        on_store(tmp_path / "run", store, tmp_path / "split.json"),
-        plan=plan,
-        schedule=ScheduleConfig(1, 1),
-        sampling=SamplingConfig(8),
-    )
-    steps: list[tuple[int, int]] = []
-    folder = train(config, load_data(config), on_step=lambda _, *step: steps.append(step[:2]))
-    package = load_package(folder)
-    assert steps == [(step, 8) for step in range(1, 9)]
-    assert package.card["segmenter"] == LandmarkSegmenter.name
-    fresh = fresh_state(config, "body", {}).generator.state_dict()
-    for name, value in package.networks["body"].state_dict().items():
-        assert bool(torch.isfinite(value).all()) and not torch.equal(value, fresh[name])
