@@ -121,6 +121,8 @@ def test_a_faulty_run_is_named_with_every_fault(tmp_path: Path) -> None:
         grid(tmp_path, common=common).runs()
     with pytest.raises(Rejected, match="No run of this grid is called 'nothing'"):
         grid(tmp_path).runs("nothing")
+    with pytest.raises(Rejected, match="This grid has no run"):
+        grid(tmp_path, seeds=()).runs()
 
 
 def test_the_grid_of_the_experiment_is_one(tmp_path: Path) -> None:

@@ -47,11 +47,12 @@ class Grid:
 
     def runs(self, only: str = "*") -> list[TrainConfig]:
         """The configurations whose names match a pattern; raises Rejected for a faulty one, or where none matches."""
-        found = [config for config in self._runs() if fnmatchcase(config.name, only)]
+        runs = list(self._runs())
+        found = [config for config in runs if fnmatchcase(config.name, only)]
+        if not runs:
+            raise Rejected("This grid has no run: give at least one of variants, datasets and seeds.")
         if not found:
-            raise Rejected(
-                f"No run of this grid is called '{only}': give a pattern such as '*{next(self._runs()).name}'."
-            )
+            raise Rejected(f"No run of this grid is called '{only}': give a pattern such as '{runs[0].name}'.")
         return found
 
     def _runs(self) -> Iterator[TrainConfig]:

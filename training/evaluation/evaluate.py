@@ -37,11 +37,6 @@ class Judged:
     name: str
     package: ModelPackage
 
-    @property
-    def key(self) -> str:
-        """The beginning of its hash, as file names have it."""
-        return self.package.model_hash[:16]
-
 
 @dataclass(frozen=True)
 class Refused:
