@@ -1,5 +1,6 @@
 """The evaluation: translated as in service, measured once whatever interrupts it, the same studies for every model."""
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from training.evaluation.calibrate import calibrate, halves
 from training.evaluation.calibration import Sample
 from training.evaluation.case import Case
 from training.evaluation.conclusion import conclude
-from training.evaluation.evaluate import Judged, Question, called, chosen_studies, judged_models, measure_all
+from training.evaluation.evaluate import Judged, Outcome, Question, called, chosen_studies, judged_models, measure_all
 from training.evaluation.judged import judge, load
 from training.evaluation.organs import organ_maps
 from training.evaluation.rows_table import read_table
@@ -70,7 +71,7 @@ class Block:
         lesions[20:24, 12:16, 12:16] = 1
         pet = body_pet(self.seed)
         pet[lesions > 0] = 8.0
-        return Study(Volume(ct, CT_GRID), Volume(pet, CT_GRID), "phantom", lesions)
+        return Study(Volume(ct, CT_GRID), Volume(pet, CT_GRID), "phantom", lesions, drawn=True)
 
 
 def package(folder: Path, name: str, seed: int) -> Path:
@@ -212,6 +213,33 @@ def test_it_ends_in_the_tables(models: list[Judged], tmp_path: Path) -> None:
     text = (tmp_path / "out" / "tables.md").read_text("utf-8")
     assert "## ours against theirs" in text and ", n 4 / 2 / 2" in text
     assert json.dumps("patient-0") not in text
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    drawn = sorted((tmp_path / "out" / "figures").iterdir())
+    assert [file.name for file in drawn] == ["differences.svg", "lesion-suvmax.svg"]
+    assert all(base64.b64encode(file.read_bytes()).decode() in page for file in drawn)
+    conclude(replace(asked, models=models[:1]), outcome, "blocks")
+    assert not drawn[0].exists() and drawn[1].exists()
+
+
+@pytest.mark.parametrize(
+    ("learnt", "told"),
+    [
+        ({"kind": "phantoms"}, "phantoms, ? pairs, phantoms only"),
+        ({"kind": "store", "pairs": 3, "phantoms": 3}, "store, 3 pairs, phantoms only"),
+        ({"kind": "store", "pairs": 3, "phantoms": 1}, "store, 3 pairs, 1 of them phantoms"),
+        ({"kind": "store", "pairs": 3}, "store, 3 pairs"),
+        ({}, "learnt from: not stated"),
+    ],
+)
+def test_a_model_that_knows_phantoms_only_is_told_in_words(
+    models: list[Judged], tmp_path: Path, learnt: dict[str, object], told: str
+) -> None:
+    package = replace(models[0].package, card={**models[0].package.card, "training_data": learnt})
+    asked = replace(question(models[:1], tmp_path), models=[replace(models[0], package=package)])
+    conclude(asked, Outcome((), (), 0, 0), "blocks")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert f"{told}.</td>" in page
+    assert ("The model has seen phantoms only" in page) == told.endswith("only")
 
 
 def test_a_calibration_is_of_one_half_of_the_patients_and_checked_on_the_other(

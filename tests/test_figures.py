@@ -55,7 +55,7 @@ def drawn(cases: Mapping[str, Case], folder: Path) -> dict[str, Pixels]:
     draw_study(cases, folder)
     study = next(iter(cases.values())).study
     projections, slices = study_pictures(study, list(cases), folder)
-    return {"projections": seen(projections.png), "districts": seen(slices.png)}
+    return {"projections": seen(projections.image), "districts": seen(slices.image)}
 
 
 def texts(figure: Figure) -> list[str]:

@@ -21,7 +21,7 @@ from training.prepare import prepare as prepare_registered
 from training.prepare import registered_study, source_stamp
 from training.registration import register
 from training.splits import Split, write_split
-from training.store import open_store
+from training.store import TrainingStore, open_store
 from training.study import Study, StudyReference
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.models import load_package
@@ -92,7 +92,7 @@ def test_a_study_that_must_not_be_learnt_from_is_listed_and_stops_nothing(
     assert calls == [(0, 2), (1, 2), (2, 2)]
 
 
-def test_a_finished_study_is_never_made_again_and_a_refused_one_only_where_its_source_changed(tmp_path: Path) -> None:
+def test_a_study_is_loaded_again_only_where_its_source_changed(tmp_path: Path) -> None:
     """The count of loads is the oracle."""
     source = tmp_path / "source"
     source.mkdir()
@@ -112,6 +112,38 @@ def test_a_finished_study_is_never_made_again_and_a_refused_one_only_where_its_s
     mended = prepare([good, replace(bad, refuses=False)], folder, PLAN, None)
     assert [entry.name for entry in mended.entries] == ["bad", "good"]
     assert mended.refused == ()
+
+
+def test_a_held_study_follows_its_source(tmp_path: Path) -> None:
+    """Touched files change its entry alone, other images the study; a source that is refused takes it out."""
+    source, folder = tmp_path / "source", tmp_path / "store"
+    source.mkdir()
+
+    def prepared(content: bytes, **changes: object) -> TrainingStore:
+        (source / "pet.dcm").write_bytes(content)
+        return prepare([replace(Drawn("a", "p", files=source), **changes), *some(1)], folder, PLAN, None)
+
+    first = prepared(b"1")
+    pet = folder / "studies" / "a" / "pet.npy"
+    made = pet.stat().st_mtime_ns
+    touched = prepared(b"22", diagnosis="MELANOMA")
+    assert pet.stat().st_mtime_ns == made
+    assert touched.entries[0] == replace(
+        first.entries[0], diagnosis="MELANOMA", source_stamp=touched.entries[0].source_stamp
+    )
+    assert touched.fingerprint_of(["study-0"]) == first.fingerprint_of(["study-0"])
+    mapped = touched.pairs(["a"])[0].pet
+    before = mapped.copy()
+    changed = prepared(b"333", seed=1)
+    assert changed.entries[0].source_sha256 != first.entries[0].source_sha256
+    alone = prepare([Drawn("a", "p", seed=1)], tmp_path / "alone", PLAN, None)
+    assert changed.entries[0].arrays_sha256 == alone.entries[0].arrays_sha256
+    np.testing.assert_array_equal(mapped, before)
+    gone = prepared(b"4444", fault="unreadable")
+    assert [entry.name for entry in gone.entries] == ["study-0"]
+    assert [refusal.name for refusal in gone.refused] == ["a"]
+    assert sorted(path.name for path in (folder / "studies").iterdir()) == ["study-0"]
+    assert [entry.name for entry in prepared(b"5").entries] == ["a", "study-0"]
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from training.evaluation.figures import (
     draw_joint_histograms,
     draw_study,
     joint_histogram,
-    png,
     study_pictures,
+    svg,
 )
 from training.evaluation.measure import DEFINITIONS
 from training.evaluation.report import PHANTOMS_WARNING, WARNING, ReportContent, write_report
@@ -83,7 +83,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> ReportContent:
         for region in ("Head", "Trunk")
         for metric in ("MAE ↓", "PSNR, dB ↑")
     )
-    histogram = png(draw_joint_histograms(joint_histogram(case), "model", 1))
+    histogram = svg(draw_joint_histograms(joint_histogram(case), "model", 1))
     return ReportContent(
         title="Evaluation of model",
         facts=[("Model", "model"), ("Model hash", "0123456789abcdef" * 4)],
@@ -93,7 +93,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> ReportContent:
             Table("Table I: districts", header, rows, "Mean ± SD over studies."),
             Table("Small", ("A",), (("b",),)),
         ],
-        figures=[Picture("Real against synthetic SUV.", "Joint histograms by district.", histogram)],
+        figures=[Picture("Real against synthetic SUV.", "Joint histograms by district.", histogram, "image/svg+xml")],
         studies={"study-1": study_pictures("study-1", ["model", "baseline"], folder)},
         refused=[("study-2", "The PET shows nothing of the body.")],
         definitions=DEFINITIONS,
@@ -136,7 +136,11 @@ def test_chromium_shows_the_report_without_a_complaint_or_an_outside_request(
     assert seen.console == []
     assert seen.requests[0] == page.resolve().as_uri()
     assert seen.outside == []
-    assert chromium.value("[...document.images].map(image => image.complete && image.naturalWidth)") == [1120] * 3
+    assert chromium.value("[...document.images].map(image => image.complete && image.naturalWidth)") == [
+        672,
+        1120,
+        1120,
+    ]
     assert chromium.value("document.documentElement.scrollWidth") == width
     kept = project / "build" / "report"
     kept.mkdir(parents=True, exist_ok=True)
@@ -214,7 +218,10 @@ def test_the_page_runs_nothing_and_names_no_other_machine(page: Path) -> None:
     assert not {"script", "link", "iframe", "object", "form"} & {tag for tag, _ in outline.tags}
     assert "http://" not in text
     assert "https://" not in text
-    assert all((image["src"] or "").startswith("data:image/png;base64,") for image in outline.all("img"))
+    assert all(
+        (image["src"] or "").startswith(("data:image/png;base64,", "data:image/svg+xml;base64,"))
+        for image in outline.all("img")
+    )
     assert all((link["href"] or "").startswith("#") for link in outline.all("a"))
     ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
     assert len(ids) == len(set(ids))

@@ -58,6 +58,8 @@ def test_a_run_sees_the_training_and_the_validation_part_and_no_other(phantoms: 
     assert (data.kind, data.segmenter) == ("store", phantoms.segmenter)
     swapped = stored(config, phantoms, replace(split, gate=split.test, test=split.gate))
     assert swapped.sha256 == data.sha256
+    patients = [replace(entry, drawn=entry.name != split.train[0]) for entry in phantoms.entries]
+    assert stored(config, replace(phantoms, entries=tuple(patients)), split).drawn == 1
     assert stored(config, phantoms, replace(split, train=split.gate, gate=split.train)).sha256 != data.sha256
 
 
@@ -67,7 +69,7 @@ def test_a_store_is_trained_on_to_a_package(phantoms: TrainingStore, tmp_path: P
     config = replace(config, validation=replace(config.validation, every_epochs=1))
     card = load_package(train(config, load_data(config))).card
     assert card["training_data"]["kind"] == "store" and card["segmenter"] == phantoms.segmenter
-    assert (card["training_data"]["pairs"], card["training_data"]["held_out"]) == (2, 1)
+    assert [card["training_data"][key] for key in ("pairs", "phantoms", "held_out")] == [2, 2, 1]
     assert card["training"]["data"]["folder"] == "store"
     assert [row["step"] for row in read_curve(tmp_path / "run")] == [1, 2]
 

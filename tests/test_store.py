@@ -215,5 +215,5 @@ def test_an_entry_holds_no_more_of_a_patient_than_the_pseudonym(bodies: Training
     assert set(content) == set(Entry.__dataclass_fields__) == {
         "name", "patient", "diagnosis", "ct_origin", "source_sha256", "plan_hash", "segmenter", "segmenter_hash",
         "version", "shape", "box", "hu_range", "voxels", "lesion_voxels", "covered", "body_suv_mean", "motion",
-        "arrays_sha256",
+        "arrays_sha256", "drawn", "source_stamp",
     }  # fmt: skip

@@ -85,7 +85,7 @@ def test_a_study_loads_the_volumes_that_were_written(written: Path) -> None:
     study = reference.load()
     np.testing.assert_array_equal(study.ct.array, read_nifti(folder / "CT.nii.gz").array)
     np.testing.assert_array_equal(study.pet.array, read_nifti(folder / "SUV.nii.gz").array)
-    assert study.ct_origin == "CT"
+    assert (study.ct_origin, study.drawn) == ("CT", True)
     assert study.lesions is not None
     assert study.lesions.dtype == np.uint8
     np.testing.assert_array_equal(study.lesions, read_nifti(folder / "SEG.nii.gz").array)
@@ -101,6 +101,9 @@ def test_the_publishers_resampled_ct_is_used_only_where_the_ct_is_missing_and_sa
     (first / "CT.nii.gz").unlink()
     study = reference.load()
     assert study.ct_origin == "CTres"
+    called = first.rename(first.with_name("03-02-2005-NA-PET-CT whole body-12345"))
+    assert [study.load().drawn for study in autopet_studies(autopet) if study.patient == patient] == [False]
+    called.rename(first)
     np.testing.assert_array_equal(study.ct.array, resampled.array - np.float32(1))
     (first / "CTres.nii.gz").unlink()
     assert "neither CT.nii.gz nor CTres.nii.gz" in reason(reference)
@@ -184,7 +187,7 @@ def test_a_phantom_study_is_the_phantom_of_its_seed() -> None:
 def test_ct_and_pet_of_a_study_are_paired(tmp_path: Path) -> None:
     study = only(dicom_studies(ct_pet(tmp_path)))
     loaded = study.load()
-    assert loaded.ct_origin == "DICOM"
+    assert (loaded.ct_origin, loaded.drawn) == ("DICOM", False)
     assert loaded.lesions is None
     np.testing.assert_array_equal(loaded.ct.array[7], ct_files.stored_values(7))
     np.testing.assert_allclose(loaded.pet.array[7], pt_files.activity_bqml(7) * pt_files.SUV_PER_BQML, rtol=1e-6)
@@ -331,7 +334,8 @@ def test_a_patient_is_the_same_in_all_studies_and_another_of_another_hospital(tm
 def test_the_layout_of_a_folder_is_found(written: Path, tmp_path: Path) -> None:
     assert len(find_studies(written)) == 3
     assert find_studies(written)[0].load().ct_origin == "CT"
-    assert len(find_studies(written / "dicom", accept_synthetic=True)) == 3
+    in_dicom = find_studies(written / "dicom", accept_synthetic=True)
+    assert len(in_dicom) == 3 and in_dicom[0].load().drawn
     for folder, expected in ((tmp_path / "absent", "does not exist"), (tmp_path, "no DICOM image of CT or PET")):
         with pytest.raises(Rejected, match=expected):
             find_studies(folder)

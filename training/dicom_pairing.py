@@ -65,7 +65,8 @@ class DicomStudy:
         pet = read_pt_series(self._chosen_pet(), accept_synthetic=self.accept_synthetic)
         _check_tracer(pet)
         ct = read_ct_series(self._chosen_ct(), accept_synthetic=self.accept_synthetic)
-        return Study(ct=ct.volume, pet=pet.suv, ct_origin="DICOM")
+        drawn = any(text(series.header, "SyntheticData").upper() == "YES" for series in (ct, pet))
+        return Study(ct=ct.volume, pet=pet.suv, ct_origin="DICOM", drawn=drawn)
 
     def _chosen_ct(self) -> tuple[Path, ...]:
         choices = choose_series(self.ct_files, Preference(), accept_synthetic=self.accept_synthetic)

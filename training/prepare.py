@@ -35,6 +35,8 @@ from training.store import (
     open_store,
     read_kind,
     refusal_file,
+    remove_study,
+    restamp,
     write_kind,
     write_study,
 )
@@ -74,6 +76,8 @@ class _Task:
     folder: Path
     kind: StoreKind
     recipe: Recipe | None
+    held: Entry | None = None
+    """What the store made of it before its source changed."""
 
 
 def prepare(
@@ -88,13 +92,14 @@ def prepare(
     retry_refused: bool = False,
     progress: Progress | None = None,
 ) -> TrainingStore:
-    """Put every study into the store that is not in it yet, and return the store.
+    """Put every study into the store that is not in it as its source stands, and return the store.
 
     ``recipe`` makes the segmenter; None takes a phantom's own districts. ``keep_air`` stores the whole field of view,
     which a whole-volume network needs. ``registered``: each PET is compared with its CT and moved onto it where the
     patient moved; False for phantoms, whose images are drawn in one place.
 
-    A study that must not be learnt from is listed with its reason and stops nothing; it is tried again where its
+    A study whose files changed is read again, and made again where its images or lesions are others. One that must not
+    be learnt from is listed with its reason, is no longer in the store and stops nothing; it is tried again where its
     source changed, or all are with ``retry_refused``. ``progress`` receives (studies dealt with, studies in all), those
     of earlier runs included. The result does not depend on ``workers``.
 
@@ -111,8 +116,9 @@ def prepare(
     busy = Transient(f"Another run writes to the training store {folder}: wait until it ends.")
     with take_lock(folder / LOCK_FILE, busy):
         store = _begun(folder, kind)
+        held = {entry.name: entry for entry in store.entries}
         waiting = _waiting(studies, store, retry_refused=retry_refused)
-        tasks = [_Task(reference, folder, kind, recipe) for reference in waiting]
+        tasks = [_Task(reference, folder, kind, recipe, held.get(reference.name)) for reference in waiting]
         before = len(studies) - len(tasks)
         _report(progress, before, len(studies))
         with closing(_in_this_process(tasks) if workers == 1 else _in_processes(tasks, workers)) as results:
@@ -130,16 +136,26 @@ def prepare_study(task: _Task) -> Refusal | None:
     try:
         stamp = source_stamp(reference)
         with one_thread():
-            entry, whole = _made(task)
+            study = reference.load()
+            source = source_sha256(study)
+            if task.held is not None and task.held.source_sha256 == source:
+                restamp(folder, replace(task.held, diagnosis=reference.diagnosis, source_stamp=stamp))
+                refusal.unlink(missing_ok=True)
+                return None
+            entry, whole = _made(task, study)
+        entry = replace(entry, source_sha256=source, source_stamp=stamp)
         arrays: dict[str, npt.NDArray[Any]] = {"ct": whole.ct, "pet": whole.pet, "districts": whole.labels}
         if whole.lesions is not None:
             arrays["lesions"] = whole.lesions
         box = whole_box(entry.shape) if task.kind.keep_air else entry.body
-        write_study(folder, entry, {key: np.ascontiguousarray(array[box]) for key, array in arrays.items()})
+        boxed = {key: np.ascontiguousarray(array[box]) for key, array in arrays.items()}
+        write_study(folder, entry, boxed, made_again=task.held is not None)
         refusal.unlink(missing_ok=True)
     except Rejected as reason:
         refused = Refusal(reference.name, reference.patient, reference.diagnosis, str(reason), stamp)
         _write_refusal(refusal, refused)
+        if task.held is not None:
+            remove_study(folder, reference.name)
         return refused
     except OSError as error:
         raise Transient(f"The training store {folder} cannot be written: check its free space and rights.") from error
@@ -173,11 +189,9 @@ def source_sha256(study: Study) -> str:
     return digest.hexdigest()
 
 
-def _made(task: _Task) -> tuple[Entry, GridStudy]:
-    """One study loaded, aligned, segmented, brought to the grid and judged; raises Rejected with the reason."""
+def _made(task: _Task, study: Study) -> tuple[Entry, GridStudy]:
+    """One study aligned, segmented, brought to the grid and judged, source not told; Rejected with the reason."""
     reference, kind = task.reference, task.kind
-    study = reference.load()
-    source = source_sha256(study)
     study, motion = registered_study(study) if kind.registered else (study, None)
     whole = on_plan_grid(study, _segment(task.recipe), kind.plan)
     mean = _judged(whole)
@@ -189,7 +203,7 @@ def _made(task: _Task) -> tuple[Entry, GridStudy]:
         patient=reference.patient,
         diagnosis=reference.diagnosis,
         ct_origin=study.ct_origin,
-        source_sha256=source,
+        source_sha256="",
         plan_hash=kind.plan.plan_hash,
         segmenter=kind.segmenter,
         segmenter_hash=kind.segmenter_hash,
@@ -203,6 +217,7 @@ def _made(task: _Task) -> tuple[Entry, GridStudy]:
         body_suv_mean=round(mean, 4),
         motion=motion,
         arrays_sha256={},
+        drawn=study.drawn,
     )
     return entry, whole
 
@@ -296,18 +311,22 @@ def _difference(held: StoreKind, wanted: StoreKind) -> str:
 
 def _waiting(studies: Sequence[StudyReference], store: TrainingStore, *, retry_refused: bool) -> list[StudyReference]:
     """Studies neither finished nor refused as they stand; raises Rejected where a name is another patient's."""
-    finished = {entry.name: entry.patient for entry in store.entries}
+    finished = {entry.name: entry for entry in store.entries}
     refused = {refusal.name: refusal.source_stamp for refusal in store.refused}
     waiting = []
     for reference in studies:
-        patient = finished.get(reference.name)
-        if patient is not None and patient != reference.patient:
+        entry = finished.get(reference.name)
+        if entry is not None and entry.patient != reference.patient:
             raise Rejected(
                 f"The training store {store.folder} holds a study '{reference.name}' of another patient: give the "
                 "sources a store each."
             )
-        unchanged = reference.name in refused and refused[reference.name] == source_stamp(reference)
-        if patient is None and (retry_refused or not unchanged):
+        stamp = source_stamp(reference)
+        if entry is not None:
+            settled = entry.source_stamp in ("", stamp)
+        else:
+            settled = refused.get(reference.name) == stamp and not retry_refused
+        if not settled:
             waiting.append(reference)
     return waiting
 

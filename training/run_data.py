@@ -30,10 +30,13 @@ class RunData:
     sha256: str
     segmenter: str
     segmenter_hash: str
+    drawn: int
+    """So many of the pairs that are learnt are phantoms."""
 
     def as_json(self) -> dict[str, object]:
         """The card's entry."""
-        return {"kind": self.kind, "pairs": len(self.learnt), "held_out": len(self.validated), "sha256": self.sha256}
+        counts = {"pairs": len(self.learnt), "phantoms": self.drawn, "held_out": len(self.validated)}
+        return {"kind": self.kind, **counts, "sha256": self.sha256}
 
 
 def load_data(config: TrainConfig, progress: Callable[[int, int], None] | None = None) -> RunData:
@@ -70,6 +73,7 @@ def stored(config: TrainConfig, store: TrainingStore, split: Split) -> RunData:
         hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest(),
         store.segmenter,
         store.segmenter_hash,
+        sum(entry.drawn for entry in store.entries if entry.name in set(split.train)),
     )
 
 
@@ -83,4 +87,5 @@ def phantoms(config: TrainConfig, pairs: Sequence[Pair]) -> RunData:
         fingerprint(pairs),
         LandmarkSegmenter.name if landmarks else "phantom-truth",
         LandmarkSegmenter().segmenter_hash if landmarks else "",
+        len(pairs) - held_out,
     )

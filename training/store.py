@@ -74,7 +74,8 @@ class Entry:
     ``shape`` is the CT's whole field of view on the Plan's grid, ``box`` the body's first voxel and the one after its
     last along each axis, ``voxels`` how many voxels each label has. ``lesion_voxels`` is None where nobody annotated.
     ``covered`` is the share of the body that the PET shows, ``motion`` None where nobody looked for one.
-    ``source_sha256`` names the images as they were loaded, ``arrays_sha256`` each stored file.
+    ``source_sha256`` names the images as they were loaded, ``arrays_sha256`` each stored file. ``drawn`` is True for a
+    phantom. ``source_stamp`` is by what the source is known to have changed, empty in stores of older versions.
     """
 
     name: str
@@ -95,6 +96,8 @@ class Entry:
     body_suv_mean: float
     motion: FoundMotion | None
     arrays_sha256: Mapping[str, str]
+    drawn: bool = False
+    source_stamp: str = ""
 
     @property
     def body(self) -> Box:
@@ -233,11 +236,13 @@ def write_kind(folder: Path, kind: StoreKind) -> None:
     write_durably(folder / STORE_FILE, json_bytes(kind.as_json()))
 
 
-def write_study(folder: Path, entry: Entry, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+def write_study(
+    folder: Path, entry: Entry, arrays: Mapping[str, npt.NDArray[Any]], *, made_again: bool = False
+) -> None:
     """Put one study into the store, whole or not at all; ``arrays`` as ARRAYS names them. Raises OSError.
 
     The entry's ``arrays_sha256`` is filled in here. Two processes that write the same study write the same bytes, so
-    whichever comes first has made it.
+    whichever comes first has made it. ``made_again``: in the place of what the store holds under its name.
     """
     final = folder / STUDIES / entry.name
     part = final.with_name(f"{UNFINISHED}{os.getpid()}-{entry.name}")
@@ -246,6 +251,8 @@ def write_study(folder: Path, entry: Entry, arrays: Mapping[str, npt.NDArray[Any
         _write_array(part / f"{name}.npy", array)
     digests = {name: _sha256_of(part / f"{name}.npy") for name in sorted(arrays)}
     write_durably(part / STUDY_FILE, json_bytes({**asdict(entry), "arrays_sha256": digests}))
+    if made_again:
+        remove_study(folder, entry.name)
     try:
         part.rename(final)
     except OSError:
@@ -253,6 +260,20 @@ def write_study(folder: Path, entry: Entry, arrays: Mapping[str, npt.NDArray[Any
             raise
         shutil.rmtree(part)
     sync_folder(final.parent)
+
+
+def restamp(folder: Path, entry: Entry) -> None:
+    """Write a held study's entry anew, its images as they are; raises OSError."""
+    write_durably(folder / STUDIES / entry.name / STUDY_FILE, json_bytes(asdict(entry)))
+
+
+def remove_study(folder: Path, name: str) -> None:
+    """Take a study out of the store, at once; a run that has it mapped keeps its images. Raises OSError."""
+    held = folder / STUDIES / name
+    unwanted = held.with_name(f"{UNFINISHED}{os.getpid()}-old-{name}")
+    held.rename(unwanted)
+    sync_folder(held.parent)
+    shutil.rmtree(unwanted)
 
 
 def refusal_file(folder: Path, name: str) -> Path:
@@ -289,7 +310,9 @@ def _entry(path: Path, kind: StoreKind) -> Entry:
 def _fingerprint(kind: StoreKind, entries: Sequence[Entry]) -> str:
     digest = hashlib.sha256(json_bytes(kind.as_json()))
     for entry in sorted(entries, key=lambda entry: entry.name):
-        digest.update(json_bytes(asdict(entry)))
+        content = asdict(entry)
+        del content["source_stamp"]
+        digest.update(json_bytes(content))
     return digest.hexdigest()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from training.dicom_pairing import DicomStudy, Progress, dicom_studies
 from training.phantom import draw_options, make_phantom
-from training.phantom_files import METADATA_FILE
+from training.phantom_files import DRAWN_STUDY, METADATA_FILE
 from training.phantom_tissues import World
 from training.study import CtOrigin, Study, StudyReference
 from twin_scanner.errors import Rejected, Transient
@@ -59,7 +59,8 @@ class AutoPetStudy:
         ct = read_nifti(file)
         if ct.array.min() > AIR_HU_AT_MOST:
             raise Rejected(f"{file.name} of {self.name} holds no air ({ct.array.min():g} or more): give a CT in HU.")
-        return Study(ct=ct, pet=pet, ct_origin=origin, lesions=self._lesions(pet))
+        drawn = self.folder.name.rpartition("-")[0].endswith(DRAWN_STUDY)
+        return Study(ct=ct, pet=pet, ct_origin=origin, lesions=self._lesions(pet), drawn=drawn)
 
     def _ct_file(self) -> tuple[Path, CtOrigin]:
         for name, origin in CT_FILES:
@@ -99,7 +100,7 @@ class PhantomStudy:
         """Draw it, with its true districts and lesions."""
         options = draw_options(self.seed, world=self.world, spacing_mm=self.spacing_mm)
         phantom = make_phantom(self.seed, options)
-        return Study(phantom.ct, phantom.pet, "phantom", phantom.lesions, phantom.districts)
+        return Study(phantom.ct, phantom.pet, "phantom", phantom.lesions, phantom.districts, drawn=True)
 
 
 def find_studies(

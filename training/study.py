@@ -14,7 +14,8 @@ class Study:
     """CT in HU and PET in SUV by body weight (g/ml, unclipped), each on its own grid, in one frame of reference.
 
     ``lesions`` is 1 in every annotated lesion and 0 elsewhere, uint8 on the PET's grid; None where nobody annotated.
-    ``truth`` are the districts on the CT's grid that a phantom was drawn with; None for patients.
+    ``truth`` are the districts on the CT's grid that a phantom was drawn with; None for patients. ``drawn`` is True
+    where the source says that a program drew the images, so that they are no patient's.
     """
 
     ct: Volume
@@ -22,6 +23,7 @@ class Study:
     ct_origin: CtOrigin
     lesions: LabelArray | None = None
     truth: LabelArray | None = None
+    drawn: bool = False
 
 
 class Examined(Protocol):

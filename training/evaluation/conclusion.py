@@ -1,11 +1,12 @@
-"""What an evaluation ends in: metrics.parquet, tables.md, tables.csv and, from the same numbers, report.html."""
+"""What an evaluation ends in: metrics.parquet, tables, figures and, from the same numbers, report.html."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final
 
 from training.evaluation.evaluate import Judged, Outcome, Question
-from training.evaluation.figures import Picture, bland_altman, draw_joint_histograms, forest, png
+from training.evaluation.figures import Picture, bland_altman, draw_joint_histograms, forest, svg
 from training.evaluation.measure import DEFINITIONS
 from training.evaluation.pictures import Pictures
 from training.evaluation.report import ReportContent, write_report
@@ -20,9 +21,13 @@ from training.evaluation.tables import (
     summary_sentences,
     write_tables,
 )
+from twin_scanner.durable_file import write_durably
+from twin_scanner.errors import Transient
 
 REPORT: Final = "report.html"
 PHANTOMS: Final = "phantoms"
+FIGURES: Final = "figures"
+SVG: Final = "image/svg+xml"
 
 
 def conclude(question: Question, outcome: Outcome, dataset: str) -> None:
@@ -38,16 +43,18 @@ def conclude(question: Question, outcome: Outcome, dataset: str) -> None:
     ]
     write_tables(question.out, tables, scores, models, compared)
     pictures = Pictures(question)
+    figures = dict(_figures(scores, models[0], compared, pictures))
+    _write_figures(question.out / FIGURES, figures)
     content = ReportContent(
         title=f"Evaluation of {models[0]} on {dataset}",
         facts=_facts(question, outcome, dataset),
         summary=summary_sentences(models[0], compared) or ["The model was not compared with another one."],
         tables=tables,
-        figures=list(_figures(scores, models[0], compared, pictures)),
+        figures=list(figures.values()),
         studies=pictures.drawn(),
         refused=[(one.study, one.reason) for one in outcome.refused],
         definitions=DEFINITIONS,
-        phantoms_only=any(_knows(model).startswith(PHANTOMS) for model in question.models),
+        phantoms_only=any(_phantoms_only(model) for model in question.models),
     )
     write_report(content, question.out / REPORT)
 
@@ -81,32 +88,66 @@ def _described(model: Judged) -> str:
 def _knows(model: Judged) -> str:
     """What a model's card says that it learnt from."""
     data = model.package.card.get("training_data") or {}
-    return f"{data.get('kind', 'not stated')}, {data.get('pairs', '?')} pairs" if data else "not stated"
+    if not data:
+        return "not stated"
+    some = f", {data['phantoms']} of them phantoms" if data.get("phantoms") else ""
+    told = ", phantoms only" if _phantoms_only(model) else some
+    return f"{data.get('kind', 'not stated')}, {data.get('pairs', '?')} pairs{told}"
+
+
+def _phantoms_only(model: Judged) -> bool:
+    data = model.package.card.get("training_data") or {}
+    return data.get("kind") == PHANTOMS or (bool(data.get("phantoms")) and data["phantoms"] == data.get("pairs"))
 
 
 def _figures(
     scores: Scores, model: str, compared: Mapping[str, Sequence[Comparison]], pictures: Pictures
-) -> Iterator[Picture]:
-    """Those of all studies together; each only where there is something to draw."""
+) -> Iterator[tuple[str, Picture]]:
+    """Those of all studies together, by the file's name; each only where there is something to draw."""
     differences = forest(compared, model)
     if differences is not None:
-        yield Picture(
-            "Differences of the mean absolute error from each baseline, with 95 % intervals over patients.",
-            f"A line a region: mean difference of {model} from its baselines, and its interval.",
-            png(differences),
+        yield (
+            "differences.svg",
+            Picture(
+                "Differences of the mean absolute error from each baseline, with 95 % intervals over patients.",
+                f"A line a region: mean difference of {model} from its baselines, and its interval.",
+                svg(differences),
+                SVG,
+            ),
         )
     lesions = bland_altman(scores.table, model)
     if lesions is not None:
-        yield Picture(
-            f"SUVmax of lesions, {model} less real, against the mean of both; a patient has one marker.",
-            "Scatter plot with bias and limits of agreement.",
-            png(lesions),
+        yield (
+            "lesion-suvmax.svg",
+            Picture(
+                f"SUVmax of lesions, {model} less real, against the mean of both; a patient has one marker.",
+                "Scatter plot with bias and limits of agreement.",
+                svg(lesions),
+                SVG,
+            ),
         )
-    for name in pictures.models:
+    for number, name in enumerate(pictures.models, 1):
         total, studies = pictures.histograms(name)
         if studies:
-            yield Picture(
-                f"How often a real SUV meets a synthetic one of {name}, by region; studies: {studies}.",
-                "Joint histograms with the line of equality, counts in a logarithmic scale.",
-                png(draw_joint_histograms(total, name, studies)),
+            yield (
+                f"joint-histogram-{number}.svg",
+                Picture(
+                    f"How often a real SUV meets a synthetic one of {name}, by region; studies: {studies}.",
+                    "Joint histograms with the line of equality, counts in a logarithmic scale.",
+                    svg(draw_joint_histograms(total, name, studies)),
+                    SVG,
+                ),
             )
+
+
+def _write_figures(folder: Path, figures: Mapping[str, Picture]) -> None:
+    """Each as a file; those of an earlier run that are no longer drawn go."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in figures.items():
+            write_durably(folder / name, picture.image)
+        for old in folder.glob("*.svg"):
+            if old.name not in figures:
+                old.unlink()
+    except OSError as error:
+        raise Transient(f"The figures cannot be written to {folder}: check free space and rights.") from error

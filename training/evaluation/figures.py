@@ -11,9 +11,10 @@ from typing import Final, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -79,11 +80,12 @@ PICTURES: Final = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with its caption, and in words what it shows for those who do not see it."""
+    """An image, PNG or SVG, with its caption, and in words what it shows for those who do not see it."""
 
     caption: str
     alt: str
-    png: bytes
+    image: bytes
+    media_type: str = "image/png"
 
 
 def draw_study(cases: Mapping[str, Case], folder: Path) -> None:
@@ -131,6 +133,15 @@ def png(figure: Figure) -> bytes:
         figure.set_dpi(DPI)
         FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
     return stream.getvalue()
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG that needs no font, sharp in any size; the same figure gives the same bytes."""
+    stream = io.StringIO()
+    with drawing_style(), rc_context({"svg.hashsalt": "twin-scanner"}):
+        figure.set_dpi(DPI)
+        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
+    return stream.getvalue().encode()
 
 
 def joint_histogram(case: Case) -> dict[str, Counts]:

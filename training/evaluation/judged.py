@@ -1,7 +1,6 @@
 """A study as it is judged: loaded, registered, translated from its full CT as in service, real beside synthetic."""
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -14,9 +13,6 @@ from twin_scanner.errors import Rejected
 from twin_scanner.models import ModelPackage
 from twin_scanner.pipeline import PipelineOptions, SyntheticPet, translate_ct
 from twin_scanner.volume import FloatArray, Geometry, LabelArray, Volume, resample, resample_labels
-
-DRAWN: Final = "phantom"
-"""The origin of a study that was drawn in one place and so needs no registration."""
 
 
 class Once:
@@ -56,7 +52,7 @@ def load(
     ``organs`` are label maps that lie on the CT.
     """
     study = reference.load()
-    if registered and study.ct_origin != DRAWN:
+    if registered and not study.drawn:
         study, _ = registered_study(study)
     once = Once(segmenter, study.ct)
     if organs is None:

@@ -75,8 +75,8 @@ def _page(content: ReportContent) -> str:
     )
 
 
-def _base64(png: bytes) -> str:
-    return base64.b64encode(png).decode("ascii")
+def _base64(image: bytes) -> str:
+    return base64.b64encode(image).decode("ascii")
 
 
 def _unbroken(cell: str) -> str:
