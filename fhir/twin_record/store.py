@@ -2,7 +2,6 @@
 
 import json
 import os
-import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,13 +22,11 @@ from sqlalchemy import (
     Text,
     create_engine,
     delete,
-    event,
     func,
     insert,
     select,
 )
 from sqlalchemy.exc import DatabaseError, OperationalError
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from twin_record.bundle import TwinReceipt, read_record, record_update
 from twin_record.mapping import Resource, patient_key
@@ -37,9 +34,8 @@ from twin_record.merging import SERVER_META
 from twin_record.outcome import failure
 from twin_record.update import TwinSite, TwinUpdate
 from twin_scanner.errors import Defect, Rejected, Transient
+from twin_scanner.sqlite_file import prepare_sqlite
 
-LOCK_TIMEOUT_S = 30.0
-SWITCH_POLL_S = 0.02
 """How long a writer waits for another one; a transaction here takes milliseconds."""
 DEFAULT_ATTEMPTS = 5
 
@@ -94,9 +90,8 @@ class EmbeddedStore:
         self._clock = clock
         self._sleep = sleep
         _create_private(path)
-        self._engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": LOCK_TIMEOUT_S})
-        event.listen(self._engine, "connect", _on_connect)
-        event.listen(self._engine, "begin", _on_begin)
+        self._engine = create_engine(f"sqlite:///{path}")
+        prepare_sqlite(self._engine, _begin)
         with self._transaction(write=True) as connection:
             TABLES.create_all(connection)
 
@@ -197,23 +192,8 @@ def _create_private(path: Path) -> None:
         raise Transient(f"The twin store {path} cannot be opened: {error.strerror}; check the folder.") from None
 
 
-def _on_connect(connection: Any, _record: Any) -> None:
-    # Python's sqlite3 would begin transactions by itself and too late; `_on_begin` does it instead.
-    connection.isolation_level = None
-    # Switching a new file to WAL does not wait for another process that does the same: SQLite answers busy at once.
-    for attempt in Retrying(
-        retry=retry_if_exception_type(sqlite3.OperationalError),
-        stop=stop_after_delay(LOCK_TIMEOUT_S),
-        wait=wait_fixed(SWITCH_POLL_S),
-        reraise=True,
-    ):
-        with attempt:
-            connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-
-
-def _on_begin(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("twin_begin", "BEGIN"))
+def _begin(connection: Connection) -> str:
+    return str(connection.get_execution_options().get("twin_begin", "BEGIN"))
 
 
 def _identifiers(resource: Resource) -> list[Resource]:

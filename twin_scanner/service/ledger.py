@@ -1,7 +1,6 @@
 """The ledger: one row a job, its states and legal moves in one table; only this module writes it."""
 
 import hashlib
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,16 +17,12 @@ import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import event
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from twin_scanner.errors import Defect, Rejected, Transient
 from twin_scanner.service.schema import INTAKE, JOBS
+from twin_scanner.sqlite_file import prepare_sqlite
 
-LOCK_TIMEOUT_S: Final = 30.0
-"""How long a writer waits for another one; each holds the lock for milliseconds."""
-SWITCH_POLL_S: Final = 0.02
 LOOK_TIMEOUT_S: Final = 5.0
 """Whoever only looks at a ledger does not wait longer for its database."""
 _MIGRATIONS: Final = str(files("twin_scanner.service") / "migrations")
@@ -110,7 +105,7 @@ class Ledger:
         self._now = now
         self._engine = sa.create_engine(url)
         if self._engine.dialect.name == "sqlite":
-            _prepare_sqlite(self._engine)
+            prepare_sqlite(self._engine)
         self._migrate()
 
     def close(self) -> None:
@@ -377,30 +372,6 @@ def _job(row: sa.Row[Any]) -> Job:
     values["stood_at"] = State(values["stood_at"]) if values["stood_at"] else None
     values["skipped"] = tuple((str(series_uid), str(reason)) for series_uid, reason in values["skipped"])
     return Job(**values)
-
-
-def _prepare_sqlite(engine: sa.Engine) -> None:
-    """WAL and a full sync a commit: what the ledger says has survived a power cut; writers queue, never dead-lock."""
-
-    def on_connect(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None
-        connection.execute(f"PRAGMA busy_timeout = {int(LOCK_TIMEOUT_S * 1000)}")
-        # Switching a new file to WAL does not wait for another process that does the same: SQLite answers busy at once.
-        for attempt in Retrying(
-            retry=retry_if_exception_type(sqlite3.OperationalError),
-            stop=stop_after_delay(LOCK_TIMEOUT_S),
-            wait=wait_fixed(SWITCH_POLL_S),
-            reraise=True,
-        ):
-            with attempt:
-                connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-
-    def on_begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    event.listen(engine, "connect", on_connect)
-    event.listen(engine, "begin", on_begin)
 
 
 def utc_now() -> datetime:
