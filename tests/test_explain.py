@@ -18,8 +18,8 @@ from twin_scanner.explain import (
     find_target,
     mask_target,
     voxel_target,
-    write_explanation,
 )
+from twin_scanner.explanation_picture import write_explanation
 from twin_scanner.models import ModelPackage
 from twin_scanner.partition import DISTRICTS, WHOLE_VOLUME
 from twin_scanner.preprocess import Plan, ct_to_model, model_to_suv

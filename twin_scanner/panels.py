@@ -23,6 +23,8 @@ from twin_scanner.partition import DISTRICT_COLOURS
 from twin_scanner.projections import BoolArray, View
 from twin_scanner.volume import FloatArray
 
+WARNING: Final = "SYNTHETIC, RESEARCH, NOT FOR DIAGNOSIS"
+"""On every picture of a synthetic PET."""
 SUV_WINDOW: Final = (0.0, 7.0)
 """The customary inverse-grey window for FDG maximum projections, g/ml."""
 CT_WINDOW_HU: Final = (-200.0, 800.0)

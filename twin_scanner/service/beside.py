@@ -17,7 +17,8 @@ def write_beside(
     """
     if not request.uncertainty and not request.explain:
         return {}
-    from twin_scanner.explain import explain, find_target, write_explanation
+    from twin_scanner.explain import explain, find_target
+    from twin_scanner.explanation_picture import write_explanation
     from twin_scanner.uncertainty import stored_calibration, uncertainty, write_uncertainty
 
     entries: dict[str, Any] = {}
