@@ -56,7 +56,7 @@ def validation_error(
     Each process translates its share of the pairs. The second value is the first pair of this process that shows the
     region. The generator is copied, so that evaluation neither compiles nor changes the one that learns.
     """
-    package = in_training(config, state.network, copied(config, state.generator, state))
+    package = in_training(config, state.network, copied(config, state))
     covered = config.covered.networks[state.network]
     total, count, first = 0.0, 0, None
     for pair in pairs[process_rank() :: process_count()]:
@@ -92,10 +92,10 @@ def in_training(config: TrainConfig, network: str, generator: nn.Module) -> Mode
     )
 
 
-def copied(config: TrainConfig, generator: nn.Module, state: TrainState) -> nn.Module:
-    """The same generator in evaluation mode, without gradients."""
+def copied(config: TrainConfig, state: TrainState) -> nn.Module:
+    """The generator that learns, as it stands, in evaluation mode and without gradients."""
     copy = architecture(config).build()
-    copy.load_state_dict(generator.state_dict())
+    copy.load_state_dict(state.generator.state_dict())
     copy.to(device=state.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return copy.eval().requires_grad_(False)
 
