@@ -8,6 +8,7 @@ import click
 import pytest
 import typer.main
 
+from training.config import read_config
 from twin_scanner.cli import cli
 
 pytestmark = pytest.mark.unit
@@ -48,12 +49,14 @@ def commands(group: click.Command, prefix: str = "") -> dict[str, click.Command]
 
 
 def documented_lines(project: Path) -> list[str]:
-    """Every twin-scanner line of a shell block."""
-    blocks = [
-        b for page in PAGES for b in re.findall(r"```sh\n(.*?)```", (project / page).read_text("utf-8"), re.DOTALL)
-    ]
-    lines = [line for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.split()[0].endswith("twin-scanner") and not line.startswith("pip")]
+    """Every twin-scanner line of a page's blocks and of a training configuration's head, continued ones joined."""
+    pages = [project / "README.md", project / "deploy" / "README.md", *sorted((project / "docs").rglob("*.md"))]
+    blocks = [b for page in pages for b in re.findall(r"```(?:sh|text)\n(.*?)```", page.read_text("utf-8"), re.DOTALL)]
+    for config in sorted((project / "training" / "configs").glob("*.toml")):
+        head = config.read_text("utf-8").split("\n\n")[0]
+        blocks.append("\n".join(line.removeprefix("#").strip() for line in head.splitlines()))
+    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if re.match(r"(\.venv/bin/)?twin-scanner ", line)]
 
 
 def test_the_commands_have_the_names_of_the_design() -> None:
@@ -71,11 +74,22 @@ def test_every_command_and_option_has_help(name: str) -> None:
 def test_every_documented_command_line_is_understood(project: Path) -> None:
     known = commands(typer.main.get_command(cli))
     lines = documented_lines(project)
-    assert len(lines) >= 7
+    assert len(lines) >= 30
     for line in lines:
-        words = shlex.split(line)[1:]
+        words = shlex.split(line.replace("$world", "appearance-only"))[1:]
         name = max((n for n in known if words[: len(n.split())] == n.split()), key=len)
         known[name].make_context(name, words[len(name.split()) :], resilient_parsing=False)
+
+
+def test_what_a_configuration_says_to_prepare_is_what_it_reads(project: Path) -> None:
+    """The store, the split, and the air that a whole-volume network learns."""
+    for path in sorted((project / "training" / "configs").glob("autopet-*.toml")):
+        config = read_config(path)
+        (line,) = re.findall(r"^#   (twin-scanner prepare .*)$", path.read_text("utf-8"), re.MULTILINE)
+        words = shlex.split(line)
+        given = {option: words[words.index(option) + 1] for option in ("--out", "--split")}
+        assert (Path(given["--out"]), Path(given["--split"])) == (config.data.folder, config.data.split), path.name
+        assert ("--keep-air" in words) == config.covered.whole_volume, path.name
 
 
 def test_the_texts_say_that_it_is_research_and_not_for_diagnosis(project: Path) -> None:

@@ -283,6 +283,7 @@ NO_PAIR: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "gap": ({}, {"isotope": {"RadionuclideTotalDose": None}}, "RadionuclideTotalDose of the PET is missing"),
     "tracer": ({}, {"isotope": {"Radiopharmaceutical": "68Ga-PSMA-11"}}, "is '68Ga-PSMA-11', not FDG"),
     "isotope": ({}, {"isotope": {"RadionuclideHalfLife": "4062.6"}}, "RadionuclideHalfLife of the PET is 4062.6 s"),
+    "enhanced PET": ({}, {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.130"}, "The study's PET is a multi-frame object"),
     "short CT": ({"step_mm": 1.0}, {}, "covers 40 mm, less than the minimum"),
 }
 
@@ -307,6 +308,14 @@ def test_ct_alone_and_pet_alone_are_refused_with_the_reason(tmp_path: Path) -> N
         "The study has CT but no PET image: send its PET series too.",
         "The study has PET but no CT image: send its CT series too.",
     ]
+
+
+def test_a_multi_frame_copy_of_the_pet_does_not_stand_in_its_way(tmp_path: Path) -> None:
+    ct_pet(tmp_path)
+    copy = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.128.1", "SeriesInstanceUID": "2.25.40", "PatientWeight": "1"}
+    pt_files.write_series(tmp_path / "copy", 1, **copy)
+    (study,) = dicom_studies(tmp_path)
+    assert study.load().pet.array[7].max() == pytest.approx(pt_files.activity_bqml(7).max() * pt_files.SUV_PER_BQML)
 
 
 def test_what_is_no_dicom_is_passed_over_and_a_damaged_image_refuses_its_neighbours(tmp_path: Path) -> None:

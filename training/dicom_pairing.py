@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from pydicom.dataset import Dataset
 
@@ -15,7 +15,7 @@ from twin_scanner.dicom.ct_headers import is_ct
 from twin_scanner.dicom.ct_series import read_ct_series
 from twin_scanner.dicom.ct_stack import Instance
 from twin_scanner.dicom.dicom_files import quiet_pydicom, read_header, should_be_dicom
-from twin_scanner.dicom.pt_headers import PT_KEYWORDS, is_pt
+from twin_scanner.dicom.pt_headers import ENHANCED_PT, PT_KEYWORDS, is_pt
 from twin_scanner.dicom.pt_series import PtSeries, PtStack, pt_stack_of, read_pt_series
 from twin_scanner.dicom.series_choice import COVERAGE_TOLERANCE, Preference, choose_series
 from twin_scanner.dicom.slice_headers import text
@@ -23,6 +23,7 @@ from twin_scanner.errors import Rejected
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Receives (done, in all)."""
+Kind: TypeAlias = Literal["CT", "PET", "enhanced PET"]
 
 FLUORINE_18_HALF_LIFE_S: Final = 6586.2
 HALF_LIFE_TOLERANCE: Final = 0.01
@@ -126,7 +127,7 @@ class _Image:
     """What tells an image to a study; ``patient`` (issuer, id) never leaves this module but as a hash."""
 
     file: Path
-    is_ct: bool
+    kind: Kind
     study_uid: str
     frame_of_reference_uid: str
     patient: tuple[str, str] = field(repr=False)
@@ -150,17 +151,26 @@ def _scanned(folder: Path, progress: Progress | None) -> tuple[list[_Image], dic
 
 
 def _image(file: Path, header: Dataset) -> list[_Image]:
-    if not (is_ct(header) or is_pt(header)):
+    kind = _kind(header)
+    if kind is None:
         return []
     return [
         _Image(
             file=file,
-            is_ct=is_ct(header),
+            kind=kind,
             study_uid=text(header, "StudyInstanceUID"),
             frame_of_reference_uid=text(header, "FrameOfReferenceUID"),
             patient=(text(header, "IssuerOfPatientID"), text(header, "PatientID")),
         )
     ]
+
+
+def _kind(header: Dataset) -> Kind | None:
+    if is_ct(header):
+        return "CT"
+    if is_pt(header):
+        return "PET"
+    return "enhanced PET" if text(header, "SOPClassUID") in ENHANCED_PT else None
 
 
 def _pairs(
@@ -170,15 +180,15 @@ def _pairs(
         [image for image in images if image.frame_of_reference_uid == frame]
         for frame in sorted({image.frame_of_reference_uid for image in images})
     ]
-    pairs = [frame for frame in frames if len({image.is_ct for image in frame}) == 2]
+    pairs = [frame for frame in frames if {"CT", "PET"} <= {image.kind for image in frame}]
     for members in pairs or [list(images)]:
         frame_uid = members[0].frame_of_reference_uid if pairs else ""
         issuer, patient_id = members[0].patient
         yield DicomStudy(
             name=f"study-{_hashed(study_uid, frame_uid)}",
             patient=f"patient-{_hashed(issuer, patient_id)}",
-            ct_files=tuple(image.file for image in members if image.is_ct),
-            pet_files=tuple(image.file for image in members if not image.is_ct),
+            ct_files=tuple(image.file for image in members if image.kind == "CT"),
+            pet_files=tuple(image.file for image in members if image.kind == "PET"),
             accept_synthetic=accept_synthetic,
             refusal=_refusal(members, damaged, paired=bool(pairs)),
         )
@@ -186,12 +196,14 @@ def _pairs(
 
 def _refusal(images: Sequence[_Image], damaged: dict[Path, str], *, paired: bool) -> str:
     """Why images of a study make no pair, as far as a scan can tell; empty where they may."""
-    kinds = {image.is_ct for image in images}
+    kinds = {image.kind for image in images}
     if not images[0].study_uid:
         return "StudyInstanceUID of the images is missing, so CT and PET cannot be paired: correct the sender."
-    if kinds == {True}:
+    if "enhanced PET" in kinds and "PET" not in kinds:
+        return "The study's PET is a multi-frame object, which is not read: send it as PET images of one slice each."
+    if kinds == {"CT"}:
         return "The study has CT but no PET image: send its PET series too."
-    if kinds == {False}:
+    if "CT" not in kinds:
         return "The study has PET but no CT image: send its CT series too."
     if not paired:
         return "FrameOfReferenceUID of the study's CT is not that of its PET, so they cannot be laid on one another."

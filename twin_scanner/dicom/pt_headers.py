@@ -31,6 +31,8 @@ from twin_scanner.suv import NO_FACTORS, PetAttributes, PhilipsFactors
 _Value = TypeVar("_Value")
 
 PT_IMAGE: Final = "1.2.840.10008.5.1.4.1.1.128"
+ENHANCED_PT: Final = frozenset({"1.2.840.10008.5.1.4.1.1.130", "1.2.840.10008.5.1.4.1.1.128.1"})
+"""Multi-frame PET, acquired so or converted: their attributes lie in functional groups, and none of them is read."""
 """Positron Emission Tomography Image Storage, single-frame; no scanner in clinical use sends enhanced PET."""
 PHILIPS_CREATOR: Final = "Philips PET Private Group"
 PHILIPS_GROUP: Final = 0x7053
