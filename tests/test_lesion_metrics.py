@@ -29,6 +29,14 @@ def test_a_false_spot_must_be_half_a_millilitre_and_in_the_body() -> None:
     assert false_uptake(real, outside, BODY, GEOMETRY).components == 0
 
 
+def test_half_a_millilitre_is_enough_for_a_false_spot() -> None:
+    """One voxel of 5 x 10 x 10 mm."""
+    made = np.zeros((5, 5, 5), np.float32)
+    made[2, 2, 2] = 4.0
+    coarse = Geometry(made.shape, (5.0, 10.0, 10.0), (0.0, 0.0, 0.0))
+    assert false_uptake(np.zeros_like(made), made, np.ones(made.shape, np.bool_), coarse) == FalseUptake(1, 0.5)
+
+
 def test_lesions_touch_by_corners_and_are_numbered_from_the_feet_up() -> None:
     labels = spot_label((20, 12, 12), (24, 16, 16), (8, 20, 20))
     real = body_pet()

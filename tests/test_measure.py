@@ -110,6 +110,31 @@ def test_lesion_uptake_is_of_the_unclipped_pet_on_its_own_grid_and_voxel_errors_
     assert rows["lesion", "mae_suv", 0].value == 0, "both are clipped to 20 there"
 
 
+@pytest.mark.parametrize(("highest", "above"), [(20.0, 0), (20.01, 1)])
+def test_a_lesion_is_beyond_suv_20_where_its_maximum_is_more(highest: float, above: int) -> None:
+    real = with_spot(body_pet(), ONE, highest)
+    rows = rows_of(case_of(real, real, spot_label(ONE)))
+    assert rows["lesion", "lesions_above_suv20", 0].value == above
+
+
+def test_voxels_of_a_lesion_outside_the_body_are_no_part_of_its_error() -> None:
+    """The annotation reaches two voxels out of the body, where the two PETs differ."""
+    labels = spot_label((20, 34, 12), edge=6)
+    real = body_pet()
+    made = np.where(BODY, real, np.float32(3.0))
+    row = rows_of(case_of(real, made, labels))["lesion", "mae_suv", 0]
+    assert (row.value, row.n) == (0, np.count_nonzero((labels > 0) & BODY))
+
+
+def test_the_error_in_suv_is_of_the_plans_own_range() -> None:
+    real = body_pet()
+    made = np.where(BODY, real + np.float32(0.5), real).astype(np.float32)
+    case = replace(case_of(real, made), plan=replace(PLAN, suv_max=10.0))
+    rows = rows_of(case)
+    assert rows["body", "mae", 0].value == pytest.approx(0.05, rel=1e-4)
+    assert rows["body", "mae_suv", 0].value == pytest.approx(0.5, rel=1e-4)
+
+
 def test_organs_have_a_bias_of_their_own() -> None:
     organs: LabelArray = np.zeros(SHAPE, np.uint8)
     organs[20:28, 10:20, 10:20] = 5

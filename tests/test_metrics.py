@@ -48,6 +48,9 @@ def test_error_measures_are_those_of_scikit_image_over_the_voxels_of_the_mask() 
     assert psnr(real, made, BODY) == pytest.approx(
         skimage_metrics.peak_signal_noise_ratio(*inside, data_range=1.0), rel=1e-5
     )
+    assert psnr(real, made, BODY, data_range=20.0) == pytest.approx(
+        skimage_metrics.peak_signal_noise_ratio(*inside, data_range=20.0), rel=1e-5
+    )
     assert nrmse(real, made, BODY) == pytest.approx(skimage_metrics.normalized_root_mse(*inside), rel=1e-5)
 
 

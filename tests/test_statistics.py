@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 
 from training.evaluation.case import Row
 from training.evaluation.rows_table import table_of
-from training.evaluation.statistics import Scores, bounds_by_patient, compare, family, summary
+from training.evaluation.statistics import RESAMPLES, Scores, bounds_by_patient, compare, family, summary
 
 pytestmark = pytest.mark.unit
 
@@ -161,7 +161,27 @@ def test_the_bounds_are_of_the_mean_over_rows_where_a_patient_with_many_weighs_m
     """
     patients, values = ["0"] * 40 + [str(n) for n in range(1, 20)], [1.0] * 40 + [0.0] * 19
     low, high = bounds_by_patient(pd.DataFrame({"patient": patients, "value": values}))
-    assert low == 0.0 and high is not None and high >= 120 / 137
+    assert low == 0.0 and high is not None and 120 / 137 <= high <= 1.0
+
+
+def test_the_bounds_are_scipys_bca_over_patients_whose_rows_stay_together() -> None:
+    """Oracle: SciPy's bootstrap of the patients' indices with the same numbers; its percentiles lie elsewhere."""
+    random = np.random.default_rng(4)
+    rows = [(str(n), x) for n in range(25) for x in random.lognormal(random.normal(), 0.3, random.integers(1, 6))]
+    table = pd.DataFrame(rows, columns=["patient", "value"])
+    of = [group.to_numpy() for _, group in table.groupby("patient")["value"]]
+
+    def mean(drawn: npt.NDArray[np.int64]) -> float:
+        return float(np.concatenate([of[index] for index in drawn]).mean())
+
+    def bounds(method: str) -> list[float]:
+        interval = stats.bootstrap(
+            (np.arange(25),), mean, vectorized=False, n_resamples=RESAMPLES, method=method, rng=np.random.default_rng(0)
+        ).confidence_interval
+        return [interval.low, interval.high]
+
+    assert bounds_by_patient(table) == pytest.approx(bounds("BCa"), rel=1e-9)
+    assert bounds("percentile") != pytest.approx(bounds("BCa"), rel=0.05)
 
 
 def test_counts_with_many_ties_give_finite_bounds_around_the_mean() -> None:

@@ -16,7 +16,7 @@ LEAST_PATIENTS: Final = 5
 Two-sided, Wilcoxon's smallest p with five is 0.0625.
 """
 CONFIDENCE: Final = 0.95
-RESAMPLES: Final = 2000
+RESAMPLES: Final = 9999
 SEED: Final = 0
 ROUNDING: Final = 1e-12
 """Relative to the numbers that it is a difference of; a smaller one is double precision's, not a model's."""
@@ -149,7 +149,7 @@ def bounds_by_patient(rows: pd.DataFrame) -> tuple[float | None, float | None]:
     narrow, as this bootstrap's are: over normal and log-normal patients of one to eight studies they held the truth in
     81 % of simulations at 5 patients, 84 % at 8, 88 % at 15, 91 % at 25 and 93 % at 50.
     """
-    grouped = rows.groupby("patient")["value"]
+    grouped = rows.sort_values(["patient", "value"]).groupby("patient")["value"]
     sums, counts = grouped.sum().to_numpy(dtype=np.float64), grouped.count().to_numpy(dtype=np.float64)
     if len(sums) < LEAST_PATIENTS:
         return None, None
