@@ -256,7 +256,7 @@ def test_a_calibration_is_of_one_half_of_the_patients_and_checked_on_the_other(
     (body,) = [one for one in made.coverage if one.binned_by == "body" and one.level == 0.9]
     assert body.coverage > 0.8
     text = (tmp_path / "out" / "calibration.md").read_text("utf-8")
-    assert "| body |" in text and "patient-" not in text
+    assert "| body |" in text and "not for diagnosis" in text and "patient-" not in text
     again = calibrate(replace(asked, segmenter=Blind()), store)
     assert again == made
 

@@ -19,8 +19,8 @@ from training.evaluation.figures import (
     svg,
 )
 from training.evaluation.measure import DEFINITIONS
-from training.evaluation.report import PHANTOMS_WARNING, WARNING, ReportContent, write_report
-from training.evaluation.tables import Table
+from training.evaluation.report import PHANTOMS_WARNING, ReportContent, write_report
+from training.evaluation.tables import RESEARCH_ONLY, Table
 from twin_scanner.errors import Transient
 
 pytestmark = pytest.mark.system
@@ -254,12 +254,12 @@ def test_it_says_first_that_it_is_research_and_whether_the_model_has_seen_phanto
     page: Path, tmp_path: Path
 ) -> None:
     text = Outline(page.read_text("utf-8")).text
-    assert text.index(WARNING) < text.index("Notices")
+    assert text.index(RESEARCH_ONLY) < text.index("Notices")
     assert "seen phantoms only" in PHANTOMS_WARNING
     assert PHANTOMS_WARNING in text
     write_report(ReportContent("Bare"), tmp_path / "bare.html")
     outline = Outline((tmp_path / "bare.html").read_text("utf-8"))
-    assert WARNING in outline.text
+    assert RESEARCH_ONLY in outline.text
     assert PHANTOMS_WARNING not in outline.text
     assert outline.all("h2") == outline.all("table") == outline.all("a") == []
 

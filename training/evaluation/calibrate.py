@@ -17,6 +17,7 @@ from training.evaluation.calibration import (
 )
 from training.evaluation.evaluate import MEASURED, Judged, Progress, Question, measured_file
 from training.evaluation.judged import beside
+from training.evaluation.tables import RESEARCH_ONLY
 from training.study import StudyReference
 from twin_scanner.durable_file import write_durably, write_whole
 from twin_scanner.errors import Rejected, Transient
@@ -50,7 +51,8 @@ def calibrate(question: Question, store: Path, progress: Progress | None = None)
         fitted, checked = halves(samples, model.package)
         calibration = fit_calibration(fitted, model.package, FLIPS)
         coverage = check_coverage(calibration, checked)
-        page = f"# Coverage of {model.name}'s intervals, on {len(checked)} studies\n\n{coverage_table(coverage)}"
+        title = f"# Coverage of {model.name}'s intervals, on {len(checked)} studies"
+        page = f"{title}\n\n{RESEARCH_ONLY}\n\n{coverage_table(coverage)}"
         write_durably(question.out / PAGE, page.encode())
         calibration = replace(calibration, coverage=coverage)
         write_calibration(calibration_file(store, model.package.model_hash), calibration)

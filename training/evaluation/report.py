@@ -10,11 +10,10 @@ from typing import Final
 from jinja2 import Environment, StrictUndefined
 
 from training.evaluation.figures import Picture
-from training.evaluation.tables import NAMES, Table
+from training.evaluation.tables import NAMES, RESEARCH_ONLY, Table
 from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Transient
 
-WARNING: Final = "Research only. The PET is synthetic and not for diagnosis."
 PHANTOMS_WARNING: Final = (
     "The model has seen phantoms only, drawn by a program, and no patient: what it makes of a real CT shows that the "
     "software runs, not what the method can do."
@@ -71,7 +70,7 @@ def _page(content: ReportContent) -> str:
         ("Definitions", content.definitions),
     )
     return environment.from_string(source).render(
-        content=content, sections=sections, names=NAMES, warning=WARNING, phantoms_warning=PHANTOMS_WARNING
+        content=content, sections=sections, names=NAMES, warning=RESEARCH_ONLY, phantoms_warning=PHANTOMS_WARNING
     )
 
 

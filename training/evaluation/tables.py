@@ -14,6 +14,8 @@ from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Transient
 from twin_scanner.partition import DISTRICT_NAMES
 
+RESEARCH_ONLY: Final = "Research only. The PET is synthetic and not for diagnosis."
+"""Begins everything that is written to be read."""
 REGIONS: Final = (*DISTRICT_NAMES.values(), BODY)
 NAMES: Final = {
     "mae": "MAE ↓", "mae_suv": "MAE, SUV ↓", "psnr": "PSNR, dB ↑", "ssim": "SSIM ↑", "ms_ssim": "MS-SSIM ↑",
@@ -157,7 +159,8 @@ def write_tables(
     if compared:
         lines["comparisons.csv"] = comparison_lines(models[0], compared)
     try:
-        write_durably(folder / "tables.md", ("\n\n".join(map(_markdown, tables)) + "\n").encode())
+        text = "\n\n".join([RESEARCH_ONLY, *map(_markdown, tables)])
+        write_durably(folder / "tables.md", f"{text}\n".encode())
         for name, content in lines.items():
             write_durably(folder / name, content.to_csv(index=False).encode())
     except OSError as error:
