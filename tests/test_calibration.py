@@ -119,11 +119,24 @@ def test_coverage_is_counted_in_each_patient_and_averaged_over_patients() -> Non
     )
     assert (body.coverage, body.lowest, body.patients, body.voxels) == (0.75, 0.5, 2, 5)
     assert (predicted.suv_low, predicted.suv_high, predicted.coverage) == (2.0, 4.0, 0.75)
-    assert body.half_width_suv == 1.0
+    assert body.half_width_suv == 1.0 and body.raw_coverage == 0.875, "1.645 times the raw deviation of 1"
     real = {(one.suv_low, one.coverage) for one in check_coverage(calibration, samples) if one.binned_by == "real"}
     assert real == {(2.0, 1.0), (4.0, 0.0)}, "what a reader cannot know is told apart"
     row = coverage_rows(calibration, samples[0], "model")[0]
     assert (row.region, row.metric, row.value, row.n, row.diagnosis) == ("body", "coverage_90", 0.5, 4, "LYMPHOMA")
+
+
+def test_an_intervals_factor_is_of_maps_that_did_not_see_the_patient() -> None:
+    """By hand: patient p errs by p everywhere, so the map of the others states the root mean square of theirs."""
+    errors = np.arange(1.0, 6.0)
+    samples = [
+        Sample(f"s{n}", f"p{n}", "", 20.0, *(np.full(200, of, np.float32) for of in (0.2, 0.2 + error, 1.0, 1.0)))
+        for n, error in enumerate(errors)
+    ]
+    others = [np.sqrt(np.delete(errors**2, n).mean()) for n in range(5)]
+    (only,) = fit_calibration(samples, PACKAGE, FLIPS).bins
+    assert only.deviation == pytest.approx([np.sqrt((errors**2).mean())])
+    assert only.factors == pytest.approx([(errors / others)[n] for n in (2, 3, 4, 4)], rel=1e-5)
 
 
 def test_voxels_that_stand_for_more_weigh_more() -> None:
