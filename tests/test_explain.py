@@ -78,6 +78,10 @@ def test_occlusion_takes_a_planted_causes_uptake_away_with_its_block_and_no_othe
     expected = 20.0 * ((float(ct.array[CAUSE]) + 1024.0) / 2048.0) ** 2 * share_of_windows_with_the_cause()
     np.testing.assert_allclose(lost, expected, rtol=1e-5)
     assert np.count_nonzero(made.attribution.array) == lost.size
+    labels[22:24, 16:24, 16:24] = 1
+    less = explain(ct, labels, planted(), voxel_target("cause", VOXEL, labels), method="occlusion", block=8)
+    np.testing.assert_allclose(less.attribution.array[16:22, 16:24, 16:24], expected, rtol=1e-5)
+    assert not less.attribution.array[labels != 2].any(), "no network sees the head here"
 
 
 @pytest.mark.parametrize("shape", [(50, 33, 47), (20, 40, 33)], ids=str)
