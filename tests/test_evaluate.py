@@ -62,6 +62,7 @@ class Block:
     diagnosis: str = "LYMPHOMA"
     seed: int = 0
     faulty: bool = False
+    unit: float = 1.0
 
     def load(self) -> Study:
         if self.faulty:
@@ -71,6 +72,7 @@ class Block:
         lesions[20:24, 12:16, 12:16] = 1
         pet = body_pet(self.seed)
         pet[lesions > 0] = 8.0
+        pet *= np.float32(self.unit)
         return Study(Volume(ct, CT_GRID), Volume(pet, CT_GRID), "phantom", lesions, drawn=True)
 
 
@@ -170,6 +172,13 @@ def test_a_study_that_cannot_be_judged_is_left_out_with_its_reason_and_tried_aga
     assert measure_all(question(models, tmp_path / "out", studies=[mended, *STUDIES])).studies == 5
     with pytest.raises(Rejected, match=r"None of 1 studies could be judged: give others\. The first .* has no PET"):
         measure_all(question(models, tmp_path / "out", studies=[faulty]))
+
+
+@pytest.mark.parametrize("unit", [5000.0, 0.01])
+def test_a_pet_that_is_not_in_suv_is_left_out(models: list[Judged], tmp_path: Path, unit: float) -> None:
+    outcome = measure_all(question(models, tmp_path, studies=[Block("activity", "patient-9", unit=unit), *STUDIES]))
+    (left_out,) = outcome.refused
+    assert left_out.study == "activity" and "check units, weight and dose" in left_out.reason
 
 
 def test_a_model_of_other_districts_is_refused_unless_that_is_allowed(models: list[Judged], tmp_path: Path) -> None:

@@ -237,7 +237,11 @@ def _judged(whole: GridStudy) -> float:
             f"The PET shows {whole.covered:.0%} of the CT's body, at least {LEAST_COVERED:.0%} are needed: check that "
             "both belong to one examination."
         )
-    body = whole.pet[whole.body_box][whole.labels[whole.body_box] > 0]
+    return check_uptake(whole.pet[whole.body_box][whole.labels[whole.body_box] > 0])
+
+
+def check_uptake(body: npt.NDArray[np.floating[Any]]) -> float:
+    """The mean of a body's SUV (g/ml, any shape); raises Rejected where no FDG-PET in these units looks like it."""
     mean, highest = float(body.mean(dtype=np.float64)), float(body.max())
     low, high = BODY_SUV_MEAN
     if not low <= mean <= high:

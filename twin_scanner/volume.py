@@ -9,6 +9,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from twin_scanner.errors import Rejected
+from twin_scanner.nifti_file import read_image
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 LabelArray: TypeAlias = npt.NDArray[np.uint8]
@@ -193,7 +194,7 @@ def _resampled(
 
 def read_nifti(path: Path) -> Volume:
     """A NIfTI file as float32, its RAS coordinates turned into LPS; raises Rejected for what is no 3D NIfTI."""
-    image = _read_image(path)
+    image = read_image(path)
     return Volume(sitk.GetArrayFromImage(sitk.Cast(image, sitk.sitkFloat32)), geometry_of(image))
 
 
@@ -210,7 +211,7 @@ def read_nifti_label_values(path: Path) -> tuple[npt.NDArray[np.uint16], Geometr
 
 
 def _whole_numbers(path: Path, largest: int) -> tuple[npt.NDArray[np.generic], Geometry]:
-    image = _read_image(path)
+    image = read_image(path)
     values = sitk.GetArrayFromImage(image)
     fits = bool(values.min() >= 0 and values.max() <= largest)
     if not fits or (values.dtype.kind == "f" and not all(bool((plane % 1 == 0).all()) for plane in values)):
@@ -222,17 +223,3 @@ def write_nifti(path: Path, array: npt.NDArray[np.generic], geometry: Geometry) 
     """Write an array (D, H, W) as NIfTI (.nii or .nii.gz)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(to_sitk(array, geometry), str(path), useCompression=True, compressionLevel=1)
-
-
-def _read_image(path: Path) -> sitk.Image:
-    if not path.is_file():
-        raise Rejected(f"{path} does not exist: give a NIfTI file (.nii or .nii.gz).")
-    try:
-        image = sitk.ReadImage(str(path), imageIO="NiftiImageIO")
-    except RuntimeError as error:
-        raise Rejected(f"{path.name} cannot be read as NIfTI: give a .nii or .nii.gz file of one 3D image.") from error
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise Rejected(
-            f"{path.name} is not a single 3D image: give a NIfTI file with three axes and one value a voxel."
-        )
-    return image

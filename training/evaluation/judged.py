@@ -6,7 +6,7 @@ import numpy as np
 
 from training.evaluation.case import Case, Native
 from training.evaluation.organs import OrganMaps
-from training.prepare import registered_study
+from training.prepare import check_uptake, registered_study
 from training.study import Study, StudyReference
 from twin_scanner.districts.district_map import DistrictMap, Segmenter
 from twin_scanner.errors import Rejected
@@ -63,13 +63,13 @@ def load(
 def judge(loaded: Loaded, package: ModelPackage, options: PipelineOptions) -> Case:
     """Translate the CT with a model, as in service, and put the result beside the real PET.
 
-    Raises Rejected as ``translate_ct`` does, and where the PET shows nothing of the body.
+    Raises Rejected as ``translate_ct`` does, and where the PET shows nothing of the body or is not in SUV.
     """
     return beside(loaded, translate_ct(loaded.study.ct, package, loaded.segmenter, options), package)
 
 
 def beside(loaded: Loaded, made: SyntheticPet, package: ModelPackage) -> Case:
-    """A translation of the study beside its real PET; raises Rejected where that shows nothing of the body."""
+    """A translation of the study beside its real PET; Rejected where that shows no body, or not in SUV."""
     study = loaded.study
     real, labels = _real(made, study.pet)
     lesions = None
@@ -103,6 +103,7 @@ def _real(made: SyntheticPet, pet: Volume) -> tuple[FloatArray, LabelArray]:
     labels = np.where(measured, made.districts, np.uint8(0))
     if not labels.any():
         raise Rejected("The PET shows nothing of the body that the CT shows: check that both are of one examination.")
+    check_uptake(real[labels > 0])
     return np.where(measured, real, np.float32(0.0)), labels
 
 
