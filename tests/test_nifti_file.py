@@ -1,7 +1,8 @@
-"""What a NIfTI file may not lack: its end, numbers, an orientation; written byte by byte where no library would."""
+"""What a NIfTI file may not lack: its end, numbers, one orientation; written byte by byte where no library would."""
 
 import gzip
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Geometry, read_nifti, read_nifti_labels, write_nifti
+from twin_scanner.volume import Geometry, Triple, read_nifti, read_nifti_labels, write_nifti
 
 pytestmark = pytest.mark.unit
 
@@ -18,6 +19,8 @@ GRID = Geometry((61, 67, 71), (3.0, 2.0, 2.5), (10.0, -20.0, 30.0))
 """An odd number of voxels."""
 QFORM, SFORM = 252, 254
 """Byte offsets of the two codes in a NIfTI-1 header."""
+PIXDIM, UNITS, SROW = 76, 123, 280
+"""Byte offsets of the voxel size, of its unit, and of the sform's rows."""
 
 
 def noise(dtype: npt.DTypeLike = np.float32) -> npt.NDArray[np.generic]:
@@ -109,6 +112,78 @@ def test_an_image_without_an_orientation_is_rejected(tmp_path: Path, codes: tupl
         assert read_nifti(tmp_path / "y.nii").geometry.same_grid(GRID)
     else:
         assert re.match(r"y\.nii states no orientation .* left and right are unknown", rejected(tmp_path / "y.nii"))
+
+
+def changed(tmp_path: Path, sform: npt.NDArray[np.float64], codes: tuple[int, int], grid: Geometry = GRID) -> Path:
+    """A file whose sform, four columns of x, y and z in RAS, was multiplied, its qform left as it was."""
+    write_nifti(tmp_path / "x.nii", noise(), grid)
+    content = bytearray((tmp_path / "x.nii").read_bytes())
+    rows = np.frombuffer(content, "<f4", 12, SROW).reshape(3, 4) @ np.vstack([sform, [0, 0, 0, 1]])
+    content[SROW : SROW + 48] = rows.astype("<f4").tobytes()
+    for place, code in zip((QFORM, SFORM), codes, strict=True):
+        content[place : place + 2] = code.to_bytes(2, "little")
+    (tmp_path / "y.nii").write_bytes(content)
+    return tmp_path / "y.nii"
+
+
+SAME = np.eye(3, 4)
+CONTRADICTIONS = {
+    "left is right": (SAME * [[-1], [1], [1]], (1, 1)),
+    "left is right, sform aligned": (SAME * [[-1], [1], [1]], (1, 2)),
+    "turned": (SAME[[1, 0, 2]], (1, 1)),
+    "sheared": (SAME + np.eye(3, 4, 1) * 0.2, (1, 1)),
+    "twice as large": (SAME * 2, (1, 1)),
+    "twice as large, sform alone": (SAME * 2, (0, 1)),
+    "elsewhere": (SAME + np.array([[0, 0, 0, 4.0]]), (1, 4)),
+}
+"""What the columns of the sform are multiplied by from the right, and the two codes."""
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_two_orientations_that_contradict_each_other_are_rejected(tmp_path: Path, case: str) -> None:
+    """ITK takes one of them by its codes, other programs the other one; the voxels' size it takes from pixdim."""
+    assert "states two orientations or voxel sizes that contradict" in rejected(
+        changed(tmp_path, *CONTRADICTIONS[case])
+    )
+
+
+OBLIQUE = ((0.0, 0.6, 0.8), (0.6, 0.64, -0.48), (-0.8, 0.48, -0.36))
+TURNS = [GRID.direction, ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)), OBLIQUE, (OBLIQUE[1], *OBLIQUE[::2])]
+
+
+@pytest.mark.parametrize("direction", TURNS)
+@pytest.mark.parametrize("codes", [(1, 1), (1, 2), (2, 1), (1, 0), (0, 1)])
+def test_orientations_that_agree_are_read_whichever_stands_in_the_file(
+    tmp_path: Path, direction: tuple[Triple, Triple, Triple], codes: tuple[int, int]
+) -> None:
+    """Left- and right-handed grids, upright and oblique: what was written comes back."""
+    grid = replace(GRID, direction=direction)
+    read = read_nifti(changed(tmp_path, SAME, codes, grid)).geometry
+    assert np.allclose(read.affine, grid.affine, atol=1e-4)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [(1, 1e-3), (3, 1e3)])
+def test_voxels_in_metres_or_micrometres_are_read_in_millimetres(tmp_path: Path, unit: int, factor: float) -> None:
+    content = bytearray(written(tmp_path / "x.nii").read_bytes())
+    for place, count in ((PIXDIM + 4, 3), (SROW, 12), (SROW - 12, 3)):
+        scaled = np.frombuffer(content, "<f4", count, place) * factor
+        content[place : place + 4 * count] = scaled.astype("<f4").tobytes()
+    content[UNITS] = unit
+    (tmp_path / "x.nii").write_bytes(content)
+    assert np.allclose(read_nifti(tmp_path / "x.nii").geometry.affine, GRID.affine, rtol=1e-4)
+
+
+@pytest.mark.parametrize("unit", [1, 3])
+def test_voxels_of_no_persons_size_are_rejected(tmp_path: Path, unit: int) -> None:
+    """Metres or micrometres by the header, millimetres by its numbers: resampled, they would fill any memory."""
+    content = bytearray(written(tmp_path / "x.nii").read_bytes())
+    content[UNITS] = unit
+    (tmp_path / "x.nii").write_bytes(content)
+    assert re.match(r"x\.nii has voxels of \S+ x \S+ x \S+ mm, which is no size", rejected(tmp_path / "x.nii"))
+
+
+def test_axes_that_are_not_at_right_angles_are_named(tmp_path: Path) -> None:
+    assert "axes at right angles" in rejected(changed(tmp_path, SAME + np.eye(3, 4, 1) * 0.2, (0, 1)))
 
 
 def test_header_and_image_in_two_files_are_rejected(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import SimpleITK as sitk
 from tests.drawn_studies import COARSE, DensitySegmenter, Drawn, Fault, MovedPhantom, some
 from training.curve import read_curve
 from training.pairs import on_plan_grid, phantom_truth
+from training.phantom_files import write_studies
 from training.prepare import prepare as prepare_registered
 from training.prepare import registered_study, source_stamp
 from training.registration import register
@@ -24,7 +25,7 @@ from training.splits import Split, write_split
 from training.store import TrainingStore, open_store
 from training.study import Study, StudyReference
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.models import load_package
+from twin_scanner.models import DEMONSTRATION_FOLDER, load_package
 from twin_scanner.partition import DISTRICT_LABELS
 from twin_scanner.preprocess import Plan
 from twin_scanner.volume import LabelArray, resample, to_sitk
@@ -403,3 +404,17 @@ def verb(folder: Path, *words: str) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_a_store_has_the_grid_of_a_model_and_is_complete_where_its_patients_are_too_few_for_a_split(
+    tmp_path: Path,
+) -> None:
+    write_studies(tmp_path / "source", 1, 5, spacing_mm=(12.0, 9.0, 8.0))
+    words = ["prepare", "source", "--out", "store", "--model", "champion", "--split", "split.json"]
+    command = [sys.executable, "-m", "twin_scanner.cli", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stdout) == (1, "store: 1 studies, 0 refused\n")
+    assert "too few to draw a split from, 10 are needed" in done.stderr and "Traceback" not in done.stderr
+    store = open_store(tmp_path / "store")
+    assert store.plan == load_package(DEMONSTRATION_FOLDER).plan != Plan()
+    assert [entry.drawn for entry in store.entries] == [True]

@@ -179,6 +179,16 @@ def test_an_injection_before_midnight_is_the_same_nights(tmp_path: Path) -> None
     assert read_pt_series(tmp_path).bqml_per_suv == pytest.approx(1 / SUV_PER_BQML)
 
 
+def test_a_scan_over_midnight_whose_date_stayed_behind_is_refused(tmp_path: Path) -> None:
+    """The slices after midnight would be the first by their times, and the dose decayed to their place in the night."""
+
+    def over_midnight(image: Dataset, index: int) -> None:
+        image.SeriesTime, image.AcquisitionTime = "235000", "235000" if index < 8 else "000500"
+
+    write_series(tmp_path, change=over_midnight, isotope={"RadiopharmaceuticalStartTime": "225000"})
+    assert "spans 23.8 hours" in rejection(tmp_path)
+
+
 def test_a_series_made_afterwards_is_reckoned_from_its_first_acquisition_and_says_so(tmp_path: Path) -> None:
     write_series(tmp_path, SeriesTime="173000")
     series = read_pt_series(tmp_path)

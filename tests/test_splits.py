@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.splits import SHARES, Split, draw_split, read_split, write_split
+from training.splits import SHARES, Split, draw_into, draw_split, read_split, write_split
 from twin_scanner.errors import Rejected, Transient
 
 pytestmark = pytest.mark.loop
@@ -122,6 +122,29 @@ def test_ten_patients_fill_every_part_and_nine_are_too_few() -> None:
         draw_split(examinations([0] * 9, [3] * 9), 0)
 
 
+def test_a_split_that_is_drawn_again_into_its_file_moves_nobody(tmp_path: Path) -> None:
+    """The store grew by half: drawn from nothing with the same seed, patients that were tested would be learnt from."""
+    grown = examinations([0] * 60)
+    before = draw_into(tmp_path / "split.json", grown[:40], 0)
+    assert before == draw_split(grown[:40], 0)
+    assert set(before.test) & set(draw_split(grown, 0).train)
+    after = draw_into(tmp_path / "split.json", grown, 0, store="f" * 64)
+    assert read_split(tmp_path / "split.json", grown) == after
+    assert after.store == "f" * 64
+    for part in PARTS:
+        assert set(before.parts[part]) < set(after.parts[part])
+
+
+def test_a_file_that_is_no_split_of_these_studies_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    draw_into(path, examinations([0] * 12), 0)
+    for content in (path.read_text(), "notes"):
+        path.write_text(content)
+        with pytest.raises(Rejected, match=r"study-11-0|cannot be read"):
+            draw_into(path, examinations([0] * 11), 0)
+        assert path.read_text() == content
+
+
 def test_a_split_comes_back_from_its_file(tmp_path: Path) -> None:
     studies = examinations([0, 1, 2, 3] * 6)
     split = draw_split(studies, 7, store="f" * 64)
@@ -144,7 +167,7 @@ EMPTY: dict[str, Any] = {"schema": 1, "train": [], "validation": [], "gate": [],
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ({**EMPTY, "train": ["nobody"]}, r"split\.json names 1 studies that the store does not hold, 'nobody' first"),
+        ({**EMPTY, "train": ["nobody"]}, r"split\.json names 1 studies that are not here, 'nobody' first"),
         ({**EMPTY, "train": ["study-0-0"], "test": ["study-0-1"]}, "study 'study-0-0' or its patient into two places"),
         ({**EMPTY, "train": ["study-0-0"], "gate": ["study-0-0"]}, "study 'study-0-0' or its patient into two places"),
         ({**EMPTY, "train": ["study-0-0", "study-0-0"]}, "study 'study-0-0' or its patient into two places"),

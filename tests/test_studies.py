@@ -1,6 +1,7 @@
 """Sources of training pairs: the oracles are the phantoms that were written, and the rules of what may be learnt."""
 
 import csv
+import gzip
 import pickle
 import shutil
 from datetime import UTC, datetime
@@ -165,6 +166,82 @@ def test_a_damaged_table_is_refused_by_its_name(autopet: Path) -> None:
         autopet_studies(autopet)
 
 
+def test_a_table_that_fits_none_of_the_studies_beside_it_is_refused(autopet: Path) -> None:
+    """Silently, no study would have a diagnosis, and no split its strata."""
+    table = (autopet / METADATA_FILE).read_text("utf-8")
+    (autopet / METADATA_FILE).write_text(table.replace("PETCT_", "petct-"), "utf-8")
+    with pytest.raises(Rejected, match="a row for none of the 3 studies beside it"):
+        autopet_studies(autopet)
+    (autopet / METADATA_FILE).write_text(table.splitlines()[0], "utf-8")
+    assert {study.diagnosis for study in autopet_studies(autopet)} == {""}
+
+
+def test_a_part_of_a_collection_has_the_same_studies_wherever_the_command_stands(
+    autopet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = autopet_studies(autopet)[0]
+    assert whole.diagnosis
+    patient = autopet / COLLECTION / whole.patient
+    (study,) = patient.iterdir()
+    for place, given in ((patient, "."), (study, "."), (study, ".."), (autopet, f"{COLLECTION}/{whole.patient}")):
+        monkeypatch.chdir(place)
+        assert only(autopet_studies(Path(given))) == whole
+
+
+def test_unpacked_files_are_read_and_two_of_one_image_are_not(autopet: Path) -> None:
+    reference = autopet_studies(autopet)[0]
+    expected = reference.load()
+    folder = next((autopet / COLLECTION / reference.patient).iterdir())
+    for packed in folder.glob("*.nii.gz"):
+        packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+    assert "has SUV.nii.gz and SUV.nii: remove one of them" in reason(reference)
+    for packed in folder.glob("*.nii.gz"):
+        packed.unlink()
+    assert find_studies(autopet)[0] == reference
+    study = reference.load()
+    assert study.ct_origin == "CT"
+    assert study.lesions is not None and expected.lesions is not None
+    np.testing.assert_array_equal(study.lesions, expected.lesions)
+    np.testing.assert_array_equal(study.pet.array, expected.pet.array)
+
+
+def test_a_study_that_lacks_its_pet_is_told_not_passed_over(autopet: Path) -> None:
+    first = autopet_studies(autopet)[0]
+    next((autopet / COLLECTION / first.patient).rglob("SUV.nii.gz")).unlink()
+    studies = find_studies(autopet)
+    assert len(studies) == 3
+    assert reason(studies[0]) == f"{first.name} has a CT but no SUV.nii.gz: complete the study."
+
+
+def test_a_ct_that_is_linked_but_not_here_is_no_reason_to_take_another(autopet: Path) -> None:
+    """Nor does its place, which may bear a name, reach the sentence."""
+    reference = autopet_studies(autopet)[0]
+    ct = next((autopet / COLLECTION / reference.patient).rglob("CT.nii.gz"))
+    ct.unlink()
+    ct.symlink_to(autopet / "annex" / "CT.nii.gz")
+    assert reason(reference).startswith(f"CT.nii.gz of {reference.name} is no file, or a link to one that is not there")
+    assert str(autopet) not in reason(reference)
+
+
+def test_nifti_files_of_another_layout_are_told_how_to_lie(autopet: Path) -> None:
+    """The challenge's own layout, as nnU-Net reads it."""
+    images = autopet / "nnunet" / "imagesTr"
+    images.mkdir(parents=True)
+    shutil.copy(next(autopet.rglob("SUV.nii.gz")), images / "fdg_1_0001.nii.gz")
+    with pytest.raises(Rejected, match=r"NIfTI files, but none is called SUV\.nii\.gz: give each study a folder"):
+        find_studies(images)
+
+
+def test_folders_that_are_links_are_searched_once(autopet: Path, tmp_path: Path) -> None:
+    chosen = tmp_path / "chosen"
+    chosen.mkdir()
+    for patient in list((autopet / COLLECTION).iterdir())[:2]:
+        (chosen / patient.name).symlink_to(patient)
+        (patient / "up").symlink_to(chosen)
+    assert {study.patient for study in find_studies(chosen)} == {path.name for path in chosen.iterdir()}
+    assert len(find_studies(chosen)) == 2
+
+
 # Phantoms
 
 
@@ -278,7 +355,11 @@ def test_a_frame_of_reference_each_makes_a_pair_each(tmp_path: Path) -> None:
 NO_PAIR: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "frames": ({}, {"FrameOfReferenceUID": "2.25.99"}, "FrameOfReferenceUID of the study's CT is not that of its PET"),
     "no frame": ({"FrameOfReferenceUID": None}, {"FrameOfReferenceUID": None}, "FrameOfReferenceUID of CT and PET"),
-    "patients": ({}, {"PatientID": "PAT-1"}, "PatientID of the study's CT is not that of its PET"),
+    "patients": (
+        {},
+        {"PatientID": "PAT-1"},
+        "PatientID (with IssuerOfPatientID) of the study's CT is not that of its PET",
+    ),
     "nobody": ({"PatientID": None}, {"PatientID": None}, "PatientID of the study is missing"),
     "gap": ({}, {"isotope": {"RadionuclideTotalDose": None}}, "RadionuclideTotalDose of the PET is missing"),
     "tracer": ({}, {"isotope": {"Radiopharmaceutical": "68Ga-PSMA-11"}}, "is '68Ga-PSMA-11', not FDG"),
@@ -294,10 +375,68 @@ def test_a_study_without_a_pair_says_why(tmp_path: Path, case: str) -> None:
     assert expected in reason(only(dicom_studies(ct_pet(tmp_path, ct=ct, pet=pet))))
 
 
-@pytest.mark.parametrize("tracer", ["Fluorodeoxyglucose F^18^", "FDG -- fluorodeoxyglucose", "Solution", "", "F-18"])
+TRACERS = [
+    "Fluorodeoxyglucose F^18^", "FDG -- fluorodeoxyglucose", "2-[18F]-fluoro-2-deoxy-D-glucose",
+    "2-deoxy-2-[18F]fluoro-D-glucose", "Fluordesoxyglukose (F-18)", "Solution", "", "F-18", "Fluor-18",
+]  # fmt: skip
+"""Of both orders of its chemical name, and as it is spelt in German."""
+
+
+@pytest.mark.parametrize("tracer", TRACERS)
 def test_fdg_and_what_nobody_named_are_let_in(tmp_path: Path, tracer: str) -> None:
     ct_pet(tmp_path, pet={"isotope": {"Radiopharmaceutical": tracer}})
     assert only(dicom_studies(tmp_path)).load().pet.array.any()
+
+
+def test_fdg_is_known_by_its_code_in_whatever_words(tmp_path: Path) -> None:
+    """SNOMED's code for it, as PS3.16 CID 4021 has it; another code in the same words is another tracer."""
+    for value, known in (("C-B1031", True), ("C-B1043", False)):
+        code = Dataset()
+        code.CodingSchemeDesignator, code.CodeValue, code.CodeMeaning = "SRT", value, "traceur"
+        isotope = {"Radiopharmaceutical": "traceur", "RadiopharmaceuticalCodeSequence": [code]}
+        study = only(dicom_studies(ct_pet(tmp_path / value, pet={"isotope": isotope})))
+        if known:
+            assert study.load().pet.array.any()
+        else:
+            assert "Radiopharmaceutical of the PET is 'traceur', not FDG" in reason(study)
+
+
+def test_the_pet_of_fdg_is_chosen_beside_that_of_another_tracer(tmp_path: Path) -> None:
+    ct_pet(tmp_path)
+    other = {"SeriesInstanceUID": "2.25.39", "isotope": {"Radiopharmaceutical": "NaF"}}
+    pt_files.write_series(tmp_path / "bone", 45, **other)
+    assert only(dicom_studies(tmp_path)).load().pet.array.shape[0] == 40
+
+
+def test_of_several_series_that_fail_each_ones_reason_is_told(tmp_path: Path) -> None:
+    """The one to be mended is not the one that was never corrected."""
+    ct_pet(tmp_path, pet={"PatientWeight": None})
+    pt_files.write_series(tmp_path / "NAC", 40, SeriesInstanceUID="2.25.39", CorrectedImage=["DECY"])
+    told = reason(only(dicom_studies(tmp_path)))
+    assert told.startswith("The study's PET cannot be used: none of its 2 series is fit; ")
+    assert "CorrectedImage of the PET lacks ATTN" in told
+    assert "PatientWeight of the PET is missing" in told
+
+
+@pytest.mark.parametrize("modality", ["CT", "PT"])
+def test_a_slice_that_is_missing_is_missing_in_the_ct_or_in_the_pet(tmp_path: Path, modality: str) -> None:
+    ct_pet(tmp_path)
+    sorted((tmp_path / modality).iterdir())[20].unlink()
+    shown = {"CT": "CT", "PT": "PET"}[modality]
+    assert reason(only(dicom_studies(tmp_path))).startswith(f"The study's {shown} cannot be used: The stack has a gap")
+
+
+def test_images_behind_a_link_to_a_folder_are_found_and_one_to_nothing_is_a_lost_slice(tmp_path: Path) -> None:
+    ct_pet(tmp_path / "archive")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "study").symlink_to(tmp_path / "archive")
+    study = only(find_studies(tmp_path / "mine"))
+    assert study.load().pet.array.any()
+    lost = sorted((tmp_path / "archive" / "PT").iterdir())[-1]
+    lost.rename(tmp_path / "gone.dcm")
+    lost.symlink_to(tmp_path / "nowhere.dcm")
+    told = reason(only(find_studies(tmp_path / "mine")))
+    assert told.startswith(f"{lost.name} beside the study's images is damaged")
 
 
 def test_ct_alone_and_pet_alone_are_refused_with_the_reason(tmp_path: Path) -> None:
@@ -348,6 +487,16 @@ def test_the_layout_of_a_folder_is_found(written: Path, tmp_path: Path) -> None:
     for folder, expected in ((tmp_path / "absent", "does not exist"), (tmp_path, "no DICOM image of CT or PET")):
         with pytest.raises(Rejected, match=expected):
             find_studies(folder)
+
+
+def test_whoever_owns_the_files_learns_where_a_study_lies(written: Path, tmp_path: Path) -> None:
+    """Whole, refused or not to be read at all."""
+    in_autopet = autopet_studies(written)
+    assert {study.place for study in in_autopet} == {path.parent for path in written.rglob("SUV.nii.gz")}
+    in_dicom = dicom_studies(written / "dicom")
+    assert {study.place for study in in_dicom} == set((written / "dicom").iterdir())
+    pt_files.write_series(tmp_path / "multi", 1, SOPClassUID="1.2.840.10008.5.1.4.1.1.130")
+    assert only(dicom_studies(tmp_path)).place == tmp_path / "multi"
 
 
 def test_references_survive_pickling_and_stay_small(written: Path) -> None:

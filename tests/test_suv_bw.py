@@ -109,6 +109,15 @@ def test_a_series_that_runs_over_midnight_is_reckoned_from_its_start() -> None:
     assert uptake_s(pet) == 3600.0
 
 
+def test_a_scan_that_seems_to_take_a_day_is_refused() -> None:
+    """Midnight passed during the scan, but not the date: its earliest slices bear the time of its end."""
+    late, early = datetime(2020, 3, 14, 23, 50), datetime(2020, 3, 14, 0, 5)
+    pet = replace(PET, series_start=late, first_acquisition=early, last_acquisition=late, injection_clock=time(22, 50))
+    assert "spans 23.8 hours, so nobody knows when it began" in rejection(pet)
+    whole = replace(pet, first_acquisition=late, last_acquisition=early + timedelta(days=1))
+    assert uptake_s(whole) == 3600.0
+
+
 @pytest.mark.parametrize(
     ("change", "keyword"),
     [

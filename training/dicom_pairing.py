@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -16,9 +19,9 @@ from twin_scanner.dicom.ct_series import read_ct_series
 from twin_scanner.dicom.ct_stack import Instance
 from twin_scanner.dicom.dicom_files import quiet_pydicom, read_header, should_be_dicom
 from twin_scanner.dicom.pt_headers import ENHANCED_PT, PT_KEYWORDS, is_pt
-from twin_scanner.dicom.pt_series import PtSeries, PtStack, pt_stack_of, read_pt_series
+from twin_scanner.dicom.pt_series import PtStack, pt_stack_of, read_pt_series
 from twin_scanner.dicom.series_choice import COVERAGE_TOLERANCE, Preference, choose_series
-from twin_scanner.dicom.slice_headers import text
+from twin_scanner.dicom.slice_headers import sequence_items, text
 from twin_scanner.errors import Rejected
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -28,8 +31,13 @@ Kind: TypeAlias = Literal["CT", "PET", "enhanced PET"]
 FLUORINE_18_HALF_LIFE_S: Final = 6586.2
 HALF_LIFE_TOLERANCE: Final = 0.01
 """Scanners write 6586.2 to 6588; gallium-68 (4062.6) and the others are far away."""
-FDG: Final = re.compile(r"FDG|FLUORODEOXYGLUCOSE|FLUDEOXYGLUCOSE|DEOXYGLUCOSE")
-UNNAMED_TRACER: Final = re.compile(r"|SOLUTION|UNKNOWN|OTHER|UNSPECIFIED|ISOTOPE|(18)?F(LUORINE)?(18)?")
+FDG: Final = re.compile(r"FDG|D[EI]S*O(X[YI]|SSI).{0,12}GLU[CK]O")
+"""In letters and digits alone, in the languages that scanners speak: fluorodeoxyglucose, Fluordesoxyglukose,
+2-deoxy-2-(18F)fluoro-D-glucose."""
+FDG_CODES: Final = frozenset({("SRT", "C-B1031"), ("SCT", "35321007")})
+"""Fluorodeoxyglucose F^18^ in SNOMED, by scheme and value (PS3.16 CID 4021)."""
+REASONS_AT_MOST: Final = 3
+UNNAMED_TRACER: Final = re.compile(r"|SOLUTION|UNKNOWN|OTHER|UNSPECIFIED|ISOTOPE|(18)?F(LUOR(INE)?)?(18)?")
 """What scanners write where nobody chose a tracer, letters and digits alone; fluorine-18 is FDG then, as mostly."""
 
 _SCAN_KEYWORDS: Final = (
@@ -56,6 +64,11 @@ class DicomStudy:
     accept_synthetic: bool = False
     refusal: str = ""
 
+    @property
+    def place(self) -> Path:
+        """The folder below which its files lie; for whoever owns them, as the path may name a patient."""
+        return Path(os.path.commonpath([file.parent for file in (*self.ct_files, *self.pet_files)]))
+
     def load(self) -> Study:
         """Choose the CT as the service does and the best PET of FDG, and read both; no lesions are known.
 
@@ -63,9 +76,10 @@ class DicomStudy:
         """
         if self.refusal:
             raise Rejected(self.refusal)
-        pet = read_pt_series(self._chosen_pet(), accept_synthetic=self.accept_synthetic)
-        _check_tracer(pet)
-        ct = read_ct_series(self._chosen_ct(), accept_synthetic=self.accept_synthetic)
+        with _named("PET"):
+            pet = read_pt_series(self._chosen_pet(), accept_synthetic=self.accept_synthetic)
+        with _named("CT"):
+            ct = read_ct_series(self._chosen_ct(), accept_synthetic=self.accept_synthetic)
         drawn = any(text(series.header, "SyntheticData").upper() == "YES" for series in (ct, pet))
         return Study(ct=ct.volume, pet=pet.suv, ct_origin="DICOM", drawn=drawn)
 
@@ -75,7 +89,7 @@ class DicomStudy:
             if choice.series_uid is not None:
                 return choice.files
         reasons = [reason for choice in choices for _, reason in choice.skipped]
-        raise Rejected(_none_of(reasons, "CT"))
+        raise Rejected(_none_of(reasons))
 
     def _chosen_pet(self) -> tuple[Path, ...]:
         series: dict[str, list[Instance]] = {}
@@ -88,11 +102,13 @@ class DicomStudy:
         for series_uid, instances in sorted(series.items()):
             try:
                 with quiet_pydicom():
-                    candidates.append((series_uid, pt_stack_of(instances, accept_synthetic=self.accept_synthetic)))
+                    stack = pt_stack_of(instances, accept_synthetic=self.accept_synthetic)
+                    _check_tracer(stack)
+                candidates.append((series_uid, stack))
             except Rejected as error:
                 reasons.append(str(error))
         if not candidates:
-            raise Rejected(_none_of(reasons, "PET"))
+            raise Rejected(_none_of(reasons))
         chosen = _best(candidates)
         return tuple(instance.file for instance in series[chosen])
 
@@ -122,6 +138,21 @@ def dicom_studies(
     ]
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder, sorted, links to folders followed, each folder once.
+
+    A link to nothing counts as a file, for it stands for one that is not here; pipes and devices do not.
+    """
+    seen = {os.path.realpath(folder)}
+    files: list[Path] = []
+    for place, inner, names in os.walk(folder, followlinks=True):
+        real = {name: os.path.realpath(Path(place, name)) for name in sorted(inner)}
+        inner[:] = [name for name, path in real.items() if path not in seen]
+        seen.update(real.values())
+        files += [path for name in names if (path := Path(place, name)).is_file() or not path.exists()]
+    return sorted(files)
+
+
 @dataclass(frozen=True)
 class _Image:
     """What tells an image to a study; ``patient`` (issuer, id) never leaves this module but as a hash."""
@@ -135,7 +166,7 @@ class _Image:
 
 def _scanned(folder: Path, progress: Progress | None) -> tuple[list[_Image], dict[Path, str]]:
     """The CT and PET images below a folder, and by folder the name of a file that should be an image and is not."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = files_below(folder)
     images: list[_Image] = []
     damaged: dict[Path, str] = {}
     with quiet_pydicom():
@@ -184,11 +215,12 @@ def _pairs(
     for members in pairs or [list(images)]:
         frame_uid = members[0].frame_of_reference_uid if pairs else ""
         issuer, patient_id = members[0].patient
+        pet: Kind = "PET" if any(image.kind == "PET" for image in members) else "enhanced PET"
         yield DicomStudy(
             name=f"study-{_hashed(study_uid, frame_uid)}",
             patient=f"patient-{_hashed(issuer, patient_id)}",
             ct_files=tuple(image.file for image in members if image.kind == "CT"),
-            pet_files=tuple(image.file for image in members if image.kind == "PET"),
+            pet_files=tuple(image.file for image in members if image.kind == pet),
             accept_synthetic=accept_synthetic,
             refusal=_refusal(members, damaged, paired=bool(pairs)),
         )
@@ -210,7 +242,7 @@ def _refusal(images: Sequence[_Image], damaged: dict[Path, str], *, paired: bool
     if not images[0].frame_of_reference_uid:
         return "FrameOfReferenceUID of CT and PET is missing, so they cannot be laid on one another."
     if len({image.patient for image in images}) > 1:
-        return "PatientID of the study's CT is not that of its PET: correct the study."
+        return "PatientID (with IssuerOfPatientID) of the study's CT is not that of its PET: correct the study."
     if not images[0].patient[1]:
         return "PatientID of the study is missing, so nobody knows to which split it belongs: add a pseudonym."
     lost = next((damaged[image.file.parent] for image in images if image.file.parent in damaged), None)
@@ -235,26 +267,45 @@ def _best(candidates: Sequence[tuple[str, PtStack]]) -> str:
     return min(candidates, key=rank)[0]
 
 
-def _none_of(reasons: Sequence[str], modality: str) -> str:
+@contextmanager
+def _named(modality: str) -> Iterator[None]:
+    """Why a series cannot be read names a slice by its number, which the CT and the PET of a study both have."""
+    try:
+        yield
+    except Rejected as reason:
+        raise Rejected(f"The study's {modality} cannot be used: {reason}") from reason
+
+
+def _none_of(reasons: Sequence[str]) -> str:
+    """One sentence of all reasons: which of a study's series was meant, and so which to mend, nobody here knows."""
+    told = list(dict.fromkeys(reason.removesuffix(".") for reason in reasons))
     if len(reasons) == 1:
         return reasons[0]
-    return f"None of the study's {len(reasons)} {modality} series can be learnt from, such as: {reasons[0]}"
+    more = f"; and {len(told) - REASONS_AT_MOST} more" if len(told) > REASONS_AT_MOST else ""
+    return f"none of its {len(reasons)} series is fit; {'; '.join(told[:REASONS_AT_MOST])}{more}."
 
 
-def _check_tracer(pet: PtSeries) -> None:
+def _check_tracer(pet: PtStack) -> None:
     """The networks learn FDG: a PET that says it is of anything else is refused, one that says nothing is not."""
     half_life_s = pet.attributes.half_life_s
     if half_life_s is not None and abs(half_life_s / FLUORINE_18_HALF_LIFE_S - 1.0) > HALF_LIFE_TOLERANCE:
         raise Rejected(f"RadionuclideHalfLife of the PET is {half_life_s:g} s, not fluorine-18's: give PET of FDG.")
-    with quiet_pydicom():
-        isotope = next(iter(pet.header.get("RadiopharmaceuticalInformationSequence") or []), Dataset())
-        code = next(iter(isotope.get("RadiopharmaceuticalCodeSequence") or []), Dataset())
-        named = [text(code, "CodeMeaning"), text(isotope, "Radiopharmaceutical")]
-    plain = [re.sub(r"[^A-Z0-9]", "", name.upper()) for name in named]
+    first = pet.slices[0]
+    isotope = next(iter(sequence_items(first.header, "RadiopharmaceuticalInformationSequence", first.name)), Dataset())
+    code = next(iter(sequence_items(isotope, "RadiopharmaceuticalCodeSequence", first.name)), Dataset())
+    if (text(code, "CodingSchemeDesignator"), text(code, "CodeValue")) in FDG_CODES:
+        return
+    named = [text(code, "CodeMeaning"), text(isotope, "Radiopharmaceutical")]
+    plain = [_plain(name) for name in named]
     if any(FDG.search(name) for name in plain) or all(UNNAMED_TRACER.fullmatch(name) for name in plain):
         return
     shown = next(name for name, short in zip(named, plain, strict=True) if not UNNAMED_TRACER.fullmatch(short))
     raise Rejected(f"Radiopharmaceutical of the PET is '{shown}', not FDG: give PET of FDG.")
+
+
+def _plain(name: str) -> str:
+    """Capitals and digits alone, without accents."""
+    return re.sub(r"[^A-Z0-9]", "", unicodedata.normalize("NFKD", name.upper()))
 
 
 def _hashed(*parts: str) -> str:

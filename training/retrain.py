@@ -210,7 +210,8 @@ def _check_comparable(task: _Task) -> None:
     if champion.plan != store.plan:
         raise Rejected(
             f"The champion '{champion.name}' has another Plan than the training store, so they cannot be compared: "
-            "prepare a store with its Plan, or put a first model of the new one in service by 'models promote --force'."
+            "prepare a store with '--model champion', or put a first model of the new one in service by 'models "
+            "promote --force'."
         )
     if not champion.partition.whole_volume and drawn_by != store.segmenter:
         raise Rejected(

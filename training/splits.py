@@ -76,6 +76,17 @@ def write_split(path: Path, split: Split) -> None:
         raise Transient(f"The split {path} cannot be written: check free space and rights.") from error
 
 
+def draw_into(path: Path, studies: Sequence[Examined], seed: int, *, store: str | None = None) -> Split:
+    """Draw a split into a file; where one is there, its patients stay where they are, and only new ones are drawn.
+
+    Raises as ``draw_split``, ``read_split`` and ``write_split`` do; the file then stays as it was.
+    """
+    kept = read_split(path, studies) if path.exists() else None
+    split = draw_split(studies, seed, store=store, kept=kept)
+    write_split(path, split)
+    return split
+
+
 def read_split(path: Path, studies: Sequence[Examined]) -> Split:
     """A split from its file, drawn or made by hand, for the studies of a store.
 
@@ -181,8 +192,8 @@ def _check(split: Split, studies: Sequence[Examined], what: str) -> None:
     unknown = sorted(set(named) - patients.keys())
     if unknown:
         raise Rejected(
-            f"{what} names {len(unknown)} studies that the store does not hold, '{unknown[0]}' first: correct the "
-            "file, or give the store that it was made for."
+            f"{what} names {len(unknown)} studies that are not here, '{unknown[0]}' first: correct the file, or give "
+            "the store or the studies that it was made for."
         )
     places: dict[str, set[str]] = defaultdict(set)
     for part, names in split.parts.items():

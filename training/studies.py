@@ -2,16 +2,17 @@
 
 import csv
 import hashlib
+import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from training.dicom_pairing import DicomStudy, Progress, dicom_studies
+from training.dicom_pairing import DicomStudy, Progress, dicom_studies, files_below
 from training.phantom import draw_options, make_phantom
 from training.phantom_files import DRAWN_STUDY, METADATA_FILE
 from training.phantom_tissues import World
@@ -29,32 +30,50 @@ __all__ = [
     "phantom_studies",
 ]
 
-SUV_FILE: Final = "SUV.nii.gz"
-LESION_FILE: Final = "SEG.nii.gz"
-CT_FILES: Final[tuple[tuple[str, CtOrigin], ...]] = (("CT.nii.gz", "CT"), ("CTres.nii.gz", "CTres"))
+SUV_IMAGE: Final = "SUV"
+LESION_IMAGE: Final = "SEG"
+CT_IMAGES: Final[tuple[CtOrigin, ...]] = ("CT", "CTres")
 """In order of preference: CTres was resampled to the PET's grid by its publishers, with a spline."""
+NIFTI: Final = (".nii.gz", ".nii")
+"""What autoPET's files end in, and what is left of it where they were unpacked."""
 AUTOPET_SUBJECT: Final = re.compile(r"PETCT_[0-9a-f]{10}")
 """autoPET's published pseudonyms; any other folder's name may be a patient's, so it is hashed."""
 AUTOPET_STUDY: Final = re.compile(r"\d\d-\d\d-\d{4}-NA-.*-(\d{5})")
 """Shifted date, description, last five digits of the study's UID."""
+TABLE_AT_MOST_ABOVE: Final = 3
+"""Folders: a study's own has its patient's, the collection's and the table's above it."""
 AIR_HU_AT_MOST: Final = -500.0
 """A CT in HU has air somewhere; where nothing is thinner than this, the values are another scale."""
 
 _COLUMNS: Final = ("Subject ID", "Study UID", "File Location", "diagnosis")
+_IMAGES: Final = frozenset(name + ending for name in (SUV_IMAGE, *CT_IMAGES) for ending in NIFTI)
+"""A folder with one of these is a study, whole or not."""
+_SUV_FILES: Final = frozenset(SUV_IMAGE + ending for ending in NIFTI)
 
 
 @dataclass(frozen=True)
 class AutoPetStudy:
-    """A study in autoPET's NIfTI layout: a folder with SUV.nii.gz and CT.nii.gz or CTres.nii.gz, perhaps SEG.nii.gz."""
+    """A study in autoPET's NIfTI layout: a folder with SUV.nii.gz and CT.nii.gz or CTres.nii.gz, perhaps SEG.nii.gz.
+
+    The files may be unpacked (.nii).
+    """
 
     folder: Path
     name: str
     patient: str
     diagnosis: str = ""
 
+    @property
+    def place(self) -> Path:
+        """Where its files lie; for whoever owns them, as the path may name a patient."""
+        return self.folder
+
     def load(self) -> Study:
         """CT in HU, PET in SUV, and the lesions; raises Rejected, naming the file, where one is missing or wrong."""
-        pet = read_nifti(self.folder / SUV_FILE)
+        suv = self._file(SUV_IMAGE)
+        if suv is None:
+            raise Rejected(f"{self.name} has a CT but no {SUV_IMAGE}.nii.gz: complete the study.")
+        pet = read_nifti(suv)
         file, origin = self._ct_file()
         ct = read_nifti(file)
         if ct.array.min() > AIR_HU_AT_MOST:
@@ -62,18 +81,28 @@ class AutoPetStudy:
         drawn = self.folder.name.rpartition("-")[0].endswith(DRAWN_STUDY)
         return Study(ct=ct, pet=pet, ct_origin=origin, lesions=self._lesions(pet), drawn=drawn)
 
+    def _file(self, image: str) -> Path | None:
+        """An image's file, None where there is none; raises Rejected for two of them, and for a link to nothing."""
+        found = [path for ending in NIFTI if os.path.lexists(path := self.folder / f"{image}{ending}")]
+        if len(found) > 1:
+            raise Rejected(f"{self.name} has {found[0].name} and {found[1].name}: remove one of them.")
+        if found and not found[0].is_file():
+            raise Rejected(f"{found[0].name} of {self.name} is no file, or a link to one that is not there: copy it.")
+        return found[0] if found else None
+
     def _ct_file(self) -> tuple[Path, CtOrigin]:
-        for name, origin in CT_FILES:
-            if (self.folder / name).is_file():
-                return self.folder / name, origin
-        raise Rejected(f"{self.name} has {SUV_FILE} but neither CT.nii.gz nor CTres.nii.gz: complete the study.")
+        for origin in CT_IMAGES:
+            if (file := self._file(origin)) is not None:
+                return file, origin
+        raise Rejected(f"{self.name} has {SUV_IMAGE}.nii.gz but neither CT.nii.gz nor CTres.nii.gz: complete it.")
 
     def _lesions(self, pet: Volume) -> LabelArray | None:
-        if not (self.folder / LESION_FILE).is_file():
+        file = self._file(LESION_IMAGE)
+        if file is None:
             return None
-        labels, geometry = read_nifti_labels(self.folder / LESION_FILE)
+        labels, geometry = read_nifti_labels(file)
         if not geometry.same_grid(pet.geometry):
-            raise Rejected(f"{LESION_FILE} of {self.name} does not lie on the grid of {SUV_FILE}: export it again.")
+            raise Rejected(f"{file.name} of {self.name} does not lie on the grid of SUV.nii.gz: export it again.")
         return (labels > 0).astype(np.uint8)
 
 
@@ -112,21 +141,32 @@ def find_studies(
     """
     if not source.is_dir():
         raise Rejected(f"{source} does not exist: give a folder of studies in autoPET's layout or in DICOM.")
-    if next(source.rglob(SUV_FILE), None) is not None:
+    files = files_below(source)
+    if any(file.name in _SUV_FILES for file in files):
         return autopet_studies(source)
-    return dicom_studies(source, accept_synthetic=accept_synthetic, progress=progress)
+    try:
+        return dicom_studies(source, accept_synthetic=accept_synthetic, progress=progress)
+    except Rejected as nothing:
+        if not any(file.name.endswith(NIFTI) for file in files):
+            raise
+        raise Rejected(
+            f"{source} holds NIfTI files, but none is called {SUV_IMAGE}.nii.gz: give each study a folder with "
+            f"{SUV_IMAGE}.nii.gz and CT.nii.gz, in a folder of its patient."
+        ) from nothing
 
 
 def autopet_studies(folder: Path) -> list[StudyReference]:
-    """Every folder below ``folder`` with SUV.nii.gz, in the order of their names.
+    """Every folder below ``folder`` with SUV.nii.gz or a CT, in the order of their names.
 
-    Patient and diagnosis come from fdg_metadata.csv in ``folder`` or beside it; without it the patient is the folder
-    above the study's, and the diagnosis unknown. Raises Rejected where there is no study, or the table is none.
+    The patient is the folder above the study's. The diagnosis comes from fdg_metadata.csv in ``folder`` or up to three
+    folders above; without it, or without a row of the study, it is unknown. Raises Rejected where there is no study,
+    or the table is none or, lying in ``folder``, fits none of them.
     """
-    found = sorted(path.parent for path in folder.rglob(SUV_FILE))
+    folder = folder.resolve() if ".." in folder.parts else folder.absolute()
+    found = sorted({path.parent for path in files_below(folder) if path.name in _IMAGES})
     if not found:
-        raise Rejected(f"{folder} holds no study with {SUV_FILE}: give a folder in autoPET's layout.")
-    diagnoses = _diagnoses(folder)
+        raise Rejected(f"{folder} holds no study with {SUV_IMAGE}.nii.gz: give a folder in autoPET's layout.")
+    diagnoses = _diagnoses_of(found, folder)
     patients = [_pseudonym(study.parent.name) for study in found]
     names = [_study_name(patient, study) for patient, study in zip(patients, found, strict=True)]
     twice = {name for name, number in Counter(names).items() if number > 1}
@@ -135,9 +175,9 @@ def autopet_studies(folder: Path) -> list[StudyReference]:
             folder=study,
             name=f"{name}_{_hashed(study.relative_to(folder).as_posix())[:8]}" if name in twice else name,
             patient=patient,
-            diagnosis=_diagnosis_of(study, diagnoses),
+            diagnosis=diagnosis,
         )
-        for name, patient, study in zip(names, patients, found, strict=True)
+        for name, patient, study, diagnosis in zip(names, patients, found, diagnoses, strict=True)
     ]
 
 
@@ -164,19 +204,22 @@ def _hashed(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _diagnosis_of(study: Path, diagnoses: Mapping[tuple[str, str], str]) -> str:
-    """By the study's folder as the table names it, else by the digits of the study's UID at its end."""
-    subject = study.parent.name
-    return diagnoses.get((subject, study.name), diagnoses.get((subject, study.name[-5:]), ""))
+def _diagnoses_of(studies: Sequence[Path], folder: Path) -> list[str]:
+    """By a study's folder as the table names it, else by the digits of the study's UID at its end; else empty."""
+    tables = (place / METADATA_FILE for place in (folder, *folder.parents[:TABLE_AT_MOST_ABOVE]))
+    table = next((file for file in tables if file.is_file()), None)
+    known = {} if table is None else _diagnoses(table)
+    keys = [[(study.parent.name, study.name), (study.parent.name, study.name[-5:])] for study in studies]
+    if known and table == folder / METADATA_FILE and not any(key in known for both in keys for key in both):
+        raise Rejected(
+            f"{table} has a row for none of the {len(studies)} studies beside it: correct 'Subject ID' and 'File "
+            "Location', which name their folders, or take it away."
+        )
+    return [known.get(exact, known.get(by_digits, "")) for exact, by_digits in keys]
 
 
-def _diagnoses(folder: Path) -> dict[tuple[str, str], str]:
+def _diagnoses(table: Path) -> dict[tuple[str, str], str]:
     """The diagnosis of (subject, study's folder) and of (subject, last five digits of the study's UID)."""
-    table = next(
-        (place / METADATA_FILE for place in (folder, folder.parent) if (place / METADATA_FILE).is_file()), None
-    )
-    if table is None:
-        return {}
     found: dict[tuple[str, str], str] = {}
     for row in _rows(table):
         subject, diagnosis = row["Subject ID"].strip(), row["diagnosis"].strip()
@@ -197,5 +240,6 @@ def _rows(table: Path) -> list[dict[str, str]]:
         raise Rejected(f"{table} is no table in UTF-8 with commas: download it again.") from error
     missing = [column for column in _COLUMNS if rows and column not in rows[0]]
     if missing:
-        raise Rejected(f"{table} has no column '{missing[0]}': download it again.")
+        needed = ", ".join(f"'{column}'" for column in _COLUMNS)
+        raise Rejected(f"{table} has no column '{missing[0]}': give a table in UTF-8 with commas and {needed}.")
     return rows

@@ -261,7 +261,10 @@ def prepare(
     out: Annotated[
         Path, typer.Option("--out", help="The training store; one that was begun goes on.", file_okay=False)
     ],
-    split: Annotated[Path | None, typer.Option("--split", help="Draw a split by patient into this new file.")] = None,
+    split: Annotated[
+        Path | None,
+        typer.Option("--split", help="Draw a split by patient into this file; the patients of one that is there stay."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the split.")] = 0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes; each needs 2.5 to 3.5 GB.")] = 1,
     keep_air: Annotated[
@@ -271,25 +274,31 @@ def prepare(
     accept_synthetic: Annotated[
         bool, typer.Option("--accept-synthetic", help="Take DICOM that is marked synthetic: phantoms, never our PET.")
     ] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Whose grid the store has; default: 3 x 2.04 x 2.04 mm.")
+    ] = None,
     segmenter: SegmenterName = None,
     config: ConfigFile = None,
 ) -> None:
     """Bring PET/CT studies into a training store: checked, registered, on the networks' grid, with districts."""
     from training.prepare import prepare as fill
-    from training.splits import draw_split, write_split
+    from training.splits import draw_into
     from training.studies import find_studies
     from twin_scanner.districts.choice import make_segmenter
+    from twin_scanner.models import load_package
     from twin_scanner.preprocess import Plan
 
+    settings = _settings(config)
     set_up_logging("ERROR")
-    recipe = partial(make_segmenter, _segmenter_choice(_settings(config), segmenter, None))
+    recipe = partial(make_segmenter, _segmenter_choice(settings, segmenter, None))
+    plan = Plan() if model is None else load_package(_package(settings, model)).plan
     with _progress() as bars:
         report = _reporter(bars)
         studies = find_studies(source, accept_synthetic=accept_synthetic, progress=report("Headers"))
         store = fill(
             studies,
             out,
-            Plan(),
+            plan,
             recipe,
             keep_air=keep_air,
             workers=workers,
@@ -298,9 +307,9 @@ def prepare(
         )
     for refusal in store.refused:
         print(f"refused {refusal.name}: {refusal.reason}", file=sys.stderr)
-    if split is not None:
-        write_split(split, draw_split(store.entries, seed, store=store.fingerprint))
     print(f"{out}: {len(store.entries)} studies, {len(store.refused)} refused")
+    if split is not None:
+        draw_into(split, store.entries, seed, store=store.fingerprint)
 
 
 @cli.command()

@@ -30,6 +30,9 @@ LONGEST_UPTAKE_S: Final = 8 * 3600.0
 """From injection to the decay reference: delayed images come after up to four hours. More is a wrong date or clock."""
 LONGEST_LEAD_S: Final = 3600.0
 """From the series' start to its first acquisition; more, and the series' time is that of another event."""
+LONGEST_SCAN_S: Final = 4 * 3600.0
+"""From the first acquisition to the last one of a series: a body takes up to an hour. More, and the clock passed
+midnight, but the date did not."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class PetAttributes:
     ``corrected_image``, ``decay_correction``, ``units`` and ``suv_type`` are the attributes of those names.
     ``weight_kg`` is PatientWeight, ``dose_bq`` RadionuclideTotalDose, ``half_life_s`` RadionuclideHalfLife. Times are
     the scanner's local ones: ``injected_at`` is RadiopharmaceuticalStartDateTime, ``injection_clock`` the time of day
-    in RadiopharmaceuticalStartTime, ``series_start`` SeriesDate and SeriesTime, and ``first_acquisition`` the earliest
-    AcquisitionDate and AcquisitionTime of all slices.
+    in RadiopharmaceuticalStartTime, ``series_start`` SeriesDate and SeriesTime, and ``first_acquisition`` and
+    ``last_acquisition`` the earliest and the latest AcquisitionDate and AcquisitionTime of all slices.
     """
 
     units: str
@@ -54,6 +57,7 @@ class PetAttributes:
     injection_clock: time | None = None
     series_start: datetime | None = None
     first_acquisition: datetime | None = None
+    last_acquisition: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -151,11 +155,18 @@ def decay_reference(pet: PetAttributes) -> datetime:
     """When START was: the start of the acquisition, to which all slices are corrected (PS3.3 C.8.9.1.1.4).
 
     The series' time, unless an acquisition began before it: then the series was made afterwards and bears the time of
-    its making, and the earliest acquisition is the start (QIBA, as above). Raises Rejected where a time is missing, or
-    the series' time lies more than LONGEST_LEAD_S before the first acquisition.
+    its making, and the earliest acquisition is the start (QIBA, as above). Raises Rejected where a time is missing,
+    the series' time lies more than LONGEST_LEAD_S before the first acquisition, or the acquisitions more than
+    LONGEST_SCAN_S apart.
     """
     series_start = _needed("SeriesTime (with SeriesDate)", pet.series_start)
     first = _needed("AcquisitionTime (with AcquisitionDate)", pet.first_acquisition)
+    lasted_s = ((pet.last_acquisition or first) - first).total_seconds()
+    if lasted_s > LONGEST_SCAN_S:
+        raise Rejected(
+            f"AcquisitionTime (with AcquisitionDate) of the PET's slices spans {lasted_s / 3600:.1f} hours, so nobody "
+            "knows when it began: correct the sender."
+        )
     lead_s = (first - series_start).total_seconds()
     if lead_s > LONGEST_LEAD_S:
         raise Rejected(

@@ -1,6 +1,7 @@
 """The header of a PET slice: that it was acquired and shows activity, and the attributes its SUV follows from."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date, datetime, time
 from functools import partial
 from pathlib import Path
@@ -111,9 +112,9 @@ def attributes_of(slices: Sequence[ImageSlice]) -> PetAttributes:
             )
     started = [_moment(image.header, "Acquisition", image.name) for image in slices]
     known = [moment for moment in started if moment is not None]
-    return PetAttributes(
-        **{**vars(shared), "first_acquisition": min(known) if len(known) == len(started) else None},
-    )
+    if len(known) < len(started):
+        return shared
+    return replace(shared, first_acquisition=min(known), last_acquisition=max(known))
 
 
 def philips_factors(header: Dataset) -> PhilipsFactors:
