@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from tests.known_networks import TRUNK, unet_package
+from tests.known_networks import TRUNK, unet_package, with_plan
 from training.evaluation.calibration import (
     LEVELS,
     SMALLEST_BIN,
@@ -185,6 +185,21 @@ def test_bins_with_few_voxels_join_their_neighbours_and_still_meet() -> None:
     calibration = fit_calibration(low, PACKAGE, FLIPS)
     assert len(calibration.bins) < len(SUV_EDGES) and calibration.bins[-1].suv_high == 20.0
     assert all(one.voxels >= SMALLEST_BIN and one.patients >= 3 for one in calibration.bins)
+
+
+@pytest.mark.parametrize("suv_max", [4.0, 8.0])
+def test_what_is_clipped_belongs_to_the_last_bin_where_the_range_ends_at_a_bins_edge(suv_max: float) -> None:
+    package = with_plan(PACKAGE, Plan(suv_max=suv_max))
+    clipped = [
+        replace(one, suv_max=suv_max, predicted=np.minimum(one.predicted, suv_max), real=np.minimum(one.real, suv_max))
+        for one in worlds(0, 10)
+    ]
+    calibration = fit_calibration(clipped[:5], package, FLIPS)
+    assert sum(one.voxels for one in calibration.bins) == sum(one.raw.size for one in clipped[:5])
+    found = [one for one in check_coverage(calibration, clipped[5:]) if one.level == LEVELS[0]]
+    for binned_by in ("body", "predicted", "real"):
+        counted = sum(one.voxels for one in found if one.binned_by == binned_by)
+        assert counted == sum(one.raw.size for one in clipped[5:]), binned_by
 
 
 def test_a_raw_deviation_that_never_varies_still_calibrates() -> None:

@@ -86,7 +86,7 @@ def test_the_numbers_of_a_lesion_are_those_of_the_whole_image() -> None:
 
 def test_41_percent_is_of_the_lesions_own_real_maximum_in_both_pets() -> None:
     real = with_spot(with_spot(FLAT, ONE, 4.0), ONE, 10.0, edge=2)
-    made = with_spot(with_spot(FLAT, ONE, 4.2), ONE, 30.0, edge=1)
+    made = with_spot(with_spot(FLAT, ONE, 4.11), ONE, 30.0, edge=1)
     (lesion,) = lesions_of(real, made, spot_label(ONE), GEOMETRY)
     assert lesion.own_ml == (pytest.approx(8 * 0.064), pytest.approx(64 * 0.064)), (
         "4.1 of 10, whatever the made maximum"
@@ -130,6 +130,17 @@ def test_a_lesion_that_the_ct_does_not_wholly_show_is_not_judged() -> None:
     assert len(lesions_of(FLAT, FLAT, labels, GEOMETRY, moved)) == 1, "a CT that begins above the first one's feet"
 
 
+def test_a_field_of_view_ends_half_a_voxel_beyond_its_outer_centres() -> None:
+    """Slices of the CT are 10 mm, its outer centres at 4.5 and 14.5 mm; the annotation's voxels are 1 mm."""
+    fine = Geometry((40, 4, 4), (1.0, 4.0, 4.0), (0.0, 0.0, 7.0))
+    field = fine.cropped((slice(10, 30), slice(0, 4), slice(0, 4))).with_spacing((10.0, 4.0, 4.0))
+    flat = np.ones(fine.shape, np.float32)
+    for first, last, judged in ((10, 29, 1), (10, 30, 0), (9, 29, 0)):
+        labels = np.zeros(fine.shape, np.uint8)
+        labels[first : last + 1] = 1
+        assert len(lesions_of(flat, flat, labels, fine, field)) == judged, (first, last)
+
+
 def test_nothing_annotated_is_no_lesion() -> None:
     assert lesions_of(FLAT, FLAT, np.zeros(SHAPE, np.uint8), GEOMETRY) == []
 
@@ -141,6 +152,12 @@ def test_a_false_spot_lies_more_than_10_mm_from_real_uptake() -> None:
         real = with_spot(FLAT, (20, 12, 12), 9.0, edge=2)
         made = with_spot(FLAT, (21 + steps, 12, 12), 9.0, edge=2)
         assert false_uptake(real, made, BODY, geometry).components == expected
+
+
+@pytest.mark.parametrize(("suv", "expected"), [(4.0, 0), (3.99, 1)])
+def test_a_real_voxel_of_just_suv_4_explains(suv: float, expected: int) -> None:
+    real, made = with_spot(FLAT, (20, 12, 12), suv, edge=1), with_spot(FLAT, (21, 12, 12), 9.0)
+    assert false_uptake(real, made, BODY, GEOMETRY).components == expected
 
 
 def plainly(real: FloatArray, made: FloatArray, body: np.ndarray, geometry: Geometry) -> FalseUptake:

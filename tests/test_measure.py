@@ -12,7 +12,7 @@ from training.evaluation.lesion_metrics import false_uptake
 from training.evaluation.measure import DEFINITIONS, measure
 from training.evaluation.metrics import ms_ssim
 from twin_scanner.partition import DISTRICT_NAMES
-from twin_scanner.volume import Geometry, LabelArray
+from twin_scanner.volume import Geometry, LabelArray, Volume, resample
 
 pytestmark = pytest.mark.unit
 
@@ -126,13 +126,16 @@ def test_voxels_of_a_lesion_outside_the_body_are_no_part_of_its_error() -> None:
     assert (row.value, row.n) == (0, np.count_nonzero((labels > 0) & BODY))
 
 
-def test_the_error_in_suv_is_of_the_plans_own_range() -> None:
-    real = body_pet()
-    made = np.where(BODY, real + np.float32(0.5), real).astype(np.float32)
-    case = replace(case_of(real, made), plan=replace(PLAN, suv_max=10.0))
-    rows = rows_of(case)
-    assert rows["body", "mae", 0].value == pytest.approx(0.05, rel=1e-4)
-    assert rows["body", "mae_suv", 0].value == pytest.approx(0.5, rel=1e-4)
+@pytest.mark.parametrize("suv_max", [10.0, 25.0])
+def test_1_is_suv_20_in_every_error_whatever_the_range_of_the_models_plan(suv_max: float) -> None:
+    """Else two models would be compared in different units. Uptake of 30 beside 22 is clipped to 20 in both."""
+    real = with_spot(body_pet(), ONE, 30.0)
+    made = with_spot(np.where(BODY, real + np.float32(0.5), real).astype(np.float32), ONE, 22.0)
+    usual, other = (rows_of(replace(case_of(real, made), plan=plan)) for plan in (PLAN, replace(PLAN, suv_max=suv_max)))
+    assert usual["body", "mae_suv", 0].value == pytest.approx(0.5 * (1 - 64 / np.count_nonzero(BODY)), rel=1e-4)
+    for region, metric in ((r, m) for r, m, item in usual if not item):
+        assert other[region, metric, 0].value == usual[region, metric, 0].value, metric
+    assert usual["body", "mae", 0].value == pytest.approx(usual["body", "mae_suv", 0].value / 20.0)
 
 
 def test_organs_have_a_bias_of_their_own() -> None:
@@ -193,6 +196,18 @@ def test_similarity_rows_are_scikit_images_map_of_the_whole_clipped_image() -> N
     assert rows["body", "ms_ssim", 0].value == pytest.approx(whole, abs=1e-6)
 
 
+def test_recall_counts_the_lesions_that_it_asks_for() -> None:
+    """Of SUV 10 found, 8 missed and 3 found: one of two at SUV 4, two of three at 41 % of their own."""
+    third = (16, 24, 12)
+    real = with_spot(with_spot(with_spot(body_pet(), ONE, 10.0), TWO, 8.0), third, 3.0)
+    made = with_spot(with_spot(body_pet(), ONE, 9.0), third, 2.0)
+    rows = rows_of(case_of(real, made, spot_label(ONE, TWO, third)))
+    at_4, at_41 = rows["lesion", "detection_recall", 0], rows["lesion", "detection_recall_41", 0]
+    assert (at_4.value, at_4.n) == (0.5, 2)
+    assert (at_41.value, at_41.n) == (pytest.approx(2 / 3), 3)
+    assert rows["lesion", "lesions_above_suv20", 0].n == 3
+
+
 def test_recall_is_told_at_suv_4_and_at_41_percent_of_the_own_maximum() -> None:
     real = with_spot(with_spot(body_pet(), ONE, 10.0), TWO, 6.0)
     made = with_spot(with_spot(body_pet(), ONE, 3.0), TWO, 3.0)
@@ -216,6 +231,39 @@ def test_a_lesion_beyond_the_ct_has_no_row() -> None:
     rows = rows_of(case)
     assert {item for region, _, item in rows if region == "lesion"} == {0, 1}
     assert rows["lesion", "detection_recall", 0].value == 1 and rows["lesion", "suv_mean_bias", 1].value == 0
+
+
+def test_a_lesion_keeps_its_number_where_another_is_not_judged() -> None:
+    """The CT of this model begins above the first lesion; another model's would show both."""
+    real = with_spot(with_spot(body_pet(), ONE, 9.0), TWO, 6.0)
+    case = case_of(real, real, spot_label(ONE, TWO))
+    cut = tuple(slice(24 if axis == 0 else 0, length) for axis, length in enumerate(SHAPE))
+    above = replace(
+        case, real=real[cut], synthetic=real[cut], labels=districts()[cut], lesions=spot_label(ONE, TWO)[cut],
+        geometry=GEOMETRY.cropped(cut),
+    )  # fmt: skip
+    assert rows_of(case)["lesion", "suv_max_real", 2].value == 6.0
+    rows = rows_of(above)
+    assert rows["lesion", "suv_max_real", 2].value == 6.0 and ("lesion", "suv_max_real", 1) not in rows
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("tilt_deg", [0.0, 3.0])
+def test_where_the_pet_ends_before_the_ct_equal_images_are_still_perfect(axis: int, tilt_deg: float) -> None:
+    """The windows of SSIM reach beyond the PET's end, where nobody measured and the synthetic PET goes on."""
+    made = body_pet(noise=0.3) * np.float32(4.0)
+    part = tuple(slice(0, 28 if each == axis else length) for each, length in enumerate(SHAPE))
+    field = GEOMETRY.cropped(part)
+    cos, sin = float(np.cos(np.radians(tilt_deg))), float(np.sin(np.radians(tilt_deg)))
+    field = replace(field, direction=((0.0, -sin, cos), (0.0, cos, sin), (1.0, 0.0, 0.0)))
+    inside = np.isfinite(resample(Volume(np.ones(field.shape, np.float32), field), GEOMETRY, float("nan")).array)
+    real, labels = np.where(inside, made, np.float32(0.0)), np.where(inside, districts(), np.uint8(0))
+    native = Native(np.ones(field.shape, np.float32), np.ones(field.shape, np.float32), None, field)
+    rows = rows_of(replace(case_of(real, made), labels=labels, native=native))
+    assert 0 < rows["body", "mae", 0].n < np.count_nonzero(BODY) and rows["body", "mae", 0].value == 0
+    for region in {region for region, metric, _ in rows if metric == "ssim"}:
+        assert rows[region, "ssim", 0].value == pytest.approx(1.0, abs=1e-6)
+    assert rows["body", "ms_ssim", 0].value == pytest.approx(1.0, abs=1e-6)
 
 
 def test_an_organ_counts_as_far_as_both_pets_show_it() -> None:

@@ -140,15 +140,27 @@ def textured(shape: tuple[int, int, int]) -> tuple[FloatArray, FloatArray]:
 def test_several_scales_are_the_product_of_monais_means_inside_the_mask() -> None:
     """The mask lies inside the image, so the coarse windows see what is around it, and not a mirror of the mask."""
     real, made = textured((80, 96, 80))
+    made *= np.float32(0.5)
     mask = np.zeros(real.shape, np.bool_)
     mask[20:61, 30:70, 10:50] = True
     expected, x, y, inside = 1.0, real, made, mask
     for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
         ssim, contrast = monais_maps(x, y)
         expected *= float((ssim if scale == 4 else contrast)[inside].mean()) ** weight
+        inside_last = inside
         x, y, inside = pooled(x), pooled(y), pooled(inside) >= 0.5
     assert ms_ssim(real, made, mask) == pytest.approx(expected, abs=1e-5)
-    assert 0.3 < expected < 0.95 and sum(SCALE_WEIGHTS) == pytest.approx(1.0, abs=1e-3)
+    assert 0.2 < expected < 0.95 and ssim[inside_last].mean() < 0.95 * contrast[inside_last].mean()
+    assert sum(SCALE_WEIGHTS) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_an_image_turned_to_its_negative_has_no_similarity() -> None:
+    """Contrast that runs the other way has a negative mean, which counts as 0 (no root of it is real)."""
+    real, _ = textured((40, 44, 48))
+    mask = np.zeros(real.shape, np.bool_)
+    mask[4:36, 6:38, 8:40] = True
+    assert similarity(real, 1 - real).contrast_structure[mask].mean() < -0.1
+    assert ms_ssim(real, 1 - real, mask) == 0
 
 
 def test_the_finest_scale_may_be_given() -> None:

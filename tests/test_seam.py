@@ -38,9 +38,10 @@ def test_a_step_of_1_suv_is_1_whichever_way_the_border_runs(axis: int, step: flo
     assert found.faces == np.prod(SHAPE) // SHAPE[axis]
 
 
-def test_the_jump_is_the_step_across_less_the_mean_of_those_beside_it() -> None:
-    """By hand along one line: steps of 0.5, 2 and 0.1 about the border."""
-    line = np.array([0.0, 0.5, 2.5, 2.6], np.float32)
+@pytest.mark.parametrize(("first", "last"), [(0.5, 0.1), (-0.5, 0.1), (0.5, -0.1)])
+def test_the_jump_is_the_step_across_less_the_mean_of_those_beside_it(first: float, last: float) -> None:
+    """By hand along one line: steps of 0.5, 2 and 0.1 about the border, up or down."""
+    line = np.cumsum([0.0, first, 2.0, last], dtype=np.float32)
     labels = np.array([2, 2, 1, 1], np.uint8)[:, None, None]
     found = seam(np.zeros((4, 1, 1), np.float32), line[:, None, None], labels)
     assert found is not None and found.faces == 1

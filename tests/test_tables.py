@@ -87,6 +87,24 @@ def test_what_lies_beyond_the_paper_has_intervals_by_patient(scores: Scores) -> 
     assert not [row for row in table.rows if "organ" in row[0].lower()]
 
 
+def test_lesions_that_are_clipped_are_counted_in_all() -> None:
+    """By hand: maxima of 30 and 9 in one study, of 21 in another; two seeds of a model see the same lesions."""
+    third = (26, 24, 20)
+    rows = []
+    for seed in (1, 2):
+        for study, spots in (("p1", ((SPOT, 30.0), (third, 9.0))), ("p2", ((SPOT, 21.0),))):
+            real = body_pet()
+            for corner, suv in spots:
+                real = with_spot(real, corner, suv)
+            case = case_of(real, real, spot_label(*(corner for corner, _ in spots)))
+            rows += measure(of_patient(case, study, ""), f"near#{seed}")
+    table = beyond_table(
+        Scores(table_of([*rows, Row("far", "s", "p", "", "body", 0, "mae", "", 0.1, 9)])), ["near", "far"]
+    )
+    assert cells(table, "Lesions", "lesions above SUV 20, in all")[2:] == ("2 of 3", "–")
+    assert cells(table, "Lesions", "lesions above SUV 20, a study")[2:] == ("1, n 2 / 2", "–")
+
+
 def test_a_comparison_says_what_is_shown_and_nothing_more(scores: Scores) -> None:
     found = comparisons(scores, ["near", "far"])
     table = comparison_table("near", "far", found["far"])

@@ -116,7 +116,7 @@ def fit_calibration(
     _check_range(samples, suv_max)
     pool = _Pool.of(samples, patients)
     edges = _edges(pool, suv_max)
-    bins = tuple(_fit_bin(pool.of_bin(low, high), low, high, levels) for low, high in _pairs(edges))
+    bins = tuple(_fit_bin(pool.of_bin(low, high, suv_max), low, high, levels) for low, high in _pairs(edges))
     digests = tuple(patient_digest(package.model_hash, patient) for patient in patients)
     return Calibration(package.model_hash, package.plan.plan_hash, method, suv_max, levels, bins, digests)
 
@@ -220,14 +220,14 @@ class _Pool:
         share = np.bincount(patient, weight, minlength=1)
         return _Pool(self.predicted[chosen], self.real[chosen], self.raw[chosen], patient, weight / share[patient])
 
-    def of_bin(self, low: float, high: float) -> "_Pool":
-        return self.part(_within(self.predicted, low, high))
+    def of_bin(self, low: float, high: float, suv_max: float) -> "_Pool":
+        return self.part(_within(self.predicted, low, high, suv_max))
 
 
-def _within(suv: FloatArray, low: float, high: float) -> npt.NDArray[np.bool_]:
+def _within(suv: FloatArray, low: float, high: float, suv_max: float) -> npt.NDArray[np.bool_]:
     """The first bin holds what is below it, the last one its upper end: the Plan's clip puts values there."""
     above: npt.NDArray[np.bool_] = (suv >= low) | (low == SUV_EDGES[0])
-    return above & ((suv < high) | (high not in SUV_EDGES))
+    return above & ((suv < high) | (high == suv_max))
 
 
 def _check_range(samples: Sequence[Sample], suv_max: float) -> None:
@@ -242,7 +242,7 @@ def _edges(pool: _Pool, suv_max: float) -> list[float]:
     edges = [*(edge for edge in SUV_EDGES if edge < suv_max), suv_max]
     for edge in reversed(edges[1:-1]):
         low, high = edges[edges.index(edge) - 1], edges[edges.index(edge) + 1]
-        if not (_suffices(pool.of_bin(edge, high)) and _suffices(pool.of_bin(low, edge))):
+        if not all(_suffices(pool.of_bin(*ends, suv_max)) for ends in ((edge, high), (low, edge))):
             edges.remove(edge)
     if not _suffices(pool):
         raise Rejected(f"The calibration's studies show fewer than {SMALLEST_BIN} voxels of the body: add studies.")
@@ -302,9 +302,9 @@ def _regions(pool: _Pool, suv_max: float) -> Iterator[tuple[BinnedBy, float, flo
     yield "body", 0.0, suv_max, np.ones(pool.raw.shape, np.bool_)
     edges = [*(edge for edge in SUV_EDGES if edge < suv_max), suv_max]
     for low, high in _pairs(edges):
-        yield "predicted", low, high, _within(pool.predicted, low, high)
+        yield "predicted", low, high, _within(pool.predicted, low, high, suv_max)
     for low, high in _pairs(edges):
-        yield "real", low, high, _within(pool.real, low, high)
+        yield "real", low, high, _within(pool.real, low, high, suv_max)
 
 
 def _coverage(

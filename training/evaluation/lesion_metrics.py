@@ -51,9 +51,11 @@ class Lesion:
     ``detected`` says whether a voxel of the synthetic PET inside the annotation reaches SUV 4; None where no real one
     does, for such a lesion cannot be asked for at that threshold. ``detected_own`` asks every lesion whether the
     synthetic PET reaches 41 % of the real SUVmax inside the annotation; below a SUVmax of about 8 that threshold lies
-    in the range of normal tissue, so it is the easier question.
+    in the range of normal tissue, so it is the easier question. ``number`` counts the lesions of the annotation from 1,
+    those that are not judged included: a lesion keeps its number in every field of view.
     """
 
+    number: int
     real: Uptake
     synthetic: Uptake
     voxels: int
@@ -84,8 +86,8 @@ def lesions_of(
     model could have shown it. None takes every lesion.
     """
     return [
-        _lesion(real, synthetic, inside, box, geometry)
-        for box, inside in _components(lesions > 0, _margin(geometry, PEAK_REACH_MM))
+        _lesion(number, real, synthetic, inside, box, geometry)
+        for number, (box, inside) in enumerate(_components(lesions > 0, _margin(geometry, PEAK_REACH_MM)), start=1)
         if field is None or _in_view(inside, box, geometry, field)
     ]
 
@@ -128,7 +130,9 @@ def _margin(geometry: Geometry, reach_mm: float) -> list[int]:
     return [int(np.ceil(reach_mm / spacing)) + 1 for spacing in geometry.spacing_mm]
 
 
-def _lesion(real: FloatArray, synthetic: FloatArray, inside: BoolArray, box: Box, geometry: Geometry) -> Lesion:
+def _lesion(
+    number: int, real: FloatArray, synthetic: FloatArray, inside: BoolArray, box: Box, geometry: Geometry
+) -> Lesion:
     voxels = int(np.count_nonzero(inside))
     volume_ml = voxels * geometry.voxel_ml
     of_real = _uptake(real[box], inside, geometry, volume_ml)
@@ -136,6 +140,7 @@ def _lesion(real: FloatArray, synthetic: FloatArray, inside: BoolArray, box: Box
     own = OWN_SHARE * of_real.maximum
     own_voxels = [int(np.count_nonzero(image[box][inside] >= own)) for image in (real, synthetic)]
     return Lesion(
+        number=number,
         real=of_real,
         synthetic=of_synthetic,
         voxels=voxels,

@@ -1,19 +1,19 @@
 """One study measured: every metric of every region as rows, each with its mask stated."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from training.evaluation.case import BODY, LESION, Case, Row
-from training.evaluation.lesion_metrics import Lesion, Uptake, false_uptake, lesions_of
+from training.evaluation.lesion_metrics import EDGE_VOXELS, Lesion, Uptake, false_uptake, lesions_of
 from training.evaluation.metrics import SimilarityMaps, box_around, mae, mean_inside, ms_ssim, nrmse, psnr, similarity
 from training.evaluation.seam import seam
 from twin_scanner.partition import DISTRICT_NAMES
 from twin_scanner.preprocess import suv_to_model
-from twin_scanner.volume import FloatArray
+from twin_scanner.volume import FloatArray, Geometry
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Box: TypeAlias = tuple[slice, slice, slice]
@@ -21,14 +21,18 @@ Box: TypeAlias = tuple[slice, slice, slice]
 NEGATIVE: Final = "NEGATIVE"
 """autoPET's word for a study without a malignant lesion."""
 CLIPPED_ABOVE_SUV: Final = 20.0
-"""What the tables count lesions above: the upper end of the default Plan's SUV range."""
+"""Where both PETs are clipped and what 1 is in the errors, as in the paper; what the tables count lesions above.
+
+Of every model, whatever its own Plan's range: errors in different units could not be compared.
+"""
 LABELS: Final = 256
 """Of a label map: uint8."""
 DEFINITIONS: Final = {
-    "mae": "Mean absolute error in model space (SUV divided by the Plan's highest, 20), inside the region.",
-    "mae_suv": "The same in SUV (g/ml), both PETs clipped to the Plan's range.",
+    "mae": "Mean absolute error in model space (1 is SUV 20, both PETs clipped to it), inside the region.",
+    "mae_suv": "The same in SUV (g/ml).",
     "psnr": "10 log10(1 / mean squared error) in dB, model space (data range 1 is SUV 20), inside the region.",
-    "ssim": "scikit-image's map (Gaussian of sigma 1.5 voxels), model space, averaged inside the region.",
+    "ssim": "scikit-image's map (Gaussian of sigma 1.5 voxels), model space, averaged inside the region; both PETs are "
+    "0 where the real one has no value.",
     "ms_ssim": "SSIM at five scales, averaged inside the body at each scale; body only.",
     "nrmse": "Root mean squared error over the real PET's root mean square, inside the region.",
     "suv_mean_bias": "Synthetic minus real SUVmean; of a lesion on the real PET's own grid, unclipped; of an organ on "
@@ -44,7 +48,7 @@ DEFINITIONS: Final = {
     "detected_41": "Whether it reaches 41 % of the lesion's own real SUVmax; asked of every lesion.",
     "detection_recall": "Share of a study's lesions with a real SUVmax of 4 or more that are detected.",
     "detection_recall_41": "Share of a study's lesions that reach 41 % of their own real SUVmax in the synthetic PET.",
-    "lesions_above_suv20": "Lesions of a study whose real SUVmax is beyond what the model can express.",
+    "lesions_above_suv20": "Lesions of a study whose real SUVmax is above SUV 20, where the voxel metrics clip.",
     "false_positives": "Components of the synthetic PET at SUV 4 or more, at least 0.5 ml, with no real voxel at SUV 4 "
     "or more within 10 mm; body, Plan's grid.",
     "false_uptake_ml": "Volume of the false positives in a study without a malignant lesion (negative control).",
@@ -56,7 +60,7 @@ DEFINITIONS: Final = {
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    """Both PETs of a case in model space, clipped, and what is known of the box around its body alone."""
+    """Both PETs of a case, 1 is SUV 20 and clipped, and what is known of the box around its body alone."""
 
     case: Case
     whole: tuple[FloatArray, FloatArray]
@@ -68,8 +72,8 @@ class _Cut:
 def measure(case: Case, model: str) -> list[Row]:
     """Every number of a study under a model's name; what has an empty mask has no row.
 
-    Voxel metrics are on the Plan's grid against the PET clipped to the Plan's range, per district, body and lesion;
-    lesion uptake is against the unclipped PET on its own grid. Raises ValueError where the case shows no body.
+    Voxel metrics are on the Plan's grid against the PET clipped at SUV 20, per district, body and lesion; lesion
+    uptake is against the unclipped PET on its own grid. Raises ValueError where the case shows no body.
     """
     cut = _cut(case)
     numbers = [*_voxel_metrics(cut), *_hot_spots(case, cut.body), *_seams(case, cut.box), *_organs(case, cut.box)]
@@ -101,8 +105,29 @@ def _cut(case: Case) -> _Cut:
     box = box_around(body)
     if box is None:
         raise ValueError(f"the case of {case.study} shows no body")
-    real, synthetic = (suv_to_model(image, case.plan) for image in (case.real, case.synthetic))
+    common = replace(case.plan, suv_max=CLIPPED_ABOVE_SUV)
+    real, synthetic = (suv_to_model(image, common) for image in (case.real, case.synthetic))
+    _forget_beyond(synthetic, case.geometry, case.native.geometry)
     return _Cut(case, (real, synthetic), box, body, similarity(real[box], synthetic[box]))
+
+
+def _forget_beyond(synthetic: FloatArray, grid: Geometry, field: Geometry) -> None:
+    """Set an image (D, H, W) on a grid to 0 where another field of view ends, as the real PET is there.
+
+    The windows of SSIM reach beyond the region that is judged: what nobody measured is no difference.
+    """
+    to_field = np.linalg.inv(field.affine) @ grid.affine
+    highest = np.asarray(field.shape) - 1 + EDGE_VOXELS
+    corners = np.array([[*at, 1] for at in np.ndindex(2, 2, 2)]) * [*(n - 1 for n in grid.shape), 1]
+    reached = corners @ to_field[:3].T
+    if ((reached >= -EDGE_VOXELS) & (reached <= highest)).all():
+        return
+    of_plane = [to_field[axis, 1] * np.arange(grid.shape[1])[:, None] + to_field[axis, 2] * np.arange(grid.shape[2])
+                for axis in range(3)]  # fmt: skip
+    for d, plane in enumerate(synthetic):
+        for axis, within in enumerate(of_plane):
+            index = within + (to_field[axis, 0] * d + to_field[axis, 3])
+            plane[(index < -EDGE_VOXELS) | (index > highest[axis])] = 0
 
 
 def _voxel_metrics(cut: _Cut) -> Iterator[_Number]:
@@ -114,7 +139,7 @@ def _voxel_metrics(cut: _Cut) -> Iterator[_Number]:
         everywhere = np.ones(n, np.bool_)
         error = mae(real, synthetic, everywhere)
         yield _Number(name, "mae", error, n)
-        yield _Number(name, "mae_suv", None if error is None else error * cut.case.plan.suv_max, n, "g/ml")
+        yield _Number(name, "mae_suv", None if error is None else error * CLIPPED_ABOVE_SUV, n, "g/ml")
         yield _Number(name, "psnr", psnr(real, synthetic, everywhere), n, "dB")
         yield _Number(name, "nrmse", nrmse(real, synthetic, everywhere), n)
         yield _Number(name, "ssim", mean_inside(cut.maps.ssim, mask), n)
@@ -163,7 +188,8 @@ def _organs(case: Case, box: Box) -> Iterator[_Number]:
 
 
 def _lesion_metrics(lesions: list[Lesion]) -> Iterator[_Number]:
-    for item, lesion in enumerate(lesions, start=1):
+    for lesion in lesions:
+        item = lesion.number
         for metric, unit in (("suv_mean", "g/ml"), ("suv_max", "g/ml"), ("suv_peak", "g/ml"), ("tlg", "g")):
             real, synthetic = _of(lesion.real, metric), _of(lesion.synthetic, metric)
             bias = None if real is None or synthetic is None else synthetic - real

@@ -40,13 +40,15 @@ def organ_maps(folder: Path) -> OrganMaps:
     """The maps of a folder; ``names.json`` in it is an object such as {"5": "liver"}. Raises Rejected without it."""
     try:
         content = json.loads((folder / NAMES).read_text("utf-8"))
-        names = tuple(sorted((int(label), str(name)) for label, name in content.items()))
+        names = tuple(sorted((int(label), name.strip()) for label, name in content.items()))
     except (OSError, ValueError, AttributeError) as error:
         raise Rejected(
             f'{folder / NAMES} cannot be read: give the organs\' names by label, as {{"5": "liver"}}.'
         ) from error
     if not names or not all(0 < label < 256 for label, _ in names):
         raise Rejected(f"{folder / NAMES} names no label from 1 to 255: give the organs' names by label.")
-    if len({name for _, name in names}) < len(names):
-        raise Rejected(f"{folder / NAMES} gives two labels one name: name each organ once.")
+    if not all(name and name.isprintable() for _, name in names):
+        raise Rejected(f"{folder / NAMES} has a name that is empty or not in one line: give each organ a plain name.")
+    if len({name for _, name in names}) < len(names) or len({label for label, _ in names}) < len(names):
+        raise Rejected(f"{folder / NAMES} gives two labels one name, or a label two: name each organ once.")
     return OrganMaps(folder, names)

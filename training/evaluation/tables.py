@@ -30,13 +30,14 @@ LABELS: Final = {
     "body": "Whole body", "lesion": "Lesions", "LYMPHOMA": "Lymphoma", "LUNG_CANCER": "Lung cancer (NSCLC)",
     "MELANOMA": "Melanoma", "NEGATIVE": "Negative controls",
 }  # fmt: skip
+ABOVE: Final = "lesions_above_suv20"
 DECIMALS: Final = {"mae": 4, "mae_suv": 3, "psnr": 2, "ssim": 3, "ms_ssim": 3, "nrmse": 3}
 """Of what is shown; other metrics have three digits that count. tables.csv has everything."""
 BEYOND: Final = (
     *((region, "mae_suv") for region in (*REGIONS, LESION)), *((region, "nrmse") for region in REGIONS),
     (BODY, "ms_ssim"), *((LESION, metric) for metric in ("suv_mean_bias", "suv_max_bias", "suv_peak_bias", "tlg_bias")),
     (LESION, "volume_41_real"), (LESION, "volume_41_synthetic"), (LESION, "detection_recall"),
-    (LESION, "detection_recall_41"), (LESION, "lesions_above_suv20"), (BODY, "false_positives"),
+    (LESION, "detection_recall_41"), (LESION, ABOVE), (BODY, "false_positives"),
     (BODY, "false_uptake_ml"), (BODY, "seam_excess"),
 )  # fmt: skip
 COMPARED: Final = (
@@ -93,6 +94,8 @@ def beyond_table(scores: Scores, models: Sequence[str]) -> Table:
         found = [summary(scores, model, region, metric) for model in models]
         if any(found):
             rows.append((_label(region), NAMES.get(metric, metric), *(_with_bounds(one, metric) for one in found)))
+        if metric == ABOVE and any(found):
+            rows.append((_label(region), "lesions above SUV 20, in all", *(_above(scores, model) for model in models)))
     note = (
         "Mean [95 % interval: bootstrap that draws patients with all their studies and lesions], n: lesions or studies "
         f"/ patients. No interval below {LEAST_PATIENTS} patients. {TOO_NARROW} Bias is synthetic minus real."
@@ -273,6 +276,12 @@ def _p(value: float | None) -> str:
 
 def _bounds(low: float | None, high: float | None, metric: str) -> str:
     return "–" if low is None or high is None else f"{_number(low, metric)} to {_number(high, metric)}"
+
+
+def _above(scores: Scores, model: str) -> str:
+    """How many of all judged lesions, studies together: what the voxel metrics see clipped."""
+    above, lesions = scores.averaged(model, LESION, ABOVE), scores.averaged(model, LESION, "suv_max_real")
+    return "–" if above.empty else f"{round(above['value'].sum())} of {len(lesions)}"
 
 
 def _with_spread(found: Summary | None, metric: str) -> str:
