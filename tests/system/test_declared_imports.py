@@ -1,0 +1,27 @@
+"""Nothing imports what only an extra, or somebody's hand, has installed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.declared_imports import undeclared
+
+pytestmark = pytest.mark.unit
+
+
+def test_every_import_is_brought_by_a_declared_dependency(project: Path) -> None:
+    assert undeclared(project) == []
+
+
+@pytest.mark.parametrize("line", ["import skimage", "from sklearn.svm import SVC", "import nowhere.at_all", "import nibabel"])
+def test_an_undeclared_import_is_found(project: Path, tmp_path: Path, line: str) -> None:
+    """scikit-image was once imported by tests and a benchmark, and came only with nnU-Net, which CI installed first."""
+    text = (project / "pyproject.toml").read_text("utf-8").replace('"scikit-image"', "").replace('"scikit-learn"', "")
+    (tmp_path / "pyproject.toml").write_text(text.replace(",\n    ,", ","), "utf-8")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_new.py").write_text(f"{line}\n", "utf-8")
+    (fault,) = undeclared(tmp_path)
+    assert fault.startswith("tests/test_new.py:1: no declared dependency brings")
+    shutil.rmtree(tmp_path / "tests")
+    assert undeclared(tmp_path) == []
