@@ -18,8 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from twin_scanner.durable_file import sync_folder
 from twin_scanner.errors import Rejected, Transient
+from twin_scanner.files.durable_file import sync_folder
 
 SUFFIX: Final = ".dcm"
 _PARTIAL: Final = ".partial"

@@ -15,8 +15,8 @@ import safetensors.torch
 import torch
 
 from twin_scanner import models
-from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Rejected, Transient
+from twin_scanner.files.durable_file import write_durably
 from twin_scanner.models import (
     DEMONSTRATION_FOLDER,
     Architecture,

@@ -9,8 +9,8 @@ import torch
 from training.config import TrainConfig
 from training.distributed import process_rank
 from training.state import ImagePool, TrainState, fresh_state
-from twin_scanner.durable_file import sync_folder, write_whole
 from twin_scanner.errors import Rejected, Transient
+from twin_scanner.files.durable_file import sync_folder, write_whole
 
 CHECKPOINT: Final = "checkpoint.pt"
 MODULES: Final = ("generators", "discriminators", "generator_optimiser", "discriminator_optimiser", "scaler")

@@ -38,7 +38,7 @@ from training.state import TrainState, fresh_state
 from training.stopping import Stop, never, stopped_by_signals
 from training.validation import validation_error
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.file_lock import take_lock
+from twin_scanner.files.file_lock import take_lock
 
 log = logging.getLogger(__name__)
 

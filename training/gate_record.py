@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from training.gate import Decision, GateRule, RegionComparison, StudyScore, Verdict
-from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Rejected, Transient
+from twin_scanner.files.durable_file import write_durably
 
 SCHEMA: Final = 1
 SCRATCH: Final = "scratch"

@@ -28,7 +28,7 @@ from training.splits import Split, read_split
 from training.stopping import Stop, never, stopped_by_signals
 from training.store import TrainingStore, open_store
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.file_lock import take_lock
+from twin_scanner.files.file_lock import take_lock
 from twin_scanner.models import ModelPackage, ModelStore, load_package, read_card
 from twin_scanner.promotions import Promotion
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from training.study import Examined
-from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Rejected, Transient
+from twin_scanner.files.durable_file import write_durably
 
 SCHEMA: Final = 1
 SHARES: Final = {"train": 14, "validation": 1, "gate": 1, "test": 4}

@@ -29,7 +29,7 @@ from twin_scanner.dicom.series_choice import Preference
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.executor import LocalWorker
-from twin_scanner.file_lock import take_lock
+from twin_scanner.files.file_lock import take_lock
 from twin_scanner.service.delivery import Delivery
 from twin_scanner.service.intake import Intake, JobFolders
 from twin_scanner.service.ledger import Ledger, utc_now

@@ -17,9 +17,9 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import ScalarFormatter
 from scipy import ndimage
 
-from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Transient
 from twin_scanner.explain import SOFT_TISSUE_HU, Explanation
+from twin_scanner.files.durable_file import write_durably
 from twin_scanner.panels import WARNING, drawing_style
 from twin_scanner.volume import FloatArray, Geometry, Volume, write_nifti
 

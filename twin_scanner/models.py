@@ -16,9 +16,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from twin_scanner.durable_file import whole_folder, write_durably
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.file_lock import take_lock
+from twin_scanner.files.durable_file import whole_folder, write_durably
+from twin_scanner.files.file_lock import take_lock
 from twin_scanner.networks import ResNetGenerator, UNetGenerator
 from twin_scanner.partition import NETWORK_NAME, Partition, partition
 from twin_scanner.preprocess import Plan

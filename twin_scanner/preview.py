@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from twin_scanner import panels
-from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Transient
+from twin_scanner.files.durable_file import write_durably
 from twin_scanner.panels import SUV_WINDOW, WARNING
 from twin_scanner.partition import DISTRICT_NAMES, label_name
 from twin_scanner.projections import Projections, View, project

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Rejected
+from twin_scanner.files.durable_file import write_durably
 
 PROMOTIONS: Final = "promotions"
 """The folder of the records in a model store."""

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Defect, Rejected, Transient
+from twin_scanner.files.durable_file import write_durably
 from twin_scanner.models import ModelPackage
 from twin_scanner.preprocess import ct_to_model, model_to_suv
 from twin_scanner.translate import missing_districts, translate

@@ -34,7 +34,7 @@ from twin_record.merging import SERVER_META
 from twin_record.outcome import failure
 from twin_record.update import TwinSite, TwinUpdate
 from twin_scanner.errors import Defect, Rejected, Transient
-from twin_scanner.sqlite_file import prepare_sqlite
+from twin_scanner.files.sqlite_file import prepare_sqlite
 
 """How long a writer waits for another one; a transaction here takes milliseconds."""
 DEFAULT_ATTEMPTS = 5

@@ -14,7 +14,9 @@ def test_every_import_is_brought_by_a_declared_dependency(project: Path) -> None
     assert undeclared(project) == []
 
 
-@pytest.mark.parametrize("line", ["import skimage", "from sklearn.svm import SVC", "import nowhere.at_all", "import nibabel"])
+@pytest.mark.parametrize(
+    "line", ["import skimage", "from sklearn.svm import SVC", "import nowhere.at_all", "import nibabel"]
+)
 def test_an_undeclared_import_is_found(project: Path, tmp_path: Path, line: str) -> None:
     """scikit-image was once imported by tests and a benchmark, and came only with nnU-Net, which CI installed first."""
     text = (project / "pyproject.toml").read_text("utf-8").replace('"scikit-image"', "").replace('"scikit-learn"', "")

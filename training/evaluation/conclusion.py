@@ -21,8 +21,8 @@ from training.evaluation.tables import (
     summary_sentences,
     write_tables,
 )
-from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Transient
+from twin_scanner.files.durable_file import write_durably
 
 REPORT: Final = "report.html"
 PHANTOMS: Final = "phantoms"

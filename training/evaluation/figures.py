@@ -27,8 +27,8 @@ from scipy import ndimage
 from training.evaluation.case import BODY, LESION, Case
 from training.evaluation.statistics import Comparison, Scores, family
 from training.evaluation.tables import LABELS, REGIONS
-from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Transient
+from twin_scanner.files.durable_file import write_durably
 from twin_scanner.panels import WARNING, drawable, drawing_style
 from twin_scanner.partition import DISTRICT_NAMES
 from twin_scanner.volume import FloatArray, LabelArray

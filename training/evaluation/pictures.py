@@ -10,7 +10,7 @@ import numpy as np
 from training.evaluation.case import Case
 from training.evaluation.evaluate import Question, measured_file
 from training.evaluation.figures import Counts, Picture, draw_study, joint_histogram, study_pictures
-from twin_scanner.durable_file import write_whole
+from twin_scanner.files.durable_file import write_whole
 
 FOLDER: Final = "pictures"
 SHOWN: Final = 6

@@ -11,8 +11,8 @@ from jinja2 import Environment, StrictUndefined
 
 from training.evaluation.figures import Picture
 from training.evaluation.tables import NAMES, RESEARCH_ONLY, Table
-from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Transient
+from twin_scanner.files.durable_file import write_durably
 
 PHANTOMS_WARNING: Final = (
     "The model has seen phantoms only, drawn by a program, and no patient: what it makes of a real CT shows that the "

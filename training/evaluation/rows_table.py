@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 
 from training.evaluation.case import Row
-from twin_scanner.durable_file import write_whole
 from twin_scanner.errors import Rejected, Transient
+from twin_scanner.files.durable_file import write_whole
 
 FILE: Final = "metrics.parquet"
 COLUMNS: Final = {

@@ -10,8 +10,8 @@ import pandas as pd
 from training.evaluation import published
 from training.evaluation.case import BODY, LESION
 from training.evaluation.statistics import LEAST_PATIENTS, Comparison, Scores, Summary, compare, summary
-from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Transient
+from twin_scanner.files.durable_file import write_durably
 from twin_scanner.partition import DISTRICT_NAMES
 
 RESEARCH_ONLY: Final = "Research only. The PET is synthetic and not for diagnosis."

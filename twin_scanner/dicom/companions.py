@@ -26,8 +26,8 @@ from twin_scanner.dicom.pet_series import (
     series_number,
     series_reference,
 )
-from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Transient
+from twin_scanner.files.durable_file import write_durably
 
 CompanionKind: TypeAlias = Literal["segmentation", "measurement-report", "key-image"]
 KINDS: Final[tuple[CompanionKind, ...]] = get_args(CompanionKind)

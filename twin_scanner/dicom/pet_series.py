@@ -28,8 +28,8 @@ from twin_scanner.dicom.identity import (
     implementation_class_uid,
 )
 from twin_scanner.dicom.patient import CHARACTER_SET, patient_and_study, required_uid, text
-from twin_scanner.durable_file import sync_folder, write_whole
 from twin_scanner.errors import Defect, Transient
+from twin_scanner.files.durable_file import sync_folder, write_whole
 from twin_scanner.volume import Geometry, Volume
 
 STORED_MAXIMUM: Final = 32767

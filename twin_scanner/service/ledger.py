@@ -20,8 +20,8 @@ from alembic.util import CommandError
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from twin_scanner.errors import Defect, Rejected, Transient
+from twin_scanner.files.sqlite_file import prepare_sqlite
 from twin_scanner.service.schema import INTAKE, JOBS
-from twin_scanner.sqlite_file import prepare_sqlite
 
 LOOK_TIMEOUT_S: Final = 5.0
 """Whoever only looks at a ledger does not wait longer for its database."""

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from twin_scanner.dicom.companions import CompanionKind
 from twin_scanner.districts.choice import SegmenterChoice
-from twin_scanner.durable_file import write_durably
 from twin_scanner.errors import Defect
+from twin_scanner.files.durable_file import write_durably
 
 REPORT = "report.json"
 DELIVERY = "delivery.json"

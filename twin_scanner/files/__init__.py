@@ -1,0 +1,1 @@
+"""What survives a power cut: durable writes, locks, SQLite files."""
