@@ -15,8 +15,8 @@ from training.phantom import Phantom, draw_options, make_phantom
 from training.study import Study
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.volume import Geometry, Triple, Volume
 from twin_scanner.preprocess import Plan
-from twin_scanner.volume import Geometry, Triple, Volume
 
 COARSE = Plan(spacing_mm=(12.0, 11.0, 10.0))
 """Not the grid of the blocks."""

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from training.evaluation.case import Case, Native
+from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray
 from twin_scanner.preprocess import Plan
-from twin_scanner.volume import FloatArray, Geometry, LabelArray
 
 SHAPE = (48, 44, 46)
 PLAN = Plan(spacing_mm=(4.0, 4.0, 4.0))

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from twin_scanner.imaging.volume import Geometry, LabelArray, Shape, Volume
 from twin_scanner.models import Architecture, ModelPackage
 from twin_scanner.networks import UNetGenerator
 from twin_scanner.partition import DISTRICTS, Partition
 from twin_scanner.preprocess import Plan
-from twin_scanner.volume import Geometry, LabelArray, Shape, Volume
 
 TRUNK = Partition("trunk-only", MappingProxyType({"trunk": (2,)}))
 

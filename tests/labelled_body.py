@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from twin_scanner.volume import Geometry, LabelArray, Volume, geometry_of, to_sitk
+from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, geometry_of, to_sitk
 
 GRID: Final = Geometry((40, 50, 60), (6.0, 5.0, 4.5), (-130.0, -120.0, 300.0))
 """No two spacings and no two sizes alike."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from training.phantom import Phantom, PhantomOptions, make_phantom
-from twin_scanner.volume import Volume, to_sitk
+from twin_scanner.imaging.volume import Volume, to_sitk
 
 MODEL_SPACING_MM: Final = 16.0
 PATCH: Final = (120, 24, 40)

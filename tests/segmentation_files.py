@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage
 
-from twin_scanner.volume import Geometry
+from twin_scanner.imaging.volume import Geometry
 
 FRAME_OF_REFERENCE_UID: Final = "1.2.3.9"
 SERIES_UID: Final = "1.2.3.4"

@@ -7,7 +7,7 @@ from twin_scanner.districts.body import find_body, refine_body
 from twin_scanner.districts.coarse_grid import coarse_ct, to_ct_grid
 from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import FloatArray, Geometry, Volume
+from twin_scanner.imaging.volume import FloatArray, Geometry, Volume
 
 pytestmark = pytest.mark.unit
 

@@ -21,10 +21,10 @@ from training.evaluation.calibration import (
 )
 from training.evaluation.case import Case, Native
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.volume import FloatArray, Geometry
 from twin_scanner.partition import DISTRICTS
 from twin_scanner.preprocess import Plan
 from twin_scanner.uncertainty import FLIPS, Calibration, CalibrationBin
-from twin_scanner.volume import FloatArray, Geometry
 
 pytestmark = pytest.mark.unit
 

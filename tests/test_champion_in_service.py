@@ -8,13 +8,13 @@ import torch
 
 from training.phantom import draw_options, make_phantom
 from twin_scanner.districts.choice import SegmenterChoice
+from twin_scanner.imaging.volume import write_nifti
 from twin_scanner.models import Architecture, ModelStore, load_package, save_package
 from twin_scanner.networks import UNetGenerator
 from twin_scanner.partition import WHOLE_BODY
 from twin_scanner.preprocess import Plan
 from twin_scanner.service.render import render
 from twin_scanner.service.report import RenderReport, RenderRequest
-from twin_scanner.volume import write_nifti
 
 pytestmark = pytest.mark.unit
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twin_scanner.volume import Geometry, write_nifti
+from twin_scanner.imaging.volume import Geometry, write_nifti
 
 pytestmark = pytest.mark.unit
 

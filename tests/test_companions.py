@@ -22,9 +22,9 @@ from twin_scanner.dicom.measurement_report import DistrictMeasurement, write_mea
 from twin_scanner.dicom.pet_series import PetSeries, Synthesis
 from twin_scanner.dicom.segmentation import SegmentationKind, segment_numbers, write_segmentation
 from twin_scanner.errors import Defect, Transient
+from twin_scanner.imaging.suv import region_suv
+from twin_scanner.imaging.volume import Geometry, LabelArray, resample_labels
 from twin_scanner.partition import DISTRICT_NAMES
-from twin_scanner.suv import region_suv
-from twin_scanner.volume import Geometry, LabelArray, resample_labels
 
 pytestmark = pytest.mark.unit
 

@@ -23,7 +23,7 @@ from twin_scanner.dicom.dicom_files import quiet_pydicom
 from twin_scanner.dicom.hounsfield import hounsfield_slice
 from twin_scanner.dicom.slice_grid import POSITION_TOLERANCE_MM
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import AIR_HU, geometry_of
+from twin_scanner.imaging.volume import AIR_HU, geometry_of
 
 pytestmark = pytest.mark.unit
 

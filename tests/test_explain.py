@@ -20,11 +20,11 @@ from twin_scanner.explain import (
     voxel_target,
 )
 from twin_scanner.explanation_picture import write_explanation
+from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, read_nifti, write_nifti
 from twin_scanner.models import ModelPackage
 from twin_scanner.partition import DISTRICTS, WHOLE_VOLUME
 from twin_scanner.preprocess import Plan, ct_to_model, model_to_suv
 from twin_scanner.translate import translate
-from twin_scanner.volume import FloatArray, LabelArray, Volume, read_nifti, write_nifti
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("one_thread")]
 

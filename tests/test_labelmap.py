@@ -16,11 +16,11 @@ from tests.segmentation_files import FRAME_OF_REFERENCE_UID, write_seg
 from twin_scanner.districts.label_table import MOOSE_TABLE, LabelTable, read_label_table
 from twin_scanner.districts.labelmap import LabelmapSegmenter, find_labelmap
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample_labels
 from twin_scanner.models import Architecture, ModelPackage, load_package, save_package
 from twin_scanner.partition import DISTRICT_NAMES, partition
 from twin_scanner.pipeline import PipelineOptions, translate_ct
 from twin_scanner.preprocess import Plan, ct_to_model, model_to_suv
-from twin_scanner.volume import Geometry, LabelArray, Volume, resample_labels
 
 pytestmark = pytest.mark.unit
 

@@ -19,7 +19,7 @@ from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.landmarks import LandmarkSegmenter
 from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Geometry, LabelArray, Volume, geometry_of, read_nifti, to_sitk
+from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, geometry_of, read_nifti, to_sitk
 
 pytestmark = pytest.mark.unit
 

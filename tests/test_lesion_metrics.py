@@ -8,8 +8,8 @@ from scipy import ndimage
 
 from tests.judged_cases import GEOMETRY, SHAPE, body_pet, districts, spot_label, with_spot
 from training.evaluation.lesion_metrics import FalseUptake, false_uptake, lesions_of
-from twin_scanner.suv import region_suv
-from twin_scanner.volume import FloatArray, Geometry, Volume
+from twin_scanner.imaging.suv import region_suv
+from twin_scanner.imaging.volume import FloatArray, Geometry, Volume
 
 pytestmark = pytest.mark.unit
 

@@ -11,8 +11,8 @@ from training.evaluation.case import Case, Native, Row
 from training.evaluation.lesion_metrics import false_uptake
 from training.evaluation.measure import DEFINITIONS, measure
 from training.evaluation.metrics import ms_ssim
+from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample
 from twin_scanner.partition import DISTRICT_NAMES
-from twin_scanner.volume import Geometry, LabelArray, Volume, resample
 
 pytestmark = pytest.mark.unit
 

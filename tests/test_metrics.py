@@ -22,7 +22,7 @@ from training.evaluation.metrics import (
     psnr,
     similarity,
 )
-from twin_scanner.volume import FloatArray
+from twin_scanner.imaging.volume import FloatArray
 
 pytestmark = pytest.mark.unit
 

@@ -24,7 +24,7 @@ from training.phantom import Phantom
 from twin_scanner.districts import moose
 from twin_scanner.districts.moose import MooseSegmenter, weights_sha256
 from twin_scanner.errors import Rejected, Transient, TwinScannerError
-from twin_scanner.volume import LabelArray, Volume, geometry_of, resample_labels, to_sitk
+from twin_scanner.imaging.volume import LabelArray, Volume, geometry_of, resample_labels, to_sitk
 
 pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(600)]
 

@@ -8,7 +8,7 @@ import pytest
 
 from training.evaluation.organs import organ_maps
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Geometry, write_nifti
+from twin_scanner.imaging.volume import Geometry, write_nifti
 
 pytestmark = pytest.mark.unit
 

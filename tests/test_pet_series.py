@@ -33,7 +33,7 @@ from twin_scanner.dicom.pet_series import (
     write_pet_series,
 )
 from twin_scanner.errors import Defect, Rejected, Transient
-from twin_scanner.volume import Geometry, Volume, geometry_of
+from twin_scanner.imaging.volume import Geometry, Volume, geometry_of
 
 pytestmark = pytest.mark.unit
 

@@ -22,7 +22,7 @@ from training.phantom_tissues import ALIKE, OBJECTS, Tissue, suv_of_hu
 from training.phantom_variations import EXAMINATIONS, draw_variation, in_words
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import LabelArray, Volume, resample_labels
+from twin_scanner.imaging.volume import LabelArray, Volume, resample_labels
 
 pytestmark = pytest.mark.unit
 

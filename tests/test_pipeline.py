@@ -9,11 +9,11 @@ import torch
 from training.phantom import Phantom, PhantomOptions, make_phantom
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.volume import Volume
 from twin_scanner.models import Architecture, ModelPackage, load_package, save_package
 from twin_scanner.partition import DISTRICTS, Partition, partition
 from twin_scanner.pipeline import PipelineOptions, translate_ct
 from twin_scanner.preprocess import Plan
-from twin_scanner.volume import Volume
 
 pytestmark = pytest.mark.unit
 

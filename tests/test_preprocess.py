@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.volume import AIR_HU, Geometry, Volume
 from twin_scanner.preprocess import Plan, ct_on_grid, ct_to_model, model_to_suv, suv_to_model
-from twin_scanner.volume import AIR_HU, Geometry, Volume
 
 pytestmark = pytest.mark.unit
 

@@ -23,7 +23,7 @@ from twin_scanner.dicom.identity import MANUFACTURER
 from twin_scanner.dicom.pet_series import Synthesis, write_pet_series
 from twin_scanner.dicom.pt_series import read_pt_series
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Volume, geometry_of
+from twin_scanner.imaging.volume import Volume, geometry_of
 
 pytestmark = pytest.mark.unit
 

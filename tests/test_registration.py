@@ -14,7 +14,7 @@ from training.registration import Motion, register
 from twin_scanner.dicom.ct_series import read_ct_series
 from twin_scanner.dicom.pt_series import read_pt_series
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Triple, Volume, geometry_of, resample, resample_labels, to_sitk
+from twin_scanner.imaging.volume import Triple, Volume, geometry_of, resample, resample_labels, to_sitk
 
 pytestmark = pytest.mark.unit
 

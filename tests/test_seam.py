@@ -5,7 +5,7 @@ import pytest
 
 from tests.judged_cases import SHAPE, districts
 from training.evaluation.seam import seam
-from twin_scanner.volume import FloatArray, LabelArray
+from twin_scanner.imaging.volume import FloatArray, LabelArray
 
 pytestmark = pytest.mark.unit
 

@@ -17,7 +17,7 @@ from tests.test_pet_series import SYNTHESIS, _ct, _write
 from twin_scanner.dicom.segmentation import write_segmentation
 from twin_scanner.dicom.segmentation_file import is_dicom_file, read_segmentation, segmentation_labels
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Geometry, LabelArray, resample_labels
+from twin_scanner.imaging.volume import Geometry, LabelArray, resample_labels
 
 pytestmark = pytest.mark.unit
 

@@ -21,7 +21,7 @@ from training.study import StudyReference
 from twin_scanner.dicom.ct_series import read_ct_series
 from twin_scanner.dicom.pet_series import Synthesis, write_pet_series
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Volume, read_nifti, write_nifti
+from twin_scanner.imaging.volume import Volume, read_nifti, write_nifti
 
 pytestmark = pytest.mark.unit
 

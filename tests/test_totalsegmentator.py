@@ -16,7 +16,7 @@ from training.phantom_tissues import Tissue
 from twin_scanner.districts import totalsegmentator
 from twin_scanner.districts.totalsegmentator import derive_districts, find_weights
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Geometry, LabelArray, Volume, geometry_of, to_sitk
+from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, geometry_of, to_sitk
 
 pytestmark = pytest.mark.unit
 

@@ -13,8 +13,8 @@ import pytest
 import SimpleITK as sitk
 
 from training.phantom import PhantomOptions, make_phantom
+from twin_scanner.imaging.volume import geometry_of, read_nifti, write_nifti
 from twin_scanner.networks import WINDOW
-from twin_scanner.volume import geometry_of, read_nifti, write_nifti
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 

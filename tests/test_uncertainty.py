@@ -14,6 +14,7 @@ import torch
 
 from tests.known_networks import TRUNK, Displaced, package_of, small_study, unet_package, with_plan
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, read_nifti
 from twin_scanner.models import ModelPackage, ModelStore
 from twin_scanner.partition import DISTRICTS, WHOLE_BODY, WHOLE_VOLUME
 from twin_scanner.preprocess import Plan, ct_to_model, model_to_suv
@@ -33,7 +34,6 @@ from twin_scanner.uncertainty import (
     write_calibration,
     write_uncertainty,
 )
-from twin_scanner.volume import FloatArray, LabelArray, Volume, read_nifti
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("one_thread")]
 

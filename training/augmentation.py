@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.config import AugmentationConfig
-from twin_scanner.volume import FloatArray, Triple
+from twin_scanner.imaging.volume import FloatArray, Triple
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 EDGE: float = 1.0 + 1e-5

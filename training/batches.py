@@ -15,7 +15,7 @@ from training.config import TrainConfig
 from training.distributed import process_count, process_rank
 from training.sampling import Patch, Sampler
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import FloatArray
+from twin_scanner.imaging.volume import FloatArray
 
 ORDER, DRAW, POOL = range(3)
 """What a random number is for: each use has a sequence of its own."""

@@ -12,7 +12,7 @@ from training.distributed import process_rank
 from training.state import TrainState
 from training.validation import Comparison
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import FloatArray
+from twin_scanner.imaging.volume import FloatArray
 
 FOLDER: Final = "tensorboard"
 BRIGHTEST_SUV: Final = 10.0

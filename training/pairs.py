@@ -15,9 +15,9 @@ from training.study import Study
 from twin_scanner import preprocess
 from twin_scanner.districts.landmarks import LandmarkSegmenter
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.volume import LabelArray, Shape, canonical_labels, resample, resample_labels
 from twin_scanner.networks import WINDOW
 from twin_scanner.preprocess import Plan
-from twin_scanner.volume import LabelArray, Shape, canonical_labels, resample, resample_labels
 
 HuArray: TypeAlias = npt.NDArray[np.int16]
 SuvArray: TypeAlias = npt.NDArray[np.float16]

@@ -14,7 +14,7 @@ from training.phantom_options import FieldOfView, PhantomOptions, draw_options, 
 from training.phantom_pose import draw_figure
 from training.phantom_surroundings import draw_surroundings
 from training.phantom_tissues import Tissue, TissueTable, draw_objects, draw_tissues
-from twin_scanner.volume import FloatArray, Geometry, LabelArray, Triple, Volume
+from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Triple, Volume
 
 __all__ = ["FieldOfView", "Phantom", "PhantomOptions", "draw_options", "make_phantom"]
 

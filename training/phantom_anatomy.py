@@ -14,8 +14,8 @@ from training.phantom_organs import draw_abdominal_organs, draw_thoracic_organs,
 from training.phantom_shapes import BoolArray, Box, Canvas, Loft, Point, Region
 from training.phantom_skeleton import ANKLE, SIDES, ArmPose, Side, mirrored
 from training.phantom_tissues import Tissue
+from twin_scanner.imaging.volume import FloatArray, LabelArray
 from twin_scanner.partition import DISTRICT_LABELS
-from twin_scanner.volume import FloatArray, LabelArray
 
 Sex: TypeAlias = Literal["F", "M"]
 ArmPosition: TypeAlias = Literal["up", "down", "crossed"]

@@ -18,7 +18,7 @@ from training.phantom import Phantom, PhantomOptions
 from training.phantom_options import PatientPosition
 from twin_scanner.dicom.identity import IMPLEMENTATION_VERSION_NAME, derive_uid, implementation_class_uid
 from twin_scanner.errors import Transient
-from twin_scanner.volume import FloatArray, Geometry, Volume
+from twin_scanner.imaging.volume import FloatArray, Geometry, Volume
 
 PHANTOM_MANUFACTURER: Final = "twin-scanner phantom"
 """Not the product's own: the loop guard drops what that made, and a phantom's PET is an input."""

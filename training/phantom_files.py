@@ -13,7 +13,7 @@ from training.phantom import Phantom, PhantomOptions, draw_options, make_phantom
 from training.phantom_dicom import PHANTOM_MANUFACTURER, Examination, Progress, write_ct_dicom, write_pet_dicom
 from training.phantom_tissues import World
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.volume import Triple, write_nifti
+from twin_scanner.imaging.volume import Triple, write_nifti
 
 __all__ = ["COLLECTION", "METADATA_COLUMNS", "write_ct_dicom", "write_pet_dicom", "write_studies", "write_study"]
 

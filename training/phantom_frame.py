@@ -10,7 +10,7 @@ import numpy.typing as npt
 from training.phantom_anatomy import REFERENCE_HEIGHT_MM, Figure
 from training.phantom_options import PatientPosition, PhantomOptions
 from training.phantom_shapes import BoolArray, Box, Canvas
-from twin_scanner.volume import FloatArray, Geometry, Triple
+from twin_scanner.imaging.volume import FloatArray, Geometry, Triple
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 Axis: TypeAlias = tuple[int, int]

@@ -8,7 +8,7 @@ import numpy as np
 from training.phantom_shapes import Canvas, Point, Region
 from training.phantom_skeleton import SIDES, bone, knob
 from training.phantom_tissues import Tissue
-from twin_scanner.volume import FloatArray
+from twin_scanner.imaging.volume import FloatArray
 
 SKULL_CENTRE: Final[Point] = (0.0, -2.0, 1659.0)
 SKULL_RADII: Final[Point] = (77.0, 97.0, 92.0)

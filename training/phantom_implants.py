@@ -12,7 +12,7 @@ from training.phantom_options import Implant
 from training.phantom_shapes import Canvas, Point, Region
 from training.phantom_skeleton import HIP, Side, mirrored, spine_y
 from training.phantom_tissues import Tissue
-from twin_scanner.volume import FloatArray, LabelArray, Triple
+from twin_scanner.imaging.volume import FloatArray, LabelArray, Triple
 
 HIGHEST_HU: Final = 3071.0
 """End of the usual 12-bit scale, where metal is clipped."""

@@ -10,7 +10,7 @@ from training.phantom_anatomy import ArmPosition, Build, Sex
 from training.phantom_lesions import DIAGNOSES, DIAGNOSIS_SHARES, Diagnosis
 from training.phantom_tissues import WORLDS, World
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Triple
+from twin_scanner.imaging.volume import Triple
 
 FieldOfView: TypeAlias = Literal["head-to-toe", "skull-base-to-mid-thigh"]
 Range: TypeAlias = tuple[float, float]

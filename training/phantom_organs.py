@@ -8,7 +8,7 @@ import numpy as np
 from training.phantom_shapes import BoolArray, Canvas, Loft, Point, Region
 from training.phantom_skeleton import RIB_CAGE, SIDES, Side
 from training.phantom_tissues import Tissue
-from twin_scanner.volume import FloatArray
+from twin_scanner.imaging.volume import FloatArray
 
 ABDOMEN: Final = Loft(
     ((868, 36, 32, 10), (890, 50, 42, 4), (930, 62, 58, -8), (980, 100, 70, -8), (1040, 112, 64, -10),

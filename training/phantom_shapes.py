@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from twin_scanner.volume import FloatArray, LabelArray, Shape
+from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape
 
 Point: TypeAlias = tuple[float, float, float]
 """(x, y, z) in the reference body's millimetres: x to the left, y to the back, z to the head, as in DICOM's LPS."""

@@ -14,7 +14,7 @@ from scipy import ndimage
 from training.phantom_options import Aid, PhantomOptions
 from training.phantom_shapes import BoolArray, Canvas, Point, Region
 from training.phantom_tissues import Tissue
-from twin_scanner.volume import FloatArray, Triple
+from twin_scanner.imaging.volume import FloatArray, Triple
 
 Drawing: TypeAlias = Callable[[Canvas, BoolArray, float, np.random.Generator], None]
 """Of an aid: the canvas, where the body is, the height of the table's top, and what varies it."""

@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from twin_scanner.volume import FloatArray
+from twin_scanner.imaging.volume import FloatArray
 
 World: TypeAlias = Literal["district-dependent", "appearance-only"]
 WORLDS: Final[tuple[World, ...]] = ("district-dependent", "appearance-only")

@@ -7,7 +7,7 @@ import numpy as np
 
 from training.phantom_anatomy import Sex
 from training.phantom_options import PhantomOptions, Range, random_stream
-from twin_scanner.volume import Triple
+from twin_scanner.imaging.volume import Triple
 
 Examination: TypeAlias = MappingProxyType[str, Any]
 """Fields of PhantomOptions; ``slices`` is "thin", "thick" or missing, ``field_of_view`` a name of FIELDS."""

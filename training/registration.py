@@ -13,7 +13,7 @@ from twin_scanner.districts.body import find_body
 from twin_scanner.districts.coarse_grid import COARSE_SPACING_MM, coarse_ct
 from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import (
+from twin_scanner.imaging.volume import (
     AIR_HU,
     Geometry,
     Triple,

@@ -10,9 +10,9 @@ from scipy import ndimage
 
 from training.pairs import Pair
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape
 from twin_scanner.networks import WINDOW
 from twin_scanner.preprocess import Plan, ct_to_model, suv_to_model
-from twin_scanner.volume import FloatArray, LabelArray, Shape
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Box: TypeAlias = tuple[slice, slice, slice]

@@ -18,8 +18,8 @@ from training.pairs import Box, Pair, placed, whole_box
 from training.study import CtOrigin
 from twin_scanner.errors import Rejected
 from twin_scanner.files.durable_file import sync_folder, write_durably, write_whole
+from twin_scanner.imaging.volume import Shape, Triple
 from twin_scanner.preprocess import Plan
-from twin_scanner.volume import Shape, Triple
 
 SCHEMA: Final = 1
 STORE_FILE: Final = "store.json"

@@ -18,7 +18,7 @@ from training.phantom_files import DRAWN_STUDY, METADATA_FILE
 from training.phantom_tissues import World
 from training.study import CtOrigin, Study, StudyReference
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.volume import LabelArray, Triple, Volume, read_nifti, read_nifti_labels
+from twin_scanner.imaging.volume import LabelArray, Triple, Volume, read_nifti, read_nifti_labels
 
 __all__ = [
     "AutoPetStudy",

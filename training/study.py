@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from twin_scanner.volume import LabelArray, Volume
+from twin_scanner.imaging.volume import LabelArray, Volume
 
 CtOrigin: TypeAlias = Literal["CT", "CTres", "DICOM", "phantom"]
 """Where the CT comes from: the native CT, one resampled with a spline by others, a DICOM series, or drawn."""

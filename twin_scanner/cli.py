@@ -195,7 +195,7 @@ def segment(
     """Split a CT into districts: 0 outside the body, 1 head, 2 trunk, 3 arms, 4 legs, on the CT's grid."""
     from twin_scanner.dicom.ct_series import read_ct_series
     from twin_scanner.districts.choice import make_segmenter
-    from twin_scanner.volume import read_nifti, write_nifti
+    from twin_scanner.imaging.volume import read_nifti, write_nifti
 
     if not out.name.endswith((".nii", ".nii.gz")):
         raise Rejected(f"{out} is no NIfTI name: let it end in .nii.gz.")

@@ -19,9 +19,9 @@ from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
 from twin_scanner.errors import Defect
+from twin_scanner.imaging.volume import FloatArray
 from twin_scanner.partition import DISTRICT_COLOURS
 from twin_scanner.projections import BoolArray, View
-from twin_scanner.volume import FloatArray
 
 WARNING: Final = "SYNTHETIC, RESEARCH, NOT FOR DIAGNOSIS"
 """On every picture of a synthetic PET."""

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import AIR_HU, FloatArray, Geometry, Triple, Volume, resample
+from twin_scanner.imaging.volume import AIR_HU, FloatArray, Geometry, Triple, Volume, resample
 
 
 @dataclass(frozen=True)

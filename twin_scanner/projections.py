@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twin_scanner.errors import Defect
-from twin_scanner.volume import FloatArray, LabelArray, Volume
+from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Markers: TypeAlias = tuple[str, str, str, str]

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray
 from twin_scanner.preprocess import Plan
-from twin_scanner.volume import FloatArray, Geometry, LabelArray
 
 BODY: Final = "body"
 LESION: Final = "lesion"

@@ -10,9 +10,9 @@ from training.prepare import check_uptake, registered_study
 from training.study import Study, StudyReference
 from twin_scanner.districts.district_map import DistrictMap, Segmenter
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Volume, resample, resample_labels
 from twin_scanner.models import ModelPackage
 from twin_scanner.pipeline import PipelineOptions, SyntheticPet, translate_ct
-from twin_scanner.volume import FloatArray, Geometry, LabelArray, Volume, resample, resample_labels
 
 
 class Once:

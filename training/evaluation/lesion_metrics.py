@@ -9,8 +9,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from twin_scanner.suv import region_suv
-from twin_scanner.volume import FloatArray, Geometry, LabelArray, Volume
+from twin_scanner.imaging.suv import region_suv
+from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Volume
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Box: TypeAlias = tuple[slice, ...]

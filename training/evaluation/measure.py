@@ -11,9 +11,9 @@ from training.evaluation.case import BODY, LESION, Case, Row
 from training.evaluation.lesion_metrics import EDGE_VOXELS, Lesion, Uptake, false_uptake, lesions_of
 from training.evaluation.metrics import SimilarityMaps, box_around, mae, mean_inside, ms_ssim, nrmse, psnr, similarity
 from training.evaluation.seam import seam
+from twin_scanner.imaging.volume import FloatArray, Geometry
 from twin_scanner.partition import DISTRICT_NAMES
 from twin_scanner.preprocess import suv_to_model
-from twin_scanner.volume import FloatArray, Geometry
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Box: TypeAlias = tuple[slice, slice, slice]

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from twin_scanner.volume import FloatArray
+from twin_scanner.imaging.volume import FloatArray
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Doubles: TypeAlias = npt.NDArray[np.float64]

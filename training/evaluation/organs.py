@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Geometry, LabelArray, read_nifti_labels
+from twin_scanner.imaging.volume import Geometry, LabelArray, read_nifti_labels
 
 NAMES: Final = "names.json"
 

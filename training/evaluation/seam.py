@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from twin_scanner.volume import FloatArray, LabelArray
+from twin_scanner.imaging.volume import FloatArray, LabelArray
 
 Sums: TypeAlias = npt.NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from twin_scanner.dicom.hounsfield import hounsfield_frames, hounsfield_slice
 from twin_scanner.dicom.series_choice import Preference, chosen_series
 from twin_scanner.dicom.slice_headers import ImageSlice, lossy_remark
 from twin_scanner.dicom.stored_pixels import confirmed_repeats
-from twin_scanner.volume import FloatArray, Volume
+from twin_scanner.imaging.volume import FloatArray, Volume
 
 ANY_COVERAGE: Final = Preference(minimum_coverage_mm=0.0)
 """Whoever names the files wants them read, however little of the body they show."""

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from twin_scanner.dicom.slice_headers import name_of, rescale
 from twin_scanner.dicom.stored_pixels import IntegerArray, decoded_frames, decoded_slice, padding_of
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import AIR_HU, FloatArray
+from twin_scanner.imaging.volume import AIR_HU, FloatArray
 
 TISSUE_HU: Final = (-500.0, 3000.0)
 """Soft tissue to dense bone; lung and air beside the padding may share its value without harm."""

@@ -38,7 +38,7 @@ from twin_scanner.dicom.identity import MANUFACTURER, MODEL_NAME, derive_uid
 from twin_scanner.dicom.patient import required_uid
 from twin_scanner.dicom.pet_series import COMMENT, PetSeries, Synthesis
 from twin_scanner.dicom.segmentation import code_of
-from twin_scanner.suv import RegionSuv
+from twin_scanner.imaging.suv import RegionSuv
 
 SUV_BW: Final = Code("126401", "DCM", "SUVbw")
 SUV_UNIT: Final = Code("{SUVbw}g/ml", "UCUM", "Standardized Uptake Value body weight")

@@ -30,7 +30,7 @@ from twin_scanner.dicom.identity import (
 from twin_scanner.dicom.patient import CHARACTER_SET, patient_and_study, required_uid, text
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.files.durable_file import sync_folder, write_whole
-from twin_scanner.volume import Geometry, Volume
+from twin_scanner.imaging.volume import Geometry, Volume
 
 STORED_MAXIMUM: Final = 32767
 """The largest signed 16-bit pixel: PET Image Storage with PixelRepresentation 1 (PS3.3 C.8.9.4)."""

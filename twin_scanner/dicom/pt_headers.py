@@ -27,7 +27,7 @@ from twin_scanner.dicom.slice_headers import (
     text,
 )
 from twin_scanner.errors import Rejected
-from twin_scanner.suv import NO_FACTORS, PetAttributes, PhilipsFactors
+from twin_scanner.imaging.suv import NO_FACTORS, PetAttributes, PhilipsFactors
 
 _Value = TypeVar("_Value")
 

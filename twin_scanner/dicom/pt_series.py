@@ -16,8 +16,8 @@ from twin_scanner.dicom.slice_grid import SliceStack, axial_slices, stacked
 from twin_scanner.dicom.slice_headers import ImageSlice, lossy_remark, rescale
 from twin_scanner.dicom.stored_pixels import confirmed_repeats, decoded_slice, padding_of
 from twin_scanner.errors import Rejected
-from twin_scanner.suv import PetAttributes, PhilipsFactors, bqml_factor, decay_reference, suv_factor
-from twin_scanner.volume import FloatArray, Volume
+from twin_scanner.imaging.suv import PetAttributes, PhilipsFactors, bqml_factor, decay_reference, suv_factor
+from twin_scanner.imaging.volume import FloatArray, Volume
 
 SAME_RATIO: Final = 1e-4
 """Ratios of two decimal strings agree within their rounding."""

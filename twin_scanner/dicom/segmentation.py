@@ -27,8 +27,8 @@ from twin_scanner.dicom.ct_series import CtSeries
 from twin_scanner.dicom.identity import MANUFACTURER, MODEL_NAME, derive_uid
 from twin_scanner.dicom.pet_series import PetSeries, Synthesis
 from twin_scanner.errors import Defect
+from twin_scanner.imaging.volume import Geometry, LabelArray, label_counts
 from twin_scanner.partition import DISTRICT_COLOURS, DISTRICT_LABELS, label_name
-from twin_scanner.volume import Geometry, LabelArray, label_counts
 
 SegmentationKind: TypeAlias = Literal["binary", "labelmap"]
 DISTRICT_CODES: Final[Mapping[str, Code]] = MappingProxyType(

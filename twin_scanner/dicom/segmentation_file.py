@@ -16,7 +16,7 @@ from twin_scanner.dicom.dicom_files import MALFORMED, quiet_pydicom, read_datase
 from twin_scanner.dicom.slice_grid import COSINE_TOLERANCE, MAXIMUM_VOXELS, POSITION_TOLERANCE_MM
 from twin_scanner.dicom.slice_headers import text
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Geometry, LabelArray, Triple
+from twin_scanner.imaging.volume import Geometry, LabelArray, Triple
 
 Frame: TypeAlias = npt.NDArray[np.unsignedinteger]
 

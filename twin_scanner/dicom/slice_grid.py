@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from twin_scanner.dicom.slice_headers import ImageSlice, Plane, SliceKind, sop_class_name, text
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Geometry
+from twin_scanner.imaging.volume import Geometry
 
 POSITION_TOLERANCE_MM: Final = 0.1
 """How far a slice may lie from its place on the regular grid, along the normal and across it.

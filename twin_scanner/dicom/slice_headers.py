@@ -16,7 +16,7 @@ from pydicom.uid import UID
 from twin_scanner.dicom.dicom_files import UNREADABLE
 from twin_scanner.dicom.identity import valid_uid
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Triple
+from twin_scanner.imaging.volume import Triple
 
 REFORMATS: Final = frozenset(
     {

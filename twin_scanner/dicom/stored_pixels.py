@@ -24,7 +24,7 @@ from twin_scanner.dicom.dicom_files import UNREADABLE
 from twin_scanner.dicom.jpeg_stream import check_jpeg, check_jpeg2000
 from twin_scanner.dicom.slice_headers import ImageSlice, integer, is_given, name_of
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import FloatArray
+from twin_scanner.imaging.volume import FloatArray
 
 PLUGINS: Final = {
     str(RLELossless): "pydicom",

@@ -23,7 +23,7 @@ from twin_scanner.districts.shoulders import (
     towards_the_joint,
     tube,
 )
-from twin_scanner.volume import FloatArray
+from twin_scanner.imaging.volume import FloatArray
 
 SKIN_CONTACT_MM: Final = 6.0
 """Arms that touch trunk or head touch it with less than twice this depth of skin in an axial slice."""

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from twin_scanner.districts.coarse_grid import CoarseCt
 from twin_scanner.districts.morphology import SECTION, BoolArray, IntArray
-from twin_scanner.volume import FloatArray, Triple
+from twin_scanner.imaging.volume import FloatArray, Triple
 
 IS_BONE: Final = 0.3
 """A coarse voxel counts as bone from this share on: thin cortex keeps it, calcified vessels and noise do not."""

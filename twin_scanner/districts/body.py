@@ -9,7 +9,7 @@ from scipy import ndimage
 from twin_scanner.districts.coarse_grid import CoarseCt, to_fine
 from twin_scanner.districts.morphology import SECTION, BoolArray, IntArray, dilated, eroded, opened, section_holes
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Triple
+from twin_scanner.imaging.volume import Triple
 
 SKIN_HU: Final = -250.0
 """Between fat (-120) and the foam and carbon of tables (-300 to -900); half-way from skin to air is about -480."""

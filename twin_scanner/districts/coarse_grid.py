@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twin_scanner.districts.morphology import BoolArray
-from twin_scanner.volume import FloatArray, Geometry, LabelArray, Triple, Volume
+from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Triple, Volume
 
 Sizes: TypeAlias = npt.NDArray[np.intp]
 

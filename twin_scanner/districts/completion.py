@@ -11,7 +11,7 @@ from twin_scanner.districts import body
 from twin_scanner.districts.coarse_grid import coarse_ct, to_ct_grid, to_upright, upright_spacing_mm
 from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import LabelArray, Triple, Volume
+from twin_scanner.imaging.volume import LabelArray, Triple, Volume
 
 Factors: TypeAlias = tuple[int, int, int]
 Box: TypeAlias = tuple[slice, slice, slice]

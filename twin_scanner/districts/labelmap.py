@@ -21,7 +21,7 @@ from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.label_table import DISTRICTS_TABLE, LabelTable
 from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import (
+from twin_scanner.imaging.volume import (
     LARGEST_LABEL_VALUE,
     Geometry,
     LabelArray,

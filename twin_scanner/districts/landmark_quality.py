@@ -11,8 +11,8 @@ from twin_scanner.districts.coarse_grid import CoarseCt
 from twin_scanner.districts.district_map import BorderState, Extent, PartQuality
 from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.districts.skull import Skull
+from twin_scanner.imaging.volume import FloatArray, LabelArray
 from twin_scanner.partition import DISTRICT_LABELS
-from twin_scanner.volume import FloatArray, LabelArray
 
 LEAST_ML: Final = 5.0
 """A part of which the image shows less is absent: a rim at its edge."""

@@ -23,8 +23,8 @@ from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, to_ct_grid, 
 from twin_scanner.districts.district_map import DistrictMap, PartQuality
 from twin_scanner.districts.landmark_quality import judged
 from twin_scanner.districts.morphology import BoolArray
+from twin_scanner.imaging.volume import LabelArray, Volume
 from twin_scanner.partition import DISTRICT_LABELS
-from twin_scanner.volume import LabelArray, Volume
 
 VERSION: Final = "2"
 """Raised with every change of a rule; the parameters are hashed beside it."""

@@ -19,7 +19,7 @@ from twin_scanner.districts.morphology import (
     points_mm,
     section_holes,
 )
-from twin_scanner.volume import FloatArray, Triple
+from twin_scanner.imaging.volume import FloatArray, Triple
 
 IS_BONE: Final = 0.3
 """A coarse voxel counts as bone from this share on: thin cortex keeps it, calcified vessels and noise do not."""

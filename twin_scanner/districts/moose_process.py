@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from twin_scanner.districts.network_process import INPUT, serve
-from twin_scanner.volume import LabelArray
+from twin_scanner.imaging.volume import LabelArray
 
 
 def predict(folder: Path, request: dict[str, Any]) -> dict[str, LabelArray]:

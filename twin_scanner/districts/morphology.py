@@ -7,7 +7,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 from scipy import ndimage
 
-from twin_scanner.volume import FloatArray, Triple
+from twin_scanner.imaging.volume import FloatArray, Triple
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 IntArray: TypeAlias = npt.NDArray[np.signedinteger]

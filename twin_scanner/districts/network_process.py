@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from twin_scanner.errors import Defect, Rejected, Transient
-from twin_scanner.volume import LabelArray, Volume
+from twin_scanner.imaging.volume import LabelArray, Volume
 
 REQUEST: Final = "request.json"
 INPUT: Final = "ct.npy"

@@ -10,7 +10,7 @@ from scipy import signal
 from twin_scanner.districts.coarse_grid import CoarseCt
 from twin_scanner.districts.long_bones import Shaft, find_shafts
 from twin_scanner.districts.morphology import BoolArray, Box, Point, ball, points_mm
-from twin_scanner.volume import FloatArray, Triple
+from twin_scanner.imaging.volume import FloatArray, Triple
 
 HEAD_RADIUS_MM: Final = 23.5
 """Of the humeral head with its cortex: 21 to 26 mm in women and men."""

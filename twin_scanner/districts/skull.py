@@ -10,7 +10,7 @@ from scipy import ndimage
 from twin_scanner.districts.axial_skeleton import CENTRAL_MM, IS_BONE, MEDIAN_MM
 from twin_scanner.districts.coarse_grid import CoarseCt
 from twin_scanner.districts.morphology import SECTION, BoolArray, section_holes
-from twin_scanner.volume import FloatArray
+from twin_scanner.imaging.volume import FloatArray
 
 VAULT_MM2: Final = 4000.0
 """What the skull encloses in a slice: 12000 to 20000 mm2 in an adult's vault, 8000 in an infant's; a knee has none."""

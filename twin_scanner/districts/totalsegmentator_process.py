@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from twin_scanner.districts.network_process import INPUT, serve
-from twin_scanner.volume import LabelArray
+from twin_scanner.imaging.volume import LabelArray
 
 NO_STATISTICS = {
     "totalseg_id": "none",

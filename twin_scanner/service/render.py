@@ -19,6 +19,8 @@ from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
 from twin_scanner.districts.district_map import PartQuality
 from twin_scanner.districts.labelmap import find_labelmap
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.suv import RegionSuv, region_suv
+from twin_scanner.imaging.volume import Volume, read_nifti, write_nifti
 from twin_scanner.models import ModelPackage, ModelStore, load_package
 from twin_scanner.pipeline import PipelineOptions, SyntheticPet, translate_ct
 from twin_scanner.preview import Scene, key_image, write_preview
@@ -32,8 +34,6 @@ from twin_scanner.service.report import (
     read_report,
     write_report,
 )
-from twin_scanner.suv import RegionSuv, region_suv
-from twin_scanner.volume import Volume, read_nifti, write_nifti
 
 PRECISION = "float32"
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import (
+from twin_scanner.imaging.volume import (
     Geometry,
     Volume,
     geometry_of,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twin_scanner.suv import PEAK_RADIUS_MM, region_suv, sphere_rows
-from twin_scanner.volume import FloatArray, Geometry, LabelArray, Triple, Volume
+from twin_scanner.imaging.suv import PEAK_RADIUS_MM, region_suv, sphere_rows
+from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Triple, Volume
 
 pytestmark = pytest.mark.unit
 

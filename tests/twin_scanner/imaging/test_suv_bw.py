@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from twin_scanner.errors import Rejected
-from twin_scanner.suv import (
+from twin_scanner.imaging.suv import (
     LONGEST_UPTAKE_S,
     PetAttributes,
     PhilipsFactors,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import FloatArray, LabelArray, Shape, Triple, Volume, label_counts
+from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape, Triple, Volume, label_counts
 
 _Known = TypeVar("_Known")
 

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from twin_scanner.errors import Rejected
-from twin_scanner.volume import Geometry, Triple, read_nifti, read_nifti_labels, write_nifti
+from twin_scanner.imaging.volume import Geometry, Triple, read_nifti, read_nifti_labels, write_nifti
 
 pytestmark = pytest.mark.unit
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from twin_scanner.errors import Rejected
-from twin_scanner.nifti_file import read_image
+from twin_scanner.imaging.nifti_file import read_image
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 LabelArray: TypeAlias = npt.NDArray[np.uint8]
