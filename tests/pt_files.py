@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from tests import ct_files
-from twin_scanner.dicom.pt_headers import PHILIPS_CREATOR, PT_IMAGE
+from twin_scanner.dicom.read.pet_headers import PHILIPS_CREATOR, PT_IMAGE
 
 SERIES_UID: Final = "2.25.40"
 START: Final = datetime(2020, 3, 14, 10, 0, 0)

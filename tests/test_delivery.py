@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
-from twin_scanner.dicom.companions import companion_series_uids
+from twin_scanner.dicom.write.companions import companion_series_uids
 from twin_scanner.errors import Defect
 from twin_scanner.service.delivery import twin_update
 from twin_scanner.service.report import (

@@ -16,7 +16,7 @@ VIOLATIONS = {
     "the siblings' independence": ("dicom_node/spool.py", "import twin_record.update", "Imports point down"),
     "no torch in the node": ("dicom_node/receiver.py", "import torch", "No torch"),
     "no torch in the ledger": ("twin_scanner/service/ledger.py", "import twin_scanner.networks", "No torch"),
-    "pynetdicom in its one home": ("twin_scanner/dicom/identity.py", "import pynetdicom", "pynetdicom lives only"),
+    "pynetdicom in its one home": ("twin_scanner/dicom/equipment.py", "import pynetdicom", "pynetdicom lives only"),
     "settings for cli and app": ("twin_scanner/service/worker.py", "import twin_scanner.settings", "Only cli and app"),
     "networks without files": ("twin_scanner/networks.py", "import pydicom", "networks and losses"),
 }

@@ -23,7 +23,7 @@ from training.phantom_files import (
     write_study,
 )
 from training.phantom_options import PatientPosition
-from twin_scanner.dicom.ct_series import read_ct_series
+from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import read_nifti, read_nifti_labels
 

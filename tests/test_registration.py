@@ -11,8 +11,8 @@ import SimpleITK as sitk
 
 from training.phantom import PhantomOptions, make_phantom
 from training.registration import Motion, register
-from twin_scanner.dicom.ct_series import read_ct_series
-from twin_scanner.dicom.pt_series import read_pt_series
+from twin_scanner.dicom.read.ct_series import read_ct_series
+from twin_scanner.dicom.read.pet_series import read_pt_series
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Triple, Volume, geometry_of, resample, resample_labels, to_sitk
 

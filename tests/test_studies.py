@@ -18,8 +18,8 @@ from training.phantom import draw_options, make_phantom
 from training.phantom_files import COLLECTION, METADATA_FILE, write_studies
 from training.studies import autopet_studies, dicom_studies, find_studies, phantom_studies
 from training.study import StudyReference
-from twin_scanner.dicom.ct_series import read_ct_series
-from twin_scanner.dicom.pet_series import Synthesis, write_pet_series
+from twin_scanner.dicom.read.ct_series import read_ct_series
+from twin_scanner.dicom.write.pet_series import Synthesis, write_pet_series
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Volume, read_nifti, write_nifti
 

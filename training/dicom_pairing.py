@@ -14,14 +14,14 @@ from typing import Final, Literal, TypeAlias
 from pydicom.dataset import Dataset
 
 from training.study import Study, StudyReference
-from twin_scanner.dicom.ct_headers import is_ct
-from twin_scanner.dicom.ct_series import read_ct_series
-from twin_scanner.dicom.ct_stack import Instance
-from twin_scanner.dicom.dicom_files import quiet_pydicom, read_header, should_be_dicom
-from twin_scanner.dicom.pt_headers import ENHANCED_PT, PT_KEYWORDS, is_pt
-from twin_scanner.dicom.pt_series import PtStack, pt_stack_of, read_pt_series
-from twin_scanner.dicom.series_choice import COVERAGE_TOLERANCE, Preference, choose_series
-from twin_scanner.dicom.slice_headers import sequence_items, text
+from twin_scanner.dicom.read.ct_headers import is_ct
+from twin_scanner.dicom.read.ct_series import read_ct_series
+from twin_scanner.dicom.read.ct_stack import Instance
+from twin_scanner.dicom.read.dicom_files import quiet_pydicom, read_header, should_be_dicom
+from twin_scanner.dicom.read.pet_headers import ENHANCED_PT, PT_KEYWORDS, is_pt
+from twin_scanner.dicom.read.pet_series import PtStack, pt_stack_of, read_pt_series
+from twin_scanner.dicom.read.series_choice import COVERAGE_TOLERANCE, Preference, choose_series
+from twin_scanner.dicom.read.slice_headers import sequence_items, text
 from twin_scanner.errors import Rejected
 
 Progress: TypeAlias = Callable[[int, int], None]

@@ -16,7 +16,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from training.phantom import Phantom, PhantomOptions
 from training.phantom_options import PatientPosition
-from twin_scanner.dicom.identity import IMPLEMENTATION_VERSION_NAME, derive_uid, implementation_class_uid
+from twin_scanner.dicom.equipment import IMPLEMENTATION_VERSION_NAME, derive_uid, implementation_class_uid
 from twin_scanner.errors import Transient
 from twin_scanner.imaging.volume import FloatArray, Geometry, Volume
 

@@ -24,8 +24,8 @@ from twin_record.bundle import TwinTarget
 from twin_record.server import FhirServer
 from twin_record.store import EmbeddedStore
 from twin_record.update import TwinSite
-from twin_scanner.dicom.identity import is_our_own
-from twin_scanner.dicom.series_choice import Preference
+from twin_scanner.dicom.equipment import is_our_own
+from twin_scanner.dicom.read.series_choice import Preference
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.executor import LocalWorker

@@ -193,7 +193,7 @@ def segment(
     config: ConfigFile = None,
 ) -> None:
     """Split a CT into districts: 0 outside the body, 1 head, 2 trunk, 3 arms, 4 legs, on the CT's grid."""
-    from twin_scanner.dicom.ct_series import read_ct_series
+    from twin_scanner.dicom.read.ct_series import read_ct_series
     from twin_scanner.districts.choice import make_segmenter
     from twin_scanner.imaging.volume import read_nifti, write_nifti
 

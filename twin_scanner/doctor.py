@@ -27,7 +27,7 @@ from dicom_node.spool import free_bytes
 from twin_record.server import FhirServer
 from twin_record.store import EmbeddedStore
 from twin_scanner.app import Folders, model_store, open_twin, segmenter_choice
-from twin_scanner.dicom.segmentation import TRANSFER_SYNTAXES
+from twin_scanner.dicom.write.segmentation import TRANSFER_SYNTAXES
 from twin_scanner.districts.choice import SEGMENTERS, SegmenterChoice, missing
 from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.models import DEMONSTRATION_FOLDER, ModelPackage, ModelStore, load_package

@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
-from twin_scanner.dicom.character_set import NAME_DELIMITERS, TEXT_DELIMITERS, decode, defines_more_than_ascii
-from twin_scanner.dicom.identity import valid_uid
+from twin_scanner.dicom.equipment import valid_uid
+from twin_scanner.dicom.read.character_set import NAME_DELIMITERS, TEXT_DELIMITERS, decode, defines_more_than_ascii
 from twin_scanner.errors import Rejected
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from twin_scanner.dicom.segmentation_file import (
+from twin_scanner.dicom.read.segmentation import (
     SegmentationFile,
     is_dicom_file,
     read_segmentation,

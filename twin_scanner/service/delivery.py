@@ -11,7 +11,7 @@ from dicom_node.associations import Timeouts
 from dicom_node.sender import Peer, send
 from twin_record.bundle import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate
-from twin_scanner.dicom.companions import companion_series_uids
+from twin_scanner.dicom.write.companions import companion_series_uids
 from twin_scanner.executor import LocalWorker
 from twin_scanner.service.intake import JobFolders
 from twin_scanner.service.ledger import Job, Ledger, State

@@ -10,7 +10,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from dicom_node.spool import Spool, snapshot
-from twin_scanner.dicom.series_choice import Choice, Preference, choose_series
+from twin_scanner.dicom.read.series_choice import Choice, Preference, choose_series
 from twin_scanner.errors import Rejected
 from twin_scanner.service.ledger import Job, Ledger, NewJob, State
 

@@ -8,13 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from twin_scanner.dicom.companions import WrittenObject
-from twin_scanner.dicom.ct_series import CtSeries, read_ct_series
-from twin_scanner.dicom.key_image import write_key_image
-from twin_scanner.dicom.measurement_report import DistrictMeasurement, write_measurement_report
 from twin_scanner.dicom.patient import text
-from twin_scanner.dicom.pet_series import PetSeries, Synthesis, write_pet_series
-from twin_scanner.dicom.segmentation import segment_numbers, write_segmentation
+from twin_scanner.dicom.read.ct_series import CtSeries, read_ct_series
+from twin_scanner.dicom.write.companions import WrittenObject
+from twin_scanner.dicom.write.key_image import write_key_image
+from twin_scanner.dicom.write.measurement_report import DistrictMeasurement, write_measurement_report
+from twin_scanner.dicom.write.pet_series import PetSeries, Synthesis, write_pet_series
+from twin_scanner.dicom.write.segmentation import segment_numbers, write_segmentation
 from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
 from twin_scanner.districts.district_map import PartQuality
 from twin_scanner.districts.labelmap import find_labelmap

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from twin_scanner.dicom.companions import CompanionKind
+from twin_scanner.dicom.write.companions import CompanionKind
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Defect
 from twin_scanner.files.durable_file import write_durably

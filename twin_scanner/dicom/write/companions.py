@@ -11,10 +11,10 @@ from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 
-from twin_scanner.dicom.ct_series import CtSeries
-from twin_scanner.dicom.identity import derive_uid
+from twin_scanner.dicom.equipment import derive_uid
 from twin_scanner.dicom.patient import CHARACTER_SET, patient_and_study, required_uid, text
-from twin_scanner.dicom.pet_series import (
+from twin_scanner.dicom.read.ct_series import CtSeries
+from twin_scanner.dicom.write.pet_series import (
     PetSeries,
     Synthesis,
     add_equipment,

@@ -22,9 +22,9 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 
-from twin_scanner.dicom.ct_series import CtSeries
-from twin_scanner.dicom.identity import is_our_own
-from twin_scanner.dicom.pet_series import (
+from twin_scanner.dicom.equipment import is_our_own
+from twin_scanner.dicom.read.ct_series import CtSeries
+from twin_scanner.dicom.write.pet_series import (
     PetSeries,
     Synthesis,
     pet_series_uid,

@@ -24,7 +24,10 @@ from highdicom.sr import (
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from twin_scanner.dicom.companions import (
+from twin_scanner.dicom.equipment import MANUFACTURER, MODEL_NAME, derive_uid
+from twin_scanner.dicom.patient import required_uid
+from twin_scanner.dicom.read.ct_series import CtSeries
+from twin_scanner.dicom.write.companions import (
     PET_CLASS,
     WrittenObject,
     companion_number,
@@ -33,11 +36,8 @@ from twin_scanner.dicom.companions import (
     put_into_study,
     write_object,
 )
-from twin_scanner.dicom.ct_series import CtSeries
-from twin_scanner.dicom.identity import MANUFACTURER, MODEL_NAME, derive_uid
-from twin_scanner.dicom.patient import required_uid
-from twin_scanner.dicom.pet_series import COMMENT, PetSeries, Synthesis
-from twin_scanner.dicom.segmentation import code_of
+from twin_scanner.dicom.write.pet_series import COMMENT, PetSeries, Synthesis
+from twin_scanner.dicom.write.segmentation import code_of
 from twin_scanner.imaging.suv import RegionSuv
 
 SUV_BW: Final = Code("126401", "DCM", "SUVbw")

@@ -8,9 +8,9 @@ from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from twin_scanner.dicom.ct_headers import ENHANCED_CT
-from twin_scanner.dicom.dicom_files import UNREADABLE
-from twin_scanner.dicom.slice_headers import integer, sequence_items, text
+from twin_scanner.dicom.read.ct_headers import ENHANCED_CT
+from twin_scanner.dicom.read.dicom_files import UNREADABLE
+from twin_scanner.dicom.read.slice_headers import integer, sequence_items, text
 from twin_scanner.errors import Rejected
 
 MACROS: Final = (

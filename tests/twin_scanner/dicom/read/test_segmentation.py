@@ -13,9 +13,9 @@ from pydicom.uid import RLELossless
 
 from tests.labelled_body import GRID, body, four_districts, oblique, seven_organs
 from tests.segmentation_files import FRAME_OF_REFERENCE_UID, SERIES_UID, reordered, write_seg
-from tests.test_pet_series import SYNTHESIS, _ct, _write
-from twin_scanner.dicom.segmentation import write_segmentation
-from twin_scanner.dicom.segmentation_file import is_dicom_file, read_segmentation, segmentation_labels
+from tests.twin_scanner.dicom.write.test_pet_series import SYNTHESIS, _ct, _write
+from twin_scanner.dicom.read.segmentation import is_dicom_file, read_segmentation, segmentation_labels
+from twin_scanner.dicom.write.segmentation import write_segmentation
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, LabelArray, resample_labels
 

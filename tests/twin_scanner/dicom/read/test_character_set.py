@@ -2,7 +2,7 @@
 
 import pytest
 
-from twin_scanner.dicom.character_set import NAME_DELIMITERS, TEXT_DELIMITERS, decode
+from twin_scanner.dicom.read.character_set import NAME_DELIMITERS, TEXT_DELIMITERS, decode
 
 pytestmark = pytest.mark.unit
 

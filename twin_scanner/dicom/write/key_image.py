@@ -8,7 +8,10 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from twin_scanner.dicom.companions import (
+from twin_scanner.dicom.equipment import derive_uid
+from twin_scanner.dicom.patient import required_uid, text
+from twin_scanner.dicom.read.ct_series import CtSeries
+from twin_scanner.dicom.write.companions import (
     PET_CLASS,
     WrittenObject,
     companion_series_uid,
@@ -16,10 +19,7 @@ from twin_scanner.dicom.companions import (
     put_into_study,
     write_object,
 )
-from twin_scanner.dicom.ct_series import CtSeries
-from twin_scanner.dicom.identity import derive_uid
-from twin_scanner.dicom.patient import required_uid, text
-from twin_scanner.dicom.pet_series import (
+from twin_scanner.dicom.write.pet_series import (
     COMMENT,
     PetSeries,
     Synthesis,

@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from tests.ct_files import ct_image, stored_values, write_series
-from twin_scanner.dicom.ct_series import read_ct_series
-from twin_scanner.dicom.enhanced_ct import frame_headers
+from twin_scanner.dicom.read.ct_series import read_ct_series
+from twin_scanner.dicom.read.enhanced_ct import frame_headers
 from twin_scanner.errors import Rejected
 
 pytestmark = pytest.mark.unit

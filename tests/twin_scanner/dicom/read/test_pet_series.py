@@ -18,10 +18,10 @@ from tests import ct_files, pt_files
 from tests.pt_files import SUV_PER_BQML, activity_bqml, add_philips_factors, write_series
 from training.phantom import PhantomOptions, make_phantom
 from training.phantom_dicom import write_ct_dicom, write_pet_dicom
-from twin_scanner.dicom.ct_series import read_ct_series
-from twin_scanner.dicom.identity import MANUFACTURER
-from twin_scanner.dicom.pet_series import Synthesis, write_pet_series
-from twin_scanner.dicom.pt_series import read_pt_series
+from twin_scanner.dicom.equipment import MANUFACTURER
+from twin_scanner.dicom.read.ct_series import read_ct_series
+from twin_scanner.dicom.read.pet_series import read_pt_series
+from twin_scanner.dicom.write.pet_series import Synthesis, write_pet_series
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Volume, geometry_of
 

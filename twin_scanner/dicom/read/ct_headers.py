@@ -6,7 +6,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from twin_scanner.dicom.slice_headers import (
+from twin_scanner.dicom.read.slice_headers import (
     REFORMATS,
     ImageSlice,
     check_faithful,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from twin_scanner.dicom.slice_headers import ImageSlice, Plane, SliceKind, sop_class_name, text
+from twin_scanner.dicom.read.slice_headers import ImageSlice, Plane, SliceKind, sop_class_name, text
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry
 

@@ -12,9 +12,9 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.utils import iter_pixels
 from scipy import ndimage
 
-from twin_scanner.dicom.dicom_files import MALFORMED, quiet_pydicom, read_dataset, read_header
-from twin_scanner.dicom.slice_grid import COSINE_TOLERANCE, MAXIMUM_VOXELS, POSITION_TOLERANCE_MM
-from twin_scanner.dicom.slice_headers import text
+from twin_scanner.dicom.read.dicom_files import MALFORMED, quiet_pydicom, read_dataset, read_header
+from twin_scanner.dicom.read.slice_grid import COSINE_TOLERANCE, MAXIMUM_VOXELS, POSITION_TOLERANCE_MM
+from twin_scanner.dicom.read.slice_headers import text
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, LabelArray, Triple
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from twin_scanner.dicom.identity import MANUFACTURER, derive_uid, implementation_class_uid, is_our_own, valid_uid
+from twin_scanner.dicom.equipment import MANUFACTURER, derive_uid, implementation_class_uid, is_our_own, valid_uid
 
 pytestmark = pytest.mark.unit
 

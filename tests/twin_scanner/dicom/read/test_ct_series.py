@@ -18,10 +18,10 @@ from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless
 
 from tests import ct_files
 from tests.ct_files import ct_image, overwrite, save, stored_values, write_series
-from twin_scanner.dicom.ct_series import read_ct_series
-from twin_scanner.dicom.dicom_files import quiet_pydicom
-from twin_scanner.dicom.hounsfield import hounsfield_slice
-from twin_scanner.dicom.slice_grid import POSITION_TOLERANCE_MM
+from twin_scanner.dicom.read.ct_series import read_ct_series
+from twin_scanner.dicom.read.dicom_files import quiet_pydicom
+from twin_scanner.dicom.read.hounsfield import hounsfield_slice
+from twin_scanner.dicom.read.slice_grid import POSITION_TOLERANCE_MM
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import AIR_HU, geometry_of
 

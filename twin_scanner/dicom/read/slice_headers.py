@@ -13,8 +13,8 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID
 
-from twin_scanner.dicom.dicom_files import UNREADABLE
-from twin_scanner.dicom.identity import valid_uid
+from twin_scanner.dicom.equipment import valid_uid
+from twin_scanner.dicom.read.dicom_files import UNREADABLE
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Triple
 

@@ -14,7 +14,9 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
-from twin_scanner.dicom.companions import (
+from twin_scanner.dicom.equipment import MANUFACTURER, MODEL_NAME, derive_uid
+from twin_scanner.dicom.read.ct_series import CtSeries
+from twin_scanner.dicom.write.companions import (
     WrittenObject,
     companion_number,
     companion_series_uid,
@@ -23,9 +25,7 @@ from twin_scanner.dicom.companions import (
     put_into_study,
     write_object,
 )
-from twin_scanner.dicom.ct_series import CtSeries
-from twin_scanner.dicom.identity import MANUFACTURER, MODEL_NAME, derive_uid
-from twin_scanner.dicom.pet_series import PetSeries, Synthesis
+from twin_scanner.dicom.write.pet_series import PetSeries, Synthesis
 from twin_scanner.errors import Defect
 from twin_scanner.imaging.volume import Geometry, LabelArray, label_counts
 from twin_scanner.partition import DISTRICT_COLOURS, DISTRICT_LABELS, label_name

@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 from pydicom.dataset import Dataset
 
-from twin_scanner.dicom.ct_stack import MINIMUM_SLICES, Instance
-from twin_scanner.dicom.dicom_files import find_dicom_files, quiet_pydicom, read_dataset, read_header
-from twin_scanner.dicom.pt_headers import PT_KEYWORDS, attributes_of, is_pt, philips_factors, pt_slice
-from twin_scanner.dicom.slice_grid import SliceStack, axial_slices, stacked
-from twin_scanner.dicom.slice_headers import ImageSlice, lossy_remark, rescale
-from twin_scanner.dicom.stored_pixels import confirmed_repeats, decoded_slice, padding_of
+from twin_scanner.dicom.read.ct_stack import MINIMUM_SLICES, Instance
+from twin_scanner.dicom.read.dicom_files import find_dicom_files, quiet_pydicom, read_dataset, read_header
+from twin_scanner.dicom.read.pet_headers import PT_KEYWORDS, attributes_of, is_pt, philips_factors, pt_slice
+from twin_scanner.dicom.read.slice_grid import SliceStack, axial_slices, stacked
+from twin_scanner.dicom.read.slice_headers import ImageSlice, lossy_remark, rescale
+from twin_scanner.dicom.read.stored_pixels import confirmed_repeats, decoded_slice, padding_of
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.suv import PetAttributes, PhilipsFactors, bqml_factor, decay_reference, suv_factor
 from twin_scanner.imaging.volume import FloatArray, Volume

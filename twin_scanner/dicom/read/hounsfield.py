@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from twin_scanner.dicom.slice_headers import name_of, rescale
-from twin_scanner.dicom.stored_pixels import IntegerArray, decoded_frames, decoded_slice, padding_of
+from twin_scanner.dicom.read.slice_headers import name_of, rescale
+from twin_scanner.dicom.read.stored_pixels import IntegerArray, decoded_frames, decoded_slice, padding_of
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import AIR_HU, FloatArray
 

@@ -6,7 +6,7 @@ import pydicom
 import pytest
 from pydicom.encaps import generate_frames
 
-from twin_scanner.dicom.jpeg_stream import UnsoundJpeg, check_jpeg, check_jpeg2000
+from twin_scanner.dicom.read.jpeg_stream import UnsoundJpeg, check_jpeg, check_jpeg2000
 
 pytestmark = pytest.mark.unit
 

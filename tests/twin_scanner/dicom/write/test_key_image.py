@@ -15,12 +15,12 @@ from matplotlib.image import imread
 
 from dicom_node.sender import Peer, send
 from tests.peers.orthanc import Orthanc
-from tests.test_pet_series import SYNTHESIS, _ct, _write
+from tests.twin_scanner.dicom.write.test_pet_series import SYNTHESIS, _ct, _write
 from training.phantom import PhantomOptions, make_phantom
-from twin_scanner.dicom.companions import WrittenObject
-from twin_scanner.dicom.ct_series import CtSeries
-from twin_scanner.dicom.key_image import write_key_image
-from twin_scanner.dicom.pet_series import PetSeries
+from twin_scanner.dicom.read.ct_series import CtSeries
+from twin_scanner.dicom.write.companions import WrittenObject
+from twin_scanner.dicom.write.key_image import write_key_image
+from twin_scanner.dicom.write.pet_series import PetSeries
 from twin_scanner.preview import Scene, key_image
 
 pytestmark = pytest.mark.node

@@ -7,11 +7,11 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from twin_scanner.dicom.ct_headers import HEADER_KEYWORDS, ct_slice, is_ct
-from twin_scanner.dicom.dicom_files import read_header
-from twin_scanner.dicom.enhanced_ct import frame_headers, is_enhanced
-from twin_scanner.dicom.slice_grid import SliceStack, axial_slices, stacked
-from twin_scanner.dicom.slice_headers import ImageSlice, text
+from twin_scanner.dicom.read.ct_headers import HEADER_KEYWORDS, ct_slice, is_ct
+from twin_scanner.dicom.read.dicom_files import read_header
+from twin_scanner.dicom.read.enhanced_ct import frame_headers, is_enhanced
+from twin_scanner.dicom.read.slice_grid import SliceStack, axial_slices, stacked
+from twin_scanner.dicom.read.slice_headers import ImageSlice, text
 from twin_scanner.errors import Rejected
 
 MINIMUM_SLICES: Final = 16

@@ -13,14 +13,14 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 
-from tests.test_pet_series import CT_GRID, OBLIQUE_GRID, SYNTHESIS, _ct, _write
-from twin_scanner.dicom.companions import KINDS, WrittenObject, companion_series_uids
-from twin_scanner.dicom.ct_series import CtSeries
-from twin_scanner.dicom.identity import is_our_own
-from twin_scanner.dicom.key_image import write_key_image
-from twin_scanner.dicom.measurement_report import DistrictMeasurement, write_measurement_report
-from twin_scanner.dicom.pet_series import PetSeries, Synthesis
-from twin_scanner.dicom.segmentation import SegmentationKind, segment_numbers, write_segmentation
+from tests.twin_scanner.dicom.write.test_pet_series import CT_GRID, OBLIQUE_GRID, SYNTHESIS, _ct, _write
+from twin_scanner.dicom.equipment import is_our_own
+from twin_scanner.dicom.read.ct_series import CtSeries
+from twin_scanner.dicom.write.companions import KINDS, WrittenObject, companion_series_uids
+from twin_scanner.dicom.write.key_image import write_key_image
+from twin_scanner.dicom.write.measurement_report import DistrictMeasurement, write_measurement_report
+from twin_scanner.dicom.write.pet_series import PetSeries, Synthesis
+from twin_scanner.dicom.write.segmentation import SegmentationKind, segment_numbers, write_segmentation
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.imaging.suv import region_suv
 from twin_scanner.imaging.volume import Geometry, LabelArray, resample_labels

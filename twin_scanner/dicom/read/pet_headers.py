@@ -10,10 +10,10 @@ from typing import Final, TypeVar
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DT, TM
 
-from twin_scanner.dicom.ct_headers import HEADER_KEYWORDS
-from twin_scanner.dicom.dicom_files import UNREADABLE
-from twin_scanner.dicom.identity import MANUFACTURER
-from twin_scanner.dicom.slice_headers import (
+from twin_scanner.dicom.equipment import MANUFACTURER
+from twin_scanner.dicom.read.ct_headers import HEADER_KEYWORDS
+from twin_scanner.dicom.read.dicom_files import UNREADABLE
+from twin_scanner.dicom.read.slice_headers import (
     REFORMATS,
     ImageSlice,
     check_faithful,

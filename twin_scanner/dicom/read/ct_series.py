@@ -8,12 +8,12 @@ from typing import Final
 import numpy as np
 from pydicom.dataset import Dataset
 
-from twin_scanner.dicom.ct_stack import CtStack, read_instance, stack_of
-from twin_scanner.dicom.dicom_files import find_dicom_files, quiet_pydicom, read_dataset, read_header
-from twin_scanner.dicom.hounsfield import hounsfield_frames, hounsfield_slice
-from twin_scanner.dicom.series_choice import Preference, chosen_series
-from twin_scanner.dicom.slice_headers import ImageSlice, lossy_remark
-from twin_scanner.dicom.stored_pixels import confirmed_repeats
+from twin_scanner.dicom.read.ct_stack import CtStack, read_instance, stack_of
+from twin_scanner.dicom.read.dicom_files import find_dicom_files, quiet_pydicom, read_dataset, read_header
+from twin_scanner.dicom.read.hounsfield import hounsfield_frames, hounsfield_slice
+from twin_scanner.dicom.read.series_choice import Preference, chosen_series
+from twin_scanner.dicom.read.slice_headers import ImageSlice, lossy_remark
+from twin_scanner.dicom.read.stored_pixels import confirmed_repeats
 from twin_scanner.imaging.volume import FloatArray, Volume
 
 ANY_COVERAGE: Final = Preference(minimum_coverage_mm=0.0)

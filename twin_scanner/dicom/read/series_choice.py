@@ -9,10 +9,10 @@ from typing import Final, Literal
 
 from pydicom.dataset import Dataset
 
-from twin_scanner.dicom.ct_headers import is_ct
-from twin_scanner.dicom.ct_stack import MINIMUM_SLICES, CtStack, Instance, read_instance, stack_of
-from twin_scanner.dicom.dicom_files import DIRECTORY_CLASS, quiet_pydicom
-from twin_scanner.dicom.slice_headers import image_type, text
+from twin_scanner.dicom.read.ct_headers import is_ct
+from twin_scanner.dicom.read.ct_stack import MINIMUM_SLICES, CtStack, Instance, read_instance, stack_of
+from twin_scanner.dicom.read.dicom_files import DIRECTORY_CLASS, quiet_pydicom
+from twin_scanner.dicom.read.slice_headers import image_type, text
 from twin_scanner.errors import Rejected
 
 

@@ -19,8 +19,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID, ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 from pydicom.valuerep import format_number_as_ds
 
-from twin_scanner.dicom.ct_series import CtSeries
-from twin_scanner.dicom.identity import (
+from twin_scanner.dicom.equipment import (
     IMPLEMENTATION_VERSION_NAME,
     MANUFACTURER,
     MODEL_NAME,
@@ -28,6 +27,7 @@ from twin_scanner.dicom.identity import (
     implementation_class_uid,
 )
 from twin_scanner.dicom.patient import CHARACTER_SET, patient_and_study, required_uid, text
+from twin_scanner.dicom.read.ct_series import CtSeries
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.files.durable_file import sync_folder, write_whole
 from twin_scanner.imaging.volume import Geometry, Volume

@@ -20,9 +20,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from twin_scanner.dicom.dicom_files import UNREADABLE
-from twin_scanner.dicom.jpeg_stream import check_jpeg, check_jpeg2000
-from twin_scanner.dicom.slice_headers import ImageSlice, integer, is_given, name_of
+from twin_scanner.dicom.read.dicom_files import UNREADABLE
+from twin_scanner.dicom.read.jpeg_stream import check_jpeg, check_jpeg2000
+from twin_scanner.dicom.read.slice_headers import ImageSlice, integer, is_given, name_of
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray
 

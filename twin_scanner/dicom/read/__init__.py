@@ -1,0 +1,1 @@
+"""CT and PET series, and segmentations, from their files: exact or refused."""

@@ -1,0 +1,1 @@
+"""The synthetic PET series and what stands beside it, as DICOM files."""
