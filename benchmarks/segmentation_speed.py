@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 from benchmarks.figures import Figure, at_most
 from training.phantom import PhantomOptions, make_phantom
-from twin_scanner.districts.landmarks import LandmarkSegmenter
+from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.imaging.volume import AIR_HU, Geometry, Volume, resample, to_sitk
 
 NAME: Final = "segmentation"

@@ -21,7 +21,7 @@ from dicom_node.spool import Spool
 from tests.peers.fhir_server import running_server
 from tests.peers.orthanc import Orthanc
 from twin_scanner import app
-from twin_scanner.districts import moose
+from twin_scanner.districts.external import moose
 from twin_scanner.doctor import Finding, examine
 from twin_scanner.errors import Transient
 from twin_scanner.models import Architecture, ModelStore, save_package

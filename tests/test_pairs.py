@@ -15,7 +15,7 @@ from training.phantom import draw_options, make_phantom
 from training.sampling import patch_at
 from training.study import Study
 from twin_scanner.districts.district_map import DistrictMap
-from twin_scanner.districts.landmarks import LandmarkSegmenter
+from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample
 from twin_scanner.models import Architecture, ModelPackage

@@ -13,7 +13,7 @@ from training.config import DataConfig
 from training.phantom import draw_options, make_phantom
 from training.study import Study
 from twin_scanner import preprocess
-from twin_scanner.districts.landmarks import LandmarkSegmenter
+from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import LabelArray, Shape, canonical_labels, resample, resample_labels
 from twin_scanner.networks import WINDOW

@@ -10,7 +10,7 @@ from training.config import TrainConfig
 from training.pairs import Pair, fingerprint, make_pairs
 from training.splits import Split, read_split
 from training.store import TrainingStore, open_store
-from twin_scanner.districts.landmarks import LandmarkSegmenter
+from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 
 LOOKED_AT: Final = ("train", "validation")

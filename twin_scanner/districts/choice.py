@@ -35,7 +35,7 @@ class SegmenterChoice:
 def make_segmenter(choice: SegmenterChoice) -> Segmenter:
     """The chosen segmenter; what it lacks is said here, or when it is first used, as Rejected with what to do."""
     if choice.name == "landmarks":
-        from twin_scanner.districts.landmarks import LandmarkSegmenter
+        from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 
         return LandmarkSegmenter()
     if choice.name == "labelmap":
@@ -45,11 +45,11 @@ def make_segmenter(choice: SegmenterChoice) -> Segmenter:
             raise Rejected("The segmenter 'labelmap' needs a label map: give --labelmap, or set districts.labelmap.")
         return LabelmapSegmenter(choice.labelmap, _table(choice), choice.frame_of_reference_uid)
     if choice.name == "moose":
-        from twin_scanner.districts.moose import MooseSegmenter
+        from twin_scanner.districts.external.moose import MooseSegmenter
 
         return MooseSegmenter(choice.moose_weights, choice.moose_sha256, choice.device, choice.timeout_s)
     if choice.name == "totalsegmentator":
-        from twin_scanner.districts.totalsegmentator import TotalSegmentatorSegmenter
+        from twin_scanner.districts.external.totalsegmentator import TotalSegmentatorSegmenter
 
         weights, sha256 = choice.totalsegmentator_weights, choice.totalsegmentator_sha256
         fast = choice.totalsegmentator_fast
@@ -59,7 +59,7 @@ def make_segmenter(choice: SegmenterChoice) -> Segmenter:
 
 def missing(choice: SegmenterChoice) -> str | None:
     """What keeps the chosen segmenter from running, as one sentence that says what to do; None where it is ready."""
-    from twin_scanner.districts import moose, totalsegmentator
+    from twin_scanner.districts.external import moose, totalsegmentator
 
     if choice.name == "moose":
         return moose.missing(choice.moose_weights, choice.moose_sha256)

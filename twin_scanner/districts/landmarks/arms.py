@@ -6,13 +6,12 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from twin_scanner.districts.axial_skeleton import CENTRAL_MM
 from twin_scanner.districts.body import at_the_side
 from twin_scanner.districts.coarse_grid import CoarseCt
-from twin_scanner.districts.flesh import ArmParts, with_flesh
-from twin_scanner.districts.long_bones import filled_bone
-from twin_scanner.districts.morphology import BOLD, BoolArray, dilated, disc, flooded, joined_to
-from twin_scanner.districts.shoulders import (
+from twin_scanner.districts.landmarks.axial_skeleton import CENTRAL_MM
+from twin_scanner.districts.landmarks.flesh import ArmParts, with_flesh
+from twin_scanner.districts.landmarks.long_bones import filled_bone
+from twin_scanner.districts.landmarks.shoulders import (
     BEHIND_HEAD_MM,
     HEAD_RADIUS_MM,
     Humerus,
@@ -23,6 +22,7 @@ from twin_scanner.districts.shoulders import (
     towards_the_joint,
     tube,
 )
+from twin_scanner.districts.morphology import BOLD, BoolArray, dilated, disc, flooded, joined_to
 from twin_scanner.imaging.volume import FloatArray
 
 SKIN_CONTACT_MM: Final = 6.0

@@ -14,9 +14,9 @@ from benchmarks import segmentation as benchmark
 from training.phantom import FieldOfView, PhantomOptions, make_phantom
 from training.phantom_variations import draw_variation
 from twin_scanner.dicom.read.ct_series import read_ct_series
-from twin_scanner.districts import arms
 from twin_scanner.districts.district_map import DistrictMap
-from twin_scanner.districts.landmarks import LandmarkSegmenter
+from twin_scanner.districts.landmarks import arms
+from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, geometry_of, read_nifti, to_sitk

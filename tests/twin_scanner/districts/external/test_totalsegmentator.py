@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from training.phantom import Phantom, PhantomOptions, make_phantom
 from training.phantom_tissues import Tissue
-from twin_scanner.districts import totalsegmentator
-from twin_scanner.districts.totalsegmentator import derive_districts, find_weights
+from twin_scanner.districts.external import totalsegmentator
+from twin_scanner.districts.external.totalsegmentator import derive_districts, find_weights
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, geometry_of, to_sitk
 
@@ -117,7 +117,7 @@ def test_a_missing_package_is_said_in_one_sentence() -> None:
     program = (
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'totalsegmentator' else find(name, *a)\n"
-        "from twin_scanner.districts import totalsegmentator\n"
+        "from twin_scanner.districts.external import totalsegmentator\n"
         "print(totalsegmentator.missing(None, ''))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)

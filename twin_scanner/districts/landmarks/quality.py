@@ -4,13 +4,13 @@ from typing import Final
 
 import numpy as np
 
-from twin_scanner.districts.arms import Arms
-from twin_scanner.districts.axial_skeleton import LegsLevel
 from twin_scanner.districts.body import at_the_side
 from twin_scanner.districts.coarse_grid import CoarseCt
 from twin_scanner.districts.district_map import BorderState, Extent, PartQuality
+from twin_scanner.districts.landmarks.arms import Arms
+from twin_scanner.districts.landmarks.axial_skeleton import LegsLevel
+from twin_scanner.districts.landmarks.skull import Skull
 from twin_scanner.districts.morphology import BoolArray
-from twin_scanner.districts.skull import Skull
 from twin_scanner.imaging.volume import FloatArray, LabelArray
 from twin_scanner.partition import DISTRICT_LABELS
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy import signal
 
 from twin_scanner.districts.coarse_grid import CoarseCt
-from twin_scanner.districts.long_bones import Shaft, find_shafts
+from twin_scanner.districts.landmarks.long_bones import Shaft, find_shafts
 from twin_scanner.districts.morphology import BoolArray, Box, Point, ball, points_mm
 from twin_scanner.imaging.volume import FloatArray, Triple
 

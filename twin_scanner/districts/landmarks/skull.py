@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from twin_scanner.districts.axial_skeleton import CENTRAL_MM, IS_BONE, MEDIAN_MM
 from twin_scanner.districts.coarse_grid import CoarseCt
+from twin_scanner.districts.landmarks.axial_skeleton import CENTRAL_MM, IS_BONE, MEDIAN_MM
 from twin_scanner.districts.morphology import SECTION, BoolArray, section_holes
 from twin_scanner.imaging.volume import FloatArray
 

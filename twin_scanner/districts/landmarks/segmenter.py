@@ -7,21 +7,11 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from twin_scanner.districts import (
-    arms,
-    axial_skeleton,
-    body,
-    coarse_grid,
-    flesh,
-    long_bones,
-    lungs,
-    morphology,
-    shoulders,
-    skull,
-)
+from twin_scanner.districts import body, coarse_grid, morphology
 from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, to_ct_grid, to_fine
 from twin_scanner.districts.district_map import DistrictMap, PartQuality
-from twin_scanner.districts.landmark_quality import judged
+from twin_scanner.districts.landmarks import arms, axial_skeleton, flesh, long_bones, lungs, shoulders, skull
+from twin_scanner.districts.landmarks.quality import judged
 from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.imaging.volume import LabelArray, Volume
 from twin_scanner.partition import DISTRICT_LABELS

@@ -12,7 +12,7 @@ import numpy as np
 
 from twin_scanner.districts.completion import completed
 from twin_scanner.districts.district_map import DistrictMap
-from twin_scanner.districts.network_process import Weights, run_network
+from twin_scanner.districts.external.network_process import Weights, run_network
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import AIR_HU, LabelArray, Triple, Volume, resample, resample_labels
 from twin_scanner.partition import DISTRICT_LABELS
@@ -56,7 +56,9 @@ class MooseSegmenter:
         coarse = resample(ras, ras.geometry.with_spacing(_model_spacing_mm(weights.folder, ras)), AIR_HU)
         with weights.verified_copy(self.sha256) as trusted:
             request = {"segmenter": self.name, "weights": str(trusted), "device": self.device, "folds": _folds(weights)}
-            found = run_network("twin_scanner.districts.moose_process", coarse, request, ("labels",), self.timeout_s)
+            found = run_network(
+                "twin_scanner.districts.external.moose_process", coarse, request, ("labels",), self.timeout_s
+            )
         on_ct = resample_labels(table[found["labels"]], coarse.geometry, ct.geometry)
         return DistrictMap(completed(on_ct, ct), ct.geometry, self.name, self.segmenter_hash)
 

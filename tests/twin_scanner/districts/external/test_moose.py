@@ -21,8 +21,8 @@ import torch
 from tests.conftest import missing as not_here
 from tests.nnunet_folder import make_folder, phantom
 from training.phantom import Phantom
-from twin_scanner.districts import moose
-from twin_scanner.districts.moose import MooseSegmenter, weights_sha256
+from twin_scanner.districts.external import moose
+from twin_scanner.districts.external.moose import MooseSegmenter, weights_sha256
 from twin_scanner.errors import Rejected, Transient, TwinScannerError
 from twin_scanner.imaging.volume import LabelArray, Volume, geometry_of, resample_labels, to_sitk
 
@@ -170,7 +170,7 @@ def test_a_missing_package_is_said_in_one_sentence(tmp_path: Path) -> None:
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'nnunetv2' else find(name, *a)\n"
         "from pathlib import Path\n"
-        "from twin_scanner.districts import moose\n"
+        "from twin_scanner.districts.external import moose\n"
         f"print(moose.missing(Path({str(tmp_path)!r}), ''))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)

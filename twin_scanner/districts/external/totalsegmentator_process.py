@@ -1,4 +1,4 @@
-"""The child that runs TotalSegmentator on one CT: python -m twin_scanner.districts.totalsegmentator_process FOLDER."""
+"""The child that runs TotalSegmentator on one CT: python -m twin_scanner.districts.external.totalsegmentator_process FOLDER."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from twin_scanner.districts.network_process import INPUT, serve
+from twin_scanner.districts.external.network_process import INPUT, serve
 from twin_scanner.imaging.volume import LabelArray
 
 NO_STATISTICS = {

@@ -13,9 +13,9 @@ from scipy import ndimage
 from twin_scanner.districts.coarse_grid import to_ct_grid, to_upright, upright_spacing_mm
 from twin_scanner.districts.completion import completed
 from twin_scanner.districts.district_map import DistrictMap
+from twin_scanner.districts.external.network_process import Weights, run_network
+from twin_scanner.districts.landmarks.skull import CHIN_SLOPE
 from twin_scanner.districts.morphology import BoolArray, depth_mm
-from twin_scanner.districts.network_process import Weights, run_network
-from twin_scanner.districts.skull import CHIN_SLOPE
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Triple, Volume
 from twin_scanner.partition import DISTRICT_LABELS
@@ -70,7 +70,11 @@ class TotalSegmentatorSegmenter:
         with find_weights(self.weights, fast=self.fast).verified_copy(self.sha256) as trusted:
             request = {"segmenter": self.name, "weights": str(trusted), "device": self.device, "fast": self.fast}
             found = run_network(
-                "twin_scanner.districts.totalsegmentator_process", ct, request, ("total", "body"), self.timeout_s
+                "twin_scanner.districts.external.totalsegmentator_process",
+                ct,
+                request,
+                ("total", "body"),
+                self.timeout_s,
             )
         districts = derive_districts(found["total"], found["body"], ct.geometry)
         return DistrictMap(completed(districts, ct), ct.geometry, self.name, self.segmenter_hash)

@@ -1,4 +1,4 @@
-"""The child that runs nnU-Net's predictor on one CT: python -m twin_scanner.districts.moose_process FOLDER."""
+"""The child that runs nnU-Net's predictor on one CT: python -m twin_scanner.districts.external.moose_process FOLDER."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from twin_scanner.districts.network_process import INPUT, serve
+from twin_scanner.districts.external.network_process import INPUT, serve
 from twin_scanner.imaging.volume import LabelArray
 
 

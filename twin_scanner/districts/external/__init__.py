@@ -1,0 +1,1 @@
+"""Segmenters of others, each in a process of its own."""

@@ -1,0 +1,1 @@
+"""The embedded segmenter: districts from bones, lungs and skin, without weights."""
