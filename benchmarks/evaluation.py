@@ -18,7 +18,7 @@ from training.evaluation.case import Case, Native
 from training.evaluation.measure import measure as measure_case
 from training.phantom import PhantomOptions, make_phantom
 from twin_scanner.imaging.volume import Geometry
-from twin_scanner.preprocess import Plan, suv_to_model
+from twin_scanner.models.plan import Plan, suv_to_model
 
 NAME: Final = "evaluation"
 SHAPE: Final = (326, 400, 400)

@@ -16,7 +16,7 @@ from training.phantom_variations import EXAMINATIONS, draw_variation, in_words
 from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
-from twin_scanner.partition import DISTRICT_NAMES
+from twin_scanner.models.partition import DISTRICT_NAMES
 
 NAME: Final = "segmentation"
 PHANTOMS: Final = len(EXAMINATIONS)

@@ -28,9 +28,9 @@ from training.fit import STEPS
 from training.pairs import Pair, make_pairs
 from training.sampling import Sampler, windowed
 from training.state import TrainState, fresh_state
-from twin_scanner.networks import WINDOW
-from twin_scanner.partition import DISTRICT_LABELS
-from twin_scanner.preprocess import ct_to_model, suv_to_model
+from twin_scanner.models.networks import WINDOW
+from twin_scanner.models.partition import DISTRICT_LABELS
+from twin_scanner.models.plan import ct_to_model, suv_to_model
 
 NAME: Final = "training"
 NETWORK: Final = "trunk"

@@ -16,7 +16,7 @@ from training.study import Study
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, Triple, Volume
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.plan import Plan
 
 COARSE = Plan(spacing_mm=(12.0, 11.0, 10.0))
 """Not the grid of the blocks."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from training.evaluation.case import Case, Native
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.plan import Plan
 
 SHAPE = (48, 44, 46)
 PLAN = Plan(spacing_mm=(4.0, 4.0, 4.0))

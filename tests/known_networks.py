@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from twin_scanner.imaging.volume import Geometry, LabelArray, Shape, Volume
-from twin_scanner.models import Architecture, ModelPackage
-from twin_scanner.networks import UNetGenerator
-from twin_scanner.partition import DISTRICTS, Partition
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.networks import UNetGenerator
+from twin_scanner.models.partition import DISTRICTS, Partition
+from twin_scanner.models.plan import Plan
+from twin_scanner.models.store import Architecture, ModelPackage
 
 TRUNK = Partition("trunk-only", MappingProxyType({"trunk": (2,)}))
 

@@ -18,7 +18,7 @@ from training.config import (
 from training.pairs import Pair
 from training.run_data import RunData, phantoms
 from training.sampling import Sampler
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.plan import Plan
 
 SHAPE = (40, 48, 44)
 PLAN = Plan()

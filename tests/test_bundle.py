@@ -19,7 +19,6 @@ from monai.bundle.config_parser import ConfigParser
 from tests.conftest import missing
 from training.bundle import LAYOUTS, Layout, export_package, import_package
 from training.bundle_config import bundle_key
-from twin_scanner import preprocess
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import (
     Geometry,
@@ -30,9 +29,10 @@ from twin_scanner.imaging.volume import (
     resample_labels,
     write_nifti,
 )
-from twin_scanner.models import Architecture, ModelPackage, ModelStore, load_package, save_package
-from twin_scanner.partition import PARTITIONS
-from twin_scanner.preprocess import Plan
+from twin_scanner.models import plan as preprocess
+from twin_scanner.models.partition import PARTITIONS
+from twin_scanner.models.plan import Plan
+from twin_scanner.models.store import Architecture, ModelPackage, ModelStore, load_package, save_package
 from twin_scanner.translate import translate
 
 pytestmark = pytest.mark.unit

@@ -22,8 +22,8 @@ from training.evaluation.calibration import (
 from training.evaluation.case import Case, Native
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray, Geometry
-from twin_scanner.partition import DISTRICTS
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.partition import DISTRICTS
+from twin_scanner.models.plan import Plan
 from twin_scanner.uncertainty import FLIPS, Calibration, CalibrationBin
 
 pytestmark = pytest.mark.unit

@@ -9,10 +9,10 @@ import torch
 from training.phantom import draw_options, make_phantom
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.imaging.volume import write_nifti
-from twin_scanner.models import Architecture, ModelStore, load_package, save_package
-from twin_scanner.networks import UNetGenerator
-from twin_scanner.partition import WHOLE_BODY
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.networks import UNetGenerator
+from twin_scanner.models.partition import WHOLE_BODY
+from twin_scanner.models.plan import Plan
+from twin_scanner.models.store import Architecture, ModelStore, load_package, save_package
 from twin_scanner.service.render import render
 from twin_scanner.service.report import RenderReport, RenderRequest
 

@@ -8,8 +8,8 @@ import pytest
 from training.config import AugmentationConfig, OptimiserConfig, SamplingConfig, ScheduleConfig, read_config
 from training.grid import is_grid, read_grid
 from twin_scanner.errors import Rejected
-from twin_scanner.partition import PARTITIONS, partition
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.partition import PARTITIONS, partition
+from twin_scanner.models.plan import Plan
 
 pytestmark = pytest.mark.loop
 

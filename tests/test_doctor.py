@@ -24,9 +24,9 @@ from twin_scanner import app
 from twin_scanner.districts.external import moose
 from twin_scanner.doctor import Finding, examine
 from twin_scanner.errors import Transient
-from twin_scanner.models import Architecture, ModelStore, save_package
-from twin_scanner.partition import DISTRICTS
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.partition import DISTRICTS
+from twin_scanner.models.plan import Plan
+from twin_scanner.models.store import Architecture, ModelStore, save_package
 from twin_scanner.settings import Settings
 
 pytestmark = pytest.mark.node

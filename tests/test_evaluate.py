@@ -25,11 +25,11 @@ from training.study import Study
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, Volume, resample, write_nifti
-from twin_scanner.models import Architecture, load_package, save_package
-from twin_scanner.networks import UNetGenerator
-from twin_scanner.partition import WHOLE_BODY
+from twin_scanner.models.networks import UNetGenerator
+from twin_scanner.models.partition import WHOLE_BODY
+from twin_scanner.models.plan import Plan
+from twin_scanner.models.store import Architecture, load_package, save_package
 from twin_scanner.pipeline import PipelineOptions, translate_ct
-from twin_scanner.preprocess import Plan
 from twin_scanner.uncertainty import stored_calibration
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]

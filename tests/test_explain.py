@@ -21,9 +21,9 @@ from twin_scanner.explain import (
 )
 from twin_scanner.explanation_picture import write_explanation
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, read_nifti, write_nifti
-from twin_scanner.models import ModelPackage
-from twin_scanner.partition import DISTRICTS, WHOLE_VOLUME
-from twin_scanner.preprocess import Plan, ct_to_model, model_to_suv
+from twin_scanner.models.partition import DISTRICTS, WHOLE_VOLUME
+from twin_scanner.models.plan import Plan, ct_to_model, model_to_suv
+from twin_scanner.models.store import ModelPackage
 from twin_scanner.translate import translate
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("one_thread")]

@@ -26,9 +26,9 @@ from training.state import TrainState, fresh_state
 from training.stopping import stopped_by_signals
 from training.validation import validation_error
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.models import load_package
-from twin_scanner.partition import DISTRICTS
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.partition import DISTRICTS
+from twin_scanner.models.plan import Plan
+from twin_scanner.models.store import load_package
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 

@@ -14,7 +14,7 @@ from training.fit import train
 from training.grid import Grid, is_grid, merged, read_grid, train_grid
 from training.run_data import load_data
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.models import load_package
+from twin_scanner.models.store import load_package
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 

@@ -13,7 +13,7 @@ import torch
 
 from training.curve import read_curve
 from training.fit import main
-from twin_scanner.models import read_card
+from twin_scanner.models.store import read_card
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 

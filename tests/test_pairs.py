@@ -18,10 +18,10 @@ from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample
-from twin_scanner.models import Architecture, ModelPackage
-from twin_scanner.partition import Partition
+from twin_scanner.models.partition import Partition
+from twin_scanner.models.plan import Plan, ct_on_grid
+from twin_scanner.models.store import Architecture, ModelPackage
 from twin_scanner.pipeline import PipelineOptions, translate_ct
-from twin_scanner.preprocess import Plan, ct_on_grid
 from twin_scanner.translate import windows_touching
 
 pytestmark = pytest.mark.loop

@@ -10,10 +10,10 @@ from training.phantom import Phantom, PhantomOptions, make_phantom
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Volume
-from twin_scanner.models import Architecture, ModelPackage, load_package, save_package
-from twin_scanner.partition import DISTRICTS, Partition, partition
+from twin_scanner.models.partition import DISTRICTS, Partition, partition
+from twin_scanner.models.plan import Plan
+from twin_scanner.models.store import Architecture, ModelPackage, load_package, save_package
 from twin_scanner.pipeline import PipelineOptions, translate_ct
-from twin_scanner.preprocess import Plan
 
 pytestmark = pytest.mark.unit
 

@@ -26,9 +26,9 @@ from training.store import TrainingStore, open_store
 from training.study import Study, StudyReference
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import LabelArray, resample, to_sitk
-from twin_scanner.models import DEMONSTRATION_FOLDER, load_package
-from twin_scanner.partition import DISTRICT_LABELS
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.partition import DISTRICT_LABELS
+from twin_scanner.models.plan import Plan
+from twin_scanner.models.store import DEMONSTRATION_FOLDER, load_package
 
 pytestmark = pytest.mark.loop
 
@@ -212,8 +212,8 @@ import sys
 from pathlib import Path
 from tests.drawn_studies import some
 from training.prepare import prepare
-from twin_scanner.partition import DISTRICT_LABELS
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.partition import DISTRICT_LABELS
+from twin_scanner.models.plan import Plan
 from twin_scanner.imaging.volume import LabelArray, resample
 if __name__ == "__main__":
     prepare(some(400), Path(sys.argv[1]), Plan(spacing_mm=(6.0, 4.0, 5.0)), None, registered=False)

@@ -39,10 +39,10 @@ from training.studies import phantom_studies
 from training.study import Study, StudyReference
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import Volume
-from twin_scanner.models import Architecture, ModelStore, load_package, save_package
-from twin_scanner.networks import UNetGenerator
-from twin_scanner.partition import WHOLE_BODY, WHOLE_VOLUME, partition
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.networks import UNetGenerator
+from twin_scanner.models.partition import WHOLE_BODY, WHOLE_VOLUME, partition
+from twin_scanner.models.plan import Plan
+from twin_scanner.models.store import Architecture, ModelStore, load_package, save_package
 from twin_scanner.service.scheduler import TABLE, CommandSchedule
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]

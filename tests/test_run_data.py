@@ -16,8 +16,8 @@ from training.splits import Split, write_split
 from training.store import TrainingStore
 from training.studies import phantom_studies
 from twin_scanner.errors import Rejected
-from twin_scanner.models import load_package
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.plan import Plan
+from twin_scanner.models.store import load_package
 
 pytestmark = pytest.mark.loop
 

@@ -12,7 +12,7 @@ from training.batches import study_of
 from training.pairs import Pair
 from training.sampling import Sampler, patch_at, windowed
 from twin_scanner.errors import Rejected
-from twin_scanner.preprocess import Plan, ct_to_model, suv_to_model
+from twin_scanner.models.plan import Plan, ct_to_model, suv_to_model
 
 pytestmark = pytest.mark.loop
 

@@ -13,7 +13,7 @@ from training.pairs import Pair, make_pair, phantom_truth
 from training.prepare import prepare as prepare_registered
 from training.store import Entry, TrainingStore, open_store
 from twin_scanner.errors import Rejected
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.plan import Plan
 
 pytestmark = pytest.mark.loop
 

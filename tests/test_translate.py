@@ -10,10 +10,10 @@ from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape
-from twin_scanner.models import Architecture, ModelPackage
-from twin_scanner.networks import WINDOW, UNetGenerator
-from twin_scanner.partition import DISTRICTS, WHOLE_VOLUME, Partition
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.networks import WINDOW, UNetGenerator
+from twin_scanner.models.partition import DISTRICTS, WHOLE_VOLUME, Partition
+from twin_scanner.models.plan import Plan
+from twin_scanner.models.store import Architecture, ModelPackage
 from twin_scanner.translate import missing_districts, translate, window_starts, windows_touching
 
 pytestmark = pytest.mark.unit

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from training.phantom import PhantomOptions, make_phantom
 from twin_scanner.imaging.volume import geometry_of, read_nifti, write_nifti
-from twin_scanner.networks import WINDOW
+from twin_scanner.models.networks import WINDOW
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 

@@ -15,9 +15,9 @@ import torch
 from tests.known_networks import TRUNK, Displaced, package_of, small_study, unet_package, with_plan
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, read_nifti
-from twin_scanner.models import ModelPackage, ModelStore
-from twin_scanner.partition import DISTRICTS, WHOLE_BODY, WHOLE_VOLUME
-from twin_scanner.preprocess import Plan, ct_to_model, model_to_suv
+from twin_scanner.models.partition import DISTRICTS, WHOLE_BODY, WHOLE_VOLUME
+from twin_scanner.models.plan import Plan, ct_to_model, model_to_suv
+from twin_scanner.models.store import ModelPackage, ModelStore
 from twin_scanner.translate import translate
 from twin_scanner.uncertainty import (
     FLIPS,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from training.bundle_config import bundle_key, inference, metadata
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import whole_folder, write_durably
-from twin_scanner.models import CARD, ModelPackage, ModelStore, copy_package, load_package, save_package
+from twin_scanner.models.store import CARD, ModelPackage, ModelStore, copy_package, load_package, save_package
 
 Layout: TypeAlias = Literal["folder", "monai"]
 LAYOUTS: Final = ("folder", "monai")

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from twin_scanner.errors import Defect
-from twin_scanner.models import ModelPackage
-from twin_scanner.networks import WINDOW
-from twin_scanner.partition import DISTRICT_NAMES, label_name
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.networks import WINDOW
+from twin_scanner.models.partition import DISTRICT_NAMES, label_name
+from twin_scanner.models.plan import Plan
+from twin_scanner.models.store import ModelPackage
 from twin_scanner.translate import BATCH_WINDOWS, STRIDE
 
 METADATA_SCHEMA: Final = (

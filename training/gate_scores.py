@@ -7,8 +7,8 @@ import numpy as np
 from training.gate import OVERALL, StudyScore
 from training.pairs import Pair
 from training.validation import compare
-from twin_scanner.models import ModelPackage
-from twin_scanner.partition import DISTRICT_NAMES, Partition
+from twin_scanner.models.partition import DISTRICT_NAMES, Partition
+from twin_scanner.models.store import ModelPackage
 
 
 def score(

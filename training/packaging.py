@@ -12,7 +12,7 @@ from training.config import TrainConfig
 from training.run_data import RunData
 from training.state import architecture
 from training.validation import OnWindows, held_out_error
-from twin_scanner.models import load_package, save_package
+from twin_scanner.models.store import load_package, save_package
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from scipy import ndimage
 from training.config import DataConfig
 from training.phantom import draw_options, make_phantom
 from training.study import Study
-from twin_scanner import preprocess
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import LabelArray, Shape, canonical_labels, resample, resample_labels
-from twin_scanner.networks import WINDOW
-from twin_scanner.preprocess import Plan
+from twin_scanner.models import plan as preprocess
+from twin_scanner.models.networks import WINDOW
+from twin_scanner.models.plan import Plan
 
 HuArray: TypeAlias = npt.NDArray[np.int16]
 SuvArray: TypeAlias = npt.NDArray[np.float16]

@@ -15,7 +15,7 @@ from training.phantom_shapes import BoolArray, Box, Canvas, Loft, Point, Region
 from training.phantom_skeleton import ANKLE, SIDES, ArmPose, Side, mirrored
 from training.phantom_tissues import Tissue
 from twin_scanner.imaging.volume import FloatArray, LabelArray
-from twin_scanner.partition import DISTRICT_LABELS
+from twin_scanner.models.partition import DISTRICT_LABELS
 
 Sex: TypeAlias = Literal["F", "M"]
 ArmPosition: TypeAlias = Literal["up", "down", "crossed"]

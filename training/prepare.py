@@ -47,7 +47,7 @@ from twin_scanner.executor import LocalWorker
 from twin_scanner.files.durable_file import PART, write_durably
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.imaging.volume import LabelArray, Volume, label_counts
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.plan import Plan
 
 Recipe: TypeAlias = Callable[[], Segmenter]
 """Makes the segmenter in whichever process asks; it must survive pickling, so no lambda."""

@@ -29,8 +29,8 @@ from training.stopping import Stop, never, stopped_by_signals
 from training.store import TrainingStore, open_store
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.file_lock import take_lock
-from twin_scanner.models import ModelPackage, ModelStore, load_package, read_card
-from twin_scanner.promotions import Promotion
+from twin_scanner.models.promotions import Promotion
+from twin_scanner.models.store import ModelPackage, ModelStore, load_package, read_card
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from scipy import ndimage
 from training.pairs import Pair
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape
-from twin_scanner.networks import WINDOW
-from twin_scanner.preprocess import Plan, ct_to_model, suv_to_model
+from twin_scanner.models.networks import WINDOW
+from twin_scanner.models.plan import Plan, ct_to_model, suv_to_model
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Box: TypeAlias = tuple[slice, slice, slice]

@@ -19,7 +19,7 @@ from training.study import CtOrigin
 from twin_scanner.errors import Rejected
 from twin_scanner.files.durable_file import sync_folder, write_durably, write_whole
 from twin_scanner.imaging.volume import Shape, Triple
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.plan import Plan
 
 SCHEMA: Final = 1
 STORE_FILE: Final = "store.json"

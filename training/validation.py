@@ -14,9 +14,9 @@ from training.pairs import Pair
 from training.sampling import windowed
 from training.state import TrainState, architecture
 from twin_scanner.imaging.volume import FloatArray, LabelArray
-from twin_scanner.models import ModelPackage
-from twin_scanner.partition import DISTRICT_NAMES, Partition
-from twin_scanner.preprocess import ct_to_model, model_to_suv, suv_to_model
+from twin_scanner.models.partition import DISTRICT_NAMES, Partition
+from twin_scanner.models.plan import ct_to_model, model_to_suv, suv_to_model
+from twin_scanner.models.store import ModelPackage
 from twin_scanner.translate import translate
 
 OnWindows = Callable[[int, int], None]

@@ -25,7 +25,7 @@ from twin_scanner.service.ledger import Job, Ledger, State
 from twin_scanner.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from twin_scanner.models import ModelStore
+    from twin_scanner.models.store import ModelStore
     from twin_scanner.service.report import RenderReport
 
 ConfigFile = Annotated[
@@ -285,8 +285,8 @@ def prepare(
     from training.splits import draw_into
     from training.studies import find_studies
     from twin_scanner.districts.choice import make_segmenter
-    from twin_scanner.models import load_package
-    from twin_scanner.preprocess import Plan
+    from twin_scanner.models.plan import Plan
+    from twin_scanner.models.store import load_package
 
     settings = _settings(config)
     set_up_logging("ERROR")
@@ -532,14 +532,14 @@ def twin_show(
 
 
 def _model_store(config: Path | None) -> "ModelStore":
-    from twin_scanner.models import ModelStore
+    from twin_scanner.models.store import ModelStore
 
     return ModelStore(application.model_store(_settings(config)))
 
 
 def _package(settings: Settings, reference: str) -> Path:
     """A package by its folder, or by what the model store calls it."""
-    from twin_scanner.models import ModelStore
+    from twin_scanner.models.store import ModelStore
 
     folder = Path(reference)
     return folder if folder.is_dir() else ModelStore(application.model_store(settings)).resolve(reference)

@@ -6,11 +6,11 @@ from typing import Literal
 
 import numpy as np
 
-from twin_scanner import preprocess
 from twin_scanner.districts.district_map import DistrictMap, Segmenter
 from twin_scanner.errors import Defect, Rejected
 from twin_scanner.imaging.volume import LabelArray, Volume, canonical_labels, resample_labels
-from twin_scanner.models import ModelPackage
+from twin_scanner.models import plan as preprocess
+from twin_scanner.models.store import ModelPackage
 from twin_scanner.translate import missing_districts, translate
 
 MissingDistrict = Literal["reject", "deliver"]

@@ -18,8 +18,8 @@ from twin_scanner import panels
 from twin_scanner.errors import Transient
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.imaging.volume import LabelArray, Volume
+from twin_scanner.models.partition import DISTRICT_NAMES, label_name
 from twin_scanner.panels import SUV_WINDOW, WARNING
-from twin_scanner.partition import DISTRICT_NAMES, label_name
 from twin_scanner.projections import Projections, View, project
 
 MOST_NAMES: Final = 12

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape, label_counts
-from twin_scanner.models import ModelPackage
-from twin_scanner.networks import WINDOW
-from twin_scanner.partition import DISTRICT_NAMES, Partition, label_name
+from twin_scanner.models.networks import WINDOW
+from twin_scanner.models.partition import DISTRICT_NAMES, Partition, label_name
+from twin_scanner.models.store import ModelPackage
 
 STRIDE = 16
 """Distance between windows: an overlap of 16 voxels (paper section III-B)."""

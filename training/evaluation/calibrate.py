@@ -21,7 +21,7 @@ from training.evaluation.tables import RESEARCH_ONLY
 from training.study import StudyReference
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably, write_whole
-from twin_scanner.models import ModelPackage
+from twin_scanner.models.store import ModelPackage
 from twin_scanner.pipeline import translate_ct
 from twin_scanner.uncertainty import FLIPS, Calibration, calibration_file, raw_deviation, write_calibration
 

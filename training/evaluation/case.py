@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray
-from twin_scanner.preprocess import Plan
+from twin_scanner.models.plan import Plan
 
 BODY: Final = "body"
 LESION: Final = "lesion"

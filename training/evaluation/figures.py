@@ -30,8 +30,8 @@ from training.evaluation.tables import LABELS, REGIONS
 from twin_scanner.errors import Transient
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.imaging.volume import FloatArray, LabelArray
+from twin_scanner.models.partition import DISTRICT_NAMES
 from twin_scanner.panels import WARNING, drawable, drawing_style
-from twin_scanner.partition import DISTRICT_NAMES
 
 Scalar = TypeVar("Scalar", np.float32, np.uint8)
 Counts: TypeAlias = npt.NDArray[np.int64]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from twin_scanner.models import ModelPackage
+from twin_scanner.models.store import ModelPackage
 from twin_scanner.pipeline import SyntheticPet
 from twin_scanner.service.report import RenderRequest
 

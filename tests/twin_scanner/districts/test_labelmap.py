@@ -17,10 +17,10 @@ from twin_scanner.districts.label_table import MOOSE_TABLE, LabelTable, read_lab
 from twin_scanner.districts.labelmap import LabelmapSegmenter, find_labelmap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample_labels
-from twin_scanner.models import Architecture, ModelPackage, load_package, save_package
-from twin_scanner.partition import DISTRICT_NAMES, partition
+from twin_scanner.models.partition import DISTRICT_NAMES, partition
+from twin_scanner.models.plan import Plan, ct_to_model, model_to_suv
+from twin_scanner.models.store import Architecture, ModelPackage, load_package, save_package
 from twin_scanner.pipeline import PipelineOptions, translate_ct
-from twin_scanner.preprocess import Plan, ct_to_model, model_to_suv
 
 pytestmark = pytest.mark.unit
 

@@ -24,7 +24,7 @@ from twin_scanner.dicom.write.segmentation import SegmentationKind, segment_numb
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.imaging.suv import region_suv
 from twin_scanner.imaging.volume import Geometry, LabelArray, resample_labels
-from twin_scanner.partition import DISTRICT_NAMES
+from twin_scanner.models.partition import DISTRICT_NAMES
 
 pytestmark = pytest.mark.unit
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from twin_scanner.errors import Rejected
-from twin_scanner.partition import DISTRICTS, PARTITIONS, WHOLE_BODY, WHOLE_VOLUME, partition
+from twin_scanner.models.partition import DISTRICTS, PARTITIONS, WHOLE_BODY, WHOLE_VOLUME, partition
 
 pytestmark = pytest.mark.unit
 

@@ -19,10 +19,10 @@ from torch import nn
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import whole_folder, write_durably
 from twin_scanner.files.file_lock import take_lock
-from twin_scanner.networks import ResNetGenerator, UNetGenerator
-from twin_scanner.partition import NETWORK_NAME, Partition, partition
-from twin_scanner.preprocess import Plan
-from twin_scanner.promotions import By, Promotion, read_promotions, write_promotion
+from twin_scanner.models.networks import ResNetGenerator, UNetGenerator
+from twin_scanner.models.partition import NETWORK_NAME, Partition, partition
+from twin_scanner.models.plan import Plan
+from twin_scanner.models.promotions import By, Promotion, read_promotions, write_promotion
 
 CARD: Final = "card.json"
 SCHEMA: Final = 1

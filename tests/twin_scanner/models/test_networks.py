@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from twin_scanner.networks import RESIDUAL_BLOCKS, WINDOW, PatchDiscriminator, ResNetGenerator, UNetGenerator
+from twin_scanner.models.networks import RESIDUAL_BLOCKS, WINDOW, PatchDiscriminator, ResNetGenerator, UNetGenerator
 
 pytestmark = pytest.mark.unit
 

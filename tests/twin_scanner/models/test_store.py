@@ -14,20 +14,20 @@ import pytest
 import safetensors.torch
 import torch
 
-from twin_scanner import models
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably
-from twin_scanner.models import (
+from twin_scanner.models import store as models
+from twin_scanner.models.networks import UNetGenerator
+from twin_scanner.models.partition import DISTRICTS, PARTITIONS
+from twin_scanner.models.plan import Plan
+from twin_scanner.models.promotions import Promotion, write_promotion
+from twin_scanner.models.store import (
     DEMONSTRATION_FOLDER,
     Architecture,
     ModelStore,
     load_package,
     save_package,
 )
-from twin_scanner.networks import UNetGenerator
-from twin_scanner.partition import DISTRICTS, PARTITIONS
-from twin_scanner.preprocess import Plan
-from twin_scanner.promotions import Promotion, write_promotion
 
 pytestmark = pytest.mark.unit
 

@@ -7,7 +7,7 @@ import pytest
 
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import AIR_HU, Geometry, Volume
-from twin_scanner.preprocess import Plan, ct_on_grid, ct_to_model, model_to_suv, suv_to_model
+from twin_scanner.models.plan import Plan, ct_on_grid, ct_to_model, model_to_suv, suv_to_model
 
 pytestmark = pytest.mark.unit
 
