@@ -33,7 +33,7 @@ from twin_scanner.models import plan as preprocess
 from twin_scanner.models.partition import PARTITIONS
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import Architecture, ModelPackage, ModelStore, load_package, save_package
-from twin_scanner.translate import translate
+from twin_scanner.synthesis.translate import translate
 
 pytestmark = pytest.mark.unit
 

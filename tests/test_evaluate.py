@@ -29,8 +29,8 @@ from twin_scanner.models.networks import UNetGenerator
 from twin_scanner.models.partition import WHOLE_BODY
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import Architecture, load_package, save_package
-from twin_scanner.pipeline import PipelineOptions, translate_ct
-from twin_scanner.uncertainty import stored_calibration
+from twin_scanner.synthesis.pipeline import PipelineOptions, translate_ct
+from twin_scanner.synthesis.uncertainty import stored_calibration
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 

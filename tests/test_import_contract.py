@@ -12,7 +12,7 @@ pytestmark = pytest.mark.system
 
 ROOMS = ("twin_scanner", "training", "dicom_node", "fhir")
 VIOLATIONS = {
-    "the direction": ("twin_scanner/imaging/volume.py", "import twin_scanner.pipeline", "Imports point down"),
+    "the direction": ("twin_scanner/imaging/volume.py", "import twin_scanner.synthesis.pipeline", "Imports point down"),
     "the siblings' independence": ("dicom_node/spool.py", "import twin_record.update", "Imports point down"),
     "no torch in the node": ("dicom_node/receiver.py", "import torch", "No torch"),
     "no torch in the ledger": ("twin_scanner/service/ledger.py", "import twin_scanner.models.networks", "No torch"),

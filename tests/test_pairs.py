@@ -21,8 +21,8 @@ from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample
 from twin_scanner.models.partition import Partition
 from twin_scanner.models.plan import Plan, ct_on_grid
 from twin_scanner.models.store import Architecture, ModelPackage
-from twin_scanner.pipeline import PipelineOptions, translate_ct
-from twin_scanner.translate import windows_touching
+from twin_scanner.synthesis.pipeline import PipelineOptions, translate_ct
+from twin_scanner.synthesis.translate import windows_touching
 
 pytestmark = pytest.mark.loop
 

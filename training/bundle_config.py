@@ -13,7 +13,7 @@ from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.partition import DISTRICT_NAMES, label_name
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import ModelPackage
-from twin_scanner.translate import BATCH_WINDOWS, STRIDE
+from twin_scanner.synthesis.translate import BATCH_WINDOWS, STRIDE
 
 METADATA_SCHEMA: Final = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"

@@ -17,7 +17,7 @@ from twin_scanner.imaging.volume import FloatArray, LabelArray
 from twin_scanner.models.partition import DISTRICT_NAMES, Partition
 from twin_scanner.models.plan import ct_to_model, model_to_suv, suv_to_model
 from twin_scanner.models.store import ModelPackage
-from twin_scanner.translate import translate
+from twin_scanner.synthesis.translate import translate
 
 OnWindows = Callable[[int, int], None]
 

@@ -381,7 +381,7 @@ def evaluate(
     from training.evaluation.pictures import Pictures
     from training.studies import find_studies
     from twin_scanner.districts.choice import make_segmenter
-    from twin_scanner.pipeline import PipelineOptions
+    from twin_scanner.synthesis.pipeline import PipelineOptions
 
     settings = _settings(config)
     set_up_logging("ERROR")

@@ -18,10 +18,10 @@ from matplotlib.ticker import ScalarFormatter
 from scipy import ndimage
 
 from twin_scanner.errors import Transient
-from twin_scanner.explain import SOFT_TISSUE_HU, Explanation
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.imaging.volume import FloatArray, Geometry, Volume, write_nifti
 from twin_scanner.panels import WARNING, drawing_style
+from twin_scanner.synthesis.explain import SOFT_TISSUE_HU, Explanation
 
 CT_WINDOW_HU: Final = (-400.0, 600.0)
 """Lung vessels, soft tissue and bone told apart in one picture."""

@@ -22,8 +22,8 @@ from training.study import StudyReference
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably, write_whole
 from twin_scanner.models.store import ModelPackage
-from twin_scanner.pipeline import translate_ct
-from twin_scanner.uncertainty import FLIPS, Calibration, calibration_file, raw_deviation, write_calibration
+from twin_scanner.synthesis.pipeline import translate_ct
+from twin_scanner.synthesis.uncertainty import FLIPS, Calibration, calibration_file, raw_deviation, write_calibration
 
 PAGE: Final = "calibration.md"
 ARRAYS: Final = ("predicted", "real", "raw", "weight")

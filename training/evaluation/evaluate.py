@@ -21,7 +21,7 @@ from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.models.store import ModelPackage, load_package
-from twin_scanner.pipeline import PipelineOptions
+from twin_scanner.synthesis.pipeline import PipelineOptions
 
 MEASURED: Final = "measured"
 LOCK: Final = "lock"

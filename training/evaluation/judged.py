@@ -12,7 +12,7 @@ from twin_scanner.districts.district_map import DistrictMap, Segmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Volume, resample, resample_labels
 from twin_scanner.models.store import ModelPackage
-from twin_scanner.pipeline import PipelineOptions, SyntheticPet, translate_ct
+from twin_scanner.synthesis.pipeline import PipelineOptions, SyntheticPet, translate_ct
 
 
 class Once:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from twin_scanner.models.store import ModelPackage
-from twin_scanner.pipeline import SyntheticPet
 from twin_scanner.service.report import RenderRequest
+from twin_scanner.synthesis.pipeline import SyntheticPet
 
 
 def write_beside(
@@ -17,9 +17,9 @@ def write_beside(
     """
     if not request.uncertainty and not request.explain:
         return {}
-    from twin_scanner.explain import explain, find_target
     from twin_scanner.explanation_picture import write_explanation
-    from twin_scanner.uncertainty import stored_calibration, uncertainty, write_uncertainty
+    from twin_scanner.synthesis.explain import explain, find_target
+    from twin_scanner.synthesis.uncertainty import stored_calibration, uncertainty, write_uncertainty
 
     entries: dict[str, Any] = {}
     names = pet.district_map.names

@@ -20,7 +20,7 @@ from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample_l
 from twin_scanner.models.partition import DISTRICT_NAMES, partition
 from twin_scanner.models.plan import Plan, ct_to_model, model_to_suv
 from twin_scanner.models.store import Architecture, ModelPackage, load_package, save_package
-from twin_scanner.pipeline import PipelineOptions, translate_ct
+from twin_scanner.synthesis.pipeline import PipelineOptions, translate_ct
 
 pytestmark = pytest.mark.unit
 

@@ -13,7 +13,7 @@ from twin_scanner.imaging.volume import Volume
 from twin_scanner.models.partition import DISTRICTS, Partition, partition
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import Architecture, ModelPackage, load_package, save_package
-from twin_scanner.pipeline import PipelineOptions, translate_ct
+from twin_scanner.synthesis.pipeline import PipelineOptions, translate_ct
 
 pytestmark = pytest.mark.unit
 

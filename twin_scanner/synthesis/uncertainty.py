@@ -17,7 +17,7 @@ from twin_scanner.files.durable_file import write_durably
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, to_sitk
 from twin_scanner.models.plan import ct_to_model, model_to_suv
 from twin_scanner.models.store import ModelPackage
-from twin_scanner.translate import missing_districts, translate
+from twin_scanner.synthesis.translate import missing_districts, translate
 
 SCHEMA: Final = 1
 """Raised when a calibration's meaning changes; an older program refuses a newer file."""

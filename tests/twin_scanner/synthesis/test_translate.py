@@ -14,7 +14,7 @@ from twin_scanner.models.networks import WINDOW, UNetGenerator
 from twin_scanner.models.partition import DISTRICTS, WHOLE_VOLUME, Partition
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import Architecture, ModelPackage
-from twin_scanner.translate import missing_districts, translate, window_starts, windows_touching
+from twin_scanner.synthesis.translate import missing_districts, translate, window_starts, windows_touching
 
 pytestmark = pytest.mark.unit
 

@@ -11,7 +11,7 @@ from twin_scanner.errors import Defect, Rejected
 from twin_scanner.imaging.volume import LabelArray, Volume, canonical_labels, resample_labels
 from twin_scanner.models import plan as preprocess
 from twin_scanner.models.store import ModelPackage
-from twin_scanner.translate import missing_districts, translate
+from twin_scanner.synthesis.translate import missing_districts, translate
 
 MissingDistrict = Literal["reject", "deliver"]
 

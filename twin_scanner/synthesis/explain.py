@@ -18,7 +18,7 @@ from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.partition import DISTRICT_NAMES, label_name
 from twin_scanner.models.plan import ct_to_model
 from twin_scanner.models.store import ModelPackage
-from twin_scanner.translate import coverage, cube, padded, region_of, windows_touching
+from twin_scanner.synthesis.translate import coverage, cube, padded, region_of, windows_touching
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Method: TypeAlias = Literal["integrated-gradients", "occlusion"]

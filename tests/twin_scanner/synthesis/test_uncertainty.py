@@ -18,8 +18,8 @@ from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, read_nif
 from twin_scanner.models.partition import DISTRICTS, WHOLE_BODY, WHOLE_VOLUME
 from twin_scanner.models.plan import Plan, ct_to_model, model_to_suv
 from twin_scanner.models.store import ModelPackage, ModelStore
-from twin_scanner.translate import translate
-from twin_scanner.uncertainty import (
+from twin_scanner.synthesis.translate import translate
+from twin_scanner.synthesis.uncertainty import (
     FLIPS,
     Calibration,
     CalibrationBin,
