@@ -31,7 +31,7 @@ from twin_scanner.errors import Transient
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.imaging.volume import FloatArray, LabelArray
 from twin_scanner.models.partition import DISTRICT_NAMES
-from twin_scanner.panels import WARNING, drawable, drawing_style
+from twin_scanner.pictures.panels import WARNING, drawable, drawing_style
 
 Scalar = TypeVar("Scalar", np.float32, np.uint8)
 Counts: TypeAlias = npt.NDArray[np.int64]

@@ -17,7 +17,7 @@ def write_beside(
     """
     if not request.uncertainty and not request.explain:
         return {}
-    from twin_scanner.explanation_picture import write_explanation
+    from twin_scanner.pictures.explanation import write_explanation
     from twin_scanner.synthesis.explain import explain, find_target
     from twin_scanner.synthesis.uncertainty import stored_calibration, uncertainty, write_uncertainty
 

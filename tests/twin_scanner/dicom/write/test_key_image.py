@@ -21,7 +21,7 @@ from twin_scanner.dicom.read.ct_series import CtSeries
 from twin_scanner.dicom.write.companions import WrittenObject
 from twin_scanner.dicom.write.key_image import write_key_image
 from twin_scanner.dicom.write.pet_series import PetSeries
-from twin_scanner.preview import Scene, key_image
+from twin_scanner.pictures.preview import Scene, key_image
 
 pytestmark = pytest.mark.node
 

@@ -9,12 +9,19 @@ import pytest
 from matplotlib.image import imread
 
 from training.phantom import Phantom, PhantomOptions, make_phantom
-from twin_scanner import panels
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.imaging.volume import Geometry, Volume
 from twin_scanner.models.partition import DISTRICT_COLOURS
-from twin_scanner.preview import BANNER_COLOURS, KEY_IMAGE_DPI, LARGEST_INCH_A_MM, Scene, key_image, write_preview
-from twin_scanner.projections import MARGIN_MM, project
+from twin_scanner.pictures import panels
+from twin_scanner.pictures.preview import (
+    BANNER_COLOURS,
+    KEY_IMAGE_DPI,
+    LARGEST_INCH_A_MM,
+    Scene,
+    key_image,
+    write_preview,
+)
+from twin_scanner.pictures.projections import MARGIN_MM, project
 
 pytestmark = pytest.mark.unit
 

@@ -14,13 +14,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from twin_scanner import panels
 from twin_scanner.errors import Transient
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.imaging.volume import LabelArray, Volume
 from twin_scanner.models.partition import DISTRICT_NAMES, label_name
-from twin_scanner.panels import SUV_WINDOW, WARNING
-from twin_scanner.projections import Projections, View, project
+from twin_scanner.pictures import panels
+from twin_scanner.pictures.panels import SUV_WINDOW, WARNING
+from twin_scanner.pictures.projections import Projections, View, project
 
 MOST_NAMES: Final = 12
 """A legend of more names is no longer read at a glance."""

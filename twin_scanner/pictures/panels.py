@@ -21,7 +21,7 @@ from scipy import ndimage
 from twin_scanner.errors import Defect
 from twin_scanner.imaging.volume import FloatArray
 from twin_scanner.models.partition import DISTRICT_COLOURS
-from twin_scanner.projections import BoolArray, View
+from twin_scanner.pictures.projections import BoolArray, View
 
 WARNING: Final = "SYNTHETIC, RESEARCH, NOT FOR DIAGNOSIS"
 """On every picture of a synthetic PET."""

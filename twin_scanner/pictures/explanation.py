@@ -20,7 +20,7 @@ from scipy import ndimage
 from twin_scanner.errors import Transient
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.imaging.volume import FloatArray, Geometry, Volume, write_nifti
-from twin_scanner.panels import WARNING, drawing_style
+from twin_scanner.pictures.panels import WARNING, drawing_style
 from twin_scanner.synthesis.explain import SOFT_TISSUE_HU, Explanation
 
 CT_WINDOW_HU: Final = (-400.0, 600.0)
