@@ -13,8 +13,8 @@ from twin_scanner.models.networks import UNetGenerator
 from twin_scanner.models.partition import WHOLE_BODY
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import Architecture, ModelStore, load_package, save_package
-from twin_scanner.service.render import render
-from twin_scanner.service.report import RenderReport, RenderRequest
+from twin_scanner.render.render import render
+from twin_scanner.render.report import RenderReport, RenderRequest
 
 pytestmark = pytest.mark.unit
 

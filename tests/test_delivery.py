@@ -9,8 +9,7 @@ from pydicom.dataset import Dataset
 
 from twin_scanner.dicom.write.companions import companion_series_uids
 from twin_scanner.errors import Defect
-from twin_scanner.service.delivery import twin_update
-from twin_scanner.service.report import (
+from twin_scanner.render.report import (
     Companion,
     RenderReport,
     read_delivery,
@@ -18,6 +17,7 @@ from twin_scanner.service.report import (
     write_delivery,
     write_report,
 )
+from twin_scanner.service.delivery import twin_update
 
 pytestmark = pytest.mark.unit
 

@@ -26,7 +26,7 @@ from twin_scanner.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from twin_scanner.models.store import ModelStore
-    from twin_scanner.service.report import RenderReport
+    from twin_scanner.render.report import RenderReport
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="The TOML configuration; see deploy/.", dir_okay=False)
@@ -139,7 +139,7 @@ def translate(
     as_json: AsJson = False,
 ) -> None:
     """Translate one CT: writes pet/ seg/ sr/ key/ (DICOM), pet.nii.gz, districts.nii.gz, preview.png, report.json."""
-    from twin_scanner.service.render import render
+    from twin_scanner.render.render import render
 
     settings = _settings(config)
     set_up_logging("WARNING")

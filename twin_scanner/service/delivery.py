@@ -13,9 +13,7 @@ from twin_record.bundle import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
 from twin_scanner.executor import LocalWorker
-from twin_scanner.service.intake import JobFolders
-from twin_scanner.service.ledger import Job, Ledger, State
-from twin_scanner.service.report import (
+from twin_scanner.render.report import (
     Companion,
     RenderReport,
     RenderRequest,
@@ -23,6 +21,8 @@ from twin_scanner.service.report import (
     read_report,
     write_delivery,
 )
+from twin_scanner.service.intake import JobFolders
+from twin_scanner.service.ledger import Job, Ledger, State
 from twin_scanner.service.worker import Progress, Step
 
 LOG = logging.getLogger("twin_scanner.delivery")
@@ -178,6 +178,6 @@ def _series_entry(companion: Companion) -> SeriesEntry:
 
 def _render_in_worker(request: RenderRequest) -> RenderReport:
     """Runs in the worker process; torch is imported there and never in the node."""
-    from twin_scanner.service.render import render
+    from twin_scanner.render.render import render
 
     return render(request)

@@ -23,8 +23,8 @@ from twin_scanner.imaging.suv import RegionSuv, region_suv
 from twin_scanner.imaging.volume import Volume, read_nifti, write_nifti
 from twin_scanner.models.store import ModelPackage, ModelStore, load_package
 from twin_scanner.pictures.preview import Scene, key_image, write_preview
-from twin_scanner.service.beside import write_beside
-from twin_scanner.service.report import (
+from twin_scanner.render.optional_outputs import write_beside
+from twin_scanner.render.report import (
     FOLDERS,
     REPORT,
     Companion,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twin_scanner.models.store import ModelPackage
-from twin_scanner.service.report import RenderRequest
+from twin_scanner.render.report import RenderRequest
 from twin_scanner.synthesis.pipeline import SyntheticPet
 
 

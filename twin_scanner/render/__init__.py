@@ -1,0 +1,1 @@
+"""One CT to all its result files; knows no ledger and no network."""
