@@ -43,7 +43,7 @@ from training.store import (
 from training.study import Study, StudyReference
 from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.executor import LocalWorker
+from twin_scanner.executor.local import LocalWorker
 from twin_scanner.files.durable_file import PART, write_durably
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.imaging.volume import LabelArray, Volume, label_counts

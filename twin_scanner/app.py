@@ -28,7 +28,7 @@ from twin_scanner.dicom.equipment import is_our_own
 from twin_scanner.dicom.read.series_choice import Preference
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Rejected, TwinScannerError
-from twin_scanner.executor import LocalWorker
+from twin_scanner.executor.local import LocalWorker
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.render.report import Outputs, RenderRequest
 from twin_scanner.service.delivery import Delivery

@@ -243,7 +243,7 @@ def train(
     """Train the networks of a configuration, or of every run of a grid, and write the model packages."""
     from training.fit import main as fit
     from training.grid import is_grid, read_grid, train_grid
-    from twin_scanner.executor import local_workers
+    from twin_scanner.executor.local import local_workers
 
     set_up_logging("INFO")
     if not is_grid(config):

@@ -12,7 +12,7 @@ from dicom_node.sender import Peer, send
 from twin_record.bundle import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
-from twin_scanner.executor import LocalWorker
+from twin_scanner.executor.local import LocalWorker
 from twin_scanner.render.report import (
     Companion,
     RenderReport,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.executor import LocalWorker
+from twin_scanner.executor.local import LocalWorker
 
 pytestmark = pytest.mark.unit
 
@@ -64,7 +64,7 @@ def test_the_waiting_side_beats_while_work_is_under_way() -> None:
 
 ORPHAN = """
 import os, tests_executor_child
-from twin_scanner.executor import LocalWorker
+from twin_scanner.executor.local import LocalWorker
 if __name__ == "__main__":
     worker = LocalWorker()
     print(worker.run(os.getpid, 1.0, lambda: None), flush=True)
