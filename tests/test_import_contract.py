@@ -15,7 +15,11 @@ VIOLATIONS = {
     "the direction": ("twin_scanner/imaging/volume.py", "import twin_scanner.synthesis.pipeline", "Imports point down"),
     "the siblings' independence": ("dicom_node/spool.py", "import twin_record.update", "Imports point down"),
     "no torch in the node": ("dicom_node/receiver.py", "import torch", "No torch"),
-    "no torch in the ledger": ("twin_scanner/service/ledger.py", "import twin_scanner.models.networks", "No torch"),
+    "no torch in the ledger": (
+        "twin_scanner/service/ledger/ledger.py",
+        "import twin_scanner.models.networks",
+        "No torch",
+    ),
     "pynetdicom in its one home": ("twin_scanner/dicom/equipment.py", "import pynetdicom", "pynetdicom lives only"),
     "settings for cli and app": ("twin_scanner/service/worker.py", "import twin_scanner.settings", "Only cli and app"),
     "networks without files": ("twin_scanner/models/networks.py", "import pydicom", "networks and losses"),

@@ -97,7 +97,7 @@ def test_the_wheel_holds_the_demonstration_model_and_the_migrations_but_no_fhir_
     assert "twin_record/__init__.py" in names
     assert [name for name in names if name.startswith("twin_scanner/demonstration/") and name.endswith(".safetensors")]
     assert "twin_scanner/demonstration/card.json" in names
-    assert [name for name in names if name.startswith("twin_scanner/service/migrations/versions/v0001")]
+    assert [name for name in names if name.startswith("twin_scanner/service/ledger/migrations/versions/v0001")]
 
 
 def test_the_node_runs_without_torch(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from twin_scanner.models.networks import UNetGenerator
 from twin_scanner.models.partition import WHOLE_BODY, WHOLE_VOLUME, partition
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import Architecture, ModelStore, load_package, save_package
-from twin_scanner.service.scheduler import TABLE, CommandSchedule
+from twin_scanner.service.schedule import TABLE, CommandSchedule
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 

@@ -31,11 +31,11 @@ from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.executor.local import LocalWorker
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.render.report import Outputs, RenderRequest
-from twin_scanner.service.delivery import Delivery
 from twin_scanner.service.intake import Intake, JobFolders
-from twin_scanner.service.ledger import Ledger, utc_now
+from twin_scanner.service.ledger.ledger import Ledger, utc_now
 from twin_scanner.service.retry import RetryPolicy
-from twin_scanner.service.scheduler import CommandSchedule, Scheduler
+from twin_scanner.service.schedule import CommandSchedule, Scheduler
+from twin_scanner.service.steps import Delivery
 from twin_scanner.service.worker import Worker
 from twin_scanner.settings import ENVIRONMENT_PREFIX, Settings, read_secret
 

@@ -21,7 +21,7 @@ from twin_scanner import app as application
 from twin_scanner.districts.choice import SEGMENTERS, SegmenterChoice
 from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.logs import set_up_logging
-from twin_scanner.service.ledger import Job, Ledger, State
+from twin_scanner.service.ledger.ledger import Job, Ledger, State
 from twin_scanner.settings import Settings, load_settings
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from training.phantom_files import write_ct_dicom
 from twin_scanner import app
 from twin_scanner.errors import Defect, Rejected
 from twin_scanner.render.report import FOLDERS, read_report
-from twin_scanner.service.ledger import Job, State
+from twin_scanner.service.ledger.ledger import Job, State
 
 PHANTOM_SEED = 7
 PHANTOM = PhantomOptions(height_mm=1550.0, body_mass_index=20.0, sex="F", age=45)

@@ -12,7 +12,7 @@ from pydicom.errors import InvalidDicomError
 from dicom_node.spool import Spool, snapshot
 from twin_scanner.dicom.read.series_choice import Choice, Preference, choose_series
 from twin_scanner.errors import Rejected
-from twin_scanner.service.ledger import Job, Ledger, NewJob, State
+from twin_scanner.service.ledger.ledger import Job, Ledger, NewJob, State
 
 LOG = logging.getLogger("twin_scanner.intake")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tenacity import RetryCallState, Retrying, wait_exponential
 
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.service.ledger import State
+from twin_scanner.service.ledger.ledger import State
 
 
 @dataclass(frozen=True)

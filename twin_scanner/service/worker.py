@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from twin_scanner.errors import TwinScannerError
-from twin_scanner.service.ledger import Job, Ledger, State
+from twin_scanner.service.ledger.ledger import Job, Ledger, State
 from twin_scanner.service.retry import Again, RetryPolicy, decide
 
 LOG = logging.getLogger("twin_scanner.worker")

@@ -10,7 +10,7 @@ from dicom_node.spool import Spool
 from tests.small_ct import write_series
 from twin_scanner.dicom.read.series_choice import Preference
 from twin_scanner.service.intake import Intake, JobFolders, source_digest
-from twin_scanner.service.ledger import Job, Ledger, State, utc_now
+from twin_scanner.service.ledger.ledger import Job, Ledger, State, utc_now
 
 pytestmark = pytest.mark.record
 

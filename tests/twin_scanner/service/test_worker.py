@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from twin_scanner.errors import Defect, Rejected, Transient
-from twin_scanner.service.ledger import Job, Ledger, NewJob, State
+from twin_scanner.service.ledger.ledger import Job, Ledger, NewJob, State
 from twin_scanner.service.retry import RetryPolicy
 from twin_scanner.service.worker import Progress, Step, Worker
 

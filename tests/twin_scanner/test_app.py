@@ -13,8 +13,8 @@ from dicom_node.sender import Peer, send
 from tests.small_ct import write_series
 from twin_scanner.app import Scanner
 from twin_scanner.errors import Rejected
-from twin_scanner.service.ledger import State
-from twin_scanner.service.scheduler import TABLE
+from twin_scanner.service.ledger.ledger import State
+from twin_scanner.service.schedule import TABLE
 from twin_scanner.settings import RetrainSection, Settings
 
 pytestmark = pytest.mark.node

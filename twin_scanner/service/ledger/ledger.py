@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from twin_scanner.errors import Defect, Rejected, Transient
 from twin_scanner.files.sqlite_file import prepare_sqlite
-from twin_scanner.service.schema import INTAKE, JOBS
+from twin_scanner.service.ledger.schema import INTAKE, JOBS
 
 LOOK_TIMEOUT_S: Final = 5.0
 """Whoever only looks at a ledger does not wait longer for its database."""

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from twin_scanner.errors import Defect, Rejected, Transient
-from twin_scanner.service.ledger import MOVES, Job, Ledger, NewJob, State, utc_now
-from twin_scanner.service.schema import METADATA
+from twin_scanner.service.ledger.ledger import MOVES, Job, Ledger, NewJob, State, utc_now
+from twin_scanner.service.ledger.schema import METADATA
 
 pytestmark = pytest.mark.record
 

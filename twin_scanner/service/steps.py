@@ -22,7 +22,7 @@ from twin_scanner.render.report import (
     write_delivery,
 )
 from twin_scanner.service.intake import JobFolders
-from twin_scanner.service.ledger import Job, Ledger, State
+from twin_scanner.service.ledger.ledger import Job, Ledger, State
 from twin_scanner.service.worker import Progress, Step
 
 LOG = logging.getLogger("twin_scanner.delivery")

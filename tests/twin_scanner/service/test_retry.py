@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twin_scanner.errors import Defect, Rejected, Transient
-from twin_scanner.service.ledger import State
+from twin_scanner.service.ledger.ledger import State
 from twin_scanner.service.retry import Again, GiveUp, RetryPolicy, decide
 
 pytestmark = pytest.mark.unit

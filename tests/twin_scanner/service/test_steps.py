@@ -17,7 +17,7 @@ from twin_scanner.render.report import (
     write_delivery,
     write_report,
 )
-from twin_scanner.service.delivery import twin_update
+from twin_scanner.service.steps import twin_update
 
 pytestmark = pytest.mark.unit
 

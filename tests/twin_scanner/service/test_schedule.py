@@ -13,7 +13,7 @@ import pytest
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 
 from twin_scanner.errors import Defect, Rejected, Transient
-from twin_scanner.service.scheduler import TABLE, CommandSchedule, done_by_the_executor, read_cron
+from twin_scanner.service.schedule import TABLE, CommandSchedule, done_by_the_executor, read_cron
 
 pytestmark = pytest.mark.record
 
@@ -107,7 +107,7 @@ def test_a_moment_missed_by_a_killed_service_is_made_up_for(
     """kill -9 of a process with a schedule of its own, then a start after the moment."""
     program = (
         "import sys, time\n"
-        "from twin_scanner.service.scheduler import CommandSchedule\n"
+        "from twin_scanner.service.schedule import CommandSchedule\n"
         f"CommandSchedule('{NAME}', '{HOURLY}', ['true'], '{url}').start()\n"
         "print('started', flush=True)\n"
         "time.sleep(600)\n"

@@ -1,0 +1,1 @@
+"""The ledger: the one truth of the service, on SQLite or PostgreSQL."""
