@@ -16,7 +16,7 @@ from skimage.metrics import structural_similarity
 from benchmarks.figures import Figure, at_most
 from training.evaluation.case import Case, Native
 from training.evaluation.measure import measure as measure_case
-from training.phantom import PhantomOptions, make_phantom
+from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner.imaging.volume import Geometry
 from twin_scanner.models.plan import Plan, suv_to_model
 

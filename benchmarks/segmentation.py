@@ -10,9 +10,9 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks.figures import Figure, at_least, at_most
-from training.phantom import make_phantom
-from training.phantom_shapes import BoolArray
-from training.phantom_variations import EXAMINATIONS, draw_variation, in_words
+from training.phantom.phantom import make_phantom
+from training.phantom.shapes import BoolArray
+from training.phantom.variations import EXAMINATIONS, draw_variation, in_words
 from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
@@ -154,7 +154,7 @@ PAGE_HEAD: Final = f"""# How well the districts are found
 voxel by voxel, segments each CT with the landmark segmenter and compares. This page is written by
 `python -m benchmarks segmentation --write docs/segmentation.md`; `--count N --seed S` runs a part of it.
 
-The examinations (`training/phantom_variations.py`) vary, beside the person's size, sex, fat, contrast medium and noise:
+The examinations (`training/phantom/variations.py`) vary, beside the person's size, sex, fat, contrast medium and noise:
 
 - **arms**: up, down, crossed on belly or chest with the hands on the skin, one up and one down, one crossed and the
   other down or up, cut by the edge of the image;

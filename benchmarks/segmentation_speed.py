@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from benchmarks.figures import Figure, at_most
-from training.phantom import PhantomOptions, make_phantom
+from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.imaging.volume import AIR_HU, Geometry, Volume, resample, to_sitk
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from training.phantom import Phantom, draw_options, make_phantom
+from training.phantom.phantom import Phantom, draw_options, make_phantom
 from training.study import Study
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 import torch
 from torch import nn
 
-from training.phantom import Phantom, PhantomOptions, make_phantom
+from training.phantom.phantom import Phantom, PhantomOptions, make_phantom
 from twin_scanner.imaging.volume import Volume, to_sitk
 
 MODEL_SPACING_MM: Final = 16.0

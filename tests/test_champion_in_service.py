@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.phantom import draw_options, make_phantom
+from training.phantom.phantom import draw_options, make_phantom
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.imaging.volume import write_nifti
 from twin_scanner.models.networks import UNetGenerator

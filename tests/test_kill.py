@@ -26,8 +26,8 @@ from tests.instances import data_set_bytes
 from tests.peers.fhir_server import running_server, server_folder
 from tests.peers.orthanc import Orthanc
 from tests.peers.scanner_process import ScannerProcess
-from training.phantom import PhantomOptions, make_phantom
-from training.phantom_files import write_ct_dicom
+from training.phantom.files import write_ct_dicom
+from training.phantom.phantom import PhantomOptions, make_phantom
 
 pytestmark = [
     pytest.mark.long,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.config import DataConfig
 from training.pairs import Pair, Segment, fingerprint, landmarks, make_pair, make_pairs, on_plan_grid, phantom_truth
-from training.phantom import draw_options, make_phantom
+from training.phantom.phantom import draw_options, make_phantom
 from training.sampling import patch_at
 from training.study import Study
 from twin_scanner.districts.district_map import DistrictMap

@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from tests.drawn_studies import COARSE, DensitySegmenter, Drawn, Fault, MovedPhantom, some
 from training.curve import read_curve
 from training.pairs import on_plan_grid, phantom_truth
-from training.phantom_files import write_studies
+from training.phantom.files import write_studies
 from training.prepare import prepare as prepare_registered
 from training.prepare import registered_study, source_stamp
 from training.registration import register

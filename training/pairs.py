@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from training.config import DataConfig
-from training.phantom import draw_options, make_phantom
+from training.phantom.phantom import draw_options, make_phantom
 from training.study import Study
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected

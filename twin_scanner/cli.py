@@ -219,7 +219,7 @@ def phantom(
     ] = "district-dependent",
 ) -> None:
     """Generate paired whole-body CT and PET studies of phantoms in the autoPET layout."""
-    from training.phantom_files import write_studies
+    from training.phantom.files import write_studies
 
     with _progress() as bars:
         write_studies(out, count, seed, world=world, dicom=dicom, progress=_reporter(bars)("Phantoms"))

@@ -11,8 +11,8 @@ from pathlib import Path
 from dicom_node.receiver import CT_CLASSES, OWN_CLASSES, Receiver
 from dicom_node.sender import Peer, send
 from dicom_node.spool import Spool
-from training.phantom import PhantomOptions, make_phantom
-from training.phantom_files import write_ct_dicom
+from training.phantom.files import write_ct_dicom
+from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner import app
 from twin_scanner.errors import Defect, Rejected
 from twin_scanner.render.report import FOLDERS, read_report

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from training.phantom import PhantomOptions, make_phantom
+from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner.imaging.volume import geometry_of, read_nifti, write_nifti
 from twin_scanner.models.networks import WINDOW
 

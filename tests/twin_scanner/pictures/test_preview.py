@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 from matplotlib.image import imread
 
-from training.phantom import Phantom, PhantomOptions, make_phantom
+from training.phantom.phantom import Phantom, PhantomOptions, make_phantom
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.imaging.volume import Geometry, Volume
 from twin_scanner.models.partition import DISTRICT_COLOURS

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.phantom import Phantom, PhantomOptions, make_phantom
+from training.phantom.phantom import Phantom, PhantomOptions, make_phantom
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Volume

@@ -16,8 +16,8 @@ from pydicom.uid import RLELossless
 
 from tests import ct_files, pt_files
 from tests.pt_files import SUV_PER_BQML, activity_bqml, add_philips_factors, write_series
-from training.phantom import PhantomOptions, make_phantom
-from training.phantom_dicom import write_ct_dicom, write_pet_dicom
+from training.phantom.dicom_series import write_ct_dicom, write_pet_dicom
+from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner.dicom.equipment import MANUFACTURER
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.dicom.read.pet_series import read_pt_series

@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from dicom_node.sender import Peer, send
 from tests.peers.orthanc import Orthanc
 from tests.twin_scanner.dicom.write.test_pet_series import SYNTHESIS, _ct, _write
-from training.phantom import PhantomOptions, make_phantom
+from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner.dicom.read.ct_series import CtSeries
 from twin_scanner.dicom.write.companions import WrittenObject
 from twin_scanner.dicom.write.key_image import write_key_image

@@ -20,7 +20,7 @@ import torch
 
 from tests.conftest import missing as not_here
 from tests.nnunet_folder import make_folder, phantom
-from training.phantom import Phantom
+from training.phantom.phantom import Phantom
 from twin_scanner.districts.external import moose
 from twin_scanner.districts.external.moose import MooseSegmenter, weights_sha256
 from twin_scanner.errors import Rejected, Transient, TwinScannerError

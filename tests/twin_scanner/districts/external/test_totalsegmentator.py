@@ -11,8 +11,8 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from training.phantom import Phantom, PhantomOptions, make_phantom
-from training.phantom_tissues import Tissue
+from training.phantom.phantom import Phantom, PhantomOptions, make_phantom
+from training.phantom.tissues import Tissue
 from twin_scanner.districts.external import totalsegmentator
 from twin_scanner.districts.external.totalsegmentator import derive_districts, find_weights
 from twin_scanner.errors import Rejected

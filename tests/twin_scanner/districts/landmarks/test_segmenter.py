@@ -11,8 +11,8 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from benchmarks import segmentation as benchmark
-from training.phantom import FieldOfView, PhantomOptions, make_phantom
-from training.phantom_variations import draw_variation
+from training.phantom.phantom import FieldOfView, PhantomOptions, make_phantom
+from training.phantom.variations import draw_variation
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.landmarks import arms

@@ -6,9 +6,9 @@ from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from training.phantom_anatomy import ArmPosition, Build, Sex
-from training.phantom_lesions import DIAGNOSES, DIAGNOSIS_SHARES, Diagnosis
-from training.phantom_tissues import WORLDS, World
+from training.phantom.anatomy import ArmPosition, Build, Sex
+from training.phantom.lesions import DIAGNOSES, DIAGNOSIS_SHARES, Diagnosis
+from training.phantom.tissues import WORLDS, World
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Triple
 

@@ -14,12 +14,12 @@ import pytest
 from scipy import ndimage, stats
 
 from benchmarks import segmentation
-from training.phantom import PET_FWHM_MM, Phantom, PhantomOptions, draw_options, make_phantom
-from training.phantom_dicom import Examination
-from training.phantom_lesions import DIAGNOSES, DIAGNOSIS_SHARES
-from training.phantom_options import Aid, Implant, PatientPosition
-from training.phantom_tissues import ALIKE, OBJECTS, Tissue, suv_of_hu
-from training.phantom_variations import EXAMINATIONS, draw_variation, in_words
+from training.phantom.dicom_series import Examination
+from training.phantom.lesions import DIAGNOSES, DIAGNOSIS_SHARES
+from training.phantom.options import Aid, Implant, PatientPosition
+from training.phantom.phantom import PET_FWHM_MM, Phantom, PhantomOptions, draw_options, make_phantom
+from training.phantom.tissues import ALIKE, OBJECTS, Tissue, suv_of_hu
+from training.phantom.variations import EXAMINATIONS, draw_variation, in_words
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import LabelArray, Volume, resample_labels

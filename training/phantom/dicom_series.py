@@ -14,8 +14,8 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 from pydicom.valuerep import format_number_as_ds
 
-from training.phantom import Phantom, PhantomOptions
-from training.phantom_options import PatientPosition
+from training.phantom.options import PatientPosition
+from training.phantom.phantom import Phantom, PhantomOptions
 from twin_scanner.dicom.equipment import IMPLEMENTATION_VERSION_NAME, derive_uid, implementation_class_uid
 from twin_scanner.errors import Transient
 from twin_scanner.imaging.volume import FloatArray, Geometry, Volume

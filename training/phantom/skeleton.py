@@ -7,8 +7,8 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from training.phantom_shapes import Canvas, Loft, Point, Region
-from training.phantom_tissues import Tissue
+from training.phantom.shapes import Canvas, Loft, Point, Region
+from training.phantom.tissues import Tissue
 
 Side: TypeAlias = Literal[-1, 1]
 SIDES: Final[tuple[Side, ...]] = (-1, 1)

@@ -5,9 +5,9 @@ from typing import Final
 
 import numpy as np
 
-from training.phantom_shapes import Canvas, Point, Region
-from training.phantom_skeleton import SIDES, bone, knob
-from training.phantom_tissues import Tissue
+from training.phantom.shapes import Canvas, Point, Region
+from training.phantom.skeleton import SIDES, bone, knob
+from training.phantom.tissues import Tissue
 from twin_scanner.imaging.volume import FloatArray
 
 SKULL_CENTRE: Final[Point] = (0.0, -2.0, 1659.0)

@@ -7,10 +7,10 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from training.phantom_anatomy import ARMS_DOWN, ARMS_UP, ArmPosition, Figure, outer_trunk
-from training.phantom_options import PhantomOptions, random_stream
-from training.phantom_shapes import Loft, Point
-from training.phantom_skeleton import SHOULDER_DOWN, ArmPose
+from training.phantom.anatomy import ARMS_DOWN, ARMS_UP, ArmPosition, Figure, outer_trunk
+from training.phantom.options import PhantomOptions, random_stream
+from training.phantom.shapes import Loft, Point
+from training.phantom.skeleton import SHOULDER_DOWN, ArmPose
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 Obstacle: TypeAlias = Callable[[Vector], tuple[float, Vector]]

@@ -7,9 +7,9 @@ from typing import Final, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from training.phantom_anatomy import REFERENCE_HEIGHT_MM, Figure
-from training.phantom_options import PatientPosition, PhantomOptions
-from training.phantom_shapes import BoolArray, Box, Canvas
+from training.phantom.anatomy import REFERENCE_HEIGHT_MM, Figure
+from training.phantom.options import PatientPosition, PhantomOptions
+from training.phantom.shapes import BoolArray, Box, Canvas
 from twin_scanner.imaging.volume import FloatArray, Geometry, Triple
 
 Scalar = TypeVar("Scalar", bound=np.generic)

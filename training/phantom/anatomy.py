@@ -8,12 +8,12 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from scipy import ndimage
 
-from training import phantom_skeleton as skeleton
-from training.phantom_head import SKULL_CENTRE, SKULL_RADII, draw_airway, draw_head, draw_neck, head_plane_z
-from training.phantom_organs import draw_abdominal_organs, draw_thoracic_organs, draw_vessels
-from training.phantom_shapes import BoolArray, Box, Canvas, Loft, Point, Region
-from training.phantom_skeleton import ANKLE, SIDES, ArmPose, Side, mirrored
-from training.phantom_tissues import Tissue
+from training.phantom import skeleton
+from training.phantom.head import SKULL_CENTRE, SKULL_RADII, draw_airway, draw_head, draw_neck, head_plane_z
+from training.phantom.organs import draw_abdominal_organs, draw_thoracic_organs, draw_vessels
+from training.phantom.shapes import BoolArray, Box, Canvas, Loft, Point, Region
+from training.phantom.skeleton import ANKLE, SIDES, ArmPose, Side, mirrored
+from training.phantom.tissues import Tissue
 from twin_scanner.imaging.volume import FloatArray, LabelArray
 from twin_scanner.models.partition import DISTRICT_LABELS
 

@@ -5,9 +5,9 @@ from typing import Final
 
 import numpy as np
 
-from training.phantom_shapes import BoolArray, Canvas, Loft, Point, Region
-from training.phantom_skeleton import RIB_CAGE, SIDES, Side
-from training.phantom_tissues import Tissue
+from training.phantom.shapes import BoolArray, Canvas, Loft, Point, Region
+from training.phantom.skeleton import RIB_CAGE, SIDES, Side
+from training.phantom.tissues import Tissue
 from twin_scanner.imaging.volume import FloatArray
 
 ABDOMEN: Final = Loft(

@@ -11,9 +11,9 @@ from typing import Final, TypeAlias
 import numpy as np
 from scipy import ndimage
 
-from training.phantom_options import Aid, PhantomOptions
-from training.phantom_shapes import BoolArray, Canvas, Point, Region
-from training.phantom_tissues import Tissue
+from training.phantom.options import Aid, PhantomOptions
+from training.phantom.shapes import BoolArray, Canvas, Point, Region
+from training.phantom.tissues import Tissue
 from twin_scanner.imaging.volume import FloatArray, Triple
 
 Drawing: TypeAlias = Callable[[Canvas, BoolArray, float, np.random.Generator], None]

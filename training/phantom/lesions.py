@@ -6,8 +6,8 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from training.phantom_shapes import Canvas, Point
-from training.phantom_tissues import LESION_LIMIT, Tissue, TissueTable, World, add_lesion
+from training.phantom.shapes import Canvas, Point
+from training.phantom.tissues import LESION_LIMIT, Tissue, TissueTable, World, add_lesion
 
 Diagnosis: TypeAlias = Literal["NEGATIVE", "LYMPHOMA", "MELANOMA", "LUNG_CANCER"]
 DIAGNOSES: Final[tuple[Diagnosis, ...]] = ("NEGATIVE", "LYMPHOMA", "MELANOMA", "LUNG_CANCER")

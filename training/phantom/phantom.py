@@ -6,14 +6,14 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from training.phantom_anatomy import draw_body
-from training.phantom_frame import Frame, frame_of, image_axes, turned, turned_geometry, turned_to_gravity
-from training.phantom_implants import add_streaks, draw_implants
-from training.phantom_lesions import Diagnosis, draw_lesions, paint_lesions
-from training.phantom_options import FieldOfView, PhantomOptions, draw_options, random_stream
-from training.phantom_pose import draw_figure
-from training.phantom_surroundings import draw_surroundings
-from training.phantom_tissues import Tissue, TissueTable, draw_objects, draw_tissues
+from training.phantom.anatomy import draw_body
+from training.phantom.frame import Frame, frame_of, image_axes, turned, turned_geometry, turned_to_gravity
+from training.phantom.implants import add_streaks, draw_implants
+from training.phantom.lesions import Diagnosis, draw_lesions, paint_lesions
+from training.phantom.options import FieldOfView, PhantomOptions, draw_options, random_stream
+from training.phantom.pose import draw_figure
+from training.phantom.surroundings import draw_surroundings
+from training.phantom.tissues import Tissue, TissueTable, draw_objects, draw_tissues
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Triple, Volume
 
 __all__ = ["FieldOfView", "Phantom", "PhantomOptions", "draw_options", "make_phantom"]

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
-from training.phantom_options import Implant
-from training.phantom_shapes import Canvas, Point, Region
-from training.phantom_skeleton import HIP, Side, mirrored, spine_y
-from training.phantom_tissues import Tissue
+from training.phantom.options import Implant
+from training.phantom.shapes import Canvas, Point, Region
+from training.phantom.skeleton import HIP, Side, mirrored, spine_y
+from training.phantom.tissues import Tissue
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Triple
 
 HIGHEST_HU: Final = 3071.0

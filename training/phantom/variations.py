@@ -5,8 +5,8 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from training.phantom_anatomy import Sex
-from training.phantom_options import PhantomOptions, Range, random_stream
+from training.phantom.anatomy import Sex
+from training.phantom.options import PhantomOptions, Range, random_stream
 from twin_scanner.imaging.volume import Triple
 
 Examination: TypeAlias = MappingProxyType[str, Any]

@@ -13,8 +13,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from training.phantom import Phantom, PhantomOptions, draw_options, make_phantom
-from training.phantom_files import (
+from training.phantom.files import (
     COLLECTION,
     METADATA_COLUMNS,
     write_ct_dicom,
@@ -22,7 +21,8 @@ from training.phantom_files import (
     write_studies,
     write_study,
 )
-from training.phantom_options import PatientPosition
+from training.phantom.options import PatientPosition
+from training.phantom.phantom import Phantom, PhantomOptions, draw_options, make_phantom
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import read_nifti, read_nifti_labels

@@ -1,0 +1,1 @@
+"""Parametric whole-body CT/PET pairs with known districts and lesions."""
