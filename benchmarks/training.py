@@ -24,9 +24,9 @@ from rich.table import Table
 from benchmarks.figures import Figure, at_least, at_most
 from training.batches import Batch, batches, draw_batch
 from training.config import ComputeConfig, NetworkConfig, OptimiserConfig, PackageConfig, SamplingConfig, TrainConfig
+from training.data.pairs import Pair, make_pairs
+from training.data.sampling import Sampler, windowed
 from training.fit import STEPS
-from training.pairs import Pair, make_pairs
-from training.sampling import Sampler, windowed
 from training.state import TrainState, fresh_state
 from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.partition import DISTRICT_LABELS

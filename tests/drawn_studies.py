@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
+from training.data.study import Study
 from training.phantom.phantom import Phantom, draw_options, make_phantom
-from training.study import Study
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, Triple, Volume

@@ -15,9 +15,9 @@ from training.config import (
     TrainConfig,
     ValidationConfig,
 )
-from training.pairs import Pair
+from training.data.pairs import Pair
+from training.data.sampling import Sampler
 from training.run_data import RunData, phantoms
-from training.sampling import Sampler
 from twin_scanner.models.plan import Plan
 
 SHAPE = (40, 48, 44)

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from tests.judged_cases import body_pet, districts
+from training.data.splits import Split, write_split
+from training.data.study import Study
 from training.evaluation import evaluate as evaluation
 from training.evaluation.calibrate import calibrate, halves
 from training.evaluation.calibration import Sample
@@ -20,8 +22,6 @@ from training.evaluation.evaluate import Judged, Outcome, Question, called, chos
 from training.evaluation.judged import judge, load
 from training.evaluation.organs import organ_maps
 from training.evaluation.rows_table import read_table
-from training.splits import Split, write_split
-from training.study import Study
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, Volume, resample, write_nifti

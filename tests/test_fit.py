@@ -19,9 +19,9 @@ from training.batches import draw_batch
 from training.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
 from training.config import ScheduleConfig, ValidationConfig
 from training.curve import read_curve
+from training.data.sampling import Sampler
 from training.fit import Run, fit, main, train
 from training.run_data import phantoms
-from training.sampling import Sampler
 from training.state import TrainState, fresh_state
 from training.stopping import stopped_by_signals
 from training.validation import validation_error

@@ -9,12 +9,12 @@ import pytest
 from tests.small_pairs import small_config
 from training.config import DataConfig, TrainConfig
 from training.curve import read_curve
+from training.data.prepare import prepare
+from training.data.splits import Split, write_split
+from training.data.studies import phantom_studies
+from training.data.training_store import TrainingStore
 from training.fit import train
-from training.prepare import prepare
 from training.run_data import load_data, stored
-from training.splits import Split, write_split
-from training.store import TrainingStore
-from training.studies import phantom_studies
 from twin_scanner.errors import Rejected
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import load_package

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from training.augmentation import add_noise, augment, draw_augmentation, move
 from training.config import TrainConfig
+from training.data.sampling import Patch, Sampler
 from training.distributed import process_count, process_rank
-from training.sampling import Patch, Sampler
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray
 

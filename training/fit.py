@@ -26,14 +26,14 @@ from training.checkpoint import checkpoint_file, load_checkpoint, save_checkpoin
 from training.config import TrainConfig, read_config
 from training.curve import Curve
 from training.cyclegan import cyclegan_step
+from training.data.pairs import Pair
+from training.data.sampling import Sampler
 from training.descent import set_learning_rate
 from training.distributed import any_process, local_device, process_group, process_rank, wait_for_all
 from training.event_log import EventLog, event_log
 from training.packaging import PACKAGE, write_package
-from training.pairs import Pair
 from training.pix2pix import pix2pix_step
 from training.run_data import RunData, load_data
-from training.sampling import Sampler
 from training.state import TrainState, fresh_state
 from training.stopping import Stop, never, stopped_by_signals
 from training.validation import validation_error

@@ -16,6 +16,8 @@ from pydantic import ConfigDict
 
 from training.checkpoint import CHECKPOINT
 from training.config import TrainConfig, read_toml
+from training.data.splits import Split, read_split
+from training.data.training_store import TrainingStore, open_store
 from training.distributed import local_device
 from training.fit import LOCK as LOCK_OF_RUN
 from training.fit import train
@@ -24,9 +26,7 @@ from training.gate_record import SCRATCH, GateRecord, Question, joined_scores, r
 from training.gate_scores import gate_regions, score
 from training.packaging import PACKAGE
 from training.run_data import RunData, stored
-from training.splits import Split, read_split
 from training.stopping import Stop, never, stopped_by_signals
-from training.store import TrainingStore, open_store
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.models.promotions import Promotion

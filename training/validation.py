@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from training.config import TrainConfig
+from training.data.pairs import Pair
+from training.data.sampling import windowed
 from training.distributed import process_count, process_rank, sum_over_processes
-from training.pairs import Pair
-from training.sampling import windowed
 from training.state import TrainState, architecture
 from twin_scanner.imaging.volume import FloatArray, LabelArray
 from twin_scanner.models.partition import DISTRICT_NAMES, Partition

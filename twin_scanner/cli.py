@@ -281,9 +281,9 @@ def prepare(
     config: ConfigFile = None,
 ) -> None:
     """Bring PET/CT studies into a training store: checked, registered, on the networks' grid, with districts."""
-    from training.prepare import prepare as fill
-    from training.splits import draw_into
-    from training.studies import find_studies
+    from training.data.prepare import prepare as fill
+    from training.data.splits import draw_into
+    from training.data.studies import find_studies
     from twin_scanner.districts.choice import make_segmenter
     from twin_scanner.models.plan import Plan
     from twin_scanner.models.store import load_package
@@ -374,12 +374,12 @@ def evaluate(
     config: ConfigFile = None,
 ) -> None:
     """Measure models on studies with a real PET: the paper's tables, statistics, figures and report.html."""
+    from training.data.studies import find_studies
     from training.evaluation.calibrate import calibrate as calibrate_model
     from training.evaluation.conclusion import conclude
     from training.evaluation.evaluate import Question, chosen_studies, judged_models, measure_all
     from training.evaluation.organs import organ_maps
     from training.evaluation.pictures import Pictures
-    from training.studies import find_studies
     from twin_scanner.districts.choice import make_segmenter
     from twin_scanner.synthesis.pipeline import PipelineOptions
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from training.data.study import StudyReference
 from training.evaluation.calibration import (
     Sample,
     check_coverage,
@@ -18,7 +19,6 @@ from training.evaluation.calibration import (
 from training.evaluation.evaluate import MEASURED, Judged, Progress, Question, measured_file
 from training.evaluation.judged import beside
 from training.evaluation.tables import RESEARCH_ONLY
-from training.study import StudyReference
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably, write_whole
 from twin_scanner.models.store import ModelPackage

@@ -8,14 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from training.data.prepare import source_stamp
+from training.data.splits import read_split
+from training.data.study import StudyReference
 from training.evaluation.case import Case, Row
 from training.evaluation.judged import Loaded, judge, load
 from training.evaluation.measure import measure
 from training.evaluation.organs import OrganMaps
 from training.evaluation.statistics import family
-from training.prepare import source_stamp
-from training.splits import read_split
-from training.study import StudyReference
 from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably

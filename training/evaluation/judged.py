@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.data.prepare import check_uptake, registered_study
+from training.data.study import Study, StudyReference
 from training.evaluation.case import Case, Native
 from training.evaluation.organs import OrganMaps
-from training.prepare import check_uptake, registered_study
-from training.study import Study, StudyReference
 from twin_scanner.districts.district_map import DistrictMap, Segmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Volume, resample, resample_labels

@@ -18,9 +18,10 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from training.pairs import GridStudy, Segment, on_plan_grid, phantom_truth, whole_box
-from training.registration import one_thread, register
-from training.store import (
+from training.data.pairs import GridStudy, Segment, on_plan_grid, phantom_truth, whole_box
+from training.data.registration import one_thread, register
+from training.data.study import Study, StudyReference
+from training.data.training_store import (
     REFUSED,
     STORE_FILE,
     STUDIES,
@@ -40,7 +41,6 @@ from training.store import (
     write_kind,
     write_study,
 )
-from training.study import Study, StudyReference
 from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.executor.local import LocalWorker

@@ -10,10 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from training.config import DataConfig
-from training.pairs import Pair, Segment, fingerprint, landmarks, make_pair, make_pairs, on_plan_grid, phantom_truth
+from training.data.pairs import (
+    Pair,
+    Segment,
+    fingerprint,
+    landmarks,
+    make_pair,
+    make_pairs,
+    on_plan_grid,
+    phantom_truth,
+)
+from training.data.sampling import patch_at
+from training.data.study import Study
 from training.phantom.phantom import draw_options, make_phantom
-from training.sampling import patch_at
-from training.study import Study
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected

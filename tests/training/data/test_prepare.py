@@ -16,14 +16,14 @@ import SimpleITK as sitk
 
 from tests.drawn_studies import COARSE, DensitySegmenter, Drawn, Fault, MovedPhantom, some
 from training.curve import read_curve
-from training.pairs import on_plan_grid, phantom_truth
+from training.data.pairs import on_plan_grid, phantom_truth
+from training.data.prepare import prepare as prepare_registered
+from training.data.prepare import registered_study, source_stamp
+from training.data.registration import register
+from training.data.splits import Split, write_split
+from training.data.study import Study, StudyReference
+from training.data.training_store import TrainingStore, open_store
 from training.phantom.files import write_studies
-from training.prepare import prepare as prepare_registered
-from training.prepare import registered_study, source_stamp
-from training.registration import register
-from training.splits import Split, write_split
-from training.store import TrainingStore, open_store
-from training.study import Study, StudyReference
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import LabelArray, resample, to_sitk
 from twin_scanner.models.partition import DISTRICT_LABELS
@@ -211,7 +211,7 @@ KILLED_RUN = """
 import sys
 from pathlib import Path
 from tests.drawn_studies import some
-from training.prepare import prepare
+from training.data.prepare import prepare
 from twin_scanner.models.partition import DISTRICT_LABELS
 from twin_scanner.models.plan import Plan
 from twin_scanner.imaging.volume import LabelArray, resample

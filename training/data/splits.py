@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from training.study import Examined
+from training.data.study import Examined
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably
 

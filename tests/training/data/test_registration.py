@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from training.data.registration import Motion, register
 from training.phantom.phantom import PhantomOptions, make_phantom
-from training.registration import Motion, register
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.dicom.read.pet_series import read_pt_series
 from twin_scanner.errors import Rejected

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from training.pairs import Box, Pair, placed, whole_box
-from training.study import CtOrigin
+from training.data.pairs import Box, Pair, placed, whole_box
+from training.data.study import CtOrigin
 from twin_scanner.errors import Rejected
 from twin_scanner.files.durable_file import sync_folder, write_durably, write_whole
 from twin_scanner.imaging.volume import Shape, Triple

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.drawn_studies import Drawn, some
-from training.pairs import Pair, make_pair, phantom_truth
-from training.prepare import prepare as prepare_registered
-from training.store import Entry, TrainingStore, open_store
+from training.data.pairs import Pair, make_pair, phantom_truth
+from training.data.prepare import prepare as prepare_registered
+from training.data.training_store import Entry, TrainingStore, open_store
 from twin_scanner.errors import Rejected
 from twin_scanner.models.plan import Plan
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.splits import SHARES, Split, draw_into, draw_split, read_split, write_split
+from training.data.splits import SHARES, Split, draw_into, draw_split, read_split, write_split
 from twin_scanner.errors import Rejected, Transient
 
 pytestmark = pytest.mark.loop

@@ -14,10 +14,10 @@ import pytest
 from pydicom.dataset import Dataset
 
 from tests import ct_files, pt_files
+from training.data.studies import autopet_studies, dicom_studies, find_studies, phantom_studies
+from training.data.study import StudyReference
 from training.phantom.files import COLLECTION, METADATA_FILE, write_studies
 from training.phantom.phantom import draw_options, make_phantom
-from training.studies import autopet_studies, dicom_studies, find_studies, phantom_studies
-from training.study import StudyReference
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.dicom.write.pet_series import Synthesis, write_pet_series
 from twin_scanner.errors import Rejected

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from training.pairs import Pair
+from training.data.pairs import Pair
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape
 from twin_scanner.models.networks import WINDOW

@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 
 from pydicom.dataset import Dataset
 
-from training.study import Study, StudyReference
+from training.data.study import Study, StudyReference
 from twin_scanner.dicom.read.ct_headers import is_ct
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.dicom.read.ct_stack import Instance

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from training.config import DataConfig
+from training.data.study import Study
 from training.phantom.phantom import draw_options, make_phantom
-from training.study import Study
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import LabelArray, Shape, canonical_labels, resample, resample_labels

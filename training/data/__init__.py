@@ -1,0 +1,1 @@
+"""From studies to a training store: pairing, registration, splits, pairs and their windows."""
