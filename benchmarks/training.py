@@ -22,12 +22,19 @@ from monai.transforms.utility.dictionary import FgBgToIndicesd
 from rich.table import Table
 
 from benchmarks.figures import Figure, at_least, at_most
-from training.batches import Batch, batches, draw_batch
-from training.config import ComputeConfig, NetworkConfig, OptimiserConfig, PackageConfig, SamplingConfig, TrainConfig
 from training.data.pairs import Pair, make_pairs
 from training.data.sampling import Sampler, windowed
-from training.fit import STEPS
-from training.state import TrainState, fresh_state
+from training.fit.batches import Batch, batches, draw_batch
+from training.fit.config import (
+    ComputeConfig,
+    NetworkConfig,
+    OptimiserConfig,
+    PackageConfig,
+    SamplingConfig,
+    TrainConfig,
+)
+from training.fit.fit import STEPS
+from training.fit.state import TrainState, fresh_state
 from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.partition import DISTRICT_LABELS
 from twin_scanner.models.plan import ct_to_model, suv_to_model

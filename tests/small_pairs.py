@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from training.config import (
+from training.data.pairs import Pair
+from training.data.sampling import Sampler
+from training.fit.config import (
     AugmentationConfig,
     ComputeConfig,
     DataConfig,
@@ -15,9 +17,7 @@ from training.config import (
     TrainConfig,
     ValidationConfig,
 )
-from training.data.pairs import Pair
-from training.data.sampling import Sampler
-from training.run_data import RunData, phantoms
+from training.fit.run_data import RunData, phantoms
 from twin_scanner.models.plan import Plan
 
 SHAPE = (40, 48, 44)

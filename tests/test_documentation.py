@@ -8,7 +8,7 @@ import click
 import pytest
 import typer.main
 
-from training.config import read_config
+from training.fit.config import read_config
 from twin_scanner.cli import cli
 
 pytestmark = pytest.mark.unit

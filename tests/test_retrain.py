@@ -15,7 +15,12 @@ import torch
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from scipy import ndimage
 
-from training.config import (
+from training.data.prepare import prepare
+from training.data.splits import Split, write_split
+from training.data.studies import phantom_studies
+from training.data.study import Study, StudyReference
+from training.data.training_store import TrainingStore
+from training.fit.config import (
     AugmentationConfig,
     ComputeConfig,
     DataConfig,
@@ -26,17 +31,12 @@ from training.config import (
     TrainConfig,
     ValidationConfig,
 )
-from training.data.prepare import prepare
-from training.data.splits import Split, write_split
-from training.data.studies import phantom_studies
-from training.data.study import Study, StudyReference
-from training.data.training_store import TrainingStore
-from training.fit import train
+from training.fit.fit import train
+from training.fit.run_data import stored
 from training.gate import GateRule
 from training.gate_record import read_records
 from training.gate_scores import gate_regions, score
 from training.retrain import RetrainConfig, main, promote, read_retrain_config, retrain
-from training.run_data import stored
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import Volume
 from twin_scanner.models.networks import UNetGenerator

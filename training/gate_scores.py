@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from training.data.pairs import Pair
+from training.fit.validation import compare
 from training.gate import OVERALL, StudyScore
-from training.validation import compare
 from twin_scanner.models.partition import DISTRICT_NAMES, Partition
 from twin_scanner.models.store import ModelPackage
 

@@ -14,19 +14,19 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 import torch
 from pydantic import ConfigDict
 
-from training.checkpoint import CHECKPOINT
-from training.config import TrainConfig, read_toml
 from training.data.splits import Split, read_split
 from training.data.training_store import TrainingStore, open_store
-from training.distributed import local_device
-from training.fit import LOCK as LOCK_OF_RUN
-from training.fit import train
+from training.fit.checkpoint import CHECKPOINT
+from training.fit.config import TrainConfig, read_toml
+from training.fit.distributed import local_device
+from training.fit.finished_package import PACKAGE
+from training.fit.fit import LOCK as LOCK_OF_RUN
+from training.fit.fit import train
+from training.fit.run_data import RunData, stored
+from training.fit.stopping import Stop, never, stopped_by_signals
 from training.gate import GateRule, RegionComparison, Verdict, decide
 from training.gate_record import SCRATCH, GateRecord, Question, joined_scores, read_records, record_of, write_record
 from training.gate_scores import gate_regions, score
-from training.packaging import PACKAGE
-from training.run_data import RunData, stored
-from training.stopping import Stop, never, stopped_by_signals
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.models.promotions import Promotion

@@ -241,8 +241,8 @@ def train(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Of a grid: networks that are trained at once.")] = 1,
 ) -> None:
     """Train the networks of a configuration, or of every run of a grid, and write the model packages."""
-    from training.fit import main as fit
-    from training.grid import is_grid, read_grid, train_grid
+    from training.fit.fit import main as fit
+    from training.fit.grid import is_grid, read_grid, train_grid
     from twin_scanner.executor.local import local_workers
 
     set_up_logging("INFO")

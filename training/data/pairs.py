@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from training.config import DataConfig
 from training.data.study import Study
+from training.fit.config import DataConfig
 from training.phantom.phantom import draw_options, make_phantom
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected

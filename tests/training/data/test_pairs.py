@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.config import DataConfig
 from training.data.pairs import (
     Pair,
     Segment,
@@ -22,6 +21,7 @@ from training.data.pairs import (
 )
 from training.data.sampling import patch_at
 from training.data.study import Study
+from training.fit.config import DataConfig
 from training.phantom.phantom import draw_options, make_phantom
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter

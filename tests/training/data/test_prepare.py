@@ -15,7 +15,6 @@ import pytest
 import SimpleITK as sitk
 
 from tests.drawn_studies import COARSE, DensitySegmenter, Drawn, Fault, MovedPhantom, some
-from training.curve import read_curve
 from training.data.pairs import on_plan_grid, phantom_truth
 from training.data.prepare import prepare as prepare_registered
 from training.data.prepare import registered_study, source_stamp
@@ -23,6 +22,7 @@ from training.data.registration import register
 from training.data.splits import Split, write_split
 from training.data.study import Study, StudyReference
 from training.data.training_store import TrainingStore, open_store
+from training.fit.curve import read_curve
 from training.phantom.files import write_studies
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import LabelArray, resample, to_sitk

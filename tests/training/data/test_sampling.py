@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.small_pairs import small_config
-from training.batches import study_of
 from training.data.pairs import Pair
 from training.data.sampling import Sampler, patch_at, windowed
+from training.fit.batches import study_of
 from twin_scanner.errors import Rejected
 from twin_scanner.models.plan import Plan, ct_to_model, suv_to_model
 

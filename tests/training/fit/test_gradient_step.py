@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.small_pairs import small_config, small_sampler
-from training.batches import draw_batch
-from training.config import ScheduleConfig
-from training.descent import learning_rate, set_learning_rate
-from training.pix2pix import pix2pix_step
-from training.state import TrainState, fresh_state
+from training.fit.batches import draw_batch
+from training.fit.config import ScheduleConfig
+from training.fit.gradient_step import learning_rate, set_learning_rate
+from training.fit.pix2pix import pix2pix_step
+from training.fit.state import TrainState, fresh_state
 from twin_scanner.errors import Rejected
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]

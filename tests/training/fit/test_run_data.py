@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from tests.small_pairs import small_config
-from training.config import DataConfig, TrainConfig
-from training.curve import read_curve
 from training.data.prepare import prepare
 from training.data.splits import Split, write_split
 from training.data.studies import phantom_studies
 from training.data.training_store import TrainingStore
-from training.fit import train
-from training.run_data import load_data, stored
+from training.fit.config import DataConfig, TrainConfig
+from training.fit.curve import read_curve
+from training.fit.fit import train
+from training.fit.run_data import load_data, stored
 from twin_scanner.errors import Rejected
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import load_package

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn import functional
 
-from training.config import AugmentationConfig
+from training.fit.config import AugmentationConfig
 from twin_scanner.imaging.volume import FloatArray, Triple
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]

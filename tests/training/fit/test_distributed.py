@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.distributed_run import BATCH, METHODS, four_steps, weights
 from tests.small_pairs import small_config, small_sampler
-from training import batches
-from training.batches import draw_batch
-from training.distributed import any_process, gathered, local_device, mean_over_processes, sum_over_processes
-from training.state import fresh_state
+from tests.training.fit.distributed_run import BATCH, METHODS, four_steps, weights
+from training.fit import batches
+from training.fit.batches import draw_batch
+from training.fit.distributed import any_process, gathered, local_device, mean_over_processes, sum_over_processes
+from training.fit.state import fresh_state
 from twin_scanner.errors import Rejected
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
@@ -27,7 +27,7 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(tmp_path: Path
     """Real processes, started by torchrun, over Gloo: equal bit for bit to each other, within 1e-5 to one process."""
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES)),
-        *("-m", "tests.distributed_run", str(tmp_path)),
+        *("-m", "tests.training.fit.distributed_run", str(tmp_path)),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from training.checkpoint import CHECKPOINT
-from training.fit import train
-from training.grid import Grid, is_grid, merged, read_grid, train_grid
-from training.run_data import load_data
+from training.fit.checkpoint import CHECKPOINT
+from training.fit.fit import train
+from training.fit.grid import Grid, is_grid, merged, read_grid, train_grid
+from training.fit.run_data import load_data
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.models.store import load_package
 

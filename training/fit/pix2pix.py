@@ -2,12 +2,12 @@
 
 import torch
 
-from training.batches import Batch
-from training.config import TrainConfig
-from training.descent import check_finite, descend, precision
-from training.distributed import mean_over_processes
-from training.losses import discriminator_loss, generator_loss
-from training.state import TrainState
+from training.fit.batches import Batch
+from training.fit.config import TrainConfig
+from training.fit.distributed import mean_over_processes
+from training.fit.gradient_step import check_finite, descend, precision
+from training.fit.losses import discriminator_loss, generator_loss
+from training.fit.state import TrainState
 
 
 def pix2pix_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, float]:

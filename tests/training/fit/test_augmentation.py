@@ -5,8 +5,8 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from training.augmentation import Augmentation, augment, draw_augmentation, move
-from training.config import AugmentationConfig
+from training.fit.augmentation import Augmentation, augment, draw_augmentation, move
+from training.fit.config import AugmentationConfig
 
 pytestmark = pytest.mark.loop
 

@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional
 
 from tests.small_pairs import small_config, small_sampler
-from training.batches import Batch, draw_batch
-from training.config import TrainConfig
-from training.cyclegan import cyclegan_step
-from training.state import ImagePool, TrainState, fresh_state
+from training.fit.batches import Batch, draw_batch
+from training.fit.config import TrainConfig
+from training.fit.cyclegan import cyclegan_step
+from training.fit.state import ImagePool, TrainState, fresh_state
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 

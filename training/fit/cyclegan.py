@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from training.batches import POOL, Batch, step_random
-from training.config import TrainConfig
-from training.descent import check_finite, descend, precision
-from training.distributed import gathered, mean_over_processes, process_rank
-from training.losses import (
+from training.fit.batches import POOL, Batch, step_random
+from training.fit.config import TrainConfig
+from training.fit.distributed import gathered, mean_over_processes, process_rank
+from training.fit.gradient_step import check_finite, descend, precision
+from training.fit.losses import (
     CycleLoss,
     cycle_generator_loss,
     cycle_loss,
@@ -15,7 +15,7 @@ from training.losses import (
     least_squares_discriminator_loss,
     least_squares_loss,
 )
-from training.state import CT_TO_PET, PET_TO_CT, TrainState
+from training.fit.state import CT_TO_PET, PET_TO_CT, TrainState
 
 
 def cyclegan_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, float]:

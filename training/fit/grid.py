@@ -13,12 +13,12 @@ from typing import Annotated, Any, ClassVar, Final
 import torch
 from pydantic import Field
 
-from training.checkpoint import load_checkpoint
-from training.config import STRICT, Count, TrainConfig, read_toml, validated
-from training.fit import train_networks
-from training.packaging import PACKAGE, write_package
-from training.run_data import load_data
-from training.stopping import stopped_by_signals
+from training.fit.checkpoint import load_checkpoint
+from training.fit.config import STRICT, Count, TrainConfig, read_toml, validated
+from training.fit.finished_package import PACKAGE, write_package
+from training.fit.fit import train_networks
+from training.fit.run_data import load_data
+from training.fit.stopping import stopped_by_signals
 from twin_scanner.errors import Rejected, Transient, TwinScannerError
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def train_grid(
 
 
 def train_part(config: TrainConfig, network: str) -> None:
-    """One network of a run, in a folder of its own: a job; raises as ``training.fit.train`` does."""
+    """One network of a run, in a folder of its own: a job; raises as ``training.fit.fit.train`` does."""
     torch.set_num_threads(config.threads or torch.get_num_threads())
     with stopped_by_signals() as stop:
         train_networks(_part(config, network), load_data(config), (network,), resume=True, stop=stop)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.small_pairs import small_config, small_data, small_pair, small_sampler
-from training.config import ValidationConfig
-from training.event_log import event_log, projections
-from training.fit import Run, fit
-from training.state import fresh_state
-from training.validation import Comparison
+from training.fit.config import ValidationConfig
+from training.fit.event_log import event_log, projections
+from training.fit.fit import Run, fit
+from training.fit.state import fresh_state
+from training.fit.validation import Comparison
 from twin_scanner.errors import Rejected
 
 pytestmark = pytest.mark.loop

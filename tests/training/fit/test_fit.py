@@ -15,16 +15,16 @@ import safetensors.torch
 import torch
 
 from tests.small_pairs import small_config, small_data, small_pair, small_sampler
-from training.batches import draw_batch
-from training.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
-from training.config import ScheduleConfig, ValidationConfig
-from training.curve import read_curve
 from training.data.sampling import Sampler
-from training.fit import Run, fit, main, train
-from training.run_data import phantoms
-from training.state import TrainState, fresh_state
-from training.stopping import stopped_by_signals
-from training.validation import validation_error
+from training.fit.batches import draw_batch
+from training.fit.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
+from training.fit.config import ScheduleConfig, ValidationConfig
+from training.fit.curve import read_curve
+from training.fit.fit import Run, fit, main, train
+from training.fit.run_data import phantoms
+from training.fit.state import TrainState, fresh_state
+from training.fit.stopping import stopped_by_signals
+from training.fit.validation import validation_error
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.models.partition import DISTRICTS
 from twin_scanner.models.plan import Plan

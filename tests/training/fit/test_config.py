@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from training.config import AugmentationConfig, OptimiserConfig, SamplingConfig, ScheduleConfig, read_config
-from training.grid import is_grid, read_grid
+from training.fit.config import AugmentationConfig, OptimiserConfig, SamplingConfig, ScheduleConfig, read_config
+from training.fit.grid import is_grid, read_grid
 from twin_scanner.errors import Rejected
 from twin_scanner.models.partition import PARTITIONS, partition
 from twin_scanner.models.plan import Plan

@@ -21,22 +21,22 @@ from rich.progress import (
 )
 from torch import Tensor
 
-from training.batches import batches
-from training.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
-from training.config import TrainConfig, read_config
-from training.curve import Curve
-from training.cyclegan import cyclegan_step
 from training.data.pairs import Pair
 from training.data.sampling import Sampler
-from training.descent import set_learning_rate
-from training.distributed import any_process, local_device, process_group, process_rank, wait_for_all
-from training.event_log import EventLog, event_log
-from training.packaging import PACKAGE, write_package
-from training.pix2pix import pix2pix_step
-from training.run_data import RunData, load_data
-from training.state import TrainState, fresh_state
-from training.stopping import Stop, never, stopped_by_signals
-from training.validation import validation_error
+from training.fit.batches import batches
+from training.fit.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
+from training.fit.config import TrainConfig, read_config
+from training.fit.curve import Curve
+from training.fit.cyclegan import cyclegan_step
+from training.fit.distributed import any_process, local_device, process_group, process_rank, wait_for_all
+from training.fit.event_log import EventLog, event_log
+from training.fit.finished_package import PACKAGE, write_package
+from training.fit.gradient_step import set_learning_rate
+from training.fit.pix2pix import pix2pix_step
+from training.fit.run_data import RunData, load_data
+from training.fit.state import TrainState, fresh_state
+from training.fit.stopping import Stop, never, stopped_by_signals
+from training.fit.validation import validation_error
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.file_lock import take_lock
 

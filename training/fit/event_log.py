@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from training.config import TrainConfig
-from training.distributed import process_rank
-from training.state import TrainState
-from training.validation import Comparison
+from training.fit.config import TrainConfig
+from training.fit.distributed import process_rank
+from training.fit.state import TrainState
+from training.fit.validation import Comparison
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from tests.small_pairs import small_config, small_sampler
-from training.distributed import local_device, process_group, process_rank
-from training.fit import fit
-from training.state import TrainState, fresh_state
+from training.fit.distributed import local_device, process_group, process_rank
+from training.fit.fit import fit
+from training.fit.state import TrainState, fresh_state
 
 METHODS = ("pix2pix", "cyclegan")
 STEPS = 4

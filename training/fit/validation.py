@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from training.config import TrainConfig
 from training.data.pairs import Pair
 from training.data.sampling import windowed
-from training.distributed import process_count, process_rank, sum_over_processes
-from training.state import TrainState, architecture
+from training.fit.config import TrainConfig
+from training.fit.distributed import process_count, process_rank, sum_over_processes
+from training.fit.state import TrainState, architecture
 from twin_scanner.imaging.volume import FloatArray, LabelArray
 from twin_scanner.models.partition import DISTRICT_NAMES, Partition
 from twin_scanner.models.plan import ct_to_model, model_to_suv, suv_to_model

@@ -8,10 +8,10 @@ from typing import Final
 
 from torch import Tensor, nn
 
-from training.config import TrainConfig
-from training.run_data import RunData
-from training.state import architecture
-from training.validation import OnWindows, held_out_error
+from training.fit.config import TrainConfig
+from training.fit.run_data import RunData
+from training.fit.state import architecture
+from training.fit.validation import OnWindows, held_out_error
 from twin_scanner.models.store import load_package, save_package
 
 log = logging.getLogger(__name__)

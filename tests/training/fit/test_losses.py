@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.losses import (
+from training.fit.losses import (
     adversarial_loss,
     cycle_generator_loss,
     cycle_loss,

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.config import TrainConfig
-from training.distributed import local_device
+from training.fit.config import TrainConfig
+from training.fit.distributed import local_device
 from twin_scanner.errors import Rejected
 from twin_scanner.models.networks import INITIAL_LOGIT, PatchDiscriminator
 from twin_scanner.models.store import GENERATORS, Architecture, load_package

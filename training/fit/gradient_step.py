@@ -9,10 +9,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from training.batches import Batch
-from training.config import TrainConfig
-from training.distributed import any_process, average_gradients, process_rank
-from training.state import TrainState
+from training.fit.batches import Batch
+from training.fit.config import TrainConfig
+from training.fit.distributed import any_process, average_gradients, process_rank
+from training.fit.state import TrainState
 from twin_scanner.errors import Rejected
 
 AUTOCAST: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

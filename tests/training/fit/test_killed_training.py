@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.curve import read_curve
-from training.fit import main
+from training.fit.curve import read_curve
+from training.fit.fit import main
 from twin_scanner.models.store import read_card
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]

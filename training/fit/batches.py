@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.augmentation import add_noise, augment, draw_augmentation, move
-from training.config import TrainConfig
 from training.data.sampling import Patch, Sampler
-from training.distributed import process_count, process_rank
+from training.fit.augmentation import add_noise, augment, draw_augmentation, move
+from training.fit.config import TrainConfig
+from training.fit.distributed import process_count, process_rank
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray
 

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import torch
 
-from training.config import TrainConfig
-from training.distributed import process_rank
-from training.state import ImagePool, TrainState, fresh_state
+from training.fit.config import TrainConfig
+from training.fit.distributed import process_rank
+from training.fit.state import ImagePool, TrainState, fresh_state
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import sync_folder, write_whole
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from training.distributed import process_rank
+from training.fit.distributed import process_rank
 from twin_scanner.errors import Transient
 
 CURVE: Final = "curve.jsonl"

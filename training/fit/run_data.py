@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from training.config import TrainConfig
 from training.data.pairs import Pair, fingerprint, make_pairs
 from training.data.splits import Split, read_split
 from training.data.training_store import TrainingStore, open_store
+from training.fit.config import TrainConfig
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 
