@@ -376,10 +376,10 @@ def evaluate(
     """Measure models on studies with a real PET: the paper's tables, statistics, figures and report.html."""
     from training.data.studies import find_studies
     from training.evaluation.calibrate import calibrate as calibrate_model
-    from training.evaluation.conclusion import conclude
     from training.evaluation.evaluate import Question, chosen_studies, judged_models, measure_all
     from training.evaluation.organs import organ_maps
     from training.evaluation.pictures import Pictures
+    from training.evaluation.result_files import conclude
     from twin_scanner.districts.choice import make_segmenter
     from twin_scanner.synthesis.pipeline import PipelineOptions
 

@@ -17,7 +17,7 @@ from training.evaluation.calibration import (
     patient_digest,
 )
 from training.evaluation.evaluate import MEASURED, Judged, Progress, Question, measured_file
-from training.evaluation.judged import beside
+from training.evaluation.evaluated_study import beside
 from training.evaluation.tables import RESEARCH_ONLY
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably, write_whole

@@ -12,7 +12,7 @@ from training.data.prepare import source_stamp
 from training.data.splits import read_split
 from training.data.study import StudyReference
 from training.evaluation.case import Case, Row
-from training.evaluation.judged import Loaded, judge, load
+from training.evaluation.evaluated_study import Loaded, judge, load
 from training.evaluation.measure import measure
 from training.evaluation.organs import OrganMaps
 from training.evaluation.statistics import family

@@ -17,10 +17,10 @@ from training.evaluation import evaluate as evaluation
 from training.evaluation.calibrate import calibrate, halves
 from training.evaluation.calibration import Sample
 from training.evaluation.case import Case
-from training.evaluation.conclusion import conclude
 from training.evaluation.evaluate import Judged, Outcome, Question, called, chosen_studies, judged_models, measure_all
-from training.evaluation.judged import judge, load
+from training.evaluation.evaluated_study import judge, load
 from training.evaluation.organs import organ_maps
+from training.evaluation.result_files import conclude
 from training.evaluation.rows_table import read_table
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
