@@ -322,7 +322,7 @@ def retrain(
     as_json: AsJson = False,
 ) -> None:
     """Train a challenger on the store as it stands; it goes live only where it is not worse and is better overall."""
-    from training.retrain import main as challenge
+    from training.retraining.retrain import main as challenge
 
     settings = _settings(config)
     set_up_logging("INFO")
@@ -415,7 +415,7 @@ def models_promote(
     config: ConfigFile = None,
 ) -> None:
     """Make a model the champion, where the gate's record says so."""
-    from training.retrain import promote
+    from training.retraining.retrain import promote
 
     promotion = promote(_model_store(config), model, force=force)
     print(f"champion {promotion.champion}")

@@ -231,7 +231,7 @@ class ModelStore:
     ) -> Promotion:
         """Make a package the champion and the champion the previous one, with a record of why.
 
-        Whether it may be is decided before (``training.gate``); ``instead_of`` is the champion's hash on which that
+        Whether it may be is decided before (``training.retraining.gate``); ``instead_of`` is the champion's hash on which that
         decision rests. Raises Rejected where the package is the champion already, where ``instead_of`` no longer is,
         or without a reason; Transient where the disk fails.
         """

@@ -24,9 +24,17 @@ from training.fit.fit import LOCK as LOCK_OF_RUN
 from training.fit.fit import train
 from training.fit.run_data import RunData, stored
 from training.fit.stopping import Stop, never, stopped_by_signals
-from training.gate import GateRule, RegionComparison, Verdict, decide
-from training.gate_record import SCRATCH, GateRecord, Question, joined_scores, read_records, record_of, write_record
-from training.gate_scores import gate_regions, score
+from training.retraining.gate import GateRule, RegionComparison, Verdict, decide
+from training.retraining.gate_record import (
+    SCRATCH,
+    GateRecord,
+    Question,
+    joined_scores,
+    read_records,
+    record_of,
+    write_record,
+)
+from training.retraining.gate_scores import gate_regions, score
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.models.promotions import Promotion

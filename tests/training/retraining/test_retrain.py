@@ -33,10 +33,10 @@ from training.fit.config import (
 )
 from training.fit.fit import train
 from training.fit.run_data import stored
-from training.gate import GateRule
-from training.gate_record import read_records
-from training.gate_scores import gate_regions, score
-from training.retrain import RetrainConfig, main, promote, read_retrain_config, retrain
+from training.retraining.gate import GateRule
+from training.retraining.gate_record import read_records
+from training.retraining.gate_scores import gate_regions, score
+from training.retraining.retrain import RetrainConfig, main, promote, read_retrain_config, retrain
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import Volume
 from twin_scanner.models.networks import UNetGenerator

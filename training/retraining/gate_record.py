@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from training.gate import Decision, GateRule, RegionComparison, StudyScore, Verdict
+from training.retraining.gate import Decision, GateRule, RegionComparison, StudyScore, Verdict
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from training.data.pairs import Pair
 from training.fit.validation import compare
-from training.gate import OVERALL, StudyScore
+from training.retraining.gate import OVERALL, StudyScore
 from twin_scanner.models.partition import DISTRICT_NAMES, Partition
 from twin_scanner.models.store import ModelPackage
 

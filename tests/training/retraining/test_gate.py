@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from training.gate import OVERALL, Decision, GateRule, RegionComparison, StudyScore, decide
+from training.retraining.gate import OVERALL, Decision, GateRule, RegionComparison, StudyScore, decide
 from twin_scanner.errors import Rejected
 
 pytestmark = pytest.mark.unit

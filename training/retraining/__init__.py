@@ -1,0 +1,1 @@
+"""A challenger learns, and the gate decides what serves."""
