@@ -438,7 +438,7 @@ def models_export(
     config: ConfigFile = None,
 ) -> None:
     """Write a model package as a folder of our own or as a MONAI Bundle."""
-    from training.bundle import export_package
+    from training.exchange.monai_bundle import export_package
 
     print(export_package(_model_store(config).resolve(model), out, layout))
 
@@ -449,7 +449,7 @@ def models_import(
     config: ConfigFile = None,
 ) -> None:
     """Take a model package into the store; weights and card are read, nothing in it is run."""
-    from training.bundle import import_package
+    from training.exchange.monai_bundle import import_package
 
     print(import_package(source, _model_store(config)).name)
 

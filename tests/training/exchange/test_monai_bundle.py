@@ -17,8 +17,8 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 
 from tests.conftest import missing
-from training.bundle import LAYOUTS, Layout, export_package, import_package
-from training.bundle_config import bundle_key
+from training.exchange.monai_bundle import LAYOUTS, Layout, export_package, import_package
+from training.exchange.monai_config import bundle_key
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import (
     Geometry,

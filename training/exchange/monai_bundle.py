@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from training.bundle_config import bundle_key, inference, metadata
+from training.exchange.monai_config import bundle_key, inference, metadata
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import whole_folder, write_durably
 from twin_scanner.models.store import CARD, ModelPackage, ModelStore, copy_package, load_package, save_package

@@ -1,0 +1,1 @@
+"""Model packages on their way out and in."""
