@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from pydicom import Dataset
 
 from dicom_node.associations import Timeouts
-from dicom_node.completeness import QuietPeriod
+from dicom_node.evidence import QuietPeriod
 from dicom_node.receiver import ReceivedInstance, Receiver
 from dicom_node.sender import Peer
 from dicom_node.spool import Spool

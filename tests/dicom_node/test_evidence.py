@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicom_node.completeness import QuietPeriod
+from dicom_node.evidence import QuietPeriod
 
 pytestmark = pytest.mark.unit
 
