@@ -46,7 +46,7 @@ def test_the_name_stays_the_librarys_from_the_repository_root(project: Path) -> 
 
 def test_the_record_imports_neither_torch_nor_a_dicom_library(project: Path) -> None:
     code = (
-        "import sys, twin_record.server, twin_record.store;"
+        "import sys, twin_record.remote, twin_record.embedded;"
         "print(*(n for n in ('torch', 'monai', 'pydicom', 'pynetdicom', 'numpy') if n in sys.modules))"
     )
     command = [sys.executable, "-c", code]

@@ -20,9 +20,9 @@ from dicom_node.evidence import QuietPeriod
 from dicom_node.receiver import ReceivedInstance, Receiver
 from dicom_node.sender import Peer
 from dicom_node.spool import Spool
-from twin_record.bundle import TwinTarget
-from twin_record.server import FhirServer
-from twin_record.store import EmbeddedStore
+from twin_record.embedded import EmbeddedStore
+from twin_record.remote import FhirServer
+from twin_record.transaction import TwinTarget
 from twin_record.update import TwinSite
 from twin_scanner.dicom.equipment import is_our_own
 from twin_scanner.dicom.read.series_choice import Preference

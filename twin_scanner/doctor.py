@@ -24,8 +24,8 @@ from pydicom.uid import (
 from dicom_node.associations import Timeouts
 from dicom_node.sender import Peer, accepted_offers, echo
 from dicom_node.spool import free_bytes
-from twin_record.server import FhirServer
-from twin_record.store import EmbeddedStore
+from twin_record.embedded import EmbeddedStore
+from twin_record.remote import FhirServer
 from twin_scanner.app import Folders, model_store, open_twin, segmenter_choice
 from twin_scanner.dicom.write.segmentation import TRANSFER_SYNTAXES
 from twin_scanner.districts.choice import SEGMENTERS, SegmenterChoice, missing

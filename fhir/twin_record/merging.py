@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from twin_record.mapping import Resource, note_prefix, provenance_id
+from twin_record.resources import Resource, note_prefix, provenance_id
 from twin_record.update import TwinUpdate
 from twin_scanner.errors import Rejected
 

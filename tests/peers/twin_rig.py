@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 
 from tests.twin_updates import SITE
-from twin_record.bundle import BundleEndpoint, TwinReceipt, record_update
-from twin_record.server import FhirServer
-from twin_record.store import EmbeddedStore
+from twin_record.embedded import EmbeddedStore
+from twin_record.remote import FhirServer
+from twin_record.transaction import BundleEndpoint, TwinReceipt, record_update
 from twin_record.update import TwinUpdate
 
 

@@ -12,7 +12,17 @@ from urllib.parse import quote
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from twin_record.mapping import (
+from twin_record.merging import (
+    check_same_person,
+    differs,
+    is_superseded,
+    merged_provenance,
+    merged_record,
+    merged_study,
+    short_reference,
+)
+from twin_record.refusals import Conflict, failure, private_words
+from twin_record.resources import (
     DICOM_UID_SYSTEM,
     MODEL_SYSTEM,
     NAMESPACE,
@@ -30,16 +40,6 @@ from twin_record.mapping import (
     remarks_on,
     study_value,
 )
-from twin_record.merging import (
-    check_same_person,
-    differs,
-    is_superseded,
-    merged_provenance,
-    merged_record,
-    merged_study,
-    short_reference,
-)
-from twin_record.outcome import Conflict, failure, private_words
 from twin_record.update import TwinSite, TwinUpdate
 from twin_scanner.errors import Rejected, Transient
 

@@ -15,9 +15,9 @@ from typing import Any, Self
 
 import httpx
 
-from twin_record.bundle import TwinReceipt, read_record, record_update
-from twin_record.mapping import Resource, patient_key
-from twin_record.outcome import failure, private_words
+from twin_record.refusals import failure, private_words
+from twin_record.resources import Resource, patient_key
+from twin_record.transaction import TwinReceipt, read_record, record_update
 from twin_record.update import TwinSite, TwinUpdate
 from twin_scanner.errors import Rejected, Transient
 

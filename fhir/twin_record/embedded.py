@@ -28,10 +28,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from twin_record.bundle import TwinReceipt, read_record, record_update
-from twin_record.mapping import Resource, patient_key
 from twin_record.merging import SERVER_META
-from twin_record.outcome import failure
+from twin_record.refusals import failure
+from twin_record.resources import Resource, patient_key
+from twin_record.transaction import TwinReceipt, read_record, record_update
 from twin_record.update import TwinSite, TwinUpdate
 from twin_scanner.errors import Defect, Rejected, Transient
 from twin_scanner.files.sqlite_file import prepare_sqlite

@@ -26,7 +26,8 @@ from twin_record.dicom_values import (
     human_names,
     offset_of,
 )
-from twin_record.mapping import (
+from twin_record.merging import merged_study
+from twin_record.resources import (
     AIAST,
     INLINE_LABEL_EXTENSION,
     Resource,
@@ -40,7 +41,6 @@ from twin_record.mapping import (
     record_value,
     remarks_on,
 )
-from twin_record.merging import merged_study
 from twin_record.update import SeriesEntry, TwinSite, TwinUpdate
 from twin_scanner.errors import Defect, Rejected
 
