@@ -15,7 +15,7 @@ from pydicom.uid import (
 )
 
 from dicom_node.instance_header import DECIDING_TAGS, file_meta, read_header
-from tests import instances
+from tests.samples import instances
 from twin_scanner.errors import Rejected
 
 pytestmark = pytest.mark.unit

@@ -33,7 +33,7 @@ from dicom_node.associations import Timeouts
 from dicom_node.receiver import CT_CLASSES, OWN_CLASSES, TRANSFER_SYNTAXES, ReceivedInstance, Receiver
 from dicom_node.sender import InstanceStatus, NotStored, Peer, SendReport, echo, send
 from dicom_node.spool import Spool, StoreOutcome
-from tests import instances
+from tests.samples import instances
 from twin_scanner.errors import Rejected, Transient
 
 pytestmark = pytest.mark.node

@@ -23,8 +23,8 @@ from pynetdicom import AE, evt
 
 from dicom_node.associations import Timeouts
 from dicom_node.sender import NO_ANSWER, NotStored, Peer, echo, send
-from tests import instances
 from tests.peers.orthanc import Orthanc
+from tests.samples import instances
 from twin_scanner.errors import Defect, Transient
 
 pytestmark = pytest.mark.node

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from tests.twin_updates import SITE
+from tests.samples.twin_updates import SITE
 from twin_record.embedded import EmbeddedStore
 from twin_record.remote import FhirServer
 from twin_record.transaction import BundleEndpoint, TwinReceipt, record_update

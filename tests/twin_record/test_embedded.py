@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from tests.twin_updates import MADE_AT, SITE, an_update, another_study
+from tests.samples.twin_updates import MADE_AT, SITE, an_update, another_study
 from twin_record.embedded import EmbeddedStore
 from twin_record.refusals import Conflict
 from twin_scanner.errors import Defect, Rejected, Transient
@@ -205,7 +205,7 @@ import sys
 from pathlib import Path
 from dataclasses import replace
 from twin_record.embedded import EmbeddedStore
-from tests.twin_updates import SITE, an_update, another_study
+from tests.samples.twin_updates import SITE, an_update, another_study
 first = an_update(patient_id="PID-shared", model_hash="one model", plan_hash="one plan")
 with EmbeddedStore(Path(sys.argv[1]), SITE, attempts=50) as store:
     for _ in range(int(sys.argv[2])):

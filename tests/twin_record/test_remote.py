@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import missing
 from tests.peers.fhir_server import running_server, server_folder
 from tests.peers.twin_rig import Rig, server_rig
-from tests.twin_updates import SITE, a_series, an_update, another_study
+from tests.samples.twin_updates import SITE, a_series, an_update, another_study
 from twin_record.refusals import Conflict, failure, harmless_detail, private_words
 from twin_record.remote import FhirServer
 from twin_scanner.errors import Rejected, Transient

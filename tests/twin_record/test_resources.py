@@ -14,7 +14,7 @@ from pydicom.valuerep import PersonName
 from tests.conftest import missing
 from tests.peers.fhir_server import r4_schema_path
 from tests.peers.r4_schema import schema_faults
-from tests.twin_updates import SITE, a_series, an_update
+from tests.samples.twin_updates import SITE, a_series, an_update
 from twin_record.dicom_values import (
     BODY_SITES,
     EN_REPRESENTATION,

@@ -12,7 +12,7 @@ from tests.conftest import missing
 from tests.peers.fhir_server import running_server, server_folder
 from tests.peers.r4_schema import schema_faults
 from tests.peers.twin_rig import Rig, server_rig, store_rig
-from tests.twin_updates import SITE, a_series, an_update, another_study, new_uid
+from tests.samples.twin_updates import SITE, a_series, an_update, another_study, new_uid
 from twin_record.merging import content_of, short_reference
 from twin_record.resources import patient_key
 from twin_record.transaction import BundleEndpoint, TwinReceipt

@@ -10,7 +10,7 @@ import pytest
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 
 from dicom_node.sender import Peer, send
-from tests.small_ct import write_series
+from tests.samples.small_ct import write_series
 from twin_scanner.app import Scanner
 from twin_scanner.errors import Rejected
 from twin_scanner.service.ledger.ledger import State

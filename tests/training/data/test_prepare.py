@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from tests.drawn_studies import COARSE, DensitySegmenter, Drawn, Fault, MovedPhantom, some
+from tests.samples.drawn_studies import COARSE, DensitySegmenter, Drawn, Fault, MovedPhantom, some
 from training.data.pairs import on_plan_grid, phantom_truth
 from training.data.prepare import prepare as prepare_registered
 from training.data.prepare import registered_study, source_stamp
@@ -210,7 +210,7 @@ def test_a_killed_run_leaves_nothing_half_and_the_next_one_ends_in_the_same_stor
 KILLED_RUN = """
 import sys
 from pathlib import Path
-from tests.drawn_studies import some
+from tests.samples.drawn_studies import some
 from training.data.prepare import prepare
 from twin_scanner.models.partition import DISTRICT_LABELS
 from twin_scanner.models.plan import Plan

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.small_pairs import small_config
+from tests.samples.small_pairs import small_config
 from training.data.pairs import Pair
 from training.data.sampling import Sampler, patch_at, windowed
 from training.fit.batches import study_of

@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from tests import ct_files, pt_files
+from tests.samples import ct_files, pt_files
 from training.data.studies import autopet_studies, dicom_studies, find_studies, phantom_studies
 from training.data.study import StudyReference
 from training.phantom.files import COLLECTION, METADATA_FILE, write_studies

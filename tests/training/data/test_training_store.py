@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.drawn_studies import Drawn, some
+from tests.samples.drawn_studies import Drawn, some
 from training.data.pairs import Pair, make_pair, phantom_truth
 from training.data.prepare import prepare as prepare_registered
 from training.data.training_store import Entry, TrainingStore, open_store

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from tests.known_networks import TRUNK, unet_package, with_plan
+from tests.samples.known_networks import TRUNK, unet_package, with_plan
 from training.evaluation.calibration import (
     LEVELS,
     SMALLEST_BIN,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.judged_cases import body_pet, districts
+from tests.samples.judged_cases import body_pet, districts
 from training.data.splits import Split, write_split
 from training.data.study import Study
 from training.evaluation import evaluate as evaluation

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from tests.judged_cases import GEOMETRY, PLAN, SHAPE, body_pet, case_of, districts, of_patient, spot_label, with_spot
+from tests.samples.judged_cases import (
+    GEOMETRY,
+    PLAN,
+    SHAPE,
+    body_pet,
+    case_of,
+    districts,
+    of_patient,
+    spot_label,
+    with_spot,
+)
 from training.evaluation.case import Case, Native, Row
 from training.evaluation.lesion_metrics import false_uptake
 from training.evaluation.measure import DEFINITIONS, measure

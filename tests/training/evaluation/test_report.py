@@ -8,8 +8,8 @@ from typing import Final
 
 import pytest
 
-from tests.judged_cases import body_pet, case_of, spot_label, with_spot
 from tests.peers.browser import Browser, browser
+from tests.samples.judged_cases import body_pet, case_of, spot_label, with_spot
 from training.evaluation.figures import (
     Picture,
     draw_joint_histograms,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.judged_cases import body_pet, case_of, of_patient, spot_label, with_spot
+from tests.samples.judged_cases import body_pet, case_of, of_patient, spot_label, with_spot
 from training.evaluation import published
 from training.evaluation.case import Row
 from training.evaluation.measure import measure

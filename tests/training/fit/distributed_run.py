@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tests.small_pairs import small_config, small_sampler
+from tests.samples.small_pairs import small_config, small_sampler
 from training.fit.distributed import local_device, process_group, process_rank
 from training.fit.fit import fit
 from training.fit.state import TrainState, fresh_state

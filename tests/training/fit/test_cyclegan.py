@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.small_pairs import small_config, small_sampler
+from tests.samples.small_pairs import small_config, small_sampler
 from training.fit.batches import Batch, draw_batch
 from training.fit.config import TrainConfig
 from training.fit.cyclegan import cyclegan_step

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.small_pairs import small_config, small_sampler
+from tests.samples.small_pairs import small_config, small_sampler
 from tests.training.fit.distributed_run import BATCH, METHODS, four_steps, weights
 from training.fit import batches
 from training.fit.batches import draw_batch

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.small_pairs import small_config, small_data, small_pair, small_sampler
+from tests.samples.small_pairs import small_config, small_data, small_pair, small_sampler
 from training.fit.config import ValidationConfig
 from training.fit.event_log import event_log, projections
 from training.fit.fit import Run, fit

@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.small_pairs import small_config, small_data, small_pair, small_sampler
+from tests.samples.small_pairs import small_config, small_data, small_pair, small_sampler
 from training.data.sampling import Sampler
 from training.fit.batches import draw_batch
 from training.fit.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint

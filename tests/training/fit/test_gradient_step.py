@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.small_pairs import small_config, small_sampler
+from tests.samples.small_pairs import small_config, small_sampler
 from training.fit.batches import draw_batch
 from training.fit.config import ScheduleConfig
 from training.fit.gradient_step import learning_rate, set_learning_rate

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.small_pairs import small_config
+from tests.samples.small_pairs import small_config
 from training.data.prepare import prepare
 from training.data.splits import Split, write_split
 from training.data.studies import phantom_studies

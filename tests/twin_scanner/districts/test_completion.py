@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tests.labelled_body import GRID, body, ct_of, four_districts, turned
+from tests.samples.labelled_body import GRID, body, ct_of, four_districts, turned
 from twin_scanner.districts.completion import completed, every_voxel_labelled, upright_body
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import LabelArray, Triple, Volume

@@ -11,8 +11,8 @@ import torch
 from monai.inferers import sliding_window_inference
 from pydicom.sr.codedict import codes
 
-from tests.labelled_body import GRID, ORGANS, body, ct_of, four_districts, oblique, saved, seven_organs, turned
-from tests.segmentation_files import FRAME_OF_REFERENCE_UID, write_seg
+from tests.samples.labelled_body import GRID, ORGANS, body, ct_of, four_districts, oblique, saved, seven_organs, turned
+from tests.samples.segmentation_files import FRAME_OF_REFERENCE_UID, write_seg
 from twin_scanner.districts.label_table import MOOSE_TABLE, LabelTable, read_label_table
 from twin_scanner.districts.labelmap import LabelmapSegmenter, find_labelmap
 from twin_scanner.errors import Rejected

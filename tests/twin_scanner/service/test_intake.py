@@ -7,7 +7,7 @@ import pydicom
 import pytest
 
 from dicom_node.spool import Spool
-from tests.small_ct import write_series
+from tests.samples.small_ct import write_series
 from twin_scanner.dicom.read.series_choice import Preference
 from twin_scanner.service.intake import Intake, JobFolders, source_digest
 from twin_scanner.service.ledger.ledger import Job, Ledger, State, utc_now

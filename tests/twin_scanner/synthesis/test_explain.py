@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.known_networks import TRUNK, Displaced, package_of, small_study, unet_package, with_plan
+from tests.samples.known_networks import TRUNK, Displaced, package_of, small_study, unet_package, with_plan
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, read_nifti, write_nifti
 from twin_scanner.models.partition import DISTRICTS, WHOLE_VOLUME

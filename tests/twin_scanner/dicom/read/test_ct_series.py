@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from tests import ct_files
-from tests.ct_files import ct_image, overwrite, save, stored_values, write_series
+from tests.samples import ct_files
+from tests.samples.ct_files import ct_image, overwrite, save, stored_values, write_series
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.dicom.read.dicom_files import quiet_pydicom
 from twin_scanner.dicom.read.hounsfield import hounsfield_slice

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
-from tests.ct_files import ct_image, stored_values, write_series
+from tests.samples.ct_files import ct_image, stored_values, write_series
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.dicom.read.enhanced_ct import frame_headers
 from twin_scanner.errors import Rejected

@@ -14,8 +14,8 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
-from tests import ct_files, pt_files
-from tests.pt_files import SUV_PER_BQML, activity_bqml, add_philips_factors, write_series
+from tests.samples import ct_files, pt_files
+from tests.samples.pt_files import SUV_PER_BQML, activity_bqml, add_philips_factors, write_series
 from training.phantom.dicom_series import write_ct_dicom, write_pet_dicom
 from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner.dicom.equipment import MANUFACTURER

@@ -11,8 +11,8 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
-from tests.labelled_body import GRID, body, four_districts, oblique, seven_organs
-from tests.segmentation_files import FRAME_OF_REFERENCE_UID, SERIES_UID, reordered, write_seg
+from tests.samples.labelled_body import GRID, body, four_districts, oblique, seven_organs
+from tests.samples.segmentation_files import FRAME_OF_REFERENCE_UID, SERIES_UID, reordered, write_seg
 from tests.twin_scanner.dicom.write.test_pet_series import SYNTHESIS, _ct, _write
 from twin_scanner.dicom.read.segmentation import is_dicom_file, read_segmentation, segmentation_labels
 from twin_scanner.dicom.write.segmentation import write_segmentation

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from tests.ct_files import FRAME_OF_REFERENCE_UID, STUDY_UID, ct_image, save, write_series
+from tests.samples.ct_files import FRAME_OF_REFERENCE_UID, STUDY_UID, ct_image, save, write_series
 from twin_scanner.dicom.read.series_choice import Choice, Kernel, Preference, choose_series, kernel_of
 from twin_scanner.errors import Rejected
 

@@ -19,7 +19,7 @@ import SimpleITK as sitk
 import torch
 
 from tests.conftest import missing as not_here
-from tests.nnunet_folder import make_folder, phantom
+from tests.samples.nnunet_folder import make_folder, phantom
 from training.phantom.phantom import Phantom
 from twin_scanner.districts.external import moose
 from twin_scanner.districts.external.moose import MooseSegmenter, weights_sha256

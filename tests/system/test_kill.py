@@ -22,10 +22,10 @@ from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, build_context
 
 from tests.conftest import missing
-from tests.instances import data_set_bytes
 from tests.peers.fhir_server import running_server, server_folder
 from tests.peers.orthanc import Orthanc
 from tests.peers.scanner_process import ScannerProcess
+from tests.samples.instances import data_set_bytes
 from training.phantom.files import write_ct_dicom
 from training.phantom.phantom import PhantomOptions, make_phantom
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from tests import ct_files
+from tests.samples import ct_files
 from twin_scanner.dicom.read.pet_headers import PHILIPS_CREATOR, PT_IMAGE
 
 SERIES_UID: Final = "2.25.40"
