@@ -16,7 +16,7 @@ from training.phantom.variations import EXAMINATIONS, draw_variation, in_words
 from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
-from twin_scanner.models.partition import DISTRICT_NAMES
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 
 NAME: Final = "segmentation"
 PHANTOMS: Final = len(EXAMINATIONS)
@@ -169,7 +169,8 @@ The examinations (`training/phantom/variations.py`) vary, beside the person's si
 
 The truth follows the borders of the design: head above the plane through the lowest points of mandible and occiput,
 legs below the ischial tuberosities, arms from the shoulder joint outward. A phantom is no patient: it has textbook
-anatomy and none of its variants; real CTs are tested beside it (`tests/twin_scanner/districts/landmarks/test_segmenter.py`).
+anatomy and none of its variants; real CTs are tested beside it
+(`tests/twin_scanner/districts/landmarks/test_segmenter.py`).
 
 A dash: the district is not in the image and none of it was found; `+n`: n voxels of it were found all the same. In
 brackets: less than {LEAST_SCORED_ML:g} ml of it are in the image, which is not scored. `body`: Dice of all districts

@@ -22,7 +22,7 @@ from monai.transforms.utility.dictionary import FgBgToIndicesd
 from rich.table import Table
 
 from benchmarks.figures import Figure, at_least, at_most
-from training.data.pairs import Pair, make_pairs
+from training.data.pairs import Pair
 from training.data.sampling import Sampler, windowed
 from training.fit.batches import Batch, batches, draw_batch
 from training.fit.config import (
@@ -34,9 +34,10 @@ from training.fit.config import (
     TrainConfig,
 )
 from training.fit.fit import STEPS
+from training.fit.phantom_pairs import make_pairs
 from training.fit.state import TrainState, fresh_state
+from twin_scanner.imaging.district_labels import DISTRICT_LABELS
 from twin_scanner.models.networks import WINDOW
-from twin_scanner.models.partition import DISTRICT_LABELS
 from twin_scanner.models.plan import ct_to_model, suv_to_model
 
 NAME: Final = "training"

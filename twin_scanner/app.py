@@ -30,6 +30,7 @@ from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.executor.local import LocalWorker
 from twin_scanner.files.file_lock import take_lock
+from twin_scanner.render.in_worker import render_in_worker
 from twin_scanner.render.report import Outputs, RenderRequest
 from twin_scanner.service.intake import Intake, JobFolders
 from twin_scanner.service.ledger.ledger import Ledger, utc_now
@@ -236,6 +237,7 @@ class Scanner:
             ledger=self.ledger,
             folders=JobFolders(self._folders.jobs),
             executor=self._executor,
+            render=render_in_worker,
             template=render_template(settings),
             pacs=Peer(settings.pacs.ae_title, settings.pacs.host, settings.pacs.port),
             calling_ae=settings.node.ae_title,

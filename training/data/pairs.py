@@ -1,7 +1,7 @@
 """Pairs of CT and PET on the Plan's grid, made by the very steps that serve a hospital's CT."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -10,8 +10,6 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from training.data.study import Study
-from training.fit.config import DataConfig
-from training.phantom.phantom import draw_options, make_phantom
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import LabelArray, Shape, canonical_labels, resample, resample_labels
@@ -136,19 +134,6 @@ def placed(grid: Sequence[int], box: Box) -> tuple[Shape, Shape]:
     return (d, h, w), (corner[0], corner[1], corner[2])
 
 
-def make_pairs(
-    config: DataConfig, plan: Plan, *, keep_air: bool, progress: Callable[[int, int], None] | None = None
-) -> list[Pair]:
-    """A configuration's phantoms as pairs, the held-out ones last; ``progress`` receives (pairs made, pairs in all)."""
-    segment = phantom_truth if config.segmenter == "truth" else landmarks
-    pairs: list[Pair] = []
-    for name, diagnosis, study in _phantoms(config, plan):
-        pairs.append(make_pair(study, segment, plan, name=name, patient=name, diagnosis=diagnosis, keep_air=keep_air))
-        if progress is not None:
-            progress(len(pairs), config.count)
-    return pairs
-
-
 def fingerprint(pairs: Sequence[Pair]) -> str:
     """SHA-256 over everything that a run can see of the pairs."""
     digest = hashlib.sha256()
@@ -170,14 +155,6 @@ def phantom_truth(study: Study) -> LabelArray:
     if study.truth is None:
         raise Rejected("Only a phantom knows its true districts: choose a segmenter for the studies of patients.")
     return study.truth
-
-
-def _phantoms(config: DataConfig, plan: Plan) -> Iterator[tuple[str, str, Study]]:
-    """Patients of all sizes, poses, fields of view and diagnoses, drawn on the Plan's own spacing."""
-    for seed in range(config.seed, config.seed + config.count):
-        phantom = make_phantom(seed, draw_options(seed, world=config.world, spacing_mm=plan.spacing_mm))
-        study = Study(phantom.ct, phantom.pet, "phantom", phantom.lesions, phantom.districts)
-        yield f"phantom-{seed}", phantom.diagnosis, study
 
 
 def _check_values(study: Study) -> None:

@@ -29,8 +29,8 @@ from training.evaluation.statistics import Comparison, Scores, family
 from training.evaluation.tables import LABELS, REGIONS
 from twin_scanner.errors import Transient
 from twin_scanner.files.durable_file import write_durably
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 from twin_scanner.imaging.volume import FloatArray, LabelArray
-from twin_scanner.models.partition import DISTRICT_NAMES
 from twin_scanner.pictures.panels import WARNING, drawable, drawing_style
 
 Scalar = TypeVar("Scalar", np.float32, np.uint8)

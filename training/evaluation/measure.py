@@ -11,8 +11,8 @@ from training.evaluation.case import BODY, LESION, Case, Row
 from training.evaluation.lesion_metrics import EDGE_VOXELS, Lesion, Uptake, false_uptake, lesions_of
 from training.evaluation.metrics import SimilarityMaps, box_around, mae, mean_inside, ms_ssim, nrmse, psnr, similarity
 from training.evaluation.seam import seam
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 from twin_scanner.imaging.volume import FloatArray, Geometry
-from twin_scanner.models.partition import DISTRICT_NAMES
 from twin_scanner.models.plan import suv_to_model
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]

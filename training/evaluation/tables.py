@@ -12,7 +12,7 @@ from training.evaluation.case import BODY, LESION
 from training.evaluation.statistics import LEAST_PATIENTS, Comparison, Scores, Summary, compare, summary
 from twin_scanner.errors import Transient
 from twin_scanner.files.durable_file import write_durably
-from twin_scanner.models.partition import DISTRICT_NAMES
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 
 RESEARCH_ONLY: Final = "Research only. The PET is synthetic and not for diagnosis."
 """Begins everything that is written to be read."""

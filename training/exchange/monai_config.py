@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from twin_scanner.errors import Defect
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.models.networks import WINDOW
-from twin_scanner.models.partition import DISTRICT_NAMES, label_name
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import ModelPackage
 from twin_scanner.synthesis.translate import BATCH_WINDOWS, STRIDE

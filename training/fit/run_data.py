@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from training.data.pairs import Pair, fingerprint, make_pairs
+from training.data.pairs import Pair, fingerprint
 from training.data.splits import Split, read_split
 from training.data.training_store import TrainingStore, open_store
 from training.fit.config import TrainConfig
+from training.fit.phantom_pairs import make_pairs
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 

@@ -13,8 +13,9 @@ from training.data.sampling import windowed
 from training.fit.config import TrainConfig
 from training.fit.distributed import process_count, process_rank, sum_over_processes
 from training.fit.state import TrainState, architecture
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 from twin_scanner.imaging.volume import FloatArray, LabelArray
-from twin_scanner.models.partition import DISTRICT_NAMES, Partition
+from twin_scanner.models.partition import Partition
 from twin_scanner.models.plan import ct_to_model, model_to_suv, suv_to_model
 from twin_scanner.models.store import ModelPackage
 from twin_scanner.synthesis.translate import translate

@@ -14,8 +14,8 @@ from training.phantom.organs import draw_abdominal_organs, draw_thoracic_organs,
 from training.phantom.shapes import BoolArray, Box, Canvas, Loft, Point, Region
 from training.phantom.skeleton import ANKLE, SIDES, ArmPose, Side, mirrored
 from training.phantom.tissues import Tissue
+from twin_scanner.imaging.district_labels import DISTRICT_LABELS
 from twin_scanner.imaging.volume import FloatArray, LabelArray
-from twin_scanner.models.partition import DISTRICT_LABELS
 
 Sex: TypeAlias = Literal["F", "M"]
 ArmPosition: TypeAlias = Literal["up", "down", "crossed"]

@@ -8,8 +8,8 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from pydicom.sr.coding import Code
 
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, label_counts
-from twin_scanner.models.partition import DISTRICT_NAMES, label_name
 
 Extent: TypeAlias = Literal["whole", "cut", "absent"]
 """How much of a part the field of view shows: all of it, a piece that the image's edge ends, or nothing."""

@@ -12,8 +12,8 @@ from typing import Any, Final, TypeAlias
 from pydicom.sr.coding import Code
 
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES, LARGEST_LABEL
 from twin_scanner.imaging.volume import LARGEST_LABEL_VALUE
-from twin_scanner.models.partition import DISTRICT_NAMES, LARGEST_LABEL
 
 Source: TypeAlias = int | str
 """A value of a NIfTI label map or a segment number of a DICOM SEG; or a SegmentLabel, in lower case."""

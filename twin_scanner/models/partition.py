@@ -8,17 +8,8 @@ from types import MappingProxyType
 from typing import Final
 
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.district_labels import DISTRICT_LABELS, LARGEST_LABEL
 
-DISTRICT_LABELS: Final = MappingProxyType({"head": 1, "trunk": 2, "arms": 3, "legs": 4})
-"""Labels of the district map, in the paper's order (equation 5); 0 is outside the body."""
-DISTRICT_NAMES: Final = MappingProxyType({label: name for name, label in DISTRICT_LABELS.items()})
-
-DISTRICT_COLOURS: Final = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#cc79a7")
-"""Background, head, trunk, arms, legs: the Okabe-Ito palette, told apart by colour-blind readers too."""
-
-
-LARGEST_LABEL: Final = 254
-"""A label map is uint8, and 255 is left to the programs that mean 'not looked at' by it."""
 NETWORK_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 """Networks are files of a package: names that every file system keeps apart and as they are."""
 
@@ -86,11 +77,6 @@ def _is_label(value: object) -> bool:
 
 def _listed(values: Sequence[object]) -> str:
     return ", ".join(repr(value) for value in values[:10]) + (", ..." if len(values) > 10 else "")
-
-
-def label_name(label: int, names: Mapping[int, str] = DISTRICT_NAMES) -> str:
-    """What a label is called; one without a name goes by its number."""
-    return names.get(label, f"label {label}")
 
 
 def partition(name: str, networks: Mapping[str, Sequence[int]]) -> Partition:

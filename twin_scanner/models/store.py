@@ -27,7 +27,7 @@ from twin_scanner.models.promotions import By, Promotion, read_promotions, write
 CARD: Final = "card.json"
 SCHEMA: Final = 1
 """Raised when a card's meaning changes; an older program refuses a newer card."""
-DEMONSTRATION_FOLDER: Final = Path(__file__).resolve().parent / "demonstration"
+DEMONSTRATION_FOLDER: Final = Path(__file__).resolve().parent.parent / "demonstration"
 """The package that comes with the program: the champion where nothing was trained."""
 HASH_PREFIX: Final = re.compile(r"[0-9a-f]{8,64}")
 ALIASES: Final = ("champion", "challenger", "previous")
@@ -231,9 +231,9 @@ class ModelStore:
     ) -> Promotion:
         """Make a package the champion and the champion the previous one, with a record of why.
 
-        Whether it may be is decided before (``training.retraining.gate``); ``instead_of`` is the champion's hash on which that
-        decision rests. Raises Rejected where the package is the champion already, where ``instead_of`` no longer is,
-        or without a reason; Transient where the disk fails.
+        Whether it may be is decided before (``training.retraining.gate``); ``instead_of`` is the champion's hash on
+        which that decision rests. Raises Rejected where the package is the champion already, where ``instead_of`` no
+        longer is, or without a reason; Transient where the disk fails.
         """
         with self._changing():
             target = self.add(self.resolve(reference)).name

@@ -19,8 +19,8 @@ from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
 from twin_scanner.errors import Defect
+from twin_scanner.imaging.district_labels import DISTRICT_COLOURS
 from twin_scanner.imaging.volume import FloatArray
-from twin_scanner.models.partition import DISTRICT_COLOURS
 from twin_scanner.pictures.projections import BoolArray, View
 
 WARNING: Final = "SYNTHETIC, RESEARCH, NOT FOR DIAGNOSIS"

@@ -16,8 +16,8 @@ from matplotlib.patches import Patch
 
 from twin_scanner.errors import Transient
 from twin_scanner.files.durable_file import write_durably
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.imaging.volume import LabelArray, Volume
-from twin_scanner.models.partition import DISTRICT_NAMES, label_name
 from twin_scanner.pictures import panels
 from twin_scanner.pictures.panels import SUV_WINDOW, WARNING
 from twin_scanner.pictures.projections import Projections, View, project

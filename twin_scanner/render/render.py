@@ -8,8 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from twin_scanner.dicom.patient import text
 from twin_scanner.dicom.read.ct_series import CtSeries, read_ct_series
+from twin_scanner.dicom.read.patient import text
 from twin_scanner.dicom.write.companions import WrittenObject
 from twin_scanner.dicom.write.key_image import write_key_image
 from twin_scanner.dicom.write.measurement_report import DistrictMeasurement, write_measurement_report

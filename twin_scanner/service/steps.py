@@ -38,6 +38,8 @@ class Delivery:
     ledger: Ledger
     folders: JobFolders
     executor: LocalWorker
+    render: Callable[[RenderRequest], RenderReport]
+    """Runs in the executor's process."""
     template: RenderRequest
     """A request whose source, result, moment and revision are replaced by the job's."""
     pacs: Peer
@@ -64,7 +66,7 @@ class Delivery:
             needs_patient_id=True,
             revision=job.revision,
         )
-        report = self.executor.run(_render_in_worker, HEARTBEAT_S, beat, request)
+        report = self.executor.run(self.render, HEARTBEAT_S, beat, request)
         return Progress(report.pet_series_uid, report.model_hash)
 
     def _deliver(self, job: Job, beat: Callable[[], None]) -> Progress:
@@ -174,10 +176,3 @@ def _series_entry(companion: Companion) -> SeriesEntry:
         number=companion.number,
         asserted_by_ai=companion.synthetic,
     )
-
-
-def _render_in_worker(request: RenderRequest) -> RenderReport:
-    """Runs in the worker process; torch is imported there and never in the node."""
-    from twin_scanner.render.render import render
-
-    return render(request)

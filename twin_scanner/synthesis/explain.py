@@ -13,9 +13,9 @@ from captum.attr import FeatureAblation, IntegratedGradients
 from torch import Tensor, nn
 
 from twin_scanner.errors import Defect, Rejected
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Shape, Triple, Volume, read_nifti_labels
 from twin_scanner.models.networks import WINDOW
-from twin_scanner.models.partition import DISTRICT_NAMES, label_name
 from twin_scanner.models.plan import ct_to_model
 from twin_scanner.models.store import ModelPackage
 from twin_scanner.synthesis.translate import coverage, cube, padded, region_of, windows_touching

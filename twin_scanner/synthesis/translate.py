@@ -9,9 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape, label_counts
 from twin_scanner.models.networks import WINDOW
-from twin_scanner.models.partition import DISTRICT_NAMES, Partition, label_name
+from twin_scanner.models.partition import Partition
 from twin_scanner.models.store import ModelPackage
 
 STRIDE = 16

@@ -15,13 +15,13 @@ from training.data.pairs import (
     fingerprint,
     landmarks,
     make_pair,
-    make_pairs,
     on_plan_grid,
     phantom_truth,
 )
 from training.data.sampling import patch_at
 from training.data.study import Study
 from training.fit.config import DataConfig
+from training.fit.phantom_pairs import make_pairs
 from training.phantom.phantom import draw_options, make_phantom
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter

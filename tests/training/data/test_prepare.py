@@ -25,8 +25,8 @@ from training.data.training_store import TrainingStore, open_store
 from training.fit.curve import read_curve
 from training.phantom.files import write_studies
 from twin_scanner.errors import Rejected, Transient
+from twin_scanner.imaging.district_labels import DISTRICT_LABELS
 from twin_scanner.imaging.volume import LabelArray, resample, to_sitk
-from twin_scanner.models.partition import DISTRICT_LABELS
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import DEMONSTRATION_FOLDER, load_package
 
@@ -37,7 +37,7 @@ TRUNK_PLAN = Plan(spacing_mm=(6.0, 5.0, 5.0))
 DEADLINE_S = 60.0
 prepare = partial(prepare_registered, registered=False)
 """Most of what is drawn here is no human body."""
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -212,7 +212,7 @@ import sys
 from pathlib import Path
 from tests.samples.drawn_studies import some
 from training.data.prepare import prepare
-from twin_scanner.models.partition import DISTRICT_LABELS
+from twin_scanner.imaging.district_labels import DISTRICT_LABELS
 from twin_scanner.models.plan import Plan
 from twin_scanner.imaging.volume import LabelArray, resample
 if __name__ == "__main__":

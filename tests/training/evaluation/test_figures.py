@@ -35,8 +35,8 @@ from training.evaluation.figures import (
 from training.evaluation.rows_table import table_of
 from training.evaluation.statistics import Comparison
 from twin_scanner.errors import Transient
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 from twin_scanner.imaging.volume import Geometry
-from twin_scanner.models.partition import DISTRICT_NAMES
 
 pytestmark = pytest.mark.unit
 

@@ -21,8 +21,8 @@ from training.evaluation.case import Case, Native, Row
 from training.evaluation.lesion_metrics import false_uptake
 from training.evaluation.measure import DEFINITIONS, measure
 from training.evaluation.metrics import ms_ssim
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample
-from twin_scanner.models.partition import DISTRICT_NAMES
 
 pytestmark = pytest.mark.unit
 

@@ -6,7 +6,7 @@ import pytest
 
 from twin_scanner.districts.label_table import MOOSE_TABLE, READY_TABLES, LabelTable, label_table, read_label_table
 from twin_scanner.errors import Rejected
-from twin_scanner.models.partition import DISTRICT_NAMES
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 
 pytestmark = pytest.mark.unit
 

@@ -16,8 +16,9 @@ from tests.samples.segmentation_files import FRAME_OF_REFERENCE_UID, write_seg
 from twin_scanner.districts.label_table import MOOSE_TABLE, LabelTable, read_label_table
 from twin_scanner.districts.labelmap import LabelmapSegmenter, find_labelmap
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample_labels
-from twin_scanner.models.partition import DISTRICT_NAMES, partition
+from twin_scanner.models.partition import partition
 from twin_scanner.models.plan import Plan, ct_to_model, model_to_suv
 from twin_scanner.models.store import Architecture, ModelPackage, load_package, save_package
 from twin_scanner.synthesis.pipeline import PipelineOptions, translate_ct

@@ -10,8 +10,8 @@ from matplotlib.image import imread
 
 from training.phantom.phantom import Phantom, PhantomOptions, make_phantom
 from twin_scanner.errors import Defect, Transient
+from twin_scanner.imaging.district_labels import DISTRICT_COLOURS
 from twin_scanner.imaging.volume import Geometry, Volume
-from twin_scanner.models.partition import DISTRICT_COLOURS
 from twin_scanner.pictures import panels
 from twin_scanner.pictures.preview import (
     BANNER_COLOURS,

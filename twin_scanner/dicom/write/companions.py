@@ -12,8 +12,8 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 
 from twin_scanner.dicom.equipment import derive_uid
-from twin_scanner.dicom.patient import CHARACTER_SET, patient_and_study, required_uid, text
 from twin_scanner.dicom.read.ct_series import CtSeries
+from twin_scanner.dicom.read.patient import CHARACTER_SET, patient_and_study, required_uid, text
 from twin_scanner.dicom.write.pet_series import (
     PetSeries,
     Synthesis,

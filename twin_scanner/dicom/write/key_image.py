@@ -9,8 +9,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from twin_scanner.dicom.equipment import derive_uid
-from twin_scanner.dicom.patient import required_uid, text
 from twin_scanner.dicom.read.ct_series import CtSeries
+from twin_scanner.dicom.read.patient import required_uid, text
 from twin_scanner.dicom.write.companions import (
     PET_CLASS,
     WrittenObject,

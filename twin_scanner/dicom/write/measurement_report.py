@@ -25,8 +25,8 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from twin_scanner.dicom.equipment import MANUFACTURER, MODEL_NAME, derive_uid
-from twin_scanner.dicom.patient import required_uid
 from twin_scanner.dicom.read.ct_series import CtSeries
+from twin_scanner.dicom.read.patient import required_uid
 from twin_scanner.dicom.write.companions import (
     PET_CLASS,
     WrittenObject,

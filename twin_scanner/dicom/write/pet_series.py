@@ -26,8 +26,8 @@ from twin_scanner.dicom.equipment import (
     derive_uid,
     implementation_class_uid,
 )
-from twin_scanner.dicom.patient import CHARACTER_SET, patient_and_study, required_uid, text
 from twin_scanner.dicom.read.ct_series import CtSeries
+from twin_scanner.dicom.read.patient import CHARACTER_SET, patient_and_study, required_uid, text
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.files.durable_file import sync_folder, write_whole
 from twin_scanner.imaging.volume import Geometry, Volume

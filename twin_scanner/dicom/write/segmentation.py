@@ -27,8 +27,8 @@ from twin_scanner.dicom.write.companions import (
 )
 from twin_scanner.dicom.write.pet_series import PetSeries, Synthesis
 from twin_scanner.errors import Defect
+from twin_scanner.imaging.district_labels import DISTRICT_COLOURS, DISTRICT_LABELS, label_name
 from twin_scanner.imaging.volume import Geometry, LabelArray, label_counts
-from twin_scanner.models.partition import DISTRICT_COLOURS, DISTRICT_LABELS, label_name
 
 SegmentationKind: TypeAlias = Literal["binary", "labelmap"]
 DISTRICT_CODES: Final[Mapping[str, Code]] = MappingProxyType(

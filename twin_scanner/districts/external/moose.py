@@ -14,8 +14,8 @@ from twin_scanner.districts.completion import completed
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.external.network_process import Weights, run_network
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.district_labels import DISTRICT_LABELS
 from twin_scanner.imaging.volume import AIR_HU, LabelArray, Triple, Volume, resample, resample_labels
-from twin_scanner.models.partition import DISTRICT_LABELS
 
 ARCHIVE: Final = "clin_ct_body_27112023.zip"
 RELEASE: Final = "https://github.com/ENHANCE-PET/MOOSE/releases/download/moosez-v.3.1.3/"

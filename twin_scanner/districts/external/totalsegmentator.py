@@ -17,8 +17,8 @@ from twin_scanner.districts.external.network_process import Weights, run_network
 from twin_scanner.districts.landmarks.skull import CHIN_SLOPE
 from twin_scanner.districts.morphology import BoolArray, depth_mm
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.district_labels import DISTRICT_LABELS
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Triple, Volume
-from twin_scanner.models.partition import DISTRICT_LABELS
 
 TRUNK_BODY, EXTREMITIES = 1, 2
 """Labels of the task `body`."""

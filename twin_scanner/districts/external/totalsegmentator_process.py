@@ -1,4 +1,4 @@
-"""The child that runs TotalSegmentator on one CT: python -m twin_scanner.districts.external.totalsegmentator_process FOLDER."""
+"""The child that runs TotalSegmentator on the CT in the folder that it is given."""
 
 import json
 import os

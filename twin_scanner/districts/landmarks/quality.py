@@ -11,8 +11,8 @@ from twin_scanner.districts.landmarks.arms import Arms
 from twin_scanner.districts.landmarks.axial_skeleton import LegsLevel
 from twin_scanner.districts.landmarks.skull import Skull
 from twin_scanner.districts.morphology import BoolArray
+from twin_scanner.imaging.district_labels import DISTRICT_LABELS
 from twin_scanner.imaging.volume import FloatArray, LabelArray
-from twin_scanner.models.partition import DISTRICT_LABELS
 
 LEAST_ML: Final = 5.0
 """A part of which the image shows less is absent: a rim at its edge."""

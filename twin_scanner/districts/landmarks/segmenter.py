@@ -13,8 +13,8 @@ from twin_scanner.districts.district_map import DistrictMap, PartQuality
 from twin_scanner.districts.landmarks import arms, axial_skeleton, flesh, long_bones, lungs, shoulders, skull
 from twin_scanner.districts.landmarks.quality import judged
 from twin_scanner.districts.morphology import BoolArray
+from twin_scanner.imaging.district_labels import DISTRICT_LABELS
 from twin_scanner.imaging.volume import LabelArray, Volume
-from twin_scanner.models.partition import DISTRICT_LABELS
 
 VERSION: Final = "2"
 """Raised with every change of a rule; the parameters are hashed beside it."""

@@ -25,7 +25,7 @@ from twin_scanner.service.ledger.schema import INTAKE, JOBS
 
 LOOK_TIMEOUT_S: Final = 5.0
 """Whoever only looks at a ledger does not wait longer for its database."""
-_MIGRATIONS: Final = str(files("twin_scanner.service") / "migrations")
+_MIGRATIONS: Final = str(files("twin_scanner.service.ledger") / "migrations")
 
 
 class State(StrEnum):

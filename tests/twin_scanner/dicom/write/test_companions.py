@@ -22,9 +22,9 @@ from twin_scanner.dicom.write.measurement_report import DistrictMeasurement, wri
 from twin_scanner.dicom.write.pet_series import PetSeries, Synthesis
 from twin_scanner.dicom.write.segmentation import SegmentationKind, segment_numbers, write_segmentation
 from twin_scanner.errors import Defect, Transient
+from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 from twin_scanner.imaging.suv import region_suv
 from twin_scanner.imaging.volume import Geometry, LabelArray, resample_labels
-from twin_scanner.models.partition import DISTRICT_NAMES
 
 pytestmark = pytest.mark.unit
 

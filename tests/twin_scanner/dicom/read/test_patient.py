@@ -11,7 +11,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from twin_scanner.dicom.patient import patient_and_study, reencoded_item, required_uid, text
+from twin_scanner.dicom.read.patient import patient_and_study, reencoded_item, required_uid, text
 from twin_scanner.errors import Rejected
 
 pytestmark = pytest.mark.unit

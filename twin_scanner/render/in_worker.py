@@ -1,0 +1,10 @@
+"""A render as a worker process runs it: torch is imported there, and never by whoever asks for it."""
+
+from twin_scanner.render.report import RenderReport, RenderRequest
+
+
+def render_in_worker(request: RenderRequest) -> RenderReport:
+    """What ``render.render`` makes; this function can be named, and so sent to another process, without torch."""
+    from twin_scanner.render.render import render
+
+    return render(request)
