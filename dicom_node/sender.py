@@ -3,7 +3,7 @@
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from dicom_node.associations import (
     send_at_once,
 )
 from twin_scanner.errors import Defect, Transient
+from twin_scanner.progress import Progress
 
 SUCCESS: Final = 0x0000
 DUPLICATE: Final = 0x0111
@@ -109,7 +110,7 @@ def send(
     *,
     calling_ae: str,
     timeouts: Timeouts | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
     where_taken: Sequence[Path] = (),
 ) -> SendReport:
     """Store the files at the peer over one association, each in its own transfer syntax; safe to repeat.

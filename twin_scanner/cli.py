@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from twin_scanner import app as application
 from twin_scanner.districts.choice import SEGMENTERS, SegmenterChoice
 from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.logs import set_up_logging
+from twin_scanner.progress import Progress
 from twin_scanner.service.ledger.ledger import Job, Ledger, State
 from twin_scanner.settings import Settings, load_settings
 
@@ -569,16 +571,16 @@ def _ledger(settings: Settings) -> Iterator[Ledger]:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def _progress() -> Iterator[rich_progress.Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+    with rich_progress.Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
         yield bars
 
 
-def _reporter(bars: Progress) -> Callable[[str], Callable[[int, int], None]]:
+def _reporter(bars: rich_progress.Progress) -> Callable[[str], Progress]:
     """For each named stage, a function that takes (done, total); outside a terminal a stage is one line, said once."""
 
-    def stage(name: str) -> Callable[[int, int], None]:
+    def stage(name: str) -> Progress:
         task = bars.add_task(name, total=None)
         begun = not bars.disable
 

@@ -15,6 +15,7 @@ from training.phantom.files import write_ct_dicom
 from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner import app
 from twin_scanner.errors import Defect, Rejected
+from twin_scanner.progress import Progress
 from twin_scanner.render.report import FOLDERS, read_report
 from twin_scanner.service.ledger.ledger import Job, State
 
@@ -29,7 +30,7 @@ POLL_S = 0.2
 STAGES = (State.QUEUED, State.RENDERED, State.DELIVERED, State.DONE)
 RESULTS = ("pet", *FOLDERS.values(), "pet.nii.gz", "districts.nii.gz", "preview.png", "report.json", "twin.json")
 
-Stage = Callable[[str], Callable[[int, int], None]]
+Stage = Callable[[str], Progress]
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _pacs_stand_in(spool: Spool) -> Receiver:
     )
 
 
-def _wait_for_job(scanner: app.Scanner, progress: Callable[[int, int], None]) -> Job:
+def _wait_for_job(scanner: app.Scanner, progress: Progress) -> Job:
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
         for job in scanner.ledger.jobs():

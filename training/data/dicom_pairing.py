@@ -5,7 +5,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,8 @@ from twin_scanner.dicom.read.pet_series import PtStack, pt_stack_of, read_pt_ser
 from twin_scanner.dicom.read.series_choice import COVERAGE_TOLERANCE, Preference, choose_series
 from twin_scanner.dicom.read.slice_headers import sequence_items, text
 from twin_scanner.errors import Rejected
+from twin_scanner.progress import Progress
 
-Progress: TypeAlias = Callable[[int, int], None]
 """Receives (done, in all)."""
 Kind: TypeAlias = Literal["CT", "PET", "enhanced PET"]
 

@@ -48,10 +48,10 @@ from twin_scanner.files.durable_file import PART, write_durably
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.imaging.volume import LabelArray, Volume, label_counts
 from twin_scanner.models.plan import Plan
+from twin_scanner.progress import Progress
 
 Recipe: TypeAlias = Callable[[], Segmenter]
 """Makes the segmenter in whichever process asks; it must survive pickling, so no lambda."""
-Progress: TypeAlias = Callable[[int, int], None]
 Results: TypeAlias = Generator[Refusal | None, None, None]
 
 LOG = logging.getLogger("twin_scanner.prepare")

@@ -12,13 +12,14 @@ from typing import Final
 
 import numpy as np
 
-from training.data.dicom_pairing import DicomStudy, Progress, dicom_studies, files_below
+from training.data.dicom_pairing import DicomStudy, dicom_studies, files_below
 from training.data.study import CtOrigin, Study, StudyReference
 from training.phantom.files import DRAWN_STUDY, METADATA_FILE
 from training.phantom.phantom import draw_options, make_phantom
 from training.phantom.tissues import World
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import LabelArray, Triple, Volume, read_nifti, read_nifti_labels
+from twin_scanner.progress import Progress
 
 __all__ = [
     "AutoPetStudy",

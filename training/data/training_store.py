@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from twin_scanner.errors import Rejected
 from twin_scanner.files.durable_file import sync_folder, write_durably, write_whole
 from twin_scanner.imaging.volume import Shape, Triple
 from twin_scanner.models.plan import Plan
+from twin_scanner.progress import Progress
 
 SCHEMA: Final = 1
 STORE_FILE: Final = "store.json"
@@ -168,7 +169,7 @@ class TrainingStore:
         chosen = set(names)
         return _fingerprint(self.kind, [entry for entry in self.entries if entry.name in chosen])
 
-    def check(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def check(self, progress: Progress | None = None) -> None:
         """Read every file again; raises Rejected, naming the study, where one is not what was written."""
         for number, entry in enumerate(self.entries, 1):
             for name, expected in entry.arrays_sha256.items():

@@ -21,13 +21,13 @@ from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.models.store import ModelPackage, load_package
+from twin_scanner.progress import Progress
 from twin_scanner.synthesis.pipeline import PipelineOptions
 
 MEASURED: Final = "measured"
 LOCK: Final = "lock"
 SCHEMA: Final = 1
 """Of the measurements: a change of any metric's definition raises it, and everything is measured again."""
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

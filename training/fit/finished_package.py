@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from training.fit.config import TrainConfig
 from training.fit.run_data import RunData
 from training.fit.state import architecture
-from training.fit.validation import OnWindows, held_out_error
+from training.fit.validation import held_out_error
 from twin_scanner.models.store import load_package, save_package
+from twin_scanner.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ PACKAGE: Final = "package"
 Weights = Mapping[str, Mapping[str, Tensor]]
 
 
-def write_package(config: TrainConfig, weights: Weights, data: RunData, on_windows: OnWindows | None = None) -> Path:
+def write_package(config: TrainConfig, weights: Weights, data: RunData, on_windows: Progress | None = None) -> Path:
     """The package twice: once to measure it as it will serve (half precision included), once with its metrics."""
     with tempfile.TemporaryDirectory(dir=config.out, prefix=".measured-") as scratch:
         _save(config, Path(scratch) / PACKAGE, weights, data, {})

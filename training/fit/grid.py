@@ -3,7 +3,7 @@
 import logging
 import tomllib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -20,6 +20,7 @@ from training.fit.fit import train_networks
 from training.fit.run_data import load_data
 from training.fit.stopping import stopped_by_signals
 from twin_scanner.errors import Rejected, Transient, TwinScannerError
+from twin_scanner.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,6 @@ NETWORKS: Final = "networks"
 """The folder of a run in which each of its networks is trained."""
 Word = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 Table = dict[str, Any]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

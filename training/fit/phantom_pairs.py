@@ -1,6 +1,6 @@
 """The phantoms that a configuration names, as pairs in memory: what a run without a training store learns from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from training.data.pairs import Pair, landmarks, make_pair, phantom_truth
 from training.data.study import Study
@@ -8,11 +8,10 @@ from training.fit.config import DataConfig
 from training.phantom.options import draw_options
 from training.phantom.phantom import make_phantom
 from twin_scanner.models.plan import Plan
+from twin_scanner.progress import Progress
 
 
-def make_pairs(
-    config: DataConfig, plan: Plan, *, keep_air: bool, progress: Callable[[int, int], None] | None = None
-) -> list[Pair]:
+def make_pairs(config: DataConfig, plan: Plan, *, keep_air: bool, progress: Progress | None = None) -> list[Pair]:
     """A configuration's phantoms as pairs, the held-out ones last; ``progress`` receives (pairs made, pairs in all)."""
     segment = phantom_truth if config.segmenter == "truth" else landmarks
     pairs: list[Pair] = []

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +13,7 @@ from training.fit.config import TrainConfig
 from training.fit.phantom_pairs import make_pairs
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
+from twin_scanner.progress import Progress
 
 LOOKED_AT: Final = ("train", "validation")
 """The parts of a split that a run sees; its other two are kept from it."""
@@ -40,7 +41,7 @@ class RunData:
         return {"kind": self.kind, **counts, "sha256": self.sha256}
 
 
-def load_data(config: TrainConfig, progress: Callable[[int, int], None] | None = None) -> RunData:
+def load_data(config: TrainConfig, progress: Progress | None = None) -> RunData:
     """The data that a configuration names; ``progress`` receives (phantoms made, phantoms in all).
 
     Raises Rejected where a store or split is not one, or the store was made with another Plan.

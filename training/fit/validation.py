@@ -1,6 +1,6 @@
 """Whole volumes translated by the very windows of service and compared with the real PET, in SUV."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -18,9 +18,8 @@ from twin_scanner.imaging.volume import FloatArray, LabelArray
 from twin_scanner.models.partition import Partition
 from twin_scanner.models.plan import ct_to_model, model_to_suv, suv_to_model
 from twin_scanner.models.store import ModelPackage
+from twin_scanner.progress import Progress
 from twin_scanner.synthesis.translate import translate
-
-OnWindows = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +36,7 @@ class Comparison:
         return np.abs(self.made - self.real)
 
 
-def compare(pair: Pair, package: ModelPackage, on_windows: OnWindows | None = None) -> Comparison:
+def compare(pair: Pair, package: ModelPackage, on_windows: Progress | None = None) -> Comparison:
     """Translate a pair's CT in its whole field of view, as service would; ``on_windows`` as ``translate`` calls it."""
     plan = package.plan
     box = tuple(slice(c, c + n) for c, n in zip(pair.corner, pair.ct.shape, strict=True))
@@ -50,7 +49,7 @@ def compare(pair: Pair, package: ModelPackage, on_windows: OnWindows | None = No
 
 
 def validation_error(
-    config: TrainConfig, state: TrainState, pairs: Sequence[Pair], on_windows: OnWindows | None = None
+    config: TrainConfig, state: TrainState, pairs: Sequence[Pair], on_windows: Progress | None = None
 ) -> tuple[float | None, Comparison | None]:
     """Mean absolute error in SUV over all voxels of the network's region in all pairs, None where none shows it.
 
@@ -73,7 +72,7 @@ def validation_error(
 
 
 def held_out_error(
-    package: ModelPackage, pairs: Sequence[Pair], on_windows: OnWindows | None = None
+    package: ModelPackage, pairs: Sequence[Pair], on_windows: Progress | None = None
 ) -> dict[str, float]:
     """Mean absolute error in SUV over all held-out voxels of each district, and of the body."""
     sums: dict[str, tuple[float, int]] = {}

@@ -1,7 +1,7 @@
 """A phantom as DICOM: a CT and a PET series of one study and one frame of reference, both marked as synthetic data."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from training.phantom.phantom import Phantom, PhantomOptions
 from twin_scanner.dicom.equipment import IMPLEMENTATION_VERSION_NAME, derive_uid, implementation_class_uid
 from twin_scanner.errors import Transient
 from twin_scanner.imaging.volume import FloatArray, Geometry, Volume
+from twin_scanner.progress import Progress
 
 PHANTOM_MANUFACTURER: Final = "twin-scanner phantom"
 """Not the product's own: the loop guard drops what that made, and a phantom's PET is an input."""
@@ -31,8 +32,6 @@ ACTIVITY_MBQ_PER_KG: Final = 3.5
 FLUORINE_18_HALF_LIFE_S: Final = 6586.2
 UPTAKE: Final = timedelta(minutes=60)
 EXAMINATION_HOUR: Final = 10
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from typing import Final
 
 import numpy as np
 
-from training.phantom.dicom_series import PHANTOM_MANUFACTURER, Examination, Progress, write_ct_dicom, write_pet_dicom
+from training.phantom.dicom_series import PHANTOM_MANUFACTURER, Examination, write_ct_dicom, write_pet_dicom
 from training.phantom.phantom import Phantom, PhantomOptions, draw_options, make_phantom
 from training.phantom.tissues import World
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import Triple, write_nifti
+from twin_scanner.progress import Progress
 
 __all__ = ["COLLECTION", "METADATA_COLUMNS", "write_ct_dicom", "write_pet_dicom", "write_studies", "write_study"]
 

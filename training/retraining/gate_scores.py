@@ -1,6 +1,6 @@
 """A model's errors on the studies that judge it, translated as in service."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,14 +10,15 @@ from training.retraining.gate import OVERALL, StudyScore
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 from twin_scanner.models.partition import Partition
 from twin_scanner.models.store import ModelPackage
+from twin_scanner.progress import Progress
 
 
 def score(
     package: ModelPackage,
     pairs: Sequence[Pair],
     regions: Mapping[str, tuple[int, ...]],
-    progress: Callable[[int, int], None] | None = None,
-    check_stop: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    check_stop: Progress | None = None,
 ) -> list[StudyScore]:
     """Mean absolute errors in SUV of a model on each pair, translated as in service, on each region that is in view.
 

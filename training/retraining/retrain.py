@@ -4,12 +4,11 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from pydantic import ConfigDict
@@ -39,6 +38,7 @@ from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.models.promotions import Promotion
 from twin_scanner.models.store import ModelPackage, ModelStore, load_package, read_card
+from twin_scanner.progress import StageProgress
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,6 @@ OVERTAKEN: Final = "But the champion was changed by hand meanwhile: run 'retrain
 KEY_DIGITS: Final = 16
 """Of a SHA-256, in names of runs and decisions."""
 
-Progress: TypeAlias = Callable[[str, int, int], None]
 """Receives the stage, and how much of it is done of how much."""
 
 
@@ -107,7 +106,7 @@ class _Task:
     data: RunData
     champion: ModelPackage
     champion_folder: Path
-    progress: Progress
+    progress: StageProgress
     stop: Stop
 
     @property
@@ -121,7 +120,7 @@ class _Task:
             raise Transient("Retraining was asked to stop: nothing is lost, run it again to go on.")
 
 
-def main(config_path: Path, model_store: Path, *, dry_run: bool = False, progress: Progress = nobody) -> Outcome:
+def main(config_path: Path, model_store: Path, *, dry_run: bool = False, progress: StageProgress = nobody) -> Outcome:
     """Retrain as a configuration file says, on the store and split that it names; ends gracefully on SIGTERM.
 
     Raises as ``retrain`` and ``read_retrain_config`` do.
@@ -144,7 +143,7 @@ def retrain(
     config: RetrainConfig,
     *,
     dry_run: bool = False,
-    progress: Progress = nobody,
+    progress: StageProgress = nobody,
     stop: Stop = never,
 ) -> Outcome:
     """Train a challenger on the split's ``train`` part, score it and the champion on ``gate``, and let the gate decide.

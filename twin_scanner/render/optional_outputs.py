@@ -1,15 +1,15 @@
 """What a user may ask for beside the PET: how sure each voxel is, and which CT evidence made an uptake."""
 
-from collections.abc import Callable
 from typing import Any
 
 from twin_scanner.models.store import ModelPackage
+from twin_scanner.progress import Progress
 from twin_scanner.render.report import RenderRequest
 from twin_scanner.synthesis.pipeline import SyntheticPet
 
 
 def write_beside(
-    request: RenderRequest, pet: SyntheticPet, package: ModelPackage, progress: Callable[[int, int], None] | None
+    request: RenderRequest, pet: SyntheticPet, package: ModelPackage, progress: Progress | None
 ) -> dict[str, Any]:
     """Write what the request wants into its result's folder; the report's entries ``uncertainty`` and ``explanation``.
 

@@ -1,7 +1,7 @@
 """One CT to files: the PET series, NIfTI, preview and report; the command line and the worker process share it."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -23,6 +23,7 @@ from twin_scanner.imaging.suv import RegionSuv, region_suv
 from twin_scanner.imaging.volume import Volume, read_nifti, write_nifti
 from twin_scanner.models.store import ModelPackage, ModelStore, load_package
 from twin_scanner.pictures.preview import Scene, key_image, write_preview
+from twin_scanner.progress import Progress
 from twin_scanner.render.optional_outputs import write_beside
 from twin_scanner.render.report import (
     FOLDERS,
@@ -46,7 +47,7 @@ class _Made:
     companions: tuple[WrittenObject, ...]
 
 
-def render(request: RenderRequest, progress: Callable[[int, int], None] | None = None) -> RenderReport:
+def render(request: RenderRequest, progress: Progress | None = None) -> RenderReport:
     """Translate ``source`` (a folder of one CT series, or a NIfTI file in HU) into the folder ``result``.
 
     Repeatable: where a report already stands, nothing is made again. Raises Rejected for what cannot be translated.

@@ -1,7 +1,7 @@
 """Which CT evidence made the uptake of a voxel, a lesion or a district: attributions of exactly what is served."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -18,12 +18,12 @@ from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Shape,
 from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.plan import ct_to_model
 from twin_scanner.models.store import ModelPackage
+from twin_scanner.progress import Progress
 from twin_scanner.synthesis.translate import coverage, cube, padded, region_of, windows_touching
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Method: TypeAlias = Literal["integrated-gradients", "occlusion"]
 Baseline: TypeAlias = Literal["air", "soft-tissue"]
-Progress = Callable[[int, int], None]
 
 SOFT_TISSUE_HU: Final = 40.0
 """Muscle and parenchyma without contrast."""

@@ -1,6 +1,5 @@
 """The method, read top to bottom: a CT in HU becomes a synthetic FDG-PET in SUV."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +10,7 @@ from twin_scanner.errors import Defect, Rejected
 from twin_scanner.imaging.volume import LabelArray, Volume, canonical_labels, resample_labels
 from twin_scanner.models import plan as preprocess
 from twin_scanner.models.store import ModelPackage
+from twin_scanner.progress import Progress
 from twin_scanner.synthesis.translate import missing_districts, translate
 
 MissingDistrict = Literal["reject", "deliver"]
@@ -43,7 +43,7 @@ def translate_ct(
     package: ModelPackage,
     segmenter: Segmenter,
     options: PipelineOptions,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> SyntheticPet:
     """Translate a CT (HU, any regular grid) into a synthetic PET on the package's Plan grid.
 

@@ -1,6 +1,6 @@
 """Windows, batched inference, averaging and stitching: a CT in model space becomes a PET in model space."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,6 +14,7 @@ from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape, label_cou
 from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.partition import Partition
 from twin_scanner.models.store import ModelPackage
+from twin_scanner.progress import Progress
 
 STRIDE = 16
 """Distance between windows: an overlap of 16 voxels (paper section III-B)."""
@@ -50,7 +51,7 @@ def translate(
     package: ModelPackage,
     *,
     batch_windows: int = BATCH_WINDOWS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> FloatArray:
     """The PET (D, H, W) in model space of a CT (D, H, W) in model space and its district map (paper eq. 7, 12-15).
 

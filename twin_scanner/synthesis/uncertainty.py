@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -17,6 +17,7 @@ from twin_scanner.files.durable_file import write_durably
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, to_sitk
 from twin_scanner.models.plan import ct_to_model, model_to_suv
 from twin_scanner.models.store import ModelPackage
+from twin_scanner.progress import Progress
 from twin_scanner.synthesis.translate import missing_districts, translate
 
 SCHEMA: Final = 1
@@ -27,8 +28,6 @@ AXES: Final = "DHW"
 _AXIS_CHOICES: Final = frozenset("".join(axes) for count in (1, 2, 3) for axes in combinations(AXES, count))
 PARTS_A_MEMBER: Final = 1000
 """Progress counts thousandths of a translation: mirrored volumes place slightly different windows."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
