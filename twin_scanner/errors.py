@@ -1,4 +1,4 @@
-"""The one error tree, ordered by what the caller may do: try again, tell the sender, or stop."""
+"""The one error tree, ordered by what the caller may do: try again, ask a person, tell the sender, or stop."""
 
 
 class TwinScannerError(Exception):
@@ -9,8 +9,20 @@ class Transient(TwinScannerError):
     """The world is at fault (network, disk, killed worker): trying again later may succeed."""
 
 
+class Unavailable(Transient):
+    """A peer as a whole serves nobody at the moment: whatever else is meant for it may wait as well."""
+
+
+class Held(TwinScannerError):
+    """A person must decide (identity, evidence, approval, one refused object): everything is kept until then."""
+
+
 class Rejected(TwinScannerError):
     """The input is wrong: tell the sender why; trying again changes nothing."""
+
+
+class Misconfigured(Rejected):
+    """The configuration asks for what cannot be: the operator corrects it before anything starts."""
 
 
 class Defect(TwinScannerError):
