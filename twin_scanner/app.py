@@ -28,7 +28,7 @@ from twin_scanner.dicom.equipment import is_our_own
 from twin_scanner.dicom.read.series_choice import Preference
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Rejected, TwinScannerError
-from twin_scanner.executor.local import LocalWorker
+from twin_scanner.executor.local import LocalProcesses
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.render.in_worker import render_in_worker
 from twin_scanner.render.report import Outputs, RenderRequest
@@ -154,7 +154,7 @@ class Scanner:
         self._quiet = QuietPeriod(
             quiet_period_s=settings.node.quiet_period_s, longest_wait_s=settings.node.longest_wait_s
         )
-        self._executor = LocalWorker()
+        self._executor = LocalProcesses()
         self._intake = Intake(
             self.ledger,
             self._spool,

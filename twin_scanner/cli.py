@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cache, partial
@@ -21,7 +21,7 @@ from rich.table import Table
 from twin_scanner import app as application
 from twin_scanner.districts.choice import SEGMENTERS, SegmenterChoice
 from twin_scanner.errors import Rejected, TwinScannerError
-from twin_scanner.logs import set_up_logging
+from twin_scanner.logs import record_strays, set_up_logging
 from twin_scanner.progress import Progress
 from twin_scanner.service.ledger.ledger import Job, Ledger, State
 from twin_scanner.settings import Settings, load_settings
@@ -92,6 +92,7 @@ def serve(config: ConfigFile = None) -> None:
     """Run the scanner: receive CTs, send synthetic PETs back, record them in the twin; stops on SIGTERM or Ctrl-C."""
     settings = _settings(config)
     set_up_logging(settings.log.level)
+    record_strays()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -245,14 +246,14 @@ def train(
     """Train the networks of a configuration, or of every run of a grid, and write the model packages."""
     from training.fit.fit import main as fit
     from training.fit.grid import is_grid, read_grid, train_grid
-    from twin_scanner.executor.local import local_workers
+    from twin_scanner.executor.local import LocalProcesses
 
     set_up_logging("INFO")
     if not is_grid(config):
         print(fit(config, resume=resume))
         return
     grid = read_grid(config)
-    with local_workers(workers) as executor, _progress() as bars:
+    with LocalProcesses(workers) as executor, _progress() as bars:
         for package in train_grid(grid, executor, at_once=workers, only=only, progress=_reporter(bars)("Networks")):
             print(package)
 
@@ -287,6 +288,7 @@ def prepare(
     from training.data.splits import draw_into
     from training.data.studies import find_studies
     from twin_scanner.districts.choice import make_segmenter
+    from twin_scanner.executor.local import LocalProcesses
     from twin_scanner.models.plan import Plan
     from twin_scanner.models.store import load_package
 
@@ -294,7 +296,7 @@ def prepare(
     set_up_logging("ERROR")
     recipe = partial(make_segmenter, _segmenter_choice(settings, segmenter, None))
     plan = Plan() if model is None else load_package(_package(settings, model)).plan
-    with _progress() as bars:
+    with closing(LocalProcesses(workers)) as processes, _progress() as bars:
         report = _reporter(bars)
         studies = find_studies(source, accept_synthetic=accept_synthetic, progress=report("Headers"))
         store = fill(
@@ -303,6 +305,7 @@ def prepare(
             plan,
             recipe,
             keep_air=keep_air,
+            executor=processes if workers > 1 else None,
             workers=workers,
             retry_refused=retry_refused,
             progress=report("Studies"),

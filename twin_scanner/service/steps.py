@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 
@@ -12,7 +13,7 @@ from dicom_node.sender import Peer, send
 from twin_record.transaction import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
-from twin_scanner.executor.local import LocalWorker
+from twin_scanner.executor.waiting import wait
 from twin_scanner.render.report import (
     Companion,
     RenderReport,
@@ -37,9 +38,9 @@ class Delivery:
 
     ledger: Ledger
     folders: JobFolders
-    executor: LocalWorker
+    executor: Executor
     render: Callable[[RenderRequest], RenderReport]
-    """Runs in the executor's process."""
+    """Runs in one of the executor's processes."""
     template: RenderRequest
     """A request whose source, result, moment and revision are replaced by the job's."""
     pacs: Peer
@@ -66,7 +67,7 @@ class Delivery:
             needs_patient_id=True,
             revision=job.revision,
         )
-        report = self.executor.run(self.render, HEARTBEAT_S, beat, request)
+        report = wait(self.executor.submit(self.render, request), beat, HEARTBEAT_S)
         return Progress(report.pet_series_uid, report.model_hash)
 
     def _deliver(self, job: Job, beat: Callable[[], None]) -> Progress:
