@@ -6,7 +6,6 @@ import shutil
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +37,7 @@ from twin_scanner.service.retry import RetryPolicy
 from twin_scanner.service.schedule import CommandSchedule, Scheduler
 from twin_scanner.service.steps import Delivery
 from twin_scanner.service.worker import Worker
-from twin_scanner.settings import ENVIRONMENT_PREFIX, Settings, read_secret
+from twin_scanner.settings import ENVIRONMENT_PREFIX, Folders, Settings, read_secret
 
 LOG = logging.getLogger("twin_scanner.app")
 
@@ -49,42 +48,6 @@ CLEARING_S = 600.0
 """How often aged files are cleared away."""
 STOP_TIMEOUT_S = 20.0
 """How long a stop waits for the stores and steps under way; what is left is repeated after the next start."""
-
-
-@dataclass(frozen=True)
-class Folders:
-    """The storage folder's rooms."""
-
-    root: Path
-
-    def prepare(self) -> None:
-        """Make the folder, readable by its owner alone: it holds patients' images."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-
-    @property
-    def spool(self) -> Path:
-        """Received instances."""
-        return self.root / "spool"
-
-    @property
-    def jobs(self) -> Path:
-        """One folder a job."""
-        return self.root / "jobs"
-
-    @property
-    def models(self) -> Path:
-        """The model store."""
-        return self.root / "models"
-
-    @property
-    def ledger_url(self) -> str:
-        """The default ledger."""
-        return f"sqlite:///{(self.root / 'ledger.sqlite').resolve()}"
-
-    @property
-    def twin(self) -> Path:
-        """The embedded twin store."""
-        return self.root / "twin.sqlite"
 
 
 def open_ledger(settings: Settings) -> Ledger:
