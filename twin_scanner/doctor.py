@@ -30,7 +30,8 @@ from twin_scanner.app import Folders, model_store, open_twin, segmenter_choice
 from twin_scanner.dicom.write.segmentation import TRANSFER_SYNTAXES
 from twin_scanner.districts.choice import SEGMENTERS, SegmenterChoice, missing
 from twin_scanner.errors import Rejected, TwinScannerError
-from twin_scanner.models.store import DEMONSTRATION_FOLDER, ModelPackage, ModelStore, load_package
+from twin_scanner.models.package import ModelPackage, load_package
+from twin_scanner.models.store import DEMONSTRATION_FOLDER, ModelStore
 from twin_scanner.service.ledger.ledger import migration_state
 from twin_scanner.settings import Settings
 
@@ -172,7 +173,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
 
 def _segmenter_of(package: ModelPackage, settings: Settings) -> Finding:
     name = "model's segmenter"
-    trained, configured = str(package.card.get("segmenter", "")), settings.districts.segmenter
+    trained, configured = package.card.segmenter, settings.districts.segmenter
     if package.partition.whole_volume:
         return Finding(name, "ok", "The model needs no districts.")
     if trained == configured:
