@@ -42,7 +42,7 @@ def prepare(
     from training.data.studies import find_studies
     from twin_scanner.districts.choice import make_segmenter
     from twin_scanner.models.plan import Plan
-    from twin_scanner.models.store import load_package
+    from twin_scanner.models.package import load_package
 
     settings = read_settings(config)
     set_up_logging("ERROR")

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from twin_scanner.app import model_store
 from twin_scanner.doctor.finding import Finding
-from twin_scanner.models.store import DEMONSTRATION_FOLDER, ModelPackage, ModelStore, load_package
+from twin_scanner.models.package import ModelPackage, load_package
+from twin_scanner.models.store import DEMONSTRATION_FOLDER, ModelStore
 from twin_scanner.settings import Settings
 
 
@@ -24,7 +25,7 @@ def check_model(settings: Settings) -> Iterator[Finding]:
 
 def _segmenter_of(package: ModelPackage, settings: Settings) -> Finding:
     name = "model's segmenter"
-    trained, configured = str(package.card.get("segmenter", "")), settings.districts.segmenter
+    trained, configured = package.card.segmenter, settings.districts.segmenter
     if package.partition.whole_volume:
         return Finding(name, "ok", "The model needs no districts.")
     if trained == configured:

@@ -21,7 +21,8 @@ from twin_scanner.districts.labelmap import find_labelmap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.suv import RegionSuv, region_suv
 from twin_scanner.imaging.volume import Volume, read_nifti, write_nifti
-from twin_scanner.models.store import ModelPackage, ModelStore, load_package
+from twin_scanner.models.package import ModelPackage, load_package
+from twin_scanner.models.store import ModelStore
 from twin_scanner.pictures.preview import Scene, key_image, write_preview
 from twin_scanner.progress import Progress
 from twin_scanner.render.optional_outputs import write_beside

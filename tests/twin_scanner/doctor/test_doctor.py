@@ -24,9 +24,11 @@ from twin_scanner import app
 from twin_scanner.districts.external import moose
 from twin_scanner.doctor import Finding, examine
 from twin_scanner.errors import Transient
+from twin_scanner.models.card import Architecture
+from twin_scanner.models.package import build_network, save_package
 from twin_scanner.models.partition import DISTRICTS
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import Architecture, ModelStore, save_package
+from twin_scanner.models.store import ModelStore
 from twin_scanner.settings import Settings
 
 pytestmark = pytest.mark.node
@@ -83,7 +85,7 @@ def own_package(folder: Path, segmenter: str = "landmarks") -> str:
         plan=Plan(),
         partition=DISTRICTS,
         architecture=architecture,
-        networks={name: architecture.build() for name in DISTRICTS.networks},
+        networks={name: build_network(architecture) for name in DISTRICTS.networks},
         segmenter=segmenter,
         about={},
     )
