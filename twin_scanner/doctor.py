@@ -22,7 +22,7 @@ from pydicom.uid import (
 )
 
 from dicom_node.associations import Timeouts
-from dicom_node.sender import Peer, accepted_offers, echo
+from dicom_node.client import Peer, accepted_offers, echo
 from dicom_node.spool import free_bytes
 from twin_record.embedded import EmbeddedStore
 from twin_record.remote import FhirServer
