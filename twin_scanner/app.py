@@ -15,10 +15,11 @@ from zoneinfo import ZoneInfo
 from pydicom import Dataset
 
 from dicom_node.associations import Timeouts
+from dicom_node.client import Peer
 from dicom_node.evidence import QuietPeriod
-from dicom_node.receiver import ReceivedInstance, Receiver
-from dicom_node.sender import Peer
+from dicom_node.listener import Listener
 from dicom_node.spool import Spool
+from dicom_node.store_scp import ReceivedInstance, StoreScp
 from twin_record.embedded import EmbeddedStore
 from twin_record.remote import FhirServer
 from twin_record.transaction import TwinTarget
@@ -228,19 +229,22 @@ class Scanner:
         url = f"sqlite:///{self._folders.root / 'schedule.sqlite'}"
         return CommandSchedule("retrain", section.cron, command, url, section.zone, models)
 
-    def _make_receiver(self) -> Receiver:
+    def _make_receiver(self) -> Listener:
         node = self._settings.node
-        return Receiver(
-            ae_title=node.ae_title,
-            host=node.host,
-            port=node.port,
+        store = StoreScp(
             spool=self._spool,
             on_stored=self._on_stored,
             is_own=self._is_own,
-            allowed_calling_ae=frozenset(node.allowed_calling_ae) or None,
-            maximum_associations=node.maximum_associations,
             minimum_free_bytes=node.minimum_free_mb * 2**20,
             on_association_closed=self._quiet.association_closed,
+        )
+        return Listener(
+            ae_title=node.ae_title,
+            host=node.host,
+            port=node.port,
+            store=store,
+            allowed_calling_ae=frozenset(node.allowed_calling_ae) or None,
+            maximum_associations=node.maximum_associations,
         )
 
 

@@ -41,8 +41,8 @@ def prepare(
     from training.data.splits import draw_into
     from training.data.studies import find_studies
     from twin_scanner.districts.choice import make_segmenter
-    from twin_scanner.models.plan import Plan
     from twin_scanner.models.package import load_package
+    from twin_scanner.models.plan import Plan
 
     settings = read_settings(config)
     set_up_logging("ERROR")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from dicom_node.associations import Timeouts
-from dicom_node.sender import Peer, echo
+from dicom_node.client import Peer, echo
 from twin_scanner.doctor.finding import Finding
 from twin_scanner.errors import TwinScannerError
 from twin_scanner.settings import Settings
