@@ -18,14 +18,15 @@ def write_beside(
     if not request.uncertainty and not request.explain:
         return {}
     from twin_scanner.pictures.explanation import write_explanation
+    from twin_scanner.synthesis.calibration import stored_calibration
     from twin_scanner.synthesis.explain import explain, find_target
-    from twin_scanner.synthesis.uncertainty import stored_calibration, uncertainty, write_uncertainty
+    from twin_scanner.synthesis.uncertainty import uncertainty, write_uncertainty
 
     entries: dict[str, Any] = {}
     names = pet.district_map.names
     target = find_target(request.explain, pet.districts, pet.suv.geometry, names) if request.explain else None
     if request.uncertainty:
-        calibration = stored_calibration(request.model_store, package)
+        calibration = stored_calibration(request.model_store, package.card)
         made = uncertainty(pet.ct, pet.districts, pet.suv, package, calibration=calibration, progress=progress)
         write_uncertainty(request.result, made)
         entries["uncertainty"] = made.as_json()
