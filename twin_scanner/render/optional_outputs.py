@@ -1,14 +1,14 @@
-"""What a user may ask for beside the PET: how sure each voxel is, and which CT evidence made an uptake."""
+"""The outputs that are only written when asked for: the uncertainty per voxel, and the explanation of an uptake."""
 
 from typing import Any
 
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.progress import Progress
-from twin_scanner.render.report import RenderRequest
+from twin_scanner.render.request import RenderRequest
 from twin_scanner.synthesis.pipeline import SyntheticPet
 
 
-def write_beside(
+def write_optional_outputs(
     request: RenderRequest, pet: SyntheticPet, package: ModelPackage, progress: Progress | None
 ) -> dict[str, Any]:
     """Write what the request wants into its result's folder; the report's entries ``uncertainty`` and ``explanation``.
