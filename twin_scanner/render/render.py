@@ -13,7 +13,7 @@ from twin_scanner.dicom.read.patient import text
 from twin_scanner.dicom.write.companions import WrittenObject
 from twin_scanner.dicom.write.key_image import write_key_image
 from twin_scanner.dicom.write.measurement_report import DistrictMeasurement, write_measurement_report
-from twin_scanner.dicom.write.pet_series import PetSeries, Synthesis, write_pet_series
+from twin_scanner.dicom.write.pet_series import Synthesis, WrittenSeries, write_pet_series
 from twin_scanner.dicom.write.segmentation import segment_numbers, write_segmentation
 from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
 from twin_scanner.districts.district_map import PartQuality
@@ -37,7 +37,7 @@ PRECISION = "float32"
 class _Made:
     """The DICOM objects of one render."""
 
-    pet: PetSeries
+    pet: WrittenSeries
     companions: tuple[WrittenObject, ...]
 
 

@@ -15,9 +15,11 @@ import sqlalchemy as sa
 import torch
 
 from dicom_node.associations import Timeouts
-from dicom_node.receiver import CT_CLASSES, Receiver
-from dicom_node.sender import Peer, accepted_offers
+from dicom_node.client import Peer, accepted_offers
+from dicom_node.listener import Listener
+from dicom_node.sop_classes import CT_CLASSES
 from dicom_node.spool import Spool
+from dicom_node.store_scp import StoreScp
 from tests.peers.fhir_server import running_server
 from tests.peers.orthanc import Orthanc
 from twin_scanner import app
@@ -62,16 +64,10 @@ def found(findings: list[Finding], name: str) -> Finding:
 
 
 @contextmanager
-def receiver(folder: Path, **options: Any) -> Iterator[Receiver]:
-    with Receiver(
-        ae_title=options.pop("ae_title", "PACS"),
-        host="127.0.0.1",
-        port=0,
-        spool=Spool(folder),
-        on_stored=lambda _: None,
-        is_own=lambda _: False,
-        **options,
-    ) as running:
+def receiver(folder: Path, **options: Any) -> Iterator[Listener]:
+    store = StoreScp(spool=Spool(folder), on_stored=lambda _: None, is_own=lambda _: False)
+    title = options.pop("ae_title", "PACS")
+    with Listener(ae_title=title, host="127.0.0.1", port=0, store=store, **options).listening() as running:
         yield running
 
 
@@ -144,7 +140,7 @@ def test_orthanc_answers_and_would_take_everything_we_send(
 def test_a_pacs_that_takes_no_pet_is_a_fault_and_one_that_takes_no_key_image_a_warning(
     tmp_path: Path, closed_port: int
 ) -> None:
-    with receiver(tmp_path / "pacs", kept_classes=CT_CLASSES) as pacs:
+    with receiver(tmp_path / "pacs") as pacs:
         classes = accepted_offers(
             Peer("PACS", "127.0.0.1", pacs.port), [(CT_CLASSES[0], EXPLICIT), ("1.2.3", EXPLICIT)], calling_ae="US"
         )
