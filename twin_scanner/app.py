@@ -31,7 +31,7 @@ from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.executor.local import LocalWorker
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.render.in_worker import render_in_worker
-from twin_scanner.render.report import Outputs, RenderRequest
+from twin_scanner.render.request import Outputs, RenderRequest
 from twin_scanner.service.intake import Intake, JobFolders
 from twin_scanner.service.ledger.ledger import Ledger, utc_now
 from twin_scanner.service.retry import RetryPolicy
