@@ -19,7 +19,7 @@ from twin_scanner.imaging.volume import (
     resample,
     resample_labels,
 )
-from twin_scanner.models.store import ModelPackage
+from twin_scanner.models.package import ModelPackage
 from twin_scanner.synthesis.pipeline import PipelineOptions, SyntheticPet, translate_ct
 
 

@@ -7,8 +7,8 @@ from training.evaluation.score import EVERY_LABEL, score
 from training.fit.validation import translated_case
 from training.retraining.gate import OVERALL, StudyScore
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
+from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import Partition
-from twin_scanner.models.store import ModelPackage
 from twin_scanner.progress import Progress
 
 

@@ -35,10 +35,11 @@ from training.evaluation.score import score
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, Volume, resample, resample_labels, write_nifti
+from twin_scanner.models.card import Architecture
 from twin_scanner.models.networks import UNetGenerator
+from twin_scanner.models.package import load_package, save_package
 from twin_scanner.models.partition import WHOLE_BODY, WHOLE_VOLUME
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import Architecture, load_package, save_package
 from twin_scanner.synthesis.pipeline import PipelineOptions, translate_ct
 from twin_scanner.synthesis.uncertainty import stored_calibration
 
@@ -180,10 +181,8 @@ def test_all_models_are_scored_on_the_real_pets_own_grid(models: list[EvaluatedM
     loaded = load(Turned(STUDIES[0], axes), Blocks())
     rows = []
     for spacing_mm in (4.0, 6.5):
-        package = replace(
-            models[0].package, plan=Plan(spacing_mm=(spacing_mm,) * 3), partition=WHOLE_VOLUME,
-            networks={"volume": Always(1.5)},
-        )  # fmt: skip
+        card = replace(models[0].package.card, plan=Plan(spacing_mm=(spacing_mm,) * 3), partition=WHOLE_VOLUME)
+        package = replace(models[0].package, card=card, networks={"volume": Always(1.5)})
         case = evaluated_case(loaded, package, PipelineOptions())
         assert case.geometry.same_grid(CT_GRID)
         rows.append({(row.region, row.metric, row.item): row for row in score(case, "m")})
@@ -316,7 +315,8 @@ def test_it_ends_in_the_tables(models: list[EvaluatedModel], tmp_path: Path) -> 
 def test_a_model_that_knows_phantoms_only_is_told_in_words(
     models: list[EvaluatedModel], tmp_path: Path, learnt: dict[str, object], told: str
 ) -> None:
-    package = replace(models[0].package, card={**models[0].package.card, "training_data": learnt})
+    card = replace(models[0].package.card, about={**models[0].package.card.about, "training_data": learnt})
+    package = replace(models[0].package, card=card)
     asked = replace(request_of(models[:1], tmp_path), models=[replace(models[0], package=package)])
     conclude(asked, EvaluationResult((), (), 0, 0), "blocks")
     page = (tmp_path / "report.html").read_text("utf-8")
