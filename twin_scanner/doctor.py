@@ -8,6 +8,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -25,11 +26,11 @@ from dicom_node.associations import Timeouts
 from dicom_node.sender import Peer, accepted_offers, echo
 from dicom_node.spool import free_bytes
 from twin_record.embedded import EmbeddedStore
-from twin_record.remote import FhirServer
+from twin_record.remote import FhirClient, NoCapabilityStatement
 from twin_scanner.app import Folders, model_store, open_twin, segmenter_choice
 from twin_scanner.dicom.write.segmentation import TRANSFER_SYNTAXES
 from twin_scanner.districts.choice import SEGMENTERS, SegmenterChoice, missing
-from twin_scanner.errors import Rejected, TwinScannerError
+from twin_scanner.errors import TwinScannerError
 from twin_scanner.models.store import DEMONSTRATION_FOLDER, ModelPackage, ModelStore, load_package
 from twin_scanner.service.ledger.ledger import migration_state
 from twin_scanner.settings import Settings
@@ -308,12 +309,12 @@ def _twin(settings: Settings) -> Iterator[Finding]:
     if isinstance(target, EmbeddedStore):
         target.close()
         yield Finding("twin record", "ok", "The embedded twin store opens.")
-    elif isinstance(target, FhirServer):
-        with target:
+    elif isinstance(target, FhirClient):
+        with closing(target):
             yield from _server(target)
 
 
-def _server(server: FhirServer) -> Iterator[Finding]:
+def _server(server: FhirClient) -> Iterator[Finding]:
     name = "twin record"
     release = _release(server)
     if release is not None and not release.startswith(FHIR_VERSION):
@@ -335,9 +336,9 @@ def _server(server: FhirServer) -> Iterator[Finding]:
         yield Finding(name, "ok", f"The FHIR server takes our requests and is R4 ({release}).")
 
 
-def _release(server: FhirServer) -> str | None:
+def _release(server: FhirClient) -> str | None:
     """The server's fhirVersion; None where it keeps its CapabilityStatement to itself."""
     try:
         return str(server.capability().get("fhirVersion", "none"))
-    except Rejected:
+    except NoCapabilityStatement:
         return None
