@@ -29,7 +29,7 @@ VIOLATIONS = {
         "import twin_scanner.dicom.write.companions",
         "Imports point down inside dicom",
     ),
-    "no torch in the node": ("dicom_node/receiver.py", "import torch", "No torch"),
+    "no torch in the node": ("dicom_node/listener.py", "import torch", "No torch"),
     "no torch in the ledger": (
         "twin_scanner/service/ledger/ledger.py",
         "import twin_scanner.models.networks",

@@ -21,7 +21,7 @@ from training.evaluation.evaluated_study import beside
 from training.evaluation.tables import RESEARCH_ONLY
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably, write_whole
-from twin_scanner.models.store import ModelPackage
+from twin_scanner.models.package import ModelPackage
 from twin_scanner.progress import Progress
 from twin_scanner.synthesis.pipeline import translate_ct
 from twin_scanner.synthesis.uncertainty import FLIPS, Calibration, calibration_file, raw_deviation, write_calibration

@@ -20,7 +20,7 @@ from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.files.file_lock import take_lock
-from twin_scanner.models.store import ModelPackage, load_package
+from twin_scanner.models.package import ModelPackage, load_package
 from twin_scanner.progress import Progress
 from twin_scanner.synthesis.pipeline import PipelineOptions
 
@@ -103,7 +103,7 @@ def judged_models(folders: Sequence[Path]) -> list[Judged]:
 
 def called(package: ModelPackage) -> str:
     """What the tables call a package: its name, and the seed apart where the name of a grid's run ends in it."""
-    seed = package.card.get("training", {}).get("seed")
+    seed = package.card.about.get("training", {}).get("seed")
     ending = f"-s{seed}"
     return f"{package.name.removesuffix(ending)}#{seed}" if package.name.endswith(ending) else package.name
 

@@ -11,7 +11,7 @@ from training.evaluation.organs import OrganMaps
 from twin_scanner.districts.district_map import DistrictMap, Segmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Volume, resample, resample_labels
-from twin_scanner.models.store import ModelPackage
+from twin_scanner.models.package import ModelPackage
 from twin_scanner.synthesis.pipeline import PipelineOptions, SyntheticPet, translate_ct
 
 

@@ -25,7 +25,6 @@ from twin_scanner.errors import Transient
 from twin_scanner.files.durable_file import write_durably
 
 REPORT: Final = "report.html"
-PHANTOMS: Final = "phantoms"
 FIGURES: Final = "figures"
 SVG: Final = "image/svg+xml"
 
@@ -54,7 +53,7 @@ def conclude(question: Question, outcome: Outcome, dataset: str) -> None:
         studies=pictures.drawn(),
         refused=[(one.study, one.reason) for one in outcome.refused],
         definitions=DEFINITIONS,
-        phantoms_only=any(_phantoms_only(model) for model in question.models),
+        phantoms_only=any(model.package.card.phantom_only for model in question.models),
     )
     write_report(content, question.out / REPORT)
 
@@ -82,22 +81,17 @@ def _facts(question: Question, outcome: Outcome, dataset: str) -> list[tuple[str
 
 def _described(model: Judged) -> str:
     card = model.package.card
-    return f"{model.package.model_hash[:12]}; learnt from: {_knows(model)}. {card.get('intended_use', '')}".strip()
+    return f"{model.package.model_hash[:12]}; learnt from: {_knows(model)}. {card.intended_use}".strip()
 
 
 def _knows(model: Judged) -> str:
     """What a model's card says that it learnt from."""
-    data = model.package.card.get("training_data") or {}
+    data = model.package.card.training_data
     if not data:
         return "not stated"
     some = f", {data['phantoms']} of them phantoms" if data.get("phantoms") else ""
-    told = ", phantoms only" if _phantoms_only(model) else some
+    told = ", phantoms only" if model.package.card.phantom_only else some
     return f"{data.get('kind', 'not stated')}, {data.get('pairs', '?')} pairs{told}"
-
-
-def _phantoms_only(model: Judged) -> bool:
-    data = model.package.card.get("training_data") or {}
-    return data.get("kind") == PHANTOMS or (bool(data.get("phantoms")) and data["phantoms"] == data.get("pairs"))
 
 
 def _figures(

@@ -15,9 +15,10 @@ from training.fit.distributed import process_count, process_rank, sum_over_proce
 from training.fit.state import TrainState, architecture
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 from twin_scanner.imaging.volume import FloatArray, LabelArray
+from twin_scanner.models.card import Card
+from twin_scanner.models.package import ModelPackage, build_network
 from twin_scanner.models.partition import Partition
 from twin_scanner.models.plan import ct_to_model, model_to_suv, suv_to_model
-from twin_scanner.models.store import ModelPackage
 from twin_scanner.progress import Progress
 from twin_scanner.synthesis.translate import translate
 
@@ -87,14 +88,13 @@ def held_out_error(
 def in_training(config: TrainConfig, network: str, generator: nn.Module) -> ModelPackage:
     """A package of one network that is still learning, to be translated with and never saved."""
     covered = Partition(config.covered.name, MappingProxyType({network: config.covered.networks[network]}))
-    return ModelPackage(
-        f"{config.name} in training", "", config.plan, covered, architecture(config), {network: generator}, {}
-    )
+    card = Card(f"{config.name} in training", "", config.plan, covered, architecture(config))
+    return ModelPackage(card, {network: generator})
 
 
 def copied(config: TrainConfig, state: TrainState) -> nn.Module:
     """The generator that learns, as it stands, in evaluation mode and without gradients."""
-    copy = architecture(config).build()
+    copy = build_network(architecture(config))
     copy.load_state_dict(state.generator.state_dict())
     copy.to(device=state.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return copy.eval().requires_grad_(False)

@@ -8,8 +8,8 @@ from training.data.pairs import Pair
 from training.fit.validation import compare
 from training.retraining.gate import OVERALL, StudyScore
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
+from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import Partition
-from twin_scanner.models.store import ModelPackage
 from twin_scanner.progress import Progress
 
 

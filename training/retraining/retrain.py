@@ -36,8 +36,10 @@ from training.retraining.gate_record import (
 from training.retraining.gate_scores import gate_regions, score
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.file_lock import take_lock
+from twin_scanner.models.card import read_card
+from twin_scanner.models.package import ModelPackage, load_package
 from twin_scanner.models.promotions import Promotion
-from twin_scanner.models.store import ModelPackage, ModelStore, load_package, read_card
+from twin_scanner.models.store import ModelStore
 from twin_scanner.progress import StageProgress
 
 log = logging.getLogger(__name__)
@@ -193,6 +195,7 @@ def promote(models: ModelStore, reference: str, *, force: str = "") -> Promotion
     Raises Rejected where the gate has not passed the model against the champion that serves now.
     """
     if force.strip():
+        load_package(models.resolve(reference))
         return models.promote(reference, by="force", reason=force)
     challenger = _hash(models.resolve(reference))
     champion = _hash(models.resolve("champion"))
@@ -213,7 +216,7 @@ def promote(models: ModelStore, reference: str, *, force: str = "") -> Promotion
 def _check_comparable(task: _Task) -> None:
     """Before hours of training: what the gate, or the node that serves, would refuse for certain."""
     champion, store, covered = task.champion, task.store, task.config.train.covered
-    drawn_by = str(champion.card.get("segmenter", ""))
+    drawn_by = champion.card.segmenter
     if champion.plan != store.plan:
         raise Rejected(
             f"The champion '{champion.name}' has another Plan than the training store, so they cannot be compared: "
@@ -335,7 +338,7 @@ def _device(task: _Task) -> str:
 
 
 def _hash(folder: Path) -> str:
-    return str(read_card(folder)["model_hash"])
+    return read_card(folder).model_hash
 
 
 def _digest(content: object) -> str:

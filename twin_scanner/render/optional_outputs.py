@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from twin_scanner.models.store import ModelPackage
+from twin_scanner.models.package import ModelPackage
 from twin_scanner.progress import Progress
 from twin_scanner.render.report import RenderRequest
 from twin_scanner.synthesis.pipeline import SyntheticPet

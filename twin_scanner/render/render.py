@@ -13,7 +13,7 @@ from twin_scanner.dicom.read.patient import text
 from twin_scanner.dicom.write.companions import WrittenObject
 from twin_scanner.dicom.write.key_image import write_key_image
 from twin_scanner.dicom.write.measurement_report import DistrictMeasurement, write_measurement_report
-from twin_scanner.dicom.write.pet_series import PetSeries, Synthesis, write_pet_series
+from twin_scanner.dicom.write.pet_series import Synthesis, WrittenSeries, write_pet_series
 from twin_scanner.dicom.write.segmentation import segment_numbers, write_segmentation
 from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
 from twin_scanner.districts.district_map import PartQuality
@@ -21,7 +21,8 @@ from twin_scanner.districts.labelmap import find_labelmap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.suv import RegionSuv, region_suv
 from twin_scanner.imaging.volume import Volume, read_nifti, write_nifti
-from twin_scanner.models.store import ModelPackage, ModelStore, load_package
+from twin_scanner.models.package import ModelPackage, load_package
+from twin_scanner.models.store import ModelStore
 from twin_scanner.pictures.preview import Scene, key_image, write_preview
 from twin_scanner.progress import Progress
 from twin_scanner.render.optional_outputs import write_beside
@@ -43,7 +44,7 @@ PRECISION = "float32"
 class _Made:
     """The DICOM objects of one render."""
 
-    pet: PetSeries
+    pet: WrittenSeries
     companions: tuple[WrittenObject, ...]
 
 

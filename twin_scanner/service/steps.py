@@ -8,7 +8,8 @@ from datetime import datetime, tzinfo
 import pydicom
 
 from dicom_node.associations import Timeouts
-from dicom_node.sender import Peer, send
+from dicom_node.client import Peer
+from dicom_node.store_scu import send
 from twin_record.target import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids

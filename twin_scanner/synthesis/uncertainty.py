@@ -15,8 +15,8 @@ import SimpleITK as sitk
 from twin_scanner.errors import Defect, Rejected, Transient
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, to_sitk
+from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.plan import ct_to_model, model_to_suv
-from twin_scanner.models.store import ModelPackage
 from twin_scanner.progress import Progress
 from twin_scanner.synthesis.translate import missing_districts, translate
 

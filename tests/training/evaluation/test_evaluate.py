@@ -25,10 +25,11 @@ from training.evaluation.rows_table import read_table
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, Volume, resample, write_nifti
+from twin_scanner.models.card import Architecture
 from twin_scanner.models.networks import UNetGenerator
+from twin_scanner.models.package import load_package, save_package
 from twin_scanner.models.partition import WHOLE_BODY
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import Architecture, load_package, save_package
 from twin_scanner.synthesis.pipeline import PipelineOptions, translate_ct
 from twin_scanner.synthesis.uncertainty import stored_calibration
 
@@ -243,7 +244,8 @@ def test_it_ends_in_the_tables(models: list[Judged], tmp_path: Path) -> None:
 def test_a_model_that_knows_phantoms_only_is_told_in_words(
     models: list[Judged], tmp_path: Path, learnt: dict[str, object], told: str
 ) -> None:
-    package = replace(models[0].package, card={**models[0].package.card, "training_data": learnt})
+    card = replace(models[0].package.card, about={**models[0].package.card.about, "training_data": learnt})
+    package = replace(models[0].package, card=card)
     asked = replace(question(models[:1], tmp_path), models=[replace(models[0], package=package)])
     conclude(asked, Outcome((), (), 0, 0), "blocks")
     page = (tmp_path / "report.html").read_text("utf-8")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from tests.samples import ct_files
-from twin_scanner.dicom.read.pet_headers import PHILIPS_CREATOR, PT_IMAGE
+from twin_scanner.dicom.read.pet_headers import PET_IMAGE, PHILIPS_CREATOR
 
 SERIES_UID: Final = "2.25.40"
 START: Final = datetime(2020, 3, 14, 10, 0, 0)
@@ -41,7 +41,7 @@ def activity_bqml(index: int) -> npt.NDArray[np.float64]:
 def pt_image(index: int, isotope: dict[str, Any] | None = None, **attributes: Any) -> Dataset:
     """Slice ``index`` of a whole-body PET in Bq/ml; an attribute given as None is left out, of the isotope too."""
     image = ct_files.ct_image(index, SeriesInstanceUID=SERIES_UID, ConvolutionKernel=None, RescaleType=None)
-    image.SOPClassUID, image.Modality, image.ImageType = PT_IMAGE, "PT", ["ORIGINAL", "PRIMARY"]
+    image.SOPClassUID, image.Modality, image.ImageType = PET_IMAGE, "PT", ["ORIGINAL", "PRIMARY"]
     image.Manufacturer = "SIEMENS"
     image.Units, image.CountsSource, image.SeriesType = "BQML", "EMISSION", ["WHOLE BODY", "IMAGE"]
     image.CorrectedImage = ["NORM", "DTIM", "ATTN", "SCAT", "DECY"]

@@ -1,19 +1,16 @@
-"""The receiver over real associations on loopback. Oracles: the sender's own bytes, and the answers it was given."""
+"""C-STORE in over real associations on loopback. Oracles: the sender's own bytes, and the answers it was given."""
 
 import logging
 import os
 import random
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -21,98 +18,24 @@ from pydicom.uid import (
     UID,
     CTImageStorage,
     EnhancedCTImageStorage,
-    ExplicitVRLittleEndian,
     PositronEmissionTomographyImageStorage,
 )
-from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
-from dicom_node.associations import Timeouts
-from dicom_node.receiver import CT_CLASSES, OWN_CLASSES, TRANSFER_SYNTAXES, ReceivedInstance, Receiver
-from dicom_node.sender import InstanceStatus, NotStored, Peer, SendReport, echo, send
+from dicom_node.client import Peer
+from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, TRANSFER_SYNTAXES
 from dicom_node.spool import Spool, StoreOutcome
+from dicom_node.store_scp import ReceivedInstance
+from dicom_node.store_scu import InstanceStatus, NotStored, send
 from tests.samples import instances
-from twin_scanner.errors import Rejected, Transient
+from tests.samples.loopback_node import DEADLINE_S, SHORT, Node, Start, associate, eventually, sent
+from twin_scanner.errors import Transient
 
 pytestmark = pytest.mark.node
 
 PET = PositronEmissionTomographyImageStorage
-DEADLINE_S = 20.0
-SHORT = Timeouts(connection_s=5, negotiation_s=5, response_s=10, idle_s=10, read_s=5)
-
-
-@dataclass
-class Node:
-    """A receiver with what it said, and how to reach it."""
-
-    spool: Spool
-    received: list[ReceivedInstance] = field(default_factory=list)
-    closed: list[int] = field(default_factory=list)
-    receiver: Receiver = None  # type: ignore[assignment]
-
-    @property
-    def peer(self) -> Peer:
-        return Peer("TWINSCANNER", "127.0.0.1", self.receiver.port)
-
-    def send(self, *files: Path, calling_ae: str = "PACS") -> SendReport:
-        return send(files, self.peer, calling_ae=calling_ae, timeouts=SHORT)
-
-    def answers(self, *files: Path) -> list[InstanceStatus]:
-        """The answer to each file, whatever it is."""
-        try:
-            return list(self.send(*files).instances)
-        except NotStored as error:
-            return list(error.report.instances)
-
-    def kept(self) -> dict[str, bytes]:
-        """Data set bytes in the spool by SOP Instance UID."""
-        files = [file for study_uid in self.spool.studies() for file in self.spool.files(study_uid)]
-        return {file.stem: instances.data_set_bytes(file) for file in files}
-
-
-Start = Callable[..., Node]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts receivers, and stops them."""
-    nodes: list[Node] = []
-
-    def begin(**options: Any) -> Node:
-        spool = options.pop("spool", None) or Spool(tmp_path / f"spool{len(nodes)}")
-        node = Node(spool)
-        defaults: dict[str, Any] = {
-            "on_stored": node.received.append,
-            "is_own": lambda header: header.get("Manufacturer") == "twin-scanner",
-            "on_association_closed": node.closed.append,
-            "timeouts": SHORT,
-        }
-        node.receiver = Receiver(
-            ae_title="TWINSCANNER", host="127.0.0.1", port=0, spool=spool, **{**defaults, **options}
-        )
-        node.receiver.start()
-        nodes.append(node)
-        return node
-
-    yield begin
-    for node in nodes:
-        node.receiver.stop(DEADLINE_S)
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether the condition holds before the deadline."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-def sent(*files: Path) -> dict[str, bytes]:
-    return {str(instances.meta(file).MediaStorageSOPInstanceUID): instances.data_set_bytes(file) for file in files}
 
 
 # What is kept
@@ -167,7 +90,7 @@ def test_a_real_ct_from_storescu_is_kept_byte_for_byte(
     files = sorted((shared_data / "thorax_petct" / "ct").iterdir())
     storescu = [peer("storescu"), "--propose-jls-lossless", "-aet", "MODALITY", "-aec", "TWINSCANNER"]
     subprocess.run(
-        [*storescu, "127.0.0.1", str(node.receiver.port), *map(str, files)],
+        [*storescu, "127.0.0.1", str(node.listener.port), *map(str, files)],
         check=True,
         env={**os.environ, "TCP_NODELAY": "1"},
         timeout=120,
@@ -361,96 +284,6 @@ def test_an_instance_that_could_not_be_told_is_not_acknowledged_and_told_again_a
     assert told == [StoreOutcome.STORED, StoreOutcome.IDENTICAL]
 
 
-# Who may send
-
-
-def test_a_wrong_called_title_is_rejected_and_the_log_says_why(
-    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    node = start()
-    other = Peer("SOMEBODY", node.peer.host, node.peer.port)
-    with pytest.raises(Transient, match=r"rejected the association .*[Cc]alled AE title"):
-        send(instances.series(tmp_path, 1), other, calling_ae="PACS", timeouts=SHORT)
-    assert eventually(lambda: "from 'PACS' to 'SOMEBODY' was rejected: we are called 'TWINSCANNER'" in caplog.text)
-
-
-def test_only_the_allowed_calling_titles_may_send(
-    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    node = start(allowed_calling_ae=frozenset({"PACS", "CT1"}))
-    files = instances.series(tmp_path, 1)
-    node.send(*files, calling_ae="CT1")
-    with pytest.raises(Transient, match=r"rejected the association .*[Cc]alling AE title"):
-        node.send(*files, calling_ae="STRANGER")
-    assert eventually(lambda: "'STRANGER' to 'TWINSCANNER' was rejected: this calling AE" in caplog.text)
-
-
-def test_an_offer_without_anything_we_take_is_explained(
-    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    node = start()
-    file = instances.write(instances.instance(sop_class_uid="1.2.840.10008.5.1.4.1.1.4"), tmp_path / "a.dcm")
-    with pytest.raises(Transient, match="accepted none of what we offer"):
-        node.send(file)
-    assert eventually(lambda: "'PACS' offered only what is not taken here: MR Image Storage" in caplog.text)
-
-
-def associate(node: Node) -> Association:
-    """An association of a plain pynetdicom requestor."""
-    application = AE(ae_title="PACS")
-    application.acse_timeout = application.dimse_timeout = DEADLINE_S
-    contexts = [build_context(CTImageStorage, ExplicitVRLittleEndian)]
-    return application.associate(
-        node.peer.host, node.peer.port, contexts=contexts, ae_title="TWINSCANNER", max_pdu=131072
-    )
-
-
-def test_one_association_more_than_allowed_is_rejected_for_now(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    node = start(maximum_associations=2)
-    open_ones = [associate(node), associate(node)]
-    assert all(association.is_established for association in open_ones)
-    assert associate(node).is_rejected
-    assert "2 associations are open" in caplog.text
-    for association in open_ones:
-        association.release()
-
-
-def test_port_probes_take_no_association_from_anybody(start: Start) -> None:
-    node = start(maximum_associations=2)
-    for _ in range(20):
-        socket.create_connection((node.peer.host, node.peer.port)).close()
-    assert eventually(lambda: not any("AcceptorThread" in thread.name for thread in threading.enumerate()))
-    echo(node.peer, "PACS", SHORT)
-
-
-@pytest.mark.parametrize(
-    "beginning", [b"\x01\x00\x00", struct.pack(">BBL", 1, 0, 200) + b"\0" * 50], ids=["header", "body"]
-)
-def test_a_peer_that_stops_inside_a_message_gives_its_place_back(start: Start, beginning: bytes) -> None:
-    node = start(maximum_associations=1, timeouts=Timeouts(negotiation_s=1, read_s=0.2, idle_s=10))
-    with socket.create_connection((node.peer.host, node.peer.port)) as silent:
-        silent.sendall(beginning)
-
-        def is_free() -> bool:
-            try:
-                echo(node.peer, "PACS", SHORT)
-            except Transient:
-                return False
-            return True
-
-        assert eventually(is_free)
-
-
-def test_a_burst_of_connections_is_not_dropped(start: Start) -> None:
-    node = start()
-    began = time.monotonic()
-    burst = [socket.create_connection((node.peer.host, node.peer.port), timeout=DEADLINE_S) for _ in range(60)]
-    for connection in burst:
-        connection.close()
-    assert time.monotonic() - began < DEADLINE_S
-    assert eventually(lambda: not any("AcceptorThread" in thread.name for thread in threading.enumerate()))
-
-
 # Ends in the middle
 
 
@@ -503,7 +336,7 @@ def test_stop_lets_a_running_store_be_answered(start: Start, tmp_path: Path) -> 
     sender = threading.Thread(target=lambda: answers.extend(node.answers(file)))
     sender.start()
     assert entered.wait(DEADLINE_S)
-    stopper = threading.Thread(target=node.receiver.stop, args=(DEADLINE_S,))
+    stopper = threading.Thread(target=node.listener.stop, args=(DEADLINE_S,))
     stopper.start()
     assert eventually(lambda: not can_connect(node))
     assert stopper.is_alive()
@@ -516,21 +349,10 @@ def test_stop_lets_a_running_store_be_answered(start: Start, tmp_path: Path) -> 
 
 def can_connect(node: Node) -> bool:
     try:
-        socket.create_connection((node.peer.host, node.receiver.port), timeout=1).close()
+        socket.create_connection((node.peer.host, node.listener.port), timeout=1).close()
     except OSError:
         return False
     return True
-
-
-def test_stop_ends_idle_associations_and_all_threads_and_start_listens_again(start: Start, tmp_path: Path) -> None:
-    node = start()
-    idle = associate(node)
-    node.receiver.stop(DEADLINE_S)
-    assert eventually(lambda: not idle.is_established)
-    assert eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith(("Acceptor", "dicom-rec"))])
-    node.receiver.start()
-    node.send(*instances.series(tmp_path, 1))
-    assert len(node.kept()) == 1
 
 
 def test_stop_does_not_wait_longer_than_it_may_for_a_store_that_hangs(start: Start, tmp_path: Path) -> None:
@@ -541,37 +363,10 @@ def test_stop_does_not_wait_longer_than_it_may_for_a_store_that_hangs(start: Sta
     sender.start()
     assert eventually(lambda: bool(node.kept()))
     began = time.monotonic()
-    node.receiver.stop(0.3)
+    node.listener.stop(0.3)
     assert time.monotonic() - began < 5
     let_go.set()
     sender.join()
-
-
-def test_a_port_in_use_is_said_in_a_sentence(start: Start) -> None:
-    node = start()
-    second = Receiver(
-        ae_title="TWINSCANNER",
-        host="127.0.0.1",
-        port=node.receiver.port,
-        spool=node.spool,
-        on_stored=lambda received: None,
-        is_own=lambda header: False,
-    )
-    with pytest.raises(Transient, match=f"Port {node.receiver.port} on 127.0.0.1 is in use"):
-        second.start()
-
-
-def test_an_address_of_another_machine_is_said_in_a_sentence(tmp_path: Path) -> None:
-    receiver = Receiver(
-        ae_title="TWINSCANNER",
-        host="192.0.2.1",
-        port=0,
-        spool=Spool(tmp_path),
-        on_stored=lambda received: None,
-        is_own=lambda header: False,
-    )
-    with pytest.raises(Rejected, match=r"on 192\.0\.2\.1 cannot be listened on"):
-        receiver.start()
 
 
 # Logs

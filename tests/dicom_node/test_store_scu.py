@@ -1,10 +1,8 @@
 """C-STORE out over real associations. Oracles: Orthanc's and dcmtk's own copies, and an SCP that answers to order."""
 
 import shutil
-import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,22 +20,16 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 
 from dicom_node.associations import Timeouts
-from dicom_node.sender import NO_ANSWER, NotStored, Peer, echo, send
+from dicom_node.client import Peer, echo
+from dicom_node.store_scu import NO_ANSWER, InstanceStatus, NotStored, SendingStopped, send
 from tests.peers.orthanc import Orthanc
 from tests.samples import instances
+from tests.samples.loopback_node import DEADLINE_S, SHORT, eventually, sent
 from twin_scanner.errors import Defect, Transient
 
 pytestmark = pytest.mark.node
 
 PET = PositronEmissionTomographyImageStorage
-SHORT = Timeouts(connection_s=5, negotiation_s=5, response_s=10, idle_s=10)
-DEADLINE_S = 20.0
-
-
-@pytest.fixture
-def orthanc(peer: Callable[[str], str], tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Orthanc]:
-    with Orthanc(tmp_path / "orthanc", free_port(), free_port(), program=peer("Orthanc")) as running:
-        yield running
 
 
 def address(orthanc: Orthanc) -> Peer:
@@ -52,10 +44,6 @@ def held(orthanc: Orthanc) -> dict[str, bytes]:
         )
         for key in orthanc.rest("/instances")
     }
-
-
-def sent(*files: Path) -> dict[str, bytes]:
-    return {str(instances.meta(file).MediaStorageSOPInstanceUID): instances.data_set_bytes(file) for file in files}
 
 
 def test_orthanc_has_every_byte_and_a_second_send_adds_nothing(orthanc: Orthanc, tmp_path: Path) -> None:
@@ -91,12 +79,6 @@ def test_orthanc_has_each_file_in_its_own_class_and_transfer_syntax(orthanc: Ort
     assert held(orthanc) == sent(*files)
 
 
-def test_echo_reaches_orthanc_and_says_what_is_wrong_otherwise(orthanc: Orthanc) -> None:
-    echo(address(orthanc), "TWINSCANNER")
-    with pytest.raises(Transient, match=r"OTHER at 127\.0\.0\.1:[0-9]+ rejected the association from 'TWINSCANNER'"):
-        echo(Peer("OTHER", "127.0.0.1", orthanc.dicom_port), "TWINSCANNER")
-
-
 def test_orthanc_stopped_and_started_again_takes_what_was_missing(orthanc: Orthanc, tmp_path: Path) -> None:
     files = instances.series(tmp_path / "pet", 4, sop_class_uid=PET)
     send(files[:2], address(orthanc), calling_ae="TWINSCANNER")
@@ -129,15 +111,6 @@ def answers_echo(target: Peer) -> bool:
         echo(target, "TWINSCANNER", SHORT)
     except Transient:
         return False
-    return True
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
     return True
 
 
@@ -258,18 +231,34 @@ def test_a_peer_that_takes_nothing_is_told_from_one_that_takes_another_class(lis
         send([ct, *pet], only_ct, calling_ae="TWINSCANNER", timeouts=SHORT)
 
 
-def test_a_peer_that_accepts_a_connection_and_says_nothing_ends_at_the_negotiation_timeout(pet: list[Path]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        target = Peer("PACS", "127.0.0.1", silent.getsockname()[1])
-        with pytest.raises(Transient, match="ended the association before accepting it"):
-            send(pet, target, calling_ae="TWINSCANNER", timeouts=Timeouts(negotiation_s=0.3))
+def test_a_stop_between_two_instances_reports_what_is_stored_and_a_later_call_sends_only_the_rest(
+    listen: Listen, pet: list[Path]
+) -> None:
+    asked: list[str] = []
+    answered: list[InstanceStatus] = []
 
+    def answer(event: evt.Event) -> int:
+        asked.append(event.request.AffectedSOPInstanceUID)
+        return 0x0000
 
-def test_a_peer_that_is_not_there_is_said_in_a_sentence(pet: list[Path], free_port: Callable[[], int]) -> None:
-    with pytest.raises(Transient, match=r"PACS at 127\.0\.0\.1:[0-9]+ cannot be reached: check"):
-        send(pet, Peer("PACS", "127.0.0.1", free_port()), calling_ae="TWINSCANNER", timeouts=SHORT)
-    with pytest.raises(Transient, match="cannot be found"):
-        echo(Peer("PACS", "no-such-host.invalid", 104), "TWINSCANNER", SHORT)
+    target = listen(answer)
+    with pytest.raises(SendingStopped, match="2 of 4 instances were not sent to PACS at") as error:
+        send(
+            pet,
+            target,
+            calling_ae="TWINSCANNER",
+            timeouts=SHORT,
+            check_stop=lambda: len(asked) == 2,
+            on_answer=answered.append,
+        )
+    report = error.value.report
+    assert [instance.status for instance in report.instances] == [0, 0, NO_ANSWER, NO_ANSWER]
+    assert answered == list(report.instances[:2])
+    stored = {instance.sop_instance_uid for instance in report.instances if instance.stored}
+    rest = send(pet, target, calling_ae="TWINSCANNER", timeouts=SHORT, skip=stored)
+    assert [instance.sop_instance_uid for instance in rest.instances] == ["1.2.3.1.3", "1.2.3.1.4"]
+    assert asked == [f"1.2.3.1.{number}" for number in range(1, 5)]
+    assert send(pet, Peer("PACS", "127.0.0.1", 1), calling_ae="TWINSCANNER", skip=set(asked)).instances == ()
 
 
 def test_an_error_of_the_caller_s_own_ends_the_association(listen: Listen, pet: list[Path]) -> None:

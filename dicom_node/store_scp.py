@@ -11,13 +11,9 @@ Statuses (PS3.7 annex C, PS3.4 table B.2-1); every failure carries an ErrorComme
 ====== =========================================================================================================
 """
 
-import errno
 import logging
-import socket
 import threading
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import count
@@ -26,65 +22,25 @@ from weakref import WeakKeyDictionary
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import P_DATA_TF
-from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from dicom_node.associations import (
-    MAXIMUM_PDU_BYTES,
-    HardenedServer,
-    Timeouts,
-    configure_library,
-    connection_of,
-    end_port_probe,
-)
+from dicom_node.associations import SUCCESS
 from dicom_node.instance_header import InstanceHeader, file_meta, read_header
+from dicom_node.sop_classes import CT_CLASSES
 from dicom_node.spool import Spool, StoreOutcome, is_file_name_uid
 from twin_scanner.errors import Rejected, Transient, TwinScannerError
 
-SUCCESS: Final = 0x0000
 SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
 OUT_OF_RESOURCES: Final = 0xA700
 DOES_NOT_MATCH: Final = 0xA900
 CANNOT_UNDERSTAND: Final = 0xC000
 _COMMENT_LENGTH: Final = 64
 """Of ErrorComment, VR LO (PS3.5 6.2)."""
-_POLL_S: Final = 0.1
-"""How soon the accept loop sees that it shall end."""
-_VERIFICATION: Final = "1.2.840.10008.1.1"
-CT_CLASSES: Final = (
-    "1.2.840.10008.5.1.4.1.1.2",  # CT Image
-    "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image
-    "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image
-)
-OWN_CLASSES: Final = (
-    "1.2.840.10008.5.1.4.1.1.128",  # Positron Emission Tomography Image
-    "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
-    "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
-    "1.2.840.10008.5.1.4.1.1.88.33",  # Comprehensive SR
-    "1.2.840.10008.5.1.4.1.1.88.34",  # Comprehensive 3D SR
-    "1.2.840.10008.5.1.4.1.1.88.59",  # Key Object Selection
-    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture Image
-)
-"""What we make: negotiated only so that a PACS that routes it back gets an answer instead of an error each time."""
-TRANSFER_SYNTAXES: Final = (
-    "1.2.840.10008.1.2",  # Implicit VR Little Endian
-    "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
-    "1.2.840.10008.1.2.2",  # Explicit VR Big Endian
-    "1.2.840.10008.1.2.1.99",  # Deflated Explicit VR Little Endian
-    "1.2.840.10008.1.2.5",  # RLE Lossless
-    "1.2.840.10008.1.2.4.57",  # JPEG Lossless
-    "1.2.840.10008.1.2.4.70",  # JPEG Lossless, first-order prediction
-    "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
-    "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-lossless
-    "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
-    "1.2.840.10008.1.2.4.91",  # JPEG 2000
-)
-"""Those that the CT reader decodes; each instance is kept in the one it came in."""
 
-logger = logging.getLogger("dicom_node.receiver")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,7 +65,6 @@ class _Traffic:
     dropped: int = 0
     refused: int = 0
     closed: bool = False
-    connection: socket.socket | None = None
 
 
 class _Refusal(Exception):
@@ -119,117 +74,60 @@ class _Refusal(Exception):
         self.comment = comment
 
 
-class Receiver:
-    """Listens as ``ae_title`` and keeps what it acknowledges.
+class StoreScp:
+    """Keeps in the ``spool`` what other nodes send, and answers each C-STORE.
 
     ``on_stored`` is called before the acknowledgement, also for the same instance again, from several threads at
     once; an error of ours that it raises becomes 0xA700, and the sender tries again. ``is_own`` decides on a header
     with ``instance_header.DECIDING_TAGS``, and is asked only where the SOP class is none of ``kept_classes``.
-    ``on_association_closed`` is given the number that the association's instances had. ``allowed_calling_ae`` None:
-    anyone may send.
+    ``on_association_closed`` is given the number that the association's instances had.
     """
 
     def __init__(
         self,
         *,
-        ae_title: str,
-        host: str,
-        port: int,
         spool: Spool,
         on_stored: Callable[[ReceivedInstance], None],
         is_own: Callable[[Dataset], bool],
-        allowed_calling_ae: frozenset[str] | None = None,
-        maximum_associations: int = 64,
         minimum_free_bytes: int = 0,
-        timeouts: Timeouts | None = None,
         on_association_closed: Callable[[int], None] | None = None,
         kept_classes: Sequence[str] = CT_CLASSES,
     ) -> None:
-        self._address = (host, port)
         self._spool = spool
         self._on_stored = on_stored
         self._is_own = is_own
         self._on_association_closed = on_association_closed
         self._kept_classes = frozenset(kept_classes)
         self._minimum_free_bytes = minimum_free_bytes
-        self._timeouts = timeouts or Timeouts()
-        self._application = _application(ae_title, allowed_calling_ae, maximum_associations, self._timeouts)
-        self._server: HardenedServer | None = None
         self._numbers = count(1)
         self._traffic: WeakKeyDictionary[Association, _Traffic] = WeakKeyDictionary()
         self._answering: set[Association] = set()
         self._answered = threading.Condition()
-        self._stopping = False
+        self._refusing = False
 
-    @property
-    def port(self) -> int:
-        """The port that is listened on: the one asked for, or the one the system chose for 0."""
-        if self._server is None:
-            return self._address[1]
-        return int(self._server.server_address[1])
+    def handlers(self) -> list[Any]:
+        """What an association server of pynetdicom calls."""
+        return [
+            (evt.EVT_C_STORE, self._answer_store),
+            (evt.EVT_CONN_CLOSE, self._note_closed),
+            (evt.EVT_PDU_SENT, self._note_answered),
+        ]
 
-    def start(self) -> None:
-        """Listen; raises Transient where the port is in use, Rejected where the address cannot be listened on."""
-        configure_library()
-        self._stopping = False
-        host, port = self._address
-        try:
-            server = self._application.make_server(
-                self._address, evt_handlers=self._handlers(), server_class=HardenedServer
-            )
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise Transient(
-                    f"Port {port} on {host} is in use: stop what listens there, or choose another."
-                ) from error
-            raise Rejected(
-                f"Port {port} on {host} cannot be listened on ({error.strerror}): choose another."
-            ) from error
-        self._server = cast(HardenedServer, server)
-        self._server.read_timeout_s = self._timeouts.read_s
-        threading.Thread(target=self._server.serve_forever, args=(_POLL_S,), name="dicom-receiver", daemon=True).start()
-        logger.info("Listening as '%s' on %s:%d.", self._application.ae_title, host, self.port)
+    def resume(self) -> None:
+        """Take instances, again or for the first time."""
+        self._refusing = False
 
-    def stop(self, timeout_s: float = 30.0) -> None:
-        """Take no more, let running stores be answered, then close every association; returns in ``timeout_s``."""
-        if self._server is None:
-            return
-        deadline = time.monotonic() + timeout_s
-        self._stopping = True
-        self._server.shutdown()
+    def refuse_more(self) -> None:
+        """Answer every further C-STORE with 0xA700: the node is shutting down."""
+        self._refusing = True
+
+    def wait_until_answered(self, timeout_s: float) -> None:
+        """Wait until the stores under way have their answers, at most so long."""
         with self._answered:
             if not self._answered.wait_for(lambda: not self._answering, timeout_s):
                 logger.warning(
                     "%d stores were not answered in %g s; they stay unacknowledged.", len(self._answering), timeout_s
                 )
-        closing = [
-            threading.Thread(target=_end, args=(association,), name="dicom-receiver-end", daemon=True)
-            for association in self._server.active_associations
-        ]
-        for thread in closing:
-            thread.start()
-        for thread in closing:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        self._server = None
-        logger.info("Stopped listening.")
-
-    def __enter__(self) -> "Receiver":
-        self.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-
-    def _handlers(self) -> list[Any]:
-        return [
-            (evt.EVT_C_STORE, self._answer_store),
-            (evt.EVT_CONN_OPEN, self._note_open),
-            (evt.EVT_CONN_CLOSE, end_port_probe),
-            (evt.EVT_CONN_CLOSE, self._note_closed),
-            (evt.EVT_PDU_SENT, self._note_answered),
-            (evt.EVT_REJECTED, self._explain_rejection),
-            (evt.EVT_ACCEPTED, self._explain_contexts),
-        ]
 
     def _answer_store(self, event: evt.Event) -> Dataset | int:
         association = event.assoc
@@ -254,7 +152,7 @@ class Receiver:
 
     def _store(self, event: evt.Event, request: C_STORE, traffic: _Traffic) -> int:
         """Decide on one instance and keep it; raises _Refusal with the status and what to say."""
-        if self._stopping:
+        if self._refusing:
             raise _Refusal(OUT_OF_RESOURCES, "The node is shutting down; send again later.")
         data = cast(BytesIO, request.DataSet)
         transfer_syntax_uid = UID(event.context.transfer_syntax)
@@ -318,9 +216,6 @@ class Receiver:
                 self._traffic[association] = _Traffic(next(self._numbers))
             return self._traffic[association]
 
-    def _note_open(self, event: evt.Event) -> None:
-        self._traffic_of(event.assoc).connection = connection_of(event.assoc)
-
     def _note_answered(self, event: evt.Event) -> None:
         if isinstance(event.pdu, P_DATA_TF):
             self._forget_answering(event.assoc)
@@ -328,8 +223,6 @@ class Receiver:
     def _note_closed(self, event: evt.Event) -> None:
         traffic = self._traffic_of(event.assoc)
         traffic.closed = True
-        if traffic.connection is not None:
-            traffic.connection.close()
         self._forget_answering(event.assoc)
         self._tell_closed(traffic)
         if traffic.stored or traffic.dropped or traffic.refused:
@@ -349,55 +242,6 @@ class Receiver:
         with self._answered:
             self._answering.discard(association)
             self._answered.notify_all()
-
-    def _explain_rejection(self, event: evt.Event) -> None:
-        request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
-        application = self._application
-        if application.require_calling_aet and request.calling_ae_title not in application.require_calling_aet:
-            reason = "this calling AE title is not allowed here"
-        elif request.called_ae_title != application.ae_title:
-            reason = f"we are called '{application.ae_title}'"
-        else:
-            reason = f"{application.maximum_associations} associations are open, no more are allowed"
-        logger.warning(
-            "Association from %r to %r was rejected: %s.", request.calling_ae_title, request.called_ae_title, reason
-        )
-
-    def _explain_contexts(self, event: evt.Event) -> None:
-        refused = event.assoc.rejected_contexts
-        if refused and not event.assoc.accepted_contexts:
-            names = ", ".join(sorted({UID(context.abstract_syntax or "").name for context in refused}))
-            logger.warning("%r offered only what is not taken here: %s.", event.assoc.requestor.ae_title, names)
-
-
-def _application(
-    ae_title: str, allowed_calling_ae: frozenset[str] | None, maximum_associations: int, timeouts: Timeouts
-) -> AE:
-    application = AE(ae_title=ae_title)
-    application.require_called_aet = True
-    application.require_calling_aet = sorted(allowed_calling_ae or ())
-    application.maximum_associations = maximum_associations
-    application.maximum_pdu_size = MAXIMUM_PDU_BYTES
-    application.acse_timeout = timeouts.negotiation_s
-    application.dimse_timeout = timeouts.response_s
-    application.network_timeout = timeouts.idle_s
-    application.add_supported_context(_VERIFICATION)
-    for sop_class_uid in (*CT_CLASSES, *OWN_CLASSES):
-        application.add_supported_context(sop_class_uid, list(TRANSFER_SYNTAXES))
-    return application
-
-
-def _end(association: Association) -> None:
-    """Abort an association; where the peer has not asked for one yet, there is only a connection to shut down."""
-    if association.is_established:
-        association.abort()
-        return
-    connection = connection_of(association)
-    if connection is not None:
-        with suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-    if association.ident is not None:  # a thread that has not started yet cannot be joined; it finds its socket shut
-        association.join()
 
 
 def _checked_header(request: C_STORE, data_set: BytesIO, transfer_syntax_uid: UID) -> InstanceHeader:
