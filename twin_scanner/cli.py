@@ -23,7 +23,7 @@ from twin_scanner.districts.choice import SEGMENTERS, SegmenterChoice
 from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.logs import set_up_logging
 from twin_scanner.progress import Progress
-from twin_scanner.service.ledger.ledger import Job, Ledger, State
+from twin_scanner.service.ledger import Job, Ledger, State
 from twin_scanner.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -488,7 +488,7 @@ def jobs_list(
     if state is not None and state not in tuple(State):
         raise typer.BadParameter(f"choose one of {', '.join(State)}", param_hint="--state")
     with _ledger(_settings(config)) as ledger:
-        jobs = ledger.jobs(State(state) if state else None)
+        jobs = ledger.jobs.newest(State(state) if state else None)
     if as_json:
         print(json.dumps([_job_json(job) for job in jobs], indent=1))
         return
@@ -507,7 +507,7 @@ def jobs_show(
 ) -> None:
     """One job, as JSON."""
     with _ledger(_settings(config)) as ledger:
-        print(json.dumps(_job_json(ledger.job(job_id)), indent=1))
+        print(json.dumps(_job_json(ledger.jobs.find(job_id)), indent=1))
 
 
 @jobs_cli.command("retry")

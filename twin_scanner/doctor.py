@@ -31,7 +31,7 @@ from twin_scanner.dicom.write.segmentation import TRANSFER_SYNTAXES
 from twin_scanner.districts.choice import SEGMENTERS, SegmenterChoice, missing
 from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.models.store import DEMONSTRATION_FOLDER, ModelPackage, ModelStore, load_package
-from twin_scanner.service.ledger.ledger import migration_state
+from twin_scanner.service.ledger import migration_state
 from twin_scanner.settings import Settings
 
 FindingState: TypeAlias = Literal["ok", "warning", "fault"]
