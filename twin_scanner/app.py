@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -18,13 +17,14 @@ from zoneinfo import ZoneInfo
 from pydicom import Dataset
 
 from dicom_node.associations import Timeouts
+from dicom_node.client import Peer
 from dicom_node.evidence import QuietPeriod
-from dicom_node.receiver import ReceivedInstance, Receiver
-from dicom_node.sender import Peer
+from dicom_node.listener import Listener
 from dicom_node.spool import Spool
+from dicom_node.store_scp import ReceivedInstance, StoreScp
 from twin_record.embedded import EmbeddedStore
-from twin_record.remote import FhirServer
-from twin_record.transaction import TwinTarget
+from twin_record.remote import FhirClient
+from twin_record.target import TwinTarget
 from twin_record.update import TwinSite
 from twin_scanner.dicom.equipment import is_our_own
 from twin_scanner.dicom.read.series_choice import Preference
@@ -34,7 +34,8 @@ from twin_scanner.executor.local import LocalWorker
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.render.in_worker import render_in_worker
-from twin_scanner.render.report import Outputs, RenderReport, RenderRequest
+from twin_scanner.render.report import RenderReport
+from twin_scanner.render.request import Outputs, RenderRequest
 from twin_scanner.service.breaker import Breaker
 from twin_scanner.service.intake import Arrivals, ChosenSource, Intake, JobFolders, chosen_sources
 from twin_scanner.service.ledger import Ledger, migrate, utc_now
@@ -43,7 +44,7 @@ from twin_scanner.service.retry import DAY_S, RetryPolicy
 from twin_scanner.service.schedule import CommandSchedule, Scheduler
 from twin_scanner.service.steps import Steps
 from twin_scanner.service.worker import Beat, Worker
-from twin_scanner.settings import ENVIRONMENT_PREFIX, Settings, read_secret
+from twin_scanner.settings import ENVIRONMENT_PREFIX, Folders, Settings
 
 LOG = logging.getLogger("twin_scanner.app")
 
@@ -58,42 +59,6 @@ LONGEST_PROBE_DELAY_S = 60.0
 """A destination that is down is asked at least so often whether it is there again."""
 STOP_TIMEOUT_S = 20.0
 """How long a stop waits for the stores and steps under way; what is left is repeated after the next start."""
-
-
-@dataclass(frozen=True)
-class Folders:
-    """The storage folder's rooms."""
-
-    root: Path
-
-    def prepare(self) -> None:
-        """Make the folder, readable by its owner alone: it holds patients' images."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-
-    @property
-    def spool(self) -> Path:
-        """Received instances."""
-        return self.root / "spool"
-
-    @property
-    def jobs(self) -> Path:
-        """One folder a job."""
-        return self.root / "jobs"
-
-    @property
-    def models(self) -> Path:
-        """The model store."""
-        return self.root / "models"
-
-    @property
-    def ledger_url(self) -> str:
-        """The default ledger."""
-        return f"sqlite:///{(self.root / 'ledger.sqlite').resolve()}"
-
-    @property
-    def twin(self) -> Path:
-        """The embedded twin store."""
-        return self.root / "twin.sqlite"
 
 
 def ledger_url(settings: Settings) -> str:
@@ -118,8 +83,7 @@ def open_twin(settings: Settings) -> TwinTarget:
         folders = Folders(settings.storage.folder)
         folders.prepare()
         return EmbeddedStore(folders.twin, site)
-    token = None if twin.token_file is None else read_secret(twin.token_file)
-    return FhirServer(twin.url, site, token=token, timeout_s=twin.timeout_s, ca_file=twin.ca_file)
+    return FhirClient(twin.url, site, token_file=twin.token_file, timeout_s=twin.timeout_s, ca_file=twin.ca_file)
 
 
 def model_store(settings: Settings) -> Path:
@@ -280,19 +244,22 @@ class Scanner:
         url = f"sqlite:///{self._folders.root / 'schedule.sqlite'}"
         return CommandSchedule("retrain", section.cron, command, url, section.zone, models)
 
-    def _make_receiver(self) -> Receiver:
+    def _make_receiver(self) -> Listener:
         node = self._settings.node
-        return Receiver(
-            ae_title=node.ae_title,
-            host=node.host,
-            port=node.port,
+        store = StoreScp(
             spool=self._spool,
             on_stored=self._on_stored,
             is_own=self._is_own,
-            allowed_calling_ae=frozenset(node.allowed_calling_ae) or None,
-            maximum_associations=node.maximum_associations,
             minimum_free_bytes=node.minimum_free_mb * 2**20,
             on_association_closed=self._quiet.association_closed,
+        )
+        return Listener(
+            ae_title=node.ae_title,
+            host=node.host,
+            port=node.port,
+            store=store,
+            allowed_calling_ae=frozenset(node.allowed_calling_ae) or None,
+            maximum_associations=node.maximum_associations,
         )
 
 

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicom_node.receiver import CT_CLASSES, OWN_CLASSES, Receiver
-from dicom_node.sender import Peer, send
+from dicom_node.client import Peer
+from dicom_node.listener import Listener
+from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES
 from dicom_node.spool import Spool
+from dicom_node.store_scp import StoreScp
+from dicom_node.store_scu import send
 from training.phantom.files import write_ct_dicom
 from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner import app
@@ -59,7 +62,7 @@ def run_demo(out: Path, stage: Stage) -> DemoResult:
         ct_files = write_ct_dicom(phantom.ct, place / "ct", seed=PHANTOM_SEED, options=PHANTOM)
         generated(1, 1)
         pacs_spool = Spool(place / "pacs")
-        with _pacs_stand_in(pacs_spool) as pacs:
+        with _pacs_stand_in(pacs_spool).listening() as pacs:
             settings = app.embedded_settings(place / "scanner", pacs.port, QUIET_PERIOD_S)
             with app.Scanner(settings) as scanner:
                 node = Peer("TWINSCANNER", "127.0.0.1", scanner.receiver.port)
@@ -94,17 +97,12 @@ def _make_room(out: Path) -> None:
             entry.unlink()
 
 
-def _pacs_stand_in(spool: Spool) -> Receiver:
-    """A second receiver that keeps whatever it is sent, as a PACS does."""
-    return Receiver(
-        ae_title=app.DEMO_PACS_AE,
-        host="127.0.0.1",
-        port=0,
-        spool=spool,
-        on_stored=lambda _: None,
-        is_own=lambda _: False,
-        kept_classes=(*CT_CLASSES, *OWN_CLASSES),
+def _pacs_stand_in(spool: Spool) -> Listener:
+    """A second listener that keeps whatever it is sent, as a PACS does."""
+    store = StoreScp(
+        spool=spool, on_stored=lambda _: None, is_own=lambda _: False, kept_classes=(*CT_CLASSES, *OWN_CLASSES)
     )
+    return Listener(ae_title=app.DEMO_PACS_AE, host="127.0.0.1", port=0, store=store)
 
 
 def _wait_for_job(scanner: app.Scanner, progress: Progress) -> Job:

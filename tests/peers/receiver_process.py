@@ -1,25 +1,19 @@
-"""A Receiver as a process of its own, for tests that kill it: ``receiver_process.py SPOOL PORT``."""
+"""A Listener as a process of its own, for tests that kill it: ``receiver_process.py SPOOL PORT``."""
 
 import sys
 import threading
 from pathlib import Path
 
-from dicom_node.receiver import Receiver
+from dicom_node.listener import Listener
 from dicom_node.spool import Spool
+from dicom_node.store_scp import StoreScp
 
 
 def main(folder: str, port: str) -> None:
     spool = Spool(Path(folder))
     spool.sweep()
-    receiver = Receiver(
-        ae_title="TWINSCANNER",
-        host="127.0.0.1",
-        port=int(port),
-        spool=spool,
-        on_stored=lambda received: None,
-        is_own=lambda header: False,
-    )
-    with receiver:
+    store = StoreScp(spool=spool, on_stored=lambda received: None, is_own=lambda header: False)
+    with Listener(ae_title="TWINSCANNER", host="127.0.0.1", port=int(port), store=store).listening():
         print("listening", flush=True)
         threading.Event().wait()
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from twin_scanner.imaging.volume import Geometry, LabelArray, Shape, Volume
+from twin_scanner.models.card import Architecture, Card
 from twin_scanner.models.networks import UNetGenerator
+from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import DISTRICTS, Partition
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import Architecture, ModelPackage
 
 TRUNK = Partition("trunk-only", MappingProxyType({"trunk": (2,)}))
 
@@ -36,7 +37,7 @@ class Displaced(nn.Module):
 
 def package_of(networks: dict[str, nn.Module], partition: Partition, model_hash: str = "a" * 64) -> ModelPackage:
     """A package in memory."""
-    return ModelPackage("known", model_hash, Plan(), partition, Architecture("unet", 4), networks, {})
+    return ModelPackage(Card("known", model_hash, Plan(), partition, Architecture("unet", 4)), networks)
 
 
 def unet_package(partition: Partition = DISTRICTS, seed: int = 0) -> ModelPackage:
@@ -54,7 +55,7 @@ def unet_package(partition: Partition = DISTRICTS, seed: int = 0) -> ModelPackag
 
 def with_plan(package: ModelPackage, plan: Plan) -> ModelPackage:
     """The same networks under another Plan."""
-    return replace(package, plan=plan)
+    return replace(package, card=replace(package.card, plan=plan))
 
 
 def small_study(shape: Shape, seed: int = 3) -> tuple[Volume, LabelArray]:

@@ -9,7 +9,8 @@ import pydicom
 import pytest
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 
-from dicom_node.sender import Peer, send
+from dicom_node.client import Peer
+from dicom_node.store_scu import send
 from tests.samples.small_ct import write_series
 from twin_scanner.app import Scanner
 from twin_scanner.errors import Rejected

@@ -18,8 +18,8 @@ from twin_scanner.dicom.read.ct_headers import is_ct
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.dicom.read.ct_stack import Instance
 from twin_scanner.dicom.read.dicom_files import quiet_pydicom, read_header, should_be_dicom
-from twin_scanner.dicom.read.pet_headers import ENHANCED_PT, PT_KEYWORDS, is_pt
-from twin_scanner.dicom.read.pet_series import PtStack, pt_stack_of, read_pt_series
+from twin_scanner.dicom.read.pet_headers import ENHANCED_PET, PET_KEYWORDS, is_pet
+from twin_scanner.dicom.read.pet_series import PetStack, pet_stack_of, read_pet_series
 from twin_scanner.dicom.read.series_choice import COVERAGE_TOLERANCE, Preference, choose_series
 from twin_scanner.dicom.read.slice_headers import sequence_items, text
 from twin_scanner.errors import Rejected
@@ -77,7 +77,7 @@ class DicomStudy:
         if self.refusal:
             raise Rejected(self.refusal)
         with _named("PET"):
-            pet = read_pt_series(self._chosen_pet(), accept_synthetic=self.accept_synthetic)
+            pet = read_pet_series(self._chosen_pet(), accept_synthetic=self.accept_synthetic)
         with _named("CT"):
             ct = read_ct_series(self._chosen_ct(), accept_synthetic=self.accept_synthetic)
         drawn = any(text(series.header, "SyntheticData").upper() == "YES" for series in (ct, pet))
@@ -95,14 +95,14 @@ class DicomStudy:
         series: dict[str, list[Instance]] = {}
         with quiet_pydicom():
             for file in self.pet_files:
-                header = read_header(file, PT_KEYWORDS)
+                header = read_header(file, PET_KEYWORDS)
                 series.setdefault(text(header, "SeriesInstanceUID"), []).append(Instance(file, header))
-        candidates: list[tuple[str, PtStack]] = []
+        candidates: list[tuple[str, PetStack]] = []
         reasons = []
         for series_uid, instances in sorted(series.items()):
             try:
                 with quiet_pydicom():
-                    stack = pt_stack_of(instances, accept_synthetic=self.accept_synthetic)
+                    stack = pet_stack_of(instances, accept_synthetic=self.accept_synthetic)
                     _check_tracer(stack)
                 candidates.append((series_uid, stack))
             except Rejected as error:
@@ -199,9 +199,9 @@ def _image(file: Path, header: Dataset) -> list[_Image]:
 def _kind(header: Dataset) -> Kind | None:
     if is_ct(header):
         return "CT"
-    if is_pt(header):
+    if is_pet(header):
         return "PET"
-    return "enhanced PET" if text(header, "SOPClassUID") in ENHANCED_PT else None
+    return "enhanced PET" if text(header, "SOPClassUID") in ENHANCED_PET else None
 
 
 def _pairs(
@@ -251,11 +251,11 @@ def _refusal(images: Sequence[_Image], damaged: dict[Path, str], *, paired: bool
     return ""
 
 
-def _best(candidates: Sequence[tuple[str, PtStack]]) -> str:
+def _best(candidates: Sequence[tuple[str, PetStack]]) -> str:
     """The series that covers most of the body (within COVERAGE_TOLERANCE), then the most corrected, the finest."""
     longest_mm = max(stack.geometry.extent_mm[0] for _, stack in candidates)
 
-    def rank(candidate: tuple[str, PtStack]) -> tuple[bool, int, float, str]:
+    def rank(candidate: tuple[str, PetStack]) -> tuple[bool, int, float, str]:
         series_uid, stack = candidate
         return (
             stack.geometry.extent_mm[0] < (1.0 - COVERAGE_TOLERANCE) * longest_mm,
@@ -285,7 +285,7 @@ def _none_of(reasons: Sequence[str]) -> str:
     return f"none of its {len(reasons)} series is fit; {'; '.join(told[:REASONS_AT_MOST])}{more}."
 
 
-def _check_tracer(pet: PtStack) -> None:
+def _check_tracer(pet: PetStack) -> None:
     """The networks learn FDG: a PET that says it is of anything else is refused, one that says nothing is not."""
     half_life_s = pet.attributes.half_life_s
     if half_life_s is not None and abs(half_life_s / FLUORINE_18_HALF_LIFE_S - 1.0) > HALF_LIFE_TOLERANCE:

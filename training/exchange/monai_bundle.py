@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from training.exchange.monai_config import bundle_key, inference, metadata
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import whole_folder, write_durably
-from twin_scanner.models.store import CARD, ModelPackage, ModelStore, copy_package, load_package, save_package
+from twin_scanner.models.card import CARD
+from twin_scanner.models.package import ModelPackage, build_network, load_package, save_package
+from twin_scanner.models.store import ModelStore, copy_package
 
 Layout: TypeAlias = Literal["folder", "monai"]
 LAYOUTS: Final = ("folder", "monai")
@@ -21,19 +23,6 @@ MODELS: Final = "models"
 """The folder of a bundle that is our package, byte for byte."""
 METADATA: Final = "configs/metadata.json"
 INFERENCE: Final = "configs/inference.json"
-OF_THE_WEIGHTS: Final = (
-    "schema",
-    "name",
-    "model_hash",
-    "partition",
-    "architecture",
-    "plan",
-    "plan_hash",
-    "precision",
-    "weights_sha256",
-    "segmenter",
-)
-"""What a card says of the weights that it came with; ``metrics`` too are theirs and never another's."""
 
 
 def export_package(package: Path, out: Path, layout: Layout = "folder") -> Path:
@@ -78,6 +67,7 @@ def import_package(source: Path, store: ModelStore) -> Path:
     changed = sorted(folder.glob("*.pt"))
     try:
         if not changed:
+            load_package(folder)
             return store.add(folder)
         with tempfile.TemporaryDirectory(prefix="import-") as scratch:
             package = Path(scratch) / "package"
@@ -106,7 +96,7 @@ def _package_of(folder: Path, changed: list[Path], target: Path) -> None:
             raise Rejected(f"{path.name} is no network of model '{original.name}': {', '.join(networks)} are.")
         networks[path.stem] = _network(original, path)
     card = original.card
-    about = {key: value for key, value in card.items() if key not in (*OF_THE_WEIGHTS, "metrics")}
+    about = {key: value for key, value in card.about.items() if key != "metrics"}
     save_package(
         target,
         name=original.name,
@@ -114,15 +104,15 @@ def _package_of(folder: Path, changed: list[Path], target: Path) -> None:
         partition=original.partition,
         architecture=original.architecture,
         networks=networks,
-        segmenter=str(card.get("segmenter", "")),
-        precision="float16" if card.get("precision") == "float16" else "float32",
+        segmenter=card.segmenter,
+        precision=card.precision,
         about={**about, "trained_further_from": original.model_hash},
     )
 
 
 def _network(original: ModelPackage, path: Path) -> nn.Module:
     """A generator of the package's architecture with the weights of a PyTorch file, under our names or the bundle's."""
-    network, weights = original.architecture.build(), _tensors(path)
+    network, weights = build_network(original.architecture), _tensors(path)
     own_names = {name: key for key in network.state_dict() for name in (key, bundle_key(key))}
     unknown = sorted(weights.keys() - own_names.keys())
     if unknown:

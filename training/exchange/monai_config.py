@@ -11,8 +11,8 @@ from torch import nn
 from twin_scanner.errors import Defect
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.models.networks import WINDOW
+from twin_scanner.models.package import ModelPackage, build_network
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import ModelPackage
 from twin_scanner.synthesis.translate import BATCH_WINDOWS, STRIDE
 
 METADATA_SCHEMA: Final = (
@@ -22,8 +22,8 @@ BUNDLE_VERSION: Final = "1.0.0"
 """Of our layout of the bundle; raised when its inputs or outputs change their meaning."""
 KEYS: Final = ("levels.", "layers.")
 """What our generators' weight names begin with; in a plain Sequential they begin with a number."""
-FIRE: Final = "0.7.1"
-"""MONAI's command line needs it; this program does not, so its version is a constant."""
+MONAI_NEEDS: Final = {"nibabel": "5.4.2", "fire": "0.7.1"}
+"""MONAI's reader and command line need them; this program does not, so their versions are constants."""
 SKIPS: Final = {"_Level": "cat", "_ResidualBlock": "add"}
 """How our own layers join what they compute to their input, as MONAI's SkipConnection calls it."""
 AXES: Final = [["L", "R"], ["P", "A"], ["I", "S"]]
@@ -70,7 +70,7 @@ def metadata(package: ModelPackage) -> Config:
         "monai_version": version("monai"),
         "pytorch_version": str(torch.__version__),
         "numpy_version": str(np.__version__),
-        "required_packages_version": {**{name: version(name) for name in ("nibabel", "safetensors")}, "fire": FIRE},
+        "required_packages_version": {"safetensors": version("safetensors"), **MONAI_NEEDS},
         "name": f"twin-scanner {package.name}",
         "task": "Synthetic FDG-PET from CT",
         "description": (
@@ -79,10 +79,10 @@ def metadata(package: ModelPackage) -> Config:
             + " Synthetic: not a measurement of this patient."
         ),
         "authors": "The site that trained the model",
-        "copyright": str(card.get("licence", "")),
-        "intended_use": str(card.get("intended_use", "")),
-        "data_source": json.dumps(card.get("training_data", {}), sort_keys=True),
-        "eval_metrics": card.get("metrics", {}),
+        "copyright": str(card.about.get("licence", "")),
+        "intended_use": card.intended_use,
+        "data_source": json.dumps(card.training_data, sort_keys=True),
+        "eval_metrics": card.about.get("metrics", {}),
         "model_hash": package.model_hash,
         "network_data_format": {
             "inputs": {"ct": _format("CT", [0, 1], f"CT, {plan.hu_low:g} to {plan.hu_high:g} HU")},
@@ -97,7 +97,7 @@ def _inputs_sentence(package: ModelPackage) -> str:
     labels = ", ".join(f"{label} {label_name(label, DISTRICT_NAMES)}" for label in sorted(package.partition.labels))
     return (
         f"Inputs: a CT in HU and, on the same grid, its district label map (0 outside the body, {labels}), drawn by "
-        f"the segmenter of the training masks, '{package.card.get('segmenter', '')}'; 'twin-scanner segment' writes it."
+        f"the segmenter of the training masks, '{package.card.segmenter}'; 'twin-scanner segment' writes it."
     )
 
 
@@ -117,7 +117,7 @@ def _format(modality: str, value_range: list[float], channel: str) -> Config:
 
 def _network(package: ModelPackage) -> Config:
     """One generator a network, its weights read without a pickle."""
-    generator = package.architecture.build()
+    generator = build_network(package.architecture)
     rename = "".join(f".removeprefix('{prefix}')" for prefix in KEYS) + ".replace('.layers.', '.submodule.')"
     names = list(package.partition.networks)
     return {

@@ -9,9 +9,9 @@ from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from twin_scanner.errors import Rejected
+from twin_scanner.models.card import Precision
 from twin_scanner.models.partition import NETWORK_NAME, PARTITIONS, Partition, partition
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import Precision
 
 STRICT = ConfigDict(extra="forbid")
 Positive = Annotated[float, Field(gt=0)]

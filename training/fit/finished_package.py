@@ -12,7 +12,7 @@ from training.fit.config import TrainConfig
 from training.fit.run_data import RunData
 from training.fit.state import architecture
 from training.fit.validation import held_out_error
-from twin_scanner.models.store import load_package, save_package
+from twin_scanner.models.package import build_network, load_package, save_package
 from twin_scanner.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def write_package(config: TrainConfig, weights: Weights, data: RunData, on_windo
 def _save(config: TrainConfig, folder: Path, weights: Weights, data: RunData, metrics: dict[str, float]) -> None:
     networks: dict[str, nn.Module] = {}
     for network, state in weights.items():
-        networks[network] = architecture(config).build()
+        networks[network] = build_network(architecture(config))
         networks[network].load_state_dict(state)
     save_package(
         folder,

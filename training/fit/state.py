@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from training.fit.config import TrainConfig
 from training.fit.distributed import local_device
 from twin_scanner.errors import Rejected
+from twin_scanner.models.card import Architecture
 from twin_scanner.models.networks import INITIAL_LOGIT, PatchDiscriminator
-from twin_scanner.models.store import GENERATORS, Architecture, load_package
+from twin_scanner.models.package import GENERATORS, load_package
 
 CT_TO_PET: Final = "ct_to_pet"
 PET_TO_CT: Final = "pet_to_ct"

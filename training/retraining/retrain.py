@@ -33,11 +33,13 @@ from training.retraining.gate_record import (
     record_of,
     write_record,
 )
-from training.retraining.gate_scores import gate_regions, score
+from training.retraining.gate_scores import gate_regions, gate_scores
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.file_lock import take_lock
+from twin_scanner.models.card import read_card
+from twin_scanner.models.package import ModelPackage, load_package
 from twin_scanner.models.promotions import Promotion
-from twin_scanner.models.store import ModelPackage, ModelStore, load_package, read_card
+from twin_scanner.models.store import ModelStore
 from twin_scanner.progress import StageProgress
 
 log = logging.getLogger(__name__)
@@ -193,6 +195,7 @@ def promote(models: ModelStore, reference: str, *, force: str = "") -> Promotion
     Raises Rejected where the gate has not passed the model against the champion that serves now.
     """
     if force.strip():
+        load_package(models.resolve(reference))
         return models.promote(reference, by="force", reason=force)
     challenger = _hash(models.resolve(reference))
     champion = _hash(models.resolve("champion"))
@@ -213,7 +216,7 @@ def promote(models: ModelStore, reference: str, *, force: str = "") -> Promotion
 def _check_comparable(task: _Task) -> None:
     """Before hours of training: what the gate, or the node that serves, would refuse for certain."""
     champion, store, covered = task.champion, task.store, task.config.train.covered
-    drawn_by = str(champion.card.get("segmenter", ""))
+    drawn_by = champion.card.segmenter
     if champion.plan != store.plan:
         raise Rejected(
             f"The champion '{champion.name}' has another Plan than the training store, so they cannot be compared: "
@@ -281,8 +284,8 @@ def _judged(task: _Task, question: Question, package: Path) -> GateRecord:
     for network in (*task.champion.networks.values(), *challenger.networks.values()):
         network.to(device)
     told = partial(task.progress, "Scoring the champion"), partial(task.progress, "Scoring the challenger")
-    of_champion = score(task.champion, pairs, regions, told[0], task.check_stop)
-    of_challenger = score(challenger, pairs, regions, told[1], task.check_stop)
+    of_champion = gate_scores(task.champion, pairs, regions, told[0], task.check_stop)
+    of_challenger = gate_scores(challenger, pairs, regions, told[1], task.check_stop)
     decision = decide(of_champion, of_challenger, task.config.gate, required)
     log.info("gate: %s", decision.reason)
     name = _digest([asdict(question), challenger.model_hash])[:KEY_DIGITS]
@@ -335,7 +338,7 @@ def _device(task: _Task) -> str:
 
 
 def _hash(folder: Path) -> str:
-    return str(read_card(folder)["model_hash"])
+    return read_card(folder).model_hash
 
 
 def _digest(content: object) -> str:

@@ -1,6 +1,5 @@
-"""Model packages, folders of weights, card and Plan named by their content, and the store that keeps them."""
+"""The store of model packages: folders named by hash, aliases, promotions; it knows no torch and loads no network."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -8,62 +7,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final, Literal
-
-import safetensors
-import safetensors.torch
-import torch
-from torch import nn
+from typing import Final
 
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.files.durable_file import whole_folder, write_durably
+from twin_scanner.files.durable_file import write_durably
 from twin_scanner.files.file_lock import take_lock
-from twin_scanner.models.networks import ResNetGenerator, UNetGenerator
-from twin_scanner.models.partition import NETWORK_NAME, Partition, partition
-from twin_scanner.models.plan import Plan
+from twin_scanner.models.card import CARD, read_card, read_weights, write_package_files
 from twin_scanner.models.promotions import By, Promotion, read_promotions, write_promotion
 
-CARD: Final = "card.json"
-SCHEMA: Final = 1
-"""Raised when a card's meaning changes; an older program refuses a newer card."""
 DEMONSTRATION_FOLDER: Final = Path(__file__).resolve().parent.parent / "demonstration"
 """The package that comes with the program: the champion where nothing was trained."""
 HASH_PREFIX: Final = re.compile(r"[0-9a-f]{8,64}")
 ALIASES: Final = ("champion", "challenger", "previous")
-LARGEST_FEATURES: Final = 256
-"""A card asking for wider networks than this is a mistake: the paper's size is 64."""
-
-GENERATORS: Final = MappingProxyType({"unet": UNetGenerator, "resnet9": ResNetGenerator})
-"""Every architecture that a card may name."""
-
-Precision = Literal["float16", "float32"]
-DTYPES: Final = {"float16": torch.float16, "float32": torch.float32}
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What to build before the weights are filled in; part of the package's name."""
-
-    kind: Literal["unet", "resnet9"]
-    features: int
-
-    def build(self) -> nn.Module:
-        """A fresh generator."""
-        return GENERATORS[self.kind](self.features)
-
-
-@dataclass(frozen=True, eq=False)
-class ModelPackage:
-    """A loaded package: one generator for each network of the partition, ready to run (float32, evaluation mode)."""
-
-    name: str
-    model_hash: str
-    plan: Plan
-    partition: Partition
-    architecture: Architecture
-    networks: dict[str, nn.Module]
-    card: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -82,80 +37,9 @@ class PackageSummary:
         return {**asdict(self), "aliases": list(self.aliases), "folder": str(self.folder)}
 
 
-def save_package(
-    folder: Path,
-    *,
-    name: str,
-    plan: Plan,
-    partition: Partition,
-    architecture: Architecture,
-    networks: Mapping[str, nn.Module],
-    segmenter: str,
-    precision: Precision = "float16",
-    about: Mapping[str, object],
-) -> str:
-    """Write a package as a new folder, whole or not at all, and return its hash.
-
-    ``about`` is whatever else the card says: training data, metrics, intended use, licence; it is not hashed. Raises
-    Rejected where the folder exists, or networks do not fit the partition.
-    """
-    if folder.exists():
-        raise Rejected(f"{folder} already exists: packages are never overwritten, give a new folder.")
-    if set(networks) != set(partition.networks) or not all(NETWORK_NAME.fullmatch(n) for n in networks):
-        raise Rejected(f"The networks {sorted(networks)} are not those of partition '{partition.name}'.")
-    files = {f"{key}.safetensors": _serialised(network, DTYPES[precision]) for key, network in networks.items()}
-    weights = {key: hashlib.sha256(files[f"{key}.safetensors"]).hexdigest() for key in networks}
-    model_hash = _model_hash(weights, plan, partition, architecture)
-    card = {
-        "schema": SCHEMA,
-        "name": name,
-        "model_hash": model_hash,
-        "partition": partition.as_json(),
-        "architecture": asdict(architecture),
-        "plan": asdict(plan),
-        "plan_hash": plan.plan_hash,
-        "precision": precision,
-        "weights_sha256": weights,
-        "segmenter": segmenter,
-        **about,
-    }
-    _write_folder(folder, {**files, CARD: (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode()})
-    return model_hash
-
-
-def load_package(folder: Path) -> ModelPackage:
-    """Read and check a package; nothing that it brings is executed.
-
-    Raises Rejected, naming the package and the fault, where the card, the Plan, the architecture or the weights are
-    not what the package's hash says.
-    """
-    card = read_card(folder)
-    where = f"Model package '{folder.name}'"
-    plan, covered, architecture = _plan(card, where), _partition(card, where), _architecture(card, where)
-    expected = card.get("weights_sha256")
-    if not isinstance(expected, dict) or set(expected) != set(covered.networks):
-        raise Rejected(f"{where} does not hold one network for each of its partition: export it again.")
-    files = {key: _weights(folder, key, str(digest), where) for key, digest in expected.items()}
-    if card.get("model_hash") != _model_hash(expected, plan, covered, architecture):
-        raise Rejected(f"{where} is not the model that its hash names: its card was changed, export it again.")
-    networks = {key: _network(architecture, data, f"{where}, network '{key}',") for key, data in files.items()}
-    return ModelPackage(str(card["name"]), str(card["model_hash"]), plan, covered, architecture, networks, card)
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a package, its schema checked; raises Rejected where there is none that this version understands."""
-    path = folder / CARD
-    if not path.is_file():
-        raise Rejected(f"{folder} is not a model package: it has no {CARD}.")
-    try:
-        card = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise Rejected(f"Model package '{folder.name}' has a {CARD} that is not JSON: export it again.") from error
-    if not isinstance(card, dict) or card.get("schema") != SCHEMA:
-        raise Rejected(f"Model package '{folder.name}' has a card of an unknown schema: this version reads {SCHEMA}.")
-    if not all(isinstance(card.get(key), str) and card[key] for key in ("name", "model_hash")):
-        raise Rejected(f"Model package '{folder.name}' has a card without name or model_hash: export it again.")
-    return card
+def check_files(package: Path) -> None:
+    """Raise Rejected where a package's card or weights are not what its hash says; the networks are not built."""
+    read_weights(package, read_card(package))
 
 
 def copy_package(package: Path, folder: Path) -> str:
@@ -163,18 +47,17 @@ def copy_package(package: Path, folder: Path) -> str:
 
     Raises Rejected where the package is not what its hash says, or the folder exists; OSError where the disk fails.
     """
-    if folder.exists():
-        raise Rejected(f"{folder} already exists: packages are never overwritten, give a new folder.")
-    loaded = load_package(package)
-    names = [CARD, *(f"{key}.safetensors" for key in loaded.networks)]
-    _write_folder(folder, {name: (package / name).read_bytes() for name in names})
-    return loaded.model_hash
+    card = read_card(package)
+    write_package_files(folder, (package / CARD).read_bytes(), read_weights(package, card))
+    return card.model_hash
 
 
 class ModelStore:
-    """A folder with one immutable package a sub-folder, named by hash; beside them ``aliases.json`` and promotions.
+    """A folder with one immutable package per sub-folder, named by hash; beside them ``aliases.json`` and promotions.
 
     The aliases change in one step and under a lock, so whoever resolves one sees the old model or the new one.
+    A package enters when its card and weights are what its hash says; that its networks can be built is the business
+    of whoever brings it in (``package.load_package``).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -182,10 +65,9 @@ class ModelStore:
 
     def add(self, package: Path) -> Path:
         """Copy a checked package into the store, whole or not at all; a package that is there already stays."""
-        target = self.folder / str(read_card(package)["model_hash"])
-        if target.exists():
-            load_package(package)
-        else:
+        target = self.folder / read_card(package).model_hash
+        check_files(package)
+        if not target.exists():
             copy_package(package, target)
         return target
 
@@ -209,7 +91,7 @@ class ModelStore:
         found = (path.parent for path in sorted(self.folder.glob(f"*/{CARD}")))
         folders = {folder.name: folder for folder in found if not folder.name.startswith(".")}
         if (DEMONSTRATION_FOLDER / CARD).is_file():
-            folders.setdefault(str(read_card(DEMONSTRATION_FOLDER)["model_hash"]), DEMONSTRATION_FOLDER)
+            folders.setdefault(read_card(DEMONSTRATION_FOLDER).model_hash, DEMONSTRATION_FOLDER)
         return tuple(sorted((self._summary(folder) for folder in folders.values()), key=lambda row: row.name))
 
     def challenge(self, reference: str) -> str:
@@ -319,94 +201,13 @@ class ModelStore:
         if model_hash is None:
             raise Rejected(f"No model is the {alias}: 'models list' shows what is here.")
         for folder in (self.folder / model_hash, DEMONSTRATION_FOLDER):
-            if (folder / CARD).is_file() and read_card(folder)["model_hash"] == model_hash:
+            if (folder / CARD).is_file() and read_card(folder).model_hash == model_hash:
                 return folder
         raise Rejected(f"The {alias} is model {model_hash[:12]}, which is not in the store: import it again.")
 
     def _summary(self, folder: Path) -> PackageSummary:
         card = read_card(folder)
-        model_hash = str(card["model_hash"])
-        aliases = tuple(alias for alias in ALIASES if self.aliases().get(alias) == model_hash)
+        aliases = tuple(alias for alias in ALIASES if self.aliases().get(alias) == card.model_hash)
         if folder == DEMONSTRATION_FOLDER and "champion" not in self.aliases():
             aliases = ("champion", *aliases)
-        covered = card.get("partition")
-        name = str(covered.get("name", "")) if isinstance(covered, dict) else ""
-        return PackageSummary(str(card["name"]), model_hash, aliases, name, str(card.get("intended_use", "")), folder)
-
-
-def _model_hash(weights_sha256: Mapping[str, str], plan: Plan, partition: Partition, architecture: Architecture) -> str:
-    """SHA-256 of what decides the output: weights, Plan, partition and architecture; no date, no metric."""
-    content = {
-        "weights": dict(weights_sha256),
-        "plan": plan.plan_hash,
-        "partition": partition.as_json(),
-        "architecture": asdict(architecture),
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _plan(card: dict[str, Any], where: str) -> Plan:
-    try:
-        values = dict(card["plan"])
-        d, h, w = (float(s) for s in values.pop("spacing_mm"))
-        plan = Plan(spacing_mm=(d, h, w), **values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise Rejected(f"{where} has a Plan that this version does not understand: export it again.") from error
-    if plan.plan_hash != card.get("plan_hash"):
-        raise Rejected(f"{where} has a Plan that was changed after training: export it again.")
-    return plan
-
-
-def _partition(card: dict[str, Any], where: str) -> Partition:
-    try:
-        return partition(str(card["partition"]["name"]), dict(card["partition"]["networks"]))
-    except Rejected as error:
-        raise Rejected(f"{where} cannot be used: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise Rejected(f"{where} has a partition that this version does not understand: export it again.") from error
-
-
-def _architecture(card: dict[str, Any], where: str) -> Architecture:
-    values = card.get("architecture")
-    if not isinstance(values, dict) or set(values) != {"kind", "features"} or str(values["kind"]) not in GENERATORS:
-        raise Rejected(f"{where} has an architecture that this version cannot build: update the program.")
-    if not isinstance(values["features"], int) or not 0 < values["features"] <= LARGEST_FEATURES:
-        raise Rejected(
-            f"{where} asks for networks of {values['features']} features: 1 to {LARGEST_FEATURES} are possible."
-        )
-    return Architecture(values["kind"], values["features"])
-
-
-def _weights(folder: Path, network: str, digest: str, where: str) -> bytes:
-    path = folder / f"{network}.safetensors"
-    if not path.is_file():
-        raise Rejected(f"{where} lacks {path.name}: copy the whole folder again.")
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise Rejected(f"{where} has a damaged or changed {path.name}: copy the whole folder again.")
-    return data
-
-
-def _network(architecture: Architecture, data: bytes, where: str) -> nn.Module:
-    """A generator in float32, its weights channels-last: several times faster on processors (training/LOG.md)."""
-    network = architecture.build()
-    try:
-        state = {key: tensor.float() for key, tensor in safetensors.torch.load(data).items()}
-        network.load_state_dict(state)
-    except (safetensors.SafetensorError, RuntimeError) as error:
-        raise Rejected(f"{where} holds weights of another shape than its architecture: export it again.") from error
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
-        raise Rejected(f"{where} holds weights that are not finite: train it again.")
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-
-
-def _serialised(network: nn.Module, dtype: torch.dtype) -> bytes:
-    state = {key: tensor.detach().cpu().to(dtype).contiguous() for key, tensor in network.state_dict().items()}
-    return safetensors.torch.save(state)
-
-
-def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """All files on disk and fsynced, or no folder."""
-    with whole_folder(folder) as scratch:
-        for name, data in files.items():
-            write_durably(scratch / name, data)
+        return PackageSummary(card.name, card.model_hash, aliases, card.partition.name, card.intended_use, folder)

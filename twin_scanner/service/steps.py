@@ -1,28 +1,25 @@
 """What each lane does: intake, the render, and the deliveries to the PACS and to the twin record."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, tzinfo
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import pydicom
 
 from dicom_node.associations import Timeouts
-from dicom_node.sender import NO_ANSWER, NotStored, Peer, send
-from twin_record.transaction import TwinTarget
+from dicom_node.client import Peer
+from dicom_node.store_scu import NO_ANSWER, InstanceStatus, NotStored, SendingStopped, send
+from twin_record.target import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
 from twin_scanner.errors import Defect, Transient, Unavailable
-from twin_scanner.render.report import (
-    Companion,
-    RenderReport,
-    RenderRequest,
-    read_delivery,
-    read_report,
-    write_delivery,
-)
+from twin_scanner.render.report import Companion, RenderReport, read_delivery, read_report, write_delivery
+from twin_scanner.render.request import RenderRequest
 from twin_scanner.service.breaker import Breaker
 from twin_scanner.service.intake import Intake, JobFolders, Unended
 from twin_scanner.service.ledger import Delivery, Destination, IssuedSeries, Job, Ledger, Rendered, Result, Study
@@ -34,6 +31,10 @@ PACS: Final = "pacs"
 TWIN: Final = "twin"
 DESTINATIONS: Final = (Destination(PACS), Destination(TWIN, after=PACS))
 """Of every render; the twin lists what the PACS holds, so it comes second."""
+
+
+STORED: Final = "stored-at-pacs"
+"""Names the file in the job's folder that lists what the PACS has answered for."""
 
 
 @dataclass(frozen=True)
@@ -100,30 +101,48 @@ class Steps:
     def _store(self, delivery: Delivery, beat: Beat) -> Record:
         folder = self.folders.result(delivery.job_id)
         report = read_report(folder)
-        try:
-            sent = send(
-                [folder / name for name in report.pet_files],
-                self.pacs,
-                calling_ae=self.calling_ae,
-                timeouts=self.timeouts,
-                on_progress=lambda *_: beat(),
-                where_taken=[folder / companion.file for companion in report.companions],
-            )
-        except Stopped:
-            raise
-        except NotStored as error:
-            if error.report.instances[0].status == NO_ANSWER:
-                raise Unavailable(str(error)) from error
-            raise
-        except Transient as error:
-            raise Unavailable(str(error)) from error
-        for sop_class_uid in sent.not_taken:
+        with stored_before(folder) as (stored, note):
+            not_taken = self._send(folder, report, stored, note, beat)
+        for sop_class_uid in not_taken:
             LOG.warning(
                 "the PACS does not take this class; the object stays in the job's folder",
                 extra={"job_id": delivery.job_id, "step": PACS, "sop_class_uid": sop_class_uid},
             )
-        write_delivery(folder, (instance.sop_instance_uid for instance in sent.instances))
+        issued = {*report.pet_instance_uids, *(companion.sop_instance_uid for companion in report.companions)}
+        write_delivery(folder, stored & issued)
         return partial(self.ledger.deliveries.confirmed, delivery, "C-STORE status")
+
+    def _send(
+        self, folder: Path, report: RenderReport, stored: set[str], note: Callable[[InstanceStatus], None], beat: Beat
+    ) -> tuple[str, ...]:
+        """Send what the PACS does not have yet, and return the classes that it does not take."""
+
+        def stops() -> bool:
+            try:
+                beat()
+            except Stopped:
+                return True
+            return False
+
+        try:
+            return send(
+                [folder / name for name in report.pet_files],
+                self.pacs,
+                calling_ae=self.calling_ae,
+                timeouts=self.timeouts,
+                on_answer=note,
+                check_stop=stops,
+                where_taken=[folder / companion.file for companion in report.companions],
+                skip=frozenset(stored),
+            ).not_taken
+        except SendingStopped as error:
+            raise Stopped(str(error)) from error
+        except NotStored as error:
+            if any(instance.status == NO_ANSWER for instance in error.report.instances):
+                raise Unavailable(str(error)) from error
+            raise
+        except Transient as error:
+            raise Unavailable(str(error)) from error
 
     def _record(self, delivery: Delivery, beat: Beat) -> Record:
         job = self.ledger.jobs.find(delivery.job_id)
@@ -139,6 +158,26 @@ class Steps:
 
     def _delivery_facts(self, delivery: Delivery) -> dict[str, str]:
         return _job_facts(self.ledger.jobs.find(delivery.job_id))
+
+
+@contextmanager
+def stored_before(folder: Path) -> Iterator[tuple[set[str], Callable[[InstanceStatus], None]]]:
+    """The instances that the PACS has answered for, and what adds an answer: one UID a line in the job's folder.
+
+    A killed process leaves its lines, so that what it delivered is not sent again. A power cut may lose the last of
+    them: those are sent twice, with the same content.
+    """
+    file = folder / STORED
+    stored = set(file.read_text("ascii").split("\n")[:-1]) if file.exists() else set()
+    with file.open("a", encoding="ascii") as lines:
+
+        def note(answer: InstanceStatus) -> None:
+            if answer.stored:
+                stored.add(answer.sop_instance_uid)
+                lines.write(f"{answer.sop_instance_uid}\n")
+                lines.flush()
+
+        yield stored, note
 
 
 def _study_facts(study: Study) -> dict[str, str]:

@@ -16,8 +16,8 @@ from twin_scanner.errors import Defect, Rejected
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Shape, Triple, Volume, read_nifti_labels
 from twin_scanner.models.networks import WINDOW
+from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.plan import ct_to_model
-from twin_scanner.models.store import ModelPackage
 from twin_scanner.progress import Progress
 from twin_scanner.synthesis.translate import coverage, cube, padded, region_of, windows_touching
 

@@ -9,7 +9,7 @@ from twin_scanner.districts.district_map import DistrictMap, Segmenter
 from twin_scanner.errors import Defect, Rejected
 from twin_scanner.imaging.volume import LabelArray, Volume, canonical_labels, resample_labels
 from twin_scanner.models import plan as preprocess
-from twin_scanner.models.store import ModelPackage
+from twin_scanner.models.package import ModelPackage
 from twin_scanner.progress import Progress
 from twin_scanner.synthesis.translate import missing_districts, translate
 
@@ -76,7 +76,7 @@ def translate_ct(
 
 
 def _check_segmenter(package: ModelPackage, segmenter: Segmenter, options: PipelineOptions) -> None:
-    trained_with = str(package.card.get("segmenter", ""))
+    trained_with = package.card.segmenter
     if package.partition.whole_volume or options.allow_other_segmenter or trained_with == segmenter.name:
         return
     raise Rejected(

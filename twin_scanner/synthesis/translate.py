@@ -12,8 +12,8 @@ from torch import nn
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape, label_counts
 from twin_scanner.models.networks import WINDOW
+from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import Partition
-from twin_scanner.models.store import ModelPackage
 from twin_scanner.progress import Progress
 
 STRIDE = 16

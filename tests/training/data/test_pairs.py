@@ -27,9 +27,10 @@ from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample
+from twin_scanner.models.card import Architecture, Card
+from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import Partition
 from twin_scanner.models.plan import Plan, ct_on_grid
-from twin_scanner.models.store import Architecture, ModelPackage
 from twin_scanner.synthesis.pipeline import PipelineOptions, translate_ct
 from twin_scanner.synthesis.translate import windows_touching
 
@@ -99,7 +100,8 @@ def test_training_and_serving_give_a_network_the_same_bytes(scaling: Literal["wi
     plan = replace(PLAN, ct_scaling=scaling, hu_low=0.0)
     partition = Partition("halves", MappingProxyType({"right": (1,), "left": (2,)}))
     networks: dict[str, nn.Module] = {"right": Recorder(), "left": Recorder()}
-    package = ModelPackage("r", "0" * 64, plan, partition, Architecture("unet", 1), networks, {"segmenter": "halves"})
+    card = Card("r", "0" * 64, plan, partition, Architecture("unet", 1), segmenter="halves")
+    package = ModelPackage(card, networks)
     served = translate_ct(blob_ct(), package, HalvesSegmenter(), PipelineOptions())
     pair = blob_pair(plan=plan)
     assert [array.dtype.str for array in (pair.ct, pair.pet, pair.labels)] == ["<i2", "<f2", "|u1"]

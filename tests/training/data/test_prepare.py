@@ -27,8 +27,9 @@ from training.phantom.files import write_studies
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.district_labels import DISTRICT_LABELS
 from twin_scanner.imaging.volume import LabelArray, resample, to_sitk
+from twin_scanner.models.package import load_package
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import DEMONSTRATION_FOLDER, load_package
+from twin_scanner.models.store import DEMONSTRATION_FOLDER
 
 pytestmark = pytest.mark.loop
 
@@ -365,7 +366,7 @@ def test_a_real_examination_goes_from_its_dicom_files_to_a_network_that_has_lear
     write_split(tmp_path / "split.json", Split((entry.name,), (), (), ()))
     (tmp_path / "two-epochs.toml").write_text(TWO_EPOCHS)
     package = load_package(tmp_path / verb(tmp_path, "train", "two-epochs.toml").strip())
-    assert package.card["training_data"] == {**package.card["training_data"], "kind": "store", "pairs": 1}
+    assert package.card.training_data == {**package.card.training_data, "kind": "store", "pairs": 1}
     assert package.partition.labels == {1, 2, 3}
     curve = {(line["network"], line["step"]): float(line["L1"]) for line in read_curve(tmp_path / "runs" / "thorax")}
     assert all(curve[network, 200] < curve[network, 100] for network in package.networks)

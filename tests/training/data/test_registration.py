@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from training.data.registration import Motion, register
 from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner.dicom.read.ct_series import read_ct_series
-from twin_scanner.dicom.read.pet_series import read_pt_series
+from twin_scanner.dicom.read.pet_series import read_pet_series
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Triple, Volume, geometry_of, resample, resample_labels, to_sitk
 
@@ -35,7 +35,7 @@ def phantom() -> tuple[Volume, Volume]:
 @pytest.fixture(scope="module")
 def thorax(shared_data: Path) -> tuple[Volume, Volume]:
     folder = shared_data / "thorax_petct"
-    return read_ct_series(folder / "ct").volume, read_pt_series(folder / "pet_ac").suv
+    return read_ct_series(folder / "ct").volume, read_pet_series(folder / "pet_ac").suv
 
 
 def rigid(

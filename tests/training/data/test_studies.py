@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from tests.samples import ct_files, pt_files
+from tests.samples import ct_files, pet_files
 from training.data.studies import autopet_studies, dicom_studies, find_studies, phantom_studies
 from training.data.study import StudyReference
 from training.phantom.files import COLLECTION, METADATA_FILE, write_studies
@@ -48,7 +48,7 @@ def autopet(written: Path, tmp_path: Path) -> Path:
 def ct_pet(folder: Path, *, ct: dict[str, Any] | None = None, pet: dict[str, Any] | None = None) -> Path:
     """A study: 40 slices of CT (its default coverage is chosen by the service too) and of PET."""
     ct_files.write_series(folder / "CT", 40, **(ct or {}))
-    pt_files.write_series(folder / "PT", 40, **(pet or {}))
+    pet_files.write_series(folder / "PT", 40, **(pet or {}))
     return folder
 
 
@@ -267,7 +267,7 @@ def test_ct_and_pet_of_a_study_are_paired(tmp_path: Path) -> None:
     assert (loaded.ct_origin, loaded.drawn) == ("DICOM", False)
     assert loaded.lesions is None
     np.testing.assert_array_equal(loaded.ct.array[7], ct_files.stored_values(7))
-    np.testing.assert_allclose(loaded.pet.array[7], pt_files.activity_bqml(7) * pt_files.SUV_PER_BQML, rtol=1e-6)
+    np.testing.assert_allclose(loaded.pet.array[7], pet_files.activity_bqml(7) * pet_files.SUV_PER_BQML, rtol=1e-6)
     for text in (study.name, study.patient):
         assert ct_files.PATIENT_ID not in text
         assert text == Path(text).name
@@ -313,13 +313,13 @@ def test_our_own_pet_is_never_a_training_pair(written: Path, tmp_path: Path) -> 
 def test_the_corrected_pet_is_chosen_among_several(tmp_path: Path) -> None:
     ct_pet(tmp_path)
     uncorrected = {"SeriesInstanceUID": "2.25.39", "CorrectedImage": ["DECY"], "PatientWeight": "50"}
-    pt_files.write_series(tmp_path / "NAC", 45, **uncorrected)
+    pet_files.write_series(tmp_path / "NAC", 45, **uncorrected)
     short = {"SeriesInstanceUID": "2.25.38", "PatientWeight": "60"}
-    pt_files.write_series(tmp_path / "short", 20, **short)
+    pet_files.write_series(tmp_path / "short", 20, **short)
     less = {"SeriesInstanceUID": "2.25.37", "CorrectedImage": ["ATTN", "DECY"], "PatientWeight": "65"}
-    pt_files.write_series(tmp_path / "less", 40, **less)
+    pet_files.write_series(tmp_path / "less", 40, **less)
     loaded = only(dicom_studies(tmp_path)).load()
-    np.testing.assert_allclose(loaded.pet.array[7], pt_files.activity_bqml(7) * pt_files.SUV_PER_BQML, rtol=1e-6)
+    np.testing.assert_allclose(loaded.pet.array[7], pet_files.activity_bqml(7) * pet_files.SUV_PER_BQML, rtol=1e-6)
     shutil.rmtree(tmp_path / "PT")
     shutil.rmtree(tmp_path / "less")
     shutil.rmtree(tmp_path / "short")
@@ -404,14 +404,14 @@ def test_fdg_is_known_by_its_code_in_whatever_words(tmp_path: Path) -> None:
 def test_the_pet_of_fdg_is_chosen_beside_that_of_another_tracer(tmp_path: Path) -> None:
     ct_pet(tmp_path)
     other = {"SeriesInstanceUID": "2.25.39", "isotope": {"Radiopharmaceutical": "NaF"}}
-    pt_files.write_series(tmp_path / "bone", 45, **other)
+    pet_files.write_series(tmp_path / "bone", 45, **other)
     assert only(dicom_studies(tmp_path)).load().pet.array.shape[0] == 40
 
 
 def test_of_several_series_that_fail_each_ones_reason_is_told(tmp_path: Path) -> None:
     """The one to be mended is not the one that was never corrected."""
     ct_pet(tmp_path, pet={"PatientWeight": None})
-    pt_files.write_series(tmp_path / "NAC", 40, SeriesInstanceUID="2.25.39", CorrectedImage=["DECY"])
+    pet_files.write_series(tmp_path / "NAC", 40, SeriesInstanceUID="2.25.39", CorrectedImage=["DECY"])
     told = reason(only(dicom_studies(tmp_path)))
     assert told.startswith("The study's PET cannot be used: none of its 2 series is fit; ")
     assert "CorrectedImage of the PET lacks ATTN" in told
@@ -441,7 +441,7 @@ def test_images_behind_a_link_to_a_folder_are_found_and_one_to_nothing_is_a_lost
 
 def test_ct_alone_and_pet_alone_are_refused_with_the_reason(tmp_path: Path) -> None:
     ct_files.write_series(tmp_path / "CT", 40, StudyInstanceUID="2.25.500")
-    pt_files.write_series(tmp_path / "PT", 40, StudyInstanceUID="2.25.501")
+    pet_files.write_series(tmp_path / "PT", 40, StudyInstanceUID="2.25.501")
     reasons = sorted(reason(study) for study in dicom_studies(tmp_path))
     assert reasons == [
         "The study has CT but no PET image: send its PET series too.",
@@ -452,9 +452,9 @@ def test_ct_alone_and_pet_alone_are_refused_with_the_reason(tmp_path: Path) -> N
 def test_a_multi_frame_copy_of_the_pet_does_not_stand_in_its_way(tmp_path: Path) -> None:
     ct_pet(tmp_path)
     copy = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.128.1", "SeriesInstanceUID": "2.25.40", "PatientWeight": "1"}
-    pt_files.write_series(tmp_path / "copy", 1, **copy)
+    pet_files.write_series(tmp_path / "copy", 1, **copy)
     (study,) = dicom_studies(tmp_path)
-    assert study.load().pet.array[7].max() == pytest.approx(pt_files.activity_bqml(7).max() * pt_files.SUV_PER_BQML)
+    assert study.load().pet.array[7].max() == pytest.approx(pet_files.activity_bqml(7).max() * pet_files.SUV_PER_BQML)
 
 
 def test_what_is_no_dicom_is_passed_over_and_a_damaged_image_refuses_its_neighbours(tmp_path: Path) -> None:
@@ -495,7 +495,7 @@ def test_whoever_owns_the_files_learns_where_a_study_lies(written: Path, tmp_pat
     assert {study.place for study in in_autopet} == {path.parent for path in written.rglob("SUV.nii.gz")}
     in_dicom = dicom_studies(written / "dicom")
     assert {study.place for study in in_dicom} == set((written / "dicom").iterdir())
-    pt_files.write_series(tmp_path / "multi", 1, SOPClassUID="1.2.840.10008.5.1.4.1.1.130")
+    pet_files.write_series(tmp_path / "multi", 1, SOPClassUID="1.2.840.10008.5.1.4.1.1.130")
     assert only(dicom_studies(tmp_path)).place == tmp_path / "multi"
 
 

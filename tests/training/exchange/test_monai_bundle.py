@@ -18,7 +18,7 @@ from monai.bundle.config_parser import ConfigParser
 
 from tests.conftest import missing
 from training.exchange.monai_bundle import LAYOUTS, Layout, export_package, import_package
-from training.exchange.monai_config import bundle_key
+from training.exchange.monai_config import MONAI_NEEDS, bundle_key
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import (
     Geometry,
@@ -30,9 +30,11 @@ from twin_scanner.imaging.volume import (
     write_nifti,
 )
 from twin_scanner.models import plan as preprocess
+from twin_scanner.models.card import Architecture
+from twin_scanner.models.package import ModelPackage, build_network, load_package, save_package
 from twin_scanner.models.partition import PARTITIONS
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import Architecture, ModelPackage, ModelStore, load_package, save_package
+from twin_scanner.models.store import ModelStore
 from twin_scanner.synthesis.translate import translate
 
 pytestmark = pytest.mark.unit
@@ -46,7 +48,7 @@ def saved(folder: Path, partition: str = "districts", kind: str = "unet", plan: 
     """A package of untrained networks with large weights, so that what they make varies over the whole SUV range."""
     torch.manual_seed(seed)
     architecture = Architecture(kind, 2)  # type: ignore[arg-type]
-    networks = {name: architecture.build() for name in PARTITIONS[partition].networks}
+    networks = {name: build_network(architecture) for name in PARTITIONS[partition].networks}
     for parameter in (parameter for network in networks.values() for parameter in network.parameters()):
         torch.nn.init.normal_(parameter, 0.0, 0.3)
     save_package(
@@ -193,6 +195,12 @@ def test_the_metadata_says_what_goes_in_and_what_must_be_known(tmp_path: Path) -
     assert set(metadata["required_packages_version"]) == {"nibabel", "safetensors", "fire"}
 
 
+def test_the_versions_that_monai_needs_are_those_that_the_tests_ran(project: Path) -> None:
+    """An export must not ask the environment for them: a hospital's has neither."""
+    pins = dict(line.split("==") for line in (project / "constraints.txt").read_text("utf-8").split() if "==" in line)
+    assert {name: pins[name] for name in MONAI_NEEDS} == MONAI_NEEDS
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_is_exported_and_imported_again_is_the_same_model(layout: Layout, tmp_path: Path) -> None:
     package = saved(tmp_path / "package")
@@ -236,8 +244,8 @@ def test_a_network_trained_further_elsewhere_comes_back_as_a_new_model(names: st
     window = torch.rand(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
     for name, expected in (("head", further), ("legs", original)):
         torch.testing.assert_close(imported.networks[name](window), expected.networks[name](window), rtol=0, atol=0)
-    assert imported.model_hash != original.model_hash and "metrics" not in imported.card
-    assert imported.card["trained_further_from"] == original.model_hash
+    assert imported.model_hash != original.model_hash and "metrics" not in imported.card.about
+    assert imported.card.about["trained_further_from"] == original.model_hash
 
 
 class Bomb:

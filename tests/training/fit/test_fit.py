@@ -26,9 +26,9 @@ from training.fit.state import TrainState, fresh_state
 from training.fit.stopping import stopped_by_signals
 from training.fit.validation import validation_error
 from twin_scanner.errors import Rejected, Transient
+from twin_scanner.models.package import load_package
 from twin_scanner.models.partition import DISTRICTS
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import load_package
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 
@@ -169,7 +169,7 @@ def test_the_last_validation_is_what_the_package_is_measured_as(tmp_path: Path) 
     config = replace(small_config(tmp_path, 3), validation=ValidationConfig(3, 1))
     card = load_package(train(config, small_data(config))).card
     curve = {row["network"]: row["validation_mae_suv"] for row in read_curve(tmp_path)}
-    for network, error in card["metrics"]["held_out_mean_absolute_error_suv"].items():
+    for network, error in card.about["metrics"]["held_out_mean_absolute_error_suv"].items():
         assert network == "body" or math.isclose(float(curve[network]), error, abs_tol=6e-5)
 
 
@@ -255,9 +255,10 @@ def test_a_run_ends_in_a_package_that_says_how_it_came_to_be(tmp_path: Path) -> 
     package = load_package(folder)
     assert folder == tmp_path / "run" / "package"
     assert calls == [(network, at, 2) for network in DISTRICTS.networks for at in (1, 2)]
-    assert package.card["training_data"]["pairs"] == 1 and len(package.card["training_data"]["sha256"]) == 64
-    assert package.card["training"]["optimiser"]["lambda_l1"] == 100.0
-    assert set(package.card["metrics"]["held_out_mean_absolute_error_suv"]) == {"body", "head", "trunk", "arms", "legs"}
+    assert package.card.training_data["pairs"] == 1 and len(package.card.training_data["sha256"]) == 64
+    assert package.card.about["training"]["optimiser"]["lambda_l1"] == 100.0
+    metrics = package.card.about["metrics"]["held_out_mean_absolute_error_suv"]
+    assert set(metrics) == {"body", "head", "trunk", "arms", "legs"}
     assert str(tmp_path) not in (folder / "card.json").read_text()
 
 
@@ -329,8 +330,8 @@ def test_the_command_trains_from_a_file_to_a_package(tmp_path: Path, monkeypatch
     )
     folder = main(tmp_path / "tiny.toml")
     package = load_package(folder)
-    assert package.plan.spacing_mm == (12.0, 10.0, 10.0) and package.card["segmenter"] == "phantom-truth"
-    assert math.isfinite(package.card["metrics"]["held_out_mean_absolute_error_suv"]["body"])
+    assert package.plan.spacing_mm == (12.0, 10.0, 10.0) and package.card.segmenter == "phantom-truth"
+    assert math.isfinite(package.card.about["metrics"]["held_out_mean_absolute_error_suv"]["body"])
     assert folder.resolve() == tmp_path / "runs" / "tiny" / "package"
 
 

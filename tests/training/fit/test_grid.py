@@ -14,7 +14,7 @@ from training.fit.fit import train
 from training.fit.grid import Grid, is_grid, merged, read_grid, train_grid
 from training.fit.run_data import load_data
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.models.store import load_package
+from twin_scanner.models.package import load_package
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 

@@ -13,7 +13,7 @@ import torch
 
 from training.fit.curve import read_curve
 from training.fit.fit import main
-from twin_scanner.models.store import read_card
+from twin_scanner.models.card import read_card
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 
@@ -102,7 +102,7 @@ def test_sigterm_and_sigkill_change_nothing_of_the_package(tmp_path: Path, monke
     hashes = []
     for folder, resume in ((disturbed, True), (straight, False)):
         monkeypatch.chdir(folder)
-        hashes.append(read_card(main(folder / "tiny.toml", resume=resume))["model_hash"])
+        hashes.append(read_card(main(folder / "tiny.toml", resume=resume)).model_hash)
     assert hashes[0] == hashes[1]
     curves = [read_curve(folder / "runs" / "tiny") for folder in (disturbed, straight)]
     assert curves[0] == curves[1] and len(curves[0]) == 6

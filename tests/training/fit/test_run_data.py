@@ -16,8 +16,8 @@ from training.fit.curve import read_curve
 from training.fit.fit import train
 from training.fit.run_data import load_data, stored
 from twin_scanner.errors import Rejected
+from twin_scanner.models.package import load_package
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import load_package
 
 pytestmark = pytest.mark.loop
 
@@ -68,9 +68,9 @@ def test_a_store_is_trained_on_to_a_package(phantoms: TrainingStore, tmp_path: P
     config = on_store(tmp_path / "run", phantoms, tmp_path / "split.json")
     config = replace(config, validation=replace(config.validation, every_epochs=1))
     card = load_package(train(config, load_data(config))).card
-    assert card["training_data"]["kind"] == "store" and card["segmenter"] == phantoms.segmenter
-    assert [card["training_data"][key] for key in ("pairs", "phantoms", "held_out")] == [2, 2, 1]
-    assert card["training"]["data"]["folder"] == "store"
+    assert card.training_data["kind"] == "store" and card.segmenter == phantoms.segmenter
+    assert [card.training_data[key] for key in ("pairs", "phantoms", "held_out")] == [2, 2, 1]
+    assert card.about["training"]["data"]["folder"] == "store"
     assert [row["step"] for row in read_curve(tmp_path / "run")] == [1, 2]
 
 

@@ -9,12 +9,15 @@ import torch
 from training.phantom.phantom import draw_options, make_phantom
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.imaging.volume import write_nifti
+from twin_scanner.models.card import Architecture
 from twin_scanner.models.networks import UNetGenerator
+from twin_scanner.models.package import load_package, save_package
 from twin_scanner.models.partition import WHOLE_BODY
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import Architecture, ModelStore, load_package, save_package
+from twin_scanner.models.store import ModelStore
 from twin_scanner.render.render import render
-from twin_scanner.render.report import RenderReport, RenderRequest
+from twin_scanner.render.report import RenderReport
+from twin_scanner.render.request import RenderRequest
 
 pytestmark = pytest.mark.unit
 

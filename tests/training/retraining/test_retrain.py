@@ -39,10 +39,12 @@ from training.retraining.gate_scores import gate_regions, score
 from training.retraining.retrain import RetrainConfig, main, promote, read_retrain_config, retrain
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import Volume
+from twin_scanner.models.card import Architecture
 from twin_scanner.models.networks import UNetGenerator
+from twin_scanner.models.package import load_package, save_package
 from twin_scanner.models.partition import WHOLE_BODY, WHOLE_VOLUME, partition
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import Architecture, ModelStore, load_package, save_package
+from twin_scanner.models.store import ModelStore
 from twin_scanner.service.schedule import TABLE, CommandSchedule
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
@@ -196,7 +198,7 @@ def test_the_models_are_scored_as_they_serve_half_precision_included(
     """Oracle: the error of the stored package, translated here, is the one that the record holds."""
     outcome = retrain(store, SPLIT, models, config(tmp_path))
     package = load_package(models.folder / outcome.challenger)
-    assert package.card["precision"] == "float16"
+    assert package.card.precision == "float16"
     again = score(package, store.pairs(SPLIT.gate), gate_regions(package.partition))
     (record,) = read_records(models.folder)
     for row, expected in zip(record.scores, again, strict=True):
@@ -269,7 +271,7 @@ def test_a_challenger_that_starts_from_the_champion_begins_with_its_weights(
 ) -> None:
     warm = retrain(store, SPLIT, models, config(tmp_path, 1, "champion"))
     card = load_package(models.folder / warm.challenger).card
-    assert card["training"]["warm_start"] == warm.champion
+    assert card.about["training"]["warm_start"] == warm.champion
     (record,) = read_records(models.folder)
     assert record.question.start == warm.champion
     made = {region.region: region.challenger_suv for region in warm.regions}

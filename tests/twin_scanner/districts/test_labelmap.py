@@ -18,9 +18,10 @@ from twin_scanner.districts.labelmap import LabelmapSegmenter, find_labelmap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample_labels
+from twin_scanner.models.card import Architecture
+from twin_scanner.models.package import ModelPackage, build_network, load_package, save_package
 from twin_scanner.models.partition import partition
 from twin_scanner.models.plan import Plan, ct_to_model, model_to_suv
-from twin_scanner.models.store import Architecture, ModelPackage, load_package, save_package
 from twin_scanner.synthesis.pipeline import PipelineOptions, translate_ct
 
 pytestmark = pytest.mark.unit
@@ -272,7 +273,7 @@ def five_networks(folder: Path, networks: Mapping[str, list[int]] = MappingProxy
         plan=Plan(spacing_mm=(6.0, 5.0, 4.5)),
         partition=covered,
         architecture=architecture,
-        networks={name: architecture.build() for name in covered.networks},
+        networks={name: build_network(architecture) for name in covered.networks},
         segmenter="labelmap",
         about={},
     )

@@ -15,18 +15,22 @@ import sqlalchemy as sa
 import torch
 
 from dicom_node.associations import Timeouts
-from dicom_node.receiver import CT_CLASSES, Receiver
-from dicom_node.sender import Peer, accepted_offers
+from dicom_node.client import Peer, accepted_offers
+from dicom_node.listener import Listener
+from dicom_node.sop_classes import CT_CLASSES
 from dicom_node.spool import Spool
+from dicom_node.store_scp import StoreScp
 from tests.peers.fhir_server import running_server
 from tests.peers.orthanc import Orthanc
 from twin_scanner import app
 from twin_scanner.districts.external import moose
 from twin_scanner.doctor import Finding, examine
 from twin_scanner.errors import Transient
+from twin_scanner.models.card import Architecture
+from twin_scanner.models.package import build_network, save_package
 from twin_scanner.models.partition import DISTRICTS
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import Architecture, ModelStore, save_package
+from twin_scanner.models.store import ModelStore
 from twin_scanner.settings import Settings
 
 pytestmark = pytest.mark.node
@@ -60,16 +64,10 @@ def found(findings: list[Finding], name: str) -> Finding:
 
 
 @contextmanager
-def receiver(folder: Path, **options: Any) -> Iterator[Receiver]:
-    with Receiver(
-        ae_title=options.pop("ae_title", "PACS"),
-        host="127.0.0.1",
-        port=0,
-        spool=Spool(folder),
-        on_stored=lambda _: None,
-        is_own=lambda _: False,
-        **options,
-    ) as running:
+def receiver(folder: Path, **options: Any) -> Iterator[Listener]:
+    store = StoreScp(spool=Spool(folder), on_stored=lambda _: None, is_own=lambda _: False)
+    title = options.pop("ae_title", "PACS")
+    with Listener(ae_title=title, host="127.0.0.1", port=0, store=store, **options).listening() as running:
         yield running
 
 
@@ -83,7 +81,7 @@ def own_package(folder: Path, segmenter: str = "landmarks") -> str:
         plan=Plan(),
         partition=DISTRICTS,
         architecture=architecture,
-        networks={name: architecture.build() for name in DISTRICTS.networks},
+        networks={name: build_network(architecture) for name in DISTRICTS.networks},
         segmenter=segmenter,
         about={},
     )
@@ -142,7 +140,7 @@ def test_orthanc_answers_and_would_take_everything_we_send(
 def test_a_pacs_that_takes_no_pet_is_a_fault_and_one_that_takes_no_key_image_a_warning(
     tmp_path: Path, closed_port: int
 ) -> None:
-    with receiver(tmp_path / "pacs", kept_classes=CT_CLASSES) as pacs:
+    with receiver(tmp_path / "pacs") as pacs:
         classes = accepted_offers(
             Peer("PACS", "127.0.0.1", pacs.port), [(CT_CLASSES[0], EXPLICIT), ("1.2.3", EXPLICIT)], calling_ae="US"
         )
@@ -357,8 +355,8 @@ UNREADABLE = {"resourceType": "Bundle", "type": "batch-response", "entry": [{"re
     ("answers", "advice"),
     [
         ([(200, {**STATEMENT, "fhirVersion": "5.0.0"})], "speaks release 5.0.0"),
-        ([(200, {"hello": "world"})] * 2, "is no FHIR Bundle"),
-        ([(404, {})] * 2, "refuses the twin record (status 404)"),
+        ([(200, {"hello": "world"})] * 2, "sends no FHIR Bundle"),
+        ([(404, {})] * 2, "(status 404); check twin.url"),
         ([(302, {})] * 2, "redirects to another address"),
         ([(200, STATEMENT), (401, {})], "check the token"),
         ([(200, STATEMENT), (200, UNREADABLE)], "does not let us read (status 403)"),

@@ -12,9 +12,9 @@ from torch import nn
 from tests.samples.known_networks import TRUNK, Displaced, package_of, small_study, unet_package, with_plan
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, read_nifti, write_nifti
+from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import DISTRICTS, WHOLE_VOLUME
 from twin_scanner.models.plan import Plan, ct_to_model, model_to_suv
-from twin_scanner.models.store import ModelPackage
 from twin_scanner.pictures.explanation import write_explanation
 from twin_scanner.synthesis.explain import (
     Baseline,

@@ -10,9 +10,10 @@ from training.phantom.phantom import Phantom, PhantomOptions, make_phantom
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Volume
+from twin_scanner.models.card import Architecture
+from twin_scanner.models.package import ModelPackage, build_network, load_package, save_package
 from twin_scanner.models.partition import DISTRICTS, Partition, partition
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import Architecture, ModelPackage, load_package, save_package
 from twin_scanner.synthesis.pipeline import PipelineOptions, translate_ct
 
 pytestmark = pytest.mark.unit
@@ -42,7 +43,7 @@ def package(folder: Path, covered: Partition = DISTRICTS, segmenter: str = "trut
     """A package of untrained networks."""
     torch.manual_seed(0)
     architecture = Architecture("unet", 2)
-    networks = {name: architecture.build() for name in covered.networks}
+    networks = {name: build_network(architecture) for name in covered.networks}
     save_package(
         folder,
         name="untrained",

@@ -10,10 +10,11 @@ from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape
+from twin_scanner.models.card import Architecture, Card
 from twin_scanner.models.networks import WINDOW, UNetGenerator
+from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import DISTRICTS, WHOLE_VOLUME, Partition
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import Architecture, ModelPackage
 from twin_scanner.synthesis.translate import missing_districts, translate, window_starts, windows_touching
 
 pytestmark = pytest.mark.unit
@@ -33,7 +34,7 @@ def package_of(partition: Partition, memory_format: torch.memory_format = torch.
                 if parameter.dim() == 5:
                     parameter.mul_(8.0)
         networks[name] = network.to(memory_format=memory_format)  # type: ignore[call-overload]
-    return ModelPackage("test", "0" * 64, Plan(), partition, Architecture("unet", 4), networks, {})
+    return ModelPackage(Card("test", "0" * 64, Plan(), partition, Architecture("unet", 4)), networks)
 
 
 def ct_and_labels(shape: Shape, seed: int = 3) -> tuple[FloatArray, LabelArray]:

@@ -31,15 +31,15 @@ from twin_scanner.imaging.suv import NO_FACTORS, PetAttributes, PhilipsFactors
 
 _Value = TypeVar("_Value")
 
-PT_IMAGE: Final = "1.2.840.10008.5.1.4.1.1.128"
-ENHANCED_PT: Final = frozenset({"1.2.840.10008.5.1.4.1.1.130", "1.2.840.10008.5.1.4.1.1.128.1"})
-"""Multi-frame PET, acquired so or converted: their attributes lie in functional groups, and none of them is read."""
+PET_IMAGE: Final = "1.2.840.10008.5.1.4.1.1.128"
 """Positron Emission Tomography Image Storage, single-frame; no scanner in clinical use sends enhanced PET."""
+ENHANCED_PET: Final = frozenset({"1.2.840.10008.5.1.4.1.1.130", "1.2.840.10008.5.1.4.1.1.128.1"})
+"""Multi-frame PET, acquired so or converted: their attributes lie in functional groups, and none of them is read."""
 PHILIPS_CREATOR: Final = "Philips PET Private Group"
 PHILIPS_GROUP: Final = 0x7053
 _SUV_SCALE_FACTOR: Final = 0x00
 _ACTIVITY_SCALE_FACTOR: Final = 0x09
-PT_KEYWORDS: Final = (
+PET_KEYWORDS: Final = (
     *HEADER_KEYWORDS,
     "Manufacturer",
     "ContributingEquipmentSequence",
@@ -85,13 +85,13 @@ NOT_STATIC: Final = frozenset({"DYNAMIC", "GATED"})
 """SeriesType, value 1 (PS3.3 C.8.9.1.1.1): several images of one place."""
 
 
-def is_pt(header: Dataset) -> bool:
+def is_pet(header: Dataset) -> bool:
     """Whether the object is a single-frame PET image."""
-    return text(header, "SOPClassUID") == PT_IMAGE and text(header, "Modality") in ("PT", "")
+    return text(header, "SOPClassUID") == PET_IMAGE and text(header, "Modality") in ("PT", "")
 
 
-def pt_slice(header: Dataset, file: Path, *, accept_synthetic: bool = False) -> ImageSlice:
-    """Check one PET image's header (read with PT_KEYWORDS).
+def pet_slice(header: Dataset, file: Path, *, accept_synthetic: bool = False) -> ImageSlice:
+    """Check one PET image's header (read with PET_KEYWORDS).
 
     Raises Rejected, naming the slice and the attribute, for what is missing or impossible, and for what no scanner
     measured: SyntheticData YES (unless ``accept_synthetic``, for phantoms), our own product (always), or DERIVED by

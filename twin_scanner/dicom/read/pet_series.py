@@ -1,4 +1,4 @@
-"""A PET series from its files to a volume in SUV and in Bq/ml: read_pt_series, exact in geometry or Rejected."""
+"""A PET series from its files to a volume in SUV and in Bq/ml: read_pet_series, exact in geometry or Rejected."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,12 @@ from pydicom.dataset import Dataset
 
 from twin_scanner.dicom.read.ct_stack import MINIMUM_SLICES, Instance
 from twin_scanner.dicom.read.dicom_files import find_dicom_files, quiet_pydicom, read_dataset, read_header
-from twin_scanner.dicom.read.pet_headers import PT_KEYWORDS, attributes_of, is_pt, philips_factors, pt_slice
+from twin_scanner.dicom.read.pet_headers import PET_KEYWORDS, attributes_of, is_pet, pet_slice, philips_factors
 from twin_scanner.dicom.read.slice_grid import SliceStack, axial_slices, stacked
-from twin_scanner.dicom.read.slice_headers import ImageSlice, lossy_remark, rescale
+from twin_scanner.dicom.read.slice_headers import ImageSlice, lossy_remark, name_of, rescale
 from twin_scanner.dicom.read.stored_pixels import confirmed_repeats, decoded_slice, padding_of
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.bounds import LARGEST_SUV
 from twin_scanner.imaging.suv import PetAttributes, PhilipsFactors, bqml_factor, decay_reference, suv_factor
 from twin_scanner.imaging.volume import FloatArray, Volume
 
@@ -24,7 +25,7 @@ SAME_RATIO: Final = 1e-4
 
 
 @dataclass(frozen=True)
-class PtStack(SliceStack):
+class PetStack(SliceStack):
     """The stack of a PET series as its headers tell it.
 
     ``suv_factors``: SUV-bw of one unit of a rescaled pixel, slice by slice. ``bqml_per_suv`` is None where the series
@@ -38,7 +39,7 @@ class PtStack(SliceStack):
 
 
 @dataclass(frozen=True, eq=False)
-class PtSeries:
+class PetSeries:
     """A PET series: SUV by body weight (g/ml) float32 (D, H, W), D along the stack's normal (row x column), padding 0.
 
     Values below 0, which some reconstructions give, stay. ``bqml_per_suv`` is the Bq/ml of SUV 1, None where the series
@@ -61,7 +62,7 @@ class PtSeries:
         return Volume(self.suv.array * np.float32(self.bqml_per_suv), self.suv.geometry)
 
 
-def read_pt_series(files: Path | Sequence[Path], *, accept_synthetic: bool = False) -> PtSeries:
+def read_pet_series(files: Path | Sequence[Path], *, accept_synthetic: bool = False) -> PetSeries:
     """Read one acquired PET series from a folder (searched to the bottom) or a list of its files.
 
     ``accept_synthetic`` lets phantoms in, whose SyntheticData is YES; what this program synthesised never is.
@@ -71,15 +72,15 @@ def read_pt_series(files: Path | Sequence[Path], *, accept_synthetic: bool = Fal
     """
     with quiet_pydicom():
         found = find_dicom_files(files)
-        instances = [Instance(file, read_header(file, PT_KEYWORDS)) for file in found.dicom]
-        stack = pt_stack_of(instances, accept_synthetic=accept_synthetic)
+        instances = [Instance(file, read_header(file, PET_KEYWORDS)) for file in found.dicom]
+        stack = pet_stack_of(instances, accept_synthetic=accept_synthetic)
         array = np.empty(stack.geometry.shape, dtype=np.float32)
         for plane, image, factor in zip(array, stack.slices, stack.suv_factors, strict=True):
             plane[:] = _suv_slice(image, factor)
         repeats = confirmed_repeats(stack.repeated, partial(_suv_slice, factor=1.0))
         header = read_header(stack.slices[0].file)
     remarks = lossy_remark(stack.slices, "SUV")
-    return PtSeries(
+    return PetSeries(
         suv=Volume(array, stack.geometry),
         bqml_per_suv=stack.bqml_per_suv,
         attributes=stack.attributes,
@@ -90,23 +91,23 @@ def read_pt_series(files: Path | Sequence[Path], *, accept_synthetic: bool = Fal
     )
 
 
-def pt_stack_of(instances: Sequence[Instance], *, accept_synthetic: bool = False) -> PtStack:
-    """The stack that the PET images of one series form, and their SUV factors; headers (PT_KEYWORDS) alone.
+def pet_stack_of(instances: Sequence[Instance], *, accept_synthetic: bool = False) -> PetStack:
+    """The stack that the PET images of one series form, and their SUV factors; headers (PET_KEYWORDS) alone.
 
-    Raises Rejected as ``read_pt_series`` does.
+    Raises Rejected as ``read_pet_series`` does.
     """
     images = [
-        pt_slice(instance.header, instance.file, accept_synthetic=accept_synthetic)
+        pet_slice(instance.header, instance.file, accept_synthetic=accept_synthetic)
         for instance in instances
-        if is_pt(instance.header)
+        if is_pet(instance.header)
     ]
-    others = [instance.header for instance in instances if not is_pt(instance.header)]
+    others = [instance.header for instance in instances if not is_pet(instance.header)]
     slices, set_aside = axial_slices(images, others, "PET")
     stack = stacked(slices, MINIMUM_SLICES)
     attributes = attributes_of(stack.slices)
     philips = [philips_factors(image.header) for image in stack.slices]
     factors = tuple(suv_factor(attributes, own) for own in philips)
-    return PtStack(
+    return PetStack(
         slices=stack.slices,
         geometry=stack.geometry,
         repeated=stack.repeated,
@@ -146,4 +147,10 @@ def _suv_slice(image: ImageSlice, factor: float) -> FloatArray:
     values = (stored * slope + intercept) * factor
     if padding is not None:
         values[padding] = 0.0
+    if not max(abs(float(values.min())), abs(float(values.max()))) <= LARGEST_SUV:
+        worst = max(values.min(), values.max(), key=abs)
+        raise Rejected(
+            f"RescaleSlope of {name_of(dataset)} or the dose is wrong, for they give SUV {worst:g}, outside "
+            f"{-LARGEST_SUV:g} to {LARGEST_SUV:g}: correct the sender."
+        )
     return values.astype(np.float32)

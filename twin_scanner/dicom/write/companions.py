@@ -15,8 +15,8 @@ from twin_scanner.dicom.equipment import derive_uid
 from twin_scanner.dicom.read.ct_series import CtSeries
 from twin_scanner.dicom.read.patient import CHARACTER_SET, patient_and_study, required_uid, text
 from twin_scanner.dicom.write.pet_series import (
-    PetSeries,
     Synthesis,
+    WrittenSeries,
     add_equipment,
     decimal,
     dicom_date,
@@ -143,7 +143,7 @@ def _as_frames(source: CtSeries, images: Sequence[Dataset]) -> Dataset:
     return whole
 
 
-def nameless_evidence(source: CtSeries, pet: PetSeries, segmentation: WrittenObject) -> list[Dataset]:
+def nameless_evidence(source: CtSeries, pet: WrittenSeries, segmentation: WrittenObject) -> list[Dataset]:
     """CT, PET and segmentation as a report's evidence: identity only."""
     pet_images = [_nameless(source, PET_CLASS, uid, pet.series_uid, PET_MODALITY) for uid in pet.sop_instance_uids]
     drawn = _nameless(
@@ -156,7 +156,7 @@ def nameless_evidence(source: CtSeries, pet: PetSeries, segmentation: WrittenObj
     return [*nameless_ct(source), *pet_images, drawn]
 
 
-def pet_reference(pet: PetSeries) -> Dataset:
+def pet_reference(pet: WrittenSeries) -> Dataset:
     """An item of ReferencedSeriesSequence: the whole PET."""
     return series_reference(pet.series_uid, PET_CLASS, pet.sop_instance_uids)
 

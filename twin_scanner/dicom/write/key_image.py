@@ -21,8 +21,8 @@ from twin_scanner.dicom.write.companions import (
 )
 from twin_scanner.dicom.write.pet_series import (
     COMMENT,
-    PetSeries,
     Synthesis,
+    WrittenSeries,
     add_compression,
     naming_missing,
     series_reference,
@@ -34,7 +34,7 @@ DESCRIPTION: Final = "SYNTHETIC FDG-PET, key image, RESEARCH"
 
 
 def write_key_image(
-    pixels: npt.NDArray[np.uint8], source: CtSeries, pet: PetSeries, synthesis: Synthesis, folder: Path
+    pixels: npt.NDArray[np.uint8], source: CtSeries, pet: WrittenSeries, synthesis: Synthesis, folder: Path
 ) -> WrittenObject:
     """Write an RGB picture (rows, columns, 3) as one Secondary Capture Image, PS3.3 A.8.1.
 
@@ -65,7 +65,7 @@ def write_key_image(
     return write_object(made, "key-image", folder)
 
 
-def _add_references(made: Dataset, source: CtSeries, pet: PetSeries) -> None:
+def _add_references(made: Dataset, source: CtSeries, pet: WrittenSeries) -> None:
     """Both series, and each image as a source whose places are not those of a projection: PS3.3 C.12.2, C.7.6.1.1.4."""
     ct_series_uid = required_uid(source.header, "SeriesInstanceUID")
     ct = series_reference(ct_series_uid, source.sop_class_uid, source.sop_instance_uids)

@@ -36,7 +36,7 @@ from twin_scanner.dicom.write.companions import (
     put_into_study,
     write_object,
 )
-from twin_scanner.dicom.write.pet_series import COMMENT, PetSeries, Synthesis
+from twin_scanner.dicom.write.pet_series import COMMENT, Synthesis, WrittenSeries
 from twin_scanner.dicom.write.segmentation import code_of
 from twin_scanner.imaging.suv import RegionSuv
 
@@ -62,7 +62,7 @@ def write_measurement_report(
     districts: Sequence[DistrictMeasurement],
     segmentation: WrittenObject,
     source: CtSeries,
-    pet: PetSeries,
+    pet: WrittenSeries,
     synthesis: Synthesis,
     folder: Path,
     own_codes: Mapping[str, Code] = MappingProxyType({}),
@@ -121,7 +121,7 @@ def _group(
     district: DistrictMeasurement,
     segmentation: WrittenObject,
     source: CtSeries,
-    pet: PetSeries,
+    pet: WrittenSeries,
     synthesis: Synthesis,
     own_codes: Mapping[str, Code],
 ) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
@@ -164,7 +164,7 @@ def _volume(district: DistrictMeasurement) -> Measurement:
     return Measurement(name=codes.SCT.Volume, value=round(district.volume_ml, 3), unit=VOLUME_UNIT)
 
 
-def _suv_measurements(suv: RegionSuv | None, pet: PetSeries) -> Iterable[Measurement]:
+def _suv_measurements(suv: RegionSuv | None, pet: WrittenSeries) -> Iterable[Measurement]:
     """SUVmean, SUVmax and SUVpeak as SUVbw with a derivation (PS3.16 CID 7464); a peak only where a sphere fits."""
     if suv is None:
         return

@@ -98,7 +98,7 @@ class Synthesis:
 
 
 @dataclass(frozen=True)
-class PetSeries:
+class WrittenSeries:
     """A written series: slice i is ``files[i]`` with ``sop_instance_uids[i]``, in the order of the volume's D axis."""
 
     study_uid: str
@@ -108,7 +108,7 @@ class PetSeries:
     rescale_slope: float
 
 
-def write_pet_series(suv: Volume, source: CtSeries, synthesis: Synthesis, folder: Path) -> PetSeries:
+def write_pet_series(suv: Volume, source: CtSeries, synthesis: Synthesis, folder: Path) -> WrittenSeries:
     """Write SUV-bw (g/ml, any grid in the CT's frame of reference) as one PET series, a file a slice, into ``folder``.
 
     Same patient, study and frame of reference as the CT. Stored values are SUV / RescaleSlope rounded, one slope for
@@ -123,7 +123,7 @@ def write_pet_series(suv: Volume, source: CtSeries, synthesis: Synthesis, folder
     sources = source_slices(suv.geometry, source)
     slices = _slices(template, stored, suv.geometry, source, sources)
     files = _write_files(folder, slices, len(stored))
-    return PetSeries(
+    return WrittenSeries(
         study_uid=template.StudyInstanceUID,
         series_uid=series_uid,
         sop_instance_uids=tuple(instance_uid(series_uid, index) for index in range(len(stored))),

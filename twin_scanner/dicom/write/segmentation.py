@@ -25,7 +25,7 @@ from twin_scanner.dicom.write.companions import (
     put_into_study,
     write_object,
 )
-from twin_scanner.dicom.write.pet_series import PetSeries, Synthesis
+from twin_scanner.dicom.write.pet_series import Synthesis, WrittenSeries
 from twin_scanner.errors import Defect
 from twin_scanner.imaging.district_labels import DISTRICT_COLOURS, DISTRICT_LABELS, label_name
 from twin_scanner.imaging.volume import Geometry, LabelArray, label_counts
@@ -66,7 +66,7 @@ def write_segmentation(
     geometry: Geometry,
     names: Mapping[int, str],
     source: CtSeries,
-    pet: PetSeries,
+    pet: WrittenSeries,
     synthesis: Synthesis,
     folder: Path,
     kind: SegmentationKind = "binary",
@@ -143,7 +143,7 @@ def _colour(label: int) -> CIELabColor:
     return CIELabColor.from_rgb(red, green, blue)
 
 
-def _settle(made: Dataset, source: CtSeries, pet: PetSeries, series_uid: str) -> None:
+def _settle(made: Dataset, source: CtSeries, pet: WrittenSeries, series_uid: str) -> None:
     """Put derived UIDs where highdicom draws random ones, reference the PET, and leave out unknown frame numbers."""
     organisation = derive_uid("segmentation-dimensions", series_uid)
     for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):

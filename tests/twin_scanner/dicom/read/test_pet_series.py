@@ -14,13 +14,13 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
-from tests.samples import ct_files, pt_files
-from tests.samples.pt_files import SUV_PER_BQML, activity_bqml, add_philips_factors, write_series
+from tests.samples import ct_files, pet_files
+from tests.samples.pet_files import SUV_PER_BQML, activity_bqml, add_philips_factors, write_series
 from training.phantom.dicom_series import write_ct_dicom, write_pet_dicom
 from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner.dicom.equipment import MANUFACTURER
 from twin_scanner.dicom.read.ct_series import read_ct_series
-from twin_scanner.dicom.read.pet_series import read_pt_series
+from twin_scanner.dicom.read.pet_series import read_pet_series
 from twin_scanner.dicom.write.pet_series import Synthesis, write_pet_series
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Volume, geometry_of
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.unit
 def rejection(files: Path | list[Path], *, accept_synthetic: bool = False) -> str:
     """The one sentence that reading ends with."""
     with pytest.raises(Rejected) as caught:
-        read_pt_series(files, accept_synthetic=accept_synthetic)
+        read_pet_series(files, accept_synthetic=accept_synthetic)
     sentence = str(caught.value)
     assert sentence.endswith(".")
     assert ct_files.PATIENT_ID not in sentence
@@ -48,7 +48,7 @@ def test_suv_of_the_real_scan_is_the_hand_calculation(shared_data: Path) -> None
     588802304 x 2^(-9527/6588) = 216.11 MBq are left; 91000 g / 216.11e6 Bq = 4.2108e-4 SUV per Bq/ml. The hottest
     voxel is stored as 32767 in the slice of the largest slope, 3.70281: 121329.98 Bq/ml, so SUV 51.09.
     """
-    series = read_pt_series(shared_data / "thorax_petct" / "pet_ac")
+    series = read_pet_series(shared_data / "thorax_petct" / "pet_ac")
     by_hand = 32767 * 3.702810 * 91000 / (588802304 * math.exp(-math.log(2) * 9527 / 6588))
     assert series.suv.array.max() == pytest.approx(51.1, abs=0.05)
     assert series.suv.array.max() == pytest.approx(by_hand, rel=1e-4)
@@ -61,7 +61,7 @@ def test_activity_and_geometry_of_the_real_scan_are_simpleitks(shared_data: Path
     """SimpleITK applies one slope where slices differ, so each slice is read by itself."""
     folder = shared_data / "thorax_petct" / "pet_ac"
     names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
-    series = read_pt_series(folder)
+    series = read_pet_series(folder)
     activity = series.activity().array
     expected = np.stack([sitk.GetArrayFromImage(sitk.ReadImage(name, sitk.sitkFloat64))[0] for name in names])
     np.testing.assert_allclose(activity, expected, rtol=3e-7, atol=0)
@@ -88,7 +88,7 @@ def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_phantoms_pet_comes_back_as_the_suv_that_was_drawn(phantom_folder: Path) -> None:
-    series = read_pt_series(phantom_folder / "PT", accept_synthetic=True)
+    series = read_pet_series(phantom_folder / "PT", accept_synthetic=True)
     drawn = make_phantom(7, PHANTOM_OPTIONS).pet
     points = [(0, 0, 0), (5, 20, 11), (series.suv.geometry.shape[0] - 1, 3, 4)]
     for index in points:
@@ -138,37 +138,37 @@ def test_our_own_pet_is_refused_whatever_is_let_in(
 
 def test_every_slice_is_rescaled_by_its_own_slope(tmp_path: Path) -> None:
     files = write_series(tmp_path)
-    series = read_pt_series(files[::-1])
+    series = read_pet_series(files[::-1])
     for index in range(16):
         np.testing.assert_allclose(series.suv.array[index], activity_bqml(index) * SUV_PER_BQML, rtol=1e-6)
         np.testing.assert_allclose(series.activity().array[index], activity_bqml(index), rtol=1e-6)
     assert series.suv.geometry.spacing_mm == pytest.approx((3.0, 1.1, 0.9), abs=1e-9)
     assert series.bqml_per_suv == pytest.approx(1 / SUV_PER_BQML)
-    assert series.sop_instance_uids == tuple(f"{pt_files.SERIES_UID}.{index + 1}" for index in range(16))
+    assert series.sop_instance_uids == tuple(f"{pet_files.SERIES_UID}.{index + 1}" for index in range(16))
 
 
 def test_padding_becomes_no_activity(tmp_path: Path) -> None:
     write_series(tmp_path, PixelPaddingValue=int(ct_files.stored_values(3)[2, 5]))
-    array = read_pt_series(tmp_path).suv.array
+    array = read_pet_series(tmp_path).suv.array
     assert array[3, 2, 5] == 0.0
     assert array[3, 2, 4] > 0.0
 
 
 def test_an_administration_corrected_series_takes_the_whole_dose(tmp_path: Path) -> None:
     write_series(tmp_path, DecayCorrection="ADMIN", isotope={"RadiopharmaceuticalStartTime": None})
-    assert read_pt_series(tmp_path).bqml_per_suv == pytest.approx(pt_files.DOSE_BQ / 70e3)
+    assert read_pet_series(tmp_path).bqml_per_suv == pytest.approx(pet_files.DOSE_BQ / 70e3)
 
 
 def test_the_injections_date_and_time_decide_over_its_time_of_day(tmp_path: Path) -> None:
     write_series(tmp_path, isotope={"RadiopharmaceuticalStartDateTime": "20200314093000.00"})
-    decayed = pt_files.DOSE_BQ * 0.5 ** (1800 / pt_files.HALF_LIFE_S)
-    assert read_pt_series(tmp_path).bqml_per_suv == pytest.approx(decayed / 70e3)
+    decayed = pet_files.DOSE_BQ * 0.5 ** (1800 / pet_files.HALF_LIFE_S)
+    assert read_pet_series(tmp_path).bqml_per_suv == pytest.approx(decayed / 70e3)
 
 
 def test_an_offset_in_the_injections_time_is_brought_to_the_scanners_zone(tmp_path: Path) -> None:
     isotope = {"RadiopharmaceuticalStartDateTime": "20200314080000.00+0000"}
     write_series(tmp_path, isotope=isotope, TimezoneOffsetFromUTC="+0100")
-    assert read_pt_series(tmp_path).bqml_per_suv == pytest.approx(1 / SUV_PER_BQML)
+    assert read_pet_series(tmp_path).bqml_per_suv == pytest.approx(1 / SUV_PER_BQML)
 
 
 def test_an_injection_before_midnight_is_the_same_nights(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_an_injection_before_midnight_is_the_same_nights(tmp_path: Path) -> None
         image.SeriesTime, image.AcquisitionTime = "003000", f"00{30 + index}00"
 
     write_series(tmp_path, change=after_midnight, isotope={"RadiopharmaceuticalStartTime": "233000"})
-    assert read_pt_series(tmp_path).bqml_per_suv == pytest.approx(1 / SUV_PER_BQML)
+    assert read_pet_series(tmp_path).bqml_per_suv == pytest.approx(1 / SUV_PER_BQML)
 
 
 def test_a_scan_over_midnight_whose_date_stayed_behind_is_refused(tmp_path: Path) -> None:
@@ -191,14 +191,14 @@ def test_a_scan_over_midnight_whose_date_stayed_behind_is_refused(tmp_path: Path
 
 def test_a_series_made_afterwards_is_reckoned_from_its_first_acquisition_and_says_so(tmp_path: Path) -> None:
     write_series(tmp_path, SeriesTime="173000")
-    series = read_pt_series(tmp_path)
+    series = read_pet_series(tmp_path)
     assert series.bqml_per_suv == pytest.approx(1 / SUV_PER_BQML)
     assert "SeriesTime of the PET is after its first AcquisitionTime" in series.set_aside[0]
 
 
 def test_philips_counts_become_suv_by_the_suv_factor_of_each_slice(tmp_path: Path) -> None:
     write_series(tmp_path, Units="CNTS", change=lambda image, i: add_philips_factors(image, 1e-3 * (i + 1), None))
-    series = read_pt_series(tmp_path)
+    series = read_pet_series(tmp_path)
     for index in (0, 7, 15):
         np.testing.assert_allclose(series.suv.array[index], activity_bqml(index) * 1e-3 * (index + 1), rtol=1e-6)
     with pytest.raises(Rejected, match="Units of the PET are CNTS"):
@@ -207,7 +207,7 @@ def test_philips_counts_become_suv_by_the_suv_factor_of_each_slice(tmp_path: Pat
 
 def test_philips_counts_become_activity_by_the_activity_factor(tmp_path: Path) -> None:
     write_series(tmp_path, Units="CNTS", change=lambda image, _: add_philips_factors(image, 0.0, 1.5))
-    series = read_pt_series(tmp_path)
+    series = read_pet_series(tmp_path)
     np.testing.assert_allclose(series.suv.array[4], activity_bqml(4) * 1.5 * SUV_PER_BQML, rtol=1e-6)
     np.testing.assert_allclose(series.activity().array[4], activity_bqml(4) * 1.5, rtol=1e-6)
 
@@ -224,7 +224,7 @@ def test_another_makers_private_attribute_at_philips_number_is_no_factor(tmp_pat
 def test_a_series_in_g_per_ml_is_read_as_it_is(tmp_path: Path, suv_type: str | None) -> None:
     attributes = {} if suv_type is None else {"SUVType": suv_type}
     write_series(tmp_path, Units="GML", PatientWeight=None, **attributes)
-    series = read_pt_series(tmp_path)
+    series = read_pet_series(tmp_path)
     np.testing.assert_allclose(series.suv.array[2], activity_bqml(2), rtol=1e-6)
 
 
@@ -275,10 +275,43 @@ def test_each_fault_is_rejected_by_its_attributes_name(tmp_path: Path, fault: st
     assert re.search(expected, rejection(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"RescaleSlope": "1e38"}, r"RescaleSlope of .*InstanceNumber 4 is 1e\+38, outside"),
+        ({"RescaleIntercept": "1e38"}, r"RescaleIntercept of .*InstanceNumber 4 is 1e\+38, outside"),
+        (
+            {"RescaleSlope": "1e8"},
+            r"InstanceNumber 4 or the dose is wrong, for they give SUV [0-9.e+]+, outside -1e\+06 to 1e\+06",
+        ),
+    ],
+)
+def test_suv_that_no_dose_can_give_is_rejected_and_the_slice_is_named(
+    tmp_path: Path, attributes: dict[str, Any], expected: str
+) -> None:
+    """All of the dose in one voxel of 0.07 ml of a person of 70 kg is SUV 1e6."""
+
+    def change(image: Dataset, index: int) -> None:
+        if index == 3:
+            image.update(attributes)
+
+    write_series(tmp_path, change=change)
+    assert re.search(expected, rejection(tmp_path))
+
+
+def test_slices_a_metre_apart_are_rejected(tmp_path: Path) -> None:
+    def change(image: Dataset, index: int) -> None:
+        x, y, _ = image.ImagePositionPatient
+        image.ImagePositionPatient = [x, y, index * 1000.0]
+
+    write_series(tmp_path, change=change)
+    assert re.search("slices lie 1000 mm apart, outside", rejection(tmp_path))
+
+
 def test_a_known_scanners_derived_image_is_read(tmp_path: Path) -> None:
     """Recompression alone makes an image DERIVED (PS3.3 C.7.6.1.1.2)."""
     write_series(tmp_path, ImageType=["DERIVED", "PRIMARY"], Manufacturer="GE MEDICAL SYSTEMS")
-    assert read_pt_series(tmp_path).suv.array.shape == (16, 12, 10)
+    assert read_pet_series(tmp_path).suv.array.shape == (16, 12, 10)
 
 
 def shifted_by(millimetres: float) -> ct_files.Change:
@@ -338,7 +371,7 @@ def test_an_image_that_came_twice_is_read_once(tmp_path: Path) -> None:
     again = pydicom.dcmread(files[3])
     again.compress(RLELossless, generate_instance_uid=False)
     again.save_as(tmp_path / "z-again.dcm")
-    series = read_pt_series(tmp_path)
+    series = read_pet_series(tmp_path)
     assert series.suv.array.shape[0] == 16
     assert "1 of the images came twice" in series.set_aside[0]
     other_pixels = pydicom.dcmread(files[4])
@@ -365,7 +398,7 @@ def test_damaged_bytes_in_a_header_end_in_a_sentence_or_a_volume(tmp_path: Path)
         damaged[place : place + 3] = rng.bytes(3)
         files[5].write_bytes(bytes(damaged))
         try:
-            series = read_pt_series(tmp_path)
+            series = read_pet_series(tmp_path)
         except Rejected as error:
             assert str(error).endswith(".")
         else:
@@ -374,9 +407,9 @@ def test_damaged_bytes_in_a_header_end_in_a_sentence_or_a_volume(tmp_path: Path)
 
 def test_other_objects_in_the_series_are_set_aside_and_named(tmp_path: Path) -> None:
     write_series(tmp_path)
-    capture = pt_files.pt_image(40, SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    capture = pet_files.pet_image(40, SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
     ct_files.save(capture, tmp_path / "capture.dcm")
-    assert read_pt_series(tmp_path).set_aside == (
+    assert read_pet_series(tmp_path).set_aside == (
         "1 object in the series set aside, as no PET image: Secondary Capture Image Storage.",
     )
 
@@ -386,6 +419,6 @@ def test_no_bit_depends_on_names_or_order(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     for index, file in enumerate(reversed(files)):
         shutil.copy(file, tmp_path / "b" / f"{index}.dcm")
-    first, second = read_pt_series(tmp_path / "a"), read_pt_series(tmp_path / "b")
+    first, second = read_pet_series(tmp_path / "a"), read_pet_series(tmp_path / "b")
     np.testing.assert_array_equal(first.suv.array, second.suv.array)
     assert first.attributes == second.attributes

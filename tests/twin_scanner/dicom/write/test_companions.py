@@ -19,7 +19,7 @@ from twin_scanner.dicom.read.ct_series import CtSeries
 from twin_scanner.dicom.write.companions import KINDS, WrittenObject, companion_series_uids
 from twin_scanner.dicom.write.key_image import write_key_image
 from twin_scanner.dicom.write.measurement_report import DistrictMeasurement, write_measurement_report
-from twin_scanner.dicom.write.pet_series import PetSeries, Synthesis
+from twin_scanner.dicom.write.pet_series import Synthesis, WrittenSeries
 from twin_scanner.dicom.write.segmentation import SegmentationKind, segment_numbers, write_segmentation
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
@@ -45,7 +45,7 @@ def make_all(
     synthesis: Synthesis = SYNTHESIS,
     kind: SegmentationKind = "binary",
     missing: tuple[str, ...] = (),
-) -> tuple[PetSeries, list[WrittenObject]]:
+) -> tuple[WrittenSeries, list[WrittenObject]]:
     """The PET of a CT and all that goes with it."""
     ct = ct or _ct()
     pet, suv = _write(folder / "pet", ct, synthesis)

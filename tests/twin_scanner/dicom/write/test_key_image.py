@@ -20,7 +20,7 @@ from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner.dicom.read.ct_series import CtSeries
 from twin_scanner.dicom.write.companions import WrittenObject
 from twin_scanner.dicom.write.key_image import write_key_image
-from twin_scanner.dicom.write.pet_series import PetSeries
+from twin_scanner.dicom.write.pet_series import WrittenSeries
 from twin_scanner.pictures.preview import Scene, key_image
 
 pytestmark = pytest.mark.node
@@ -34,7 +34,7 @@ def picture() -> Pixels:
     return key_image(Scene(phantom.ct, phantom.districts, phantom.pet, missing=("legs",)), "demonstration 0123456789ab")
 
 
-def written(folder: Path, picture: Pixels, ct: CtSeries | None = None) -> tuple[PetSeries, WrittenObject]:
+def written(folder: Path, picture: Pixels, ct: CtSeries | None = None) -> tuple[WrittenSeries, WrittenObject]:
     ct = ct or _ct()
     pet, _ = _write(folder / "pet", ct)
     return pet, write_key_image(picture, ct, pet, SYNTHESIS, folder / "key")

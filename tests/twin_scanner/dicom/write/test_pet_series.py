@@ -25,8 +25,8 @@ from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 from twin_scanner.dicom.equipment import is_our_own
 from twin_scanner.dicom.read.ct_series import CtSeries
 from twin_scanner.dicom.write.pet_series import (
-    PetSeries,
     Synthesis,
+    WrittenSeries,
     pet_series_uid,
     series_description,
     source_slices,
@@ -100,7 +100,7 @@ def _pet_grid(ct_grid: Geometry) -> Geometry:
     return ct_grid.with_spacing((3.0, 1.5, 2.04))
 
 
-def _write(folder: Path, ct: CtSeries | None = None, synthesis: Synthesis = SYNTHESIS) -> tuple[PetSeries, Volume]:
+def _write(folder: Path, ct: CtSeries | None = None, synthesis: Synthesis = SYNTHESIS) -> tuple[WrittenSeries, Volume]:
     ct = ct or _ct()
     suv = _suv(_pet_grid(ct.volume.geometry))
     return write_pet_series(suv, ct, synthesis, folder), suv
@@ -112,7 +112,7 @@ def _first(folder: Path, synthesis: Synthesis = SYNTHESIS, **attributes: object)
     return pydicom.dcmread(series.files[0])
 
 
-def _read_by_simpleitk(series: PetSeries) -> sitk.Image:
+def _read_by_simpleitk(series: WrittenSeries) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
     folder = str(series.files[0].parent)
     assert reader.GetGDCMSeriesIDs(folder) == (series.series_uid,)

@@ -1,0 +1,159 @@
+"""Associations that we ask another node for: who it is, how one comes about or why not, and C-ECHO."""
+
+import logging
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pydicom.uid import UID
+from pynetdicom import AE, build_context, evt
+from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
+from pynetdicom.presentation import PresentationContext
+
+from dicom_node.associations import MAXIMUM_PDU_BYTES, SUCCESS, Timeouts, configure_library, connection_of
+from dicom_node.sop_classes import VERIFICATION
+from twin_scanner.errors import Transient
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A DICOM application on the network."""
+
+    ae_title: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.ae_title} at {self.host}:{self.port}"
+
+
+def echo(peer: Peer, calling_ae: str, timeouts: Timeouts | None = None) -> None:
+    """Verify by C-ECHO that the peer answers; raises Transient where it does not."""
+    with associated(peer, calling_ae, [build_context(VERIFICATION)], timeouts or Timeouts()) as association:
+        if not association.accepted_contexts:
+            raise Transient(f"{peer} does not accept Verification: allow C-ECHO from '{calling_ae}' there.")
+        status = association.send_c_echo().get("Status")
+    if status != SUCCESS:
+        said = "nothing" if status is None else f"0x{status:04X}"
+        raise Transient(f"{peer} answered C-ECHO with {said}: check that DICOM service.")
+
+
+def accepted_offers(
+    peer: Peer, offers: Sequence[tuple[str, str]], *, calling_ae: str, timeouts: Timeouts | None = None
+) -> frozenset[tuple[str, str]]:
+    """Which pairs of SOP class and transfer syntax UIDs the peer would accept from us; nothing is sent.
+
+    Verification is offered beside them, so that a peer that takes none of them is told from one that is not there.
+    Raises Transient where no association comes about.
+    """
+    contexts = [build_context(UID(sop_class_uid), UID(syntax_uid)) for sop_class_uid, syntax_uid in offers]
+    with associated(peer, calling_ae, [*contexts, build_context(VERIFICATION)], timeouts or Timeouts()) as association:
+        return frozenset(offers) & accepted_pairs(association)
+
+
+@contextmanager
+def associated(
+    peer: Peer, calling_ae: str, contexts: list[PresentationContext], timeouts: Timeouts
+) -> Iterator[Association]:
+    """An established association, released at the end, aborted on an error; raises Transient where there is none."""
+    application = _application(calling_ae, timeouts)
+    connections: list[socket.socket] = []
+    connected: list[bool] = []
+    rejections: list[A_ASSOCIATE_RJ] = []
+
+    def keep_connection(event: evt.Event) -> None:
+        connections.extend(filter(None, [connection_of(event.assoc)]))
+
+    def on_open(event: evt.Event) -> None:
+        connected.append(True)
+        _send_at_once(event)
+
+    def keep_rejection(event: evt.Event) -> None:
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            rejections.append(event.pdu)
+
+    try:
+        association = application.associate(
+            peer.host,
+            peer.port,
+            contexts=contexts,
+            ae_title=peer.ae_title,
+            max_pdu=MAXIMUM_PDU_BYTES,
+            evt_handlers=[
+                (evt.EVT_ACSE_SENT, keep_connection),
+                (evt.EVT_CONN_OPEN, on_open),
+                (evt.EVT_PDU_RECV, keep_rejection),
+                (evt.EVT_DATA_SENT, _acknowledge_at_once),
+            ],
+        )
+    except OSError as error:
+        raise Transient(f"{peer} cannot be found ({error.strerror}): check the host name.") from error
+    try:
+        if not association.is_established:
+            raise Transient(_why_not_established(association, peer, calling_ae, bool(connected), rejections))
+        yield association
+        association.release()
+    finally:
+        if association.is_established:
+            association.abort()
+        for connection in connections:
+            connection.close()
+
+
+def accepted_pairs(association: Association) -> frozenset[tuple[str, str]]:
+    """SOP class and transfer syntax UIDs of what the peer takes."""
+    return frozenset((str(cx.abstract_syntax), str(cx.transfer_syntax[0])) for cx in association.accepted_contexts)
+
+
+def _application(calling_ae: str, timeouts: Timeouts) -> AE:
+    configure_library()
+    application = AE(ae_title=calling_ae)
+    application.connection_timeout = timeouts.connection_s
+    application.acse_timeout = timeouts.negotiation_s
+    application.dimse_timeout = timeouts.response_s
+    application.network_timeout = timeouts.idle_s
+    return application
+
+
+def _why_not_established(
+    association: Association, peer: Peer, calling_ae: str, connected: bool, rejections: Sequence[A_ASSOCIATE_RJ]
+) -> str:
+    """In words; a rejection is taken from the PDU, for pynetdicom overlooks one that comes before it waits for it."""
+    if not connected:
+        return f"{peer} cannot be reached: check that it runs and that no firewall lies between."
+    if rejections:
+        reason = rejections[0].reason_str
+        return f"{peer} rejected the association from '{calling_ae}' ({reason}): check both AE titles there."
+    answer = association.acceptor.primitive
+    if answer is not None and answer.result == 0:
+        return f"{peer} accepted none of what we offer: allow these SOP classes from '{calling_ae}' there."
+    return f"{peer} ended the association before accepting it: check that a DICOM service listens there."
+
+
+def _send_at_once(event: evt.Event) -> None:
+    """For EVT_CONN_OPEN: no Nagle delay between the parts of a message."""
+    _set_tcp_option(event.assoc, socket.TCP_NODELAY)
+
+
+def _acknowledge_at_once(event: evt.Event) -> None:
+    """For EVT_DATA_SENT: acknowledge the answer's first bytes now, not after 40 ms.
+
+    A peer with Nagle's algorithm on (dcmtk, unless TCP_NODELAY is set) holds the rest of its answer until then.
+    Measured on 60 CT images to storescp: 21 images/s without, 46 with. Linux forgets it, so it is set each time.
+    """
+    if hasattr(socket, "TCP_QUICKACK"):
+        _set_tcp_option(event.assoc, socket.TCP_QUICKACK)
+
+
+def _set_tcp_option(association: Association, option: int) -> None:
+    connection = connection_of(association)
+    if connection is None:
+        return
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, option, 1)
+    except OSError:
+        logger.debug("The connection was closed while it was used.")

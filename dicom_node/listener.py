@@ -1,0 +1,251 @@
+"""The port: takes the associations of other nodes, within limits that no silent or hurried peer can exhaust.
+
+What an association may then do (C-STORE) is store_scp's; C-ECHO is answered by pynetdicom.
+"""
+
+import errno
+import gc
+import logging
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, cast
+from weakref import WeakKeyDictionary
+
+from pydicom.uid import UID
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.transport import ThreadedAssociationServer
+
+from dicom_node.associations import MAXIMUM_PDU_BYTES, Timeouts, configure_library, connection_of
+from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
+from dicom_node.store_scp import StoreScp
+from twin_scanner.errors import Misconfigured, Transient
+
+_LISTEN_QUEUE: Final = 128
+"""pynetdicom's 5 makes the 6th of a burst of connections wait for a SYN retry of 1 s and more."""
+_COLLECT_EVERY_S: Final = 30.0
+_POLL_S: Final = 0.1
+"""How soon the accept loop sees that it shall end."""
+_NO_RIGHT: Final = frozenset({errno.EACCES, errno.EPERM})
+
+logger = logging.getLogger(__name__)
+
+
+class Listener:
+    """Listens as ``ae_title`` and hands C-STORE to ``store``; ``allowed_calling_ae`` None: anyone may send.
+
+    ``bind`` takes the port, ``start`` serves it, ``stop`` gives it back; it may be started again.
+    """
+
+    def __init__(
+        self,
+        *,
+        ae_title: str,
+        host: str,
+        port: int,
+        store: StoreScp,
+        allowed_calling_ae: frozenset[str] | None = None,
+        maximum_associations: int = 64,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self._address = (host, port)
+        self._store = store
+        self._timeouts = timeouts or Timeouts()
+        self._application = _application(ae_title, allowed_calling_ae, maximum_associations, self._timeouts)
+        self._server: _Server | None = None
+        self._serving: threading.Thread | None = None
+        self._connections: WeakKeyDictionary[Association, socket.socket] = WeakKeyDictionary()
+
+    @property
+    def port(self) -> int:
+        """The port that is taken: the one asked for, or the one the system chose for 0."""
+        if self._server is None:
+            return self._address[1]
+        return int(self._server.server_address[1])
+
+    def bind(self) -> None:
+        """Take the port, without answering anybody yet; does nothing where it is taken already.
+
+        Raises Transient where another program has it, Misconfigured where this machine has no such address or this
+        user no right to the port; nothing stays open then.
+        """
+        if self._server is not None:
+            return
+        configure_library()
+        host, port = self._address
+        try:
+            server = self._application.make_server(self._address, evt_handlers=self._handlers(), server_class=_Server)
+        except OSError as error:
+            raise _cannot_bind(host, port, error) from error
+        self._server = cast(_Server, server)
+        self._server.read_timeout_s = self._timeouts.read_s
+
+    def start(self) -> None:
+        """Serve the port, which is bound first where it is not yet; raises as ``bind`` does."""
+        self.bind()
+        server = cast(_Server, self._server)
+        self._store.resume()
+        self._serving = threading.Thread(
+            target=server.serve_forever, args=(_POLL_S,), name="dicom-listener", daemon=True
+        )
+        self._serving.start()
+        logger.info("Listening as '%s' on %s:%d.", self._application.ae_title, self._address[0], self.port)
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Take no more, let running stores be answered, then close every association; returns in ``timeout_s``."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        if self._serving is None:
+            server.server_close()
+            return
+        deadline = time.monotonic() + timeout_s
+        self._store.refuse_more()
+        server.shutdown()
+        self._store.wait_until_answered(timeout_s)
+        closing = [
+            threading.Thread(target=_end, args=(association,), name="dicom-listener-end", daemon=True)
+            for association in server.active_associations
+        ]
+        for thread in closing:
+            thread.start()
+        for thread in (*closing, self._serving):
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._serving = None
+        logger.info("Stopped listening.")
+
+    @contextmanager
+    def listening(self) -> Iterator["Listener"]:
+        """Started at the beginning of a ``with`` block, stopped at its end."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def _handlers(self) -> list[Any]:
+        return [
+            (evt.EVT_CONN_OPEN, self._keep_connection),
+            (evt.EVT_CONN_CLOSE, _end_port_probe),
+            (evt.EVT_CONN_CLOSE, self._close_connection),
+            (evt.EVT_REJECTED, self._explain_rejection),
+            (evt.EVT_ACCEPTED, self._explain_contexts),
+            *self._store.handlers(),
+        ]
+
+    def _keep_connection(self, event: evt.Event) -> None:
+        connection = connection_of(event.assoc)
+        if connection is not None:
+            self._connections[event.assoc] = connection
+
+    def _close_connection(self, event: evt.Event) -> None:
+        connection = self._connections.pop(event.assoc, None)
+        if connection is not None:
+            connection.close()
+
+    def _explain_rejection(self, event: evt.Event) -> None:
+        request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
+        application = self._application
+        if application.require_calling_aet and request.calling_ae_title not in application.require_calling_aet:
+            reason = "this calling AE title is not allowed here"
+        elif request.called_ae_title != application.ae_title:
+            reason = f"we are called '{application.ae_title}'"
+        else:
+            reason = f"{application.maximum_associations} associations are open, no more are allowed"
+        logger.warning(
+            "Association from %r to %r was rejected: %s.", request.calling_ae_title, request.called_ae_title, reason
+        )
+
+    def _explain_contexts(self, event: evt.Event) -> None:
+        refused = event.assoc.rejected_contexts
+        if refused and not event.assoc.accepted_contexts:
+            names = ", ".join(sorted({UID(context.abstract_syntax or "").name for context in refused}))
+            logger.warning("%r offered only what is not taken here: %s.", event.assoc.requestor.ae_title, names)
+
+
+class _Server(ThreadedAssociationServer):
+    """pynetdicom's threaded server, for a network where port scanners, half-open peers and bursts are daily life.
+
+    ``finish_request`` runs in the connection's own thread: whatever must wait for a peer before the association
+    (a TLS handshake, say) belongs there, never in the accept loop.
+    """
+
+    request_queue_size = _LISTEN_QUEUE
+    daemon_threads = True
+    read_timeout_s = Timeouts.read_s
+    _collected_s = 0.0
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Give the connection its own timeout: without one, half a PDU holds a thread and a slot for ever."""
+        request.settimeout(self.read_timeout_s)
+        request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().finish_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log a connection that ended in an exception; the library would print a traceback to stderr."""
+        logger.warning(
+            "A connection from %s ended in an error before any association.", client_address[0], exc_info=True
+        )
+
+    def service_actions(self) -> None:
+        """Collect ended associations, as pynetdicom does, but by the clock, so that the loop may poll often."""
+        now_s = time.monotonic()
+        if now_s - self._collected_s >= _COLLECT_EVERY_S:
+            self._collected_s = now_s
+            gc.collect()
+
+    def shutdown(self) -> None:
+        """End the accept loop and close the listening socket; associations go on."""
+        socketserver.BaseServer.shutdown(self)
+        self.server_close()
+
+
+def _application(
+    ae_title: str, allowed_calling_ae: frozenset[str] | None, maximum_associations: int, timeouts: Timeouts
+) -> AE:
+    application = AE(ae_title=ae_title)
+    application.require_called_aet = True
+    application.require_calling_aet = sorted(allowed_calling_ae or ())
+    application.maximum_associations = maximum_associations
+    application.maximum_pdu_size = MAXIMUM_PDU_BYTES
+    application.acse_timeout = timeouts.negotiation_s
+    application.dimse_timeout = timeouts.response_s
+    application.network_timeout = timeouts.idle_s
+    application.add_supported_context(VERIFICATION)
+    for sop_class_uid in (*CT_CLASSES, *OWN_CLASSES):
+        application.add_supported_context(sop_class_uid, list(TRANSFER_SYNTAXES))
+    return application
+
+
+def _cannot_bind(host: str, port: int, error: OSError) -> Transient | Misconfigured:
+    where = f"Port {port} on {host}"
+    if error.errno == errno.EADDRINUSE:
+        return Transient(f"{where} is in use: stop what listens there, or choose another port.")
+    if error.errno in _NO_RIGHT:
+        return Misconfigured(f"{where} needs rights that this user does not have: choose a port above 1023.")
+    return Misconfigured(f"{where} cannot be listened on ({error.strerror}): give an address of this machine.")
+
+
+def _end_port_probe(event: evt.Event) -> None:
+    """For EVT_CONN_CLOSE: a connection closed before any request frees its thread and slot now, not at the timeout."""
+    association = event.assoc
+    if association.is_acceptor and association.requestor.primitive is None:
+        association.dul.to_user_queue.put(None)
+
+
+def _end(association: Association) -> None:
+    """Abort an association; where the peer has not asked for one yet, there is only a connection to shut down."""
+    if association.is_established:
+        association.abort()
+        return
+    connection = connection_of(association)
+    if connection is not None:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+    if association.ident is not None:  # a thread that has not started yet cannot be joined; it finds its socket shut
+        association.join()

@@ -1,0 +1,216 @@
+"""C-STORE to a peer: files as they are over one association, and the status of every one."""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID
+from pynetdicom import build_context
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+
+from dicom_node.associations import SUCCESS, Timeouts
+from dicom_node.client import Peer, accepted_pairs, associated
+from twin_scanner.errors import Defect, Transient
+from twin_scanner.progress import Progress
+
+DUPLICATE: Final = 0x0111
+"""The peer has the instance already (PS3.7 C.5.1): what we wanted."""
+NO_ANSWER: Final = -1
+"""Stands for the status of an instance that got none: the association ended before."""
+_WARNINGS: Final = range(0xB000, 0xC000)
+_OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
+_MOST_CONTEXTS: Final = 128
+_REST_S: Final = 5.0
+"""The reactor looks every millisecond; one that does not rest by then never will."""
+_REST_POLL_S: Final = 0.0002
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class InstanceStatus:
+    """A peer's answer to one C-STORE: status by PS3.7 annex C and PS3.4 table B.2-1, and its ErrorComment."""
+
+    sop_instance_uid: str
+    status: int
+    comment: str = ""
+
+    @property
+    def stored(self) -> bool:
+        """Whether the peer has the instance: success, a warning (0xBxxx), or it had it before (0x0111)."""
+        return self.status in (SUCCESS, DUPLICATE) or self.status in _WARNINGS
+
+
+@dataclass(frozen=True)
+class SendReport:
+    """Every instance's status, in the order of the files; ``not_taken`` are SOP classes that the peer does not know."""
+
+    instances: tuple[InstanceStatus, ...]
+    not_taken: tuple[str, ...] = ()
+
+    @property
+    def not_stored(self) -> tuple[InstanceStatus, ...]:
+        """Those that the peer does not have."""
+        return tuple(instance for instance in self.instances if not instance.stored)
+
+
+class NotStored(Transient):
+    """A peer took not every instance; ``report`` has each one's status."""
+
+    def __init__(self, message: str, report: SendReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+@dataclass(frozen=True)
+class _Instance:
+    file: Path
+    sop_class_uid: UID
+    uid: str
+    transfer_syntax_uid: UID
+
+    @property
+    def offer(self) -> tuple[str, str]:
+        """SOP class and transfer syntax."""
+        return str(self.sop_class_uid), str(self.transfer_syntax_uid)
+
+
+class SendingStopped(NotStored):
+    """The caller asked to stop before every instance was sent; what was stored until then is in ``report``."""
+
+
+def send(
+    files: Sequence[Path],
+    peer: Peer,
+    *,
+    calling_ae: str,
+    timeouts: Timeouts | None = None,
+    on_progress: Progress | None = None,
+    on_answer: Callable[[InstanceStatus], None] | None = None,
+    check_stop: Callable[[], bool] | None = None,
+    where_taken: Sequence[Path] = (),
+    skip: Collection[str] = (),
+) -> SendReport:
+    """Store the files at the peer over one association, each in its own transfer syntax; safe to repeat.
+
+    ``where_taken`` are files that the peer need not know the kind of: those whose SOP class it does not accept are
+    left out and the class is named in the report's ``not_taken``. ``skip`` are SOP Instance UIDs that an earlier call
+    stored: they are neither sent nor reported.
+    ``on_answer`` receives each instance's status, ``on_progress`` (instances answered, instances in all).
+    ``check_stop`` is asked before each instance; once it says True nothing more is sent, the association is released
+    and SendingStopped raised. Returns where the peer has every instance. Raises NotStored (Transient) where it has
+    not, Transient where no association comes about, Defect where a file is no DICOM file.
+    """
+    instances, wishes = (
+        [one for one in map(_read_instance, group) if one.uid not in skip] for group in (files, where_taken)
+    )
+    if not instances and not wishes:
+        return SendReport(())
+    answers: list[InstanceStatus] = []
+    stopped = False
+    with associated(peer, calling_ae, _contexts([*instances, *wishes]), timeouts or Timeouts()) as association:
+        _check_contexts(instances, association, peer)
+        accepted = accepted_pairs(association)
+        instances += [wish for wish in wishes if wish.offer in accepted]
+        not_taken = tuple(str(wish.sop_class_uid) for wish in wishes if wish.offer not in accepted)
+        for number, instance in enumerate(instances):
+            stopped = check_stop is not None and check_stop()
+            if stopped:
+                break
+            answer = _store(association, instance, number)
+            answers.append(answer)
+            if on_answer is not None:
+                on_answer(answer)
+            if on_progress is not None:
+                on_progress(len(answers), len(instances))
+            if answer.status == NO_ANSWER or answer.status in _OUT_OF_RESOURCES:
+                break
+    unsent = (InstanceStatus(instance.uid, NO_ANSWER) for instance in instances[len(answers) :])
+    report = SendReport((*answers, *unsent), not_taken)
+    if stopped:
+        raise SendingStopped(f"{_missing(report)} were not sent to {peer}, for this program was asked to stop.", report)
+    if report.not_stored:
+        raise NotStored(_explain(report, peer), report)
+    logger.info("%s stored %d instances.", peer, len(instances))
+    return report
+
+
+def _read_instance(file: Path) -> _Instance:
+    try:
+        meta = read_file_meta_info(file)
+        return _Instance(
+            file,
+            UID(meta.MediaStorageSOPClassUID),
+            str(meta.MediaStorageSOPInstanceUID),
+            UID(meta.TransferSyntaxUID),
+        )
+    except OSError as error:
+        raise Transient(f"{file.name} cannot be read ({error.strerror}): check the disk.") from error
+    except (InvalidDicomError, AttributeError) as error:
+        raise Defect(f"{file.name} is not a DICOM file that can be sent: write it again.") from error
+
+
+def _contexts(instances: Sequence[_Instance]) -> list[PresentationContext]:
+    pairs = sorted({(instance.sop_class_uid, instance.transfer_syntax_uid) for instance in instances})
+    if len(pairs) > _MOST_CONTEXTS:
+        raise Defect(f"{len(pairs)} presentation contexts are needed, an association has {_MOST_CONTEXTS}: send fewer.")
+    return [build_context(sop_class_uid, transfer_syntax_uid) for sop_class_uid, transfer_syntax_uid in pairs]
+
+
+def _check_contexts(instances: Sequence[_Instance], association: Association, peer: Peer) -> None:
+    accepted = accepted_pairs(association)
+    for instance in instances:
+        if instance.offer not in accepted:
+            raise Transient(
+                f"{peer} does not accept {instance.sop_class_uid.name} in {instance.transfer_syntax_uid.name}: "
+                "allow it there."
+            )
+
+
+def _store(association: Association, instance: _Instance, number: int) -> InstanceStatus:
+    if not association.is_established:
+        return InstanceStatus(instance.uid, NO_ANSWER)
+    _rest_reactor(association)
+    try:
+        answer = association.send_c_store(instance.file, msg_id=number % 0xFFFF + 1, priority=0)
+    except RuntimeError:
+        association._reactor_checkpoint.set()
+        return InstanceStatus(instance.uid, NO_ANSWER)
+    if "Status" not in answer:
+        return InstanceStatus(instance.uid, NO_ANSWER)
+    return InstanceStatus(instance.uid, int(answer.Status), str(answer.get("ErrorComment") or ""))
+
+
+def _rest_reactor(association: Association) -> None:
+    """Wait until pynetdicom's reactor thread really rests, so that it cannot take the answer that we wait for.
+
+    Its own check looks at a flag that the reactor also raises while it runs on: on a busy machine the reactor then
+    takes a C-STORE response as an unexpected message and drops it, and the send ends in a timeout.
+    """
+    checkpoint = association._reactor_checkpoint
+    checkpoint.clear()
+    deadline = time.monotonic() + _REST_S
+    while not checkpoint._cond._waiters and association.is_alive() and time.monotonic() < deadline:  # type: ignore[attr-defined]
+        time.sleep(_REST_POLL_S)
+
+
+def _missing(report: SendReport) -> str:
+    return f"{len(report.not_stored)} of {len(report.instances)} instances"
+
+
+def _explain(report: SendReport, peer: Peer) -> str:
+    first = report.not_stored[0]
+    missing = _missing(report)
+    if first.status == NO_ANSWER:
+        return f"{peer} ended the association or did not answer, {missing} are not stored: look into its log."
+    meaning = "out of resources, " if first.status in _OUT_OF_RESOURCES else ""
+    return (
+        f"{peer} did not store {missing}, the first ({first.sop_instance_uid}) with status "
+        f"0x{first.status:04X}: {meaning}look into its log."
+    )

@@ -1,0 +1,183 @@
+"""Who may associate, how many at once, and the port. Oracles: plain sockets, pynetdicom's own requestor, the log."""
+
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicom_node.associations import Timeouts
+from dicom_node.client import Peer, echo
+from dicom_node.listener import Listener
+from dicom_node.spool import Spool
+from dicom_node.store_scp import StoreScp
+from dicom_node.store_scu import send
+from tests.samples import instances
+from tests.samples.loopback_node import DEADLINE_S, SHORT, Start, associate, eventually
+from twin_scanner.errors import Misconfigured, Transient
+
+pytestmark = pytest.mark.node
+
+
+# Who may send
+
+
+def test_a_wrong_called_title_is_rejected_and_the_log_says_why(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = start()
+    other = Peer("SOMEBODY", node.peer.host, node.peer.port)
+    with pytest.raises(Transient, match=r"rejected the association .*[Cc]alled AE title"):
+        send(instances.series(tmp_path, 1), other, calling_ae="PACS", timeouts=SHORT)
+    assert eventually(lambda: "from 'PACS' to 'SOMEBODY' was rejected: we are called 'TWINSCANNER'" in caplog.text)
+
+
+def test_only_the_allowed_calling_titles_may_send(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = start(allowed_calling_ae=frozenset({"PACS", "CT1"}))
+    files = instances.series(tmp_path, 1)
+    node.send(*files, calling_ae="CT1")
+    with pytest.raises(Transient, match=r"rejected the association .*[Cc]alling AE title"):
+        node.send(*files, calling_ae="STRANGER")
+    assert eventually(lambda: "'STRANGER' to 'TWINSCANNER' was rejected: this calling AE" in caplog.text)
+
+
+def test_an_offer_without_anything_we_take_is_explained(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = start()
+    file = instances.write(instances.instance(sop_class_uid="1.2.840.10008.5.1.4.1.1.4"), tmp_path / "a.dcm")
+    with pytest.raises(Transient, match="accepted none of what we offer"):
+        node.send(file)
+    assert eventually(lambda: "'PACS' offered only what is not taken here: MR Image Storage" in caplog.text)
+
+
+def test_one_association_more_than_allowed_is_rejected_for_now(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    node = start(maximum_associations=2)
+    open_ones = [associate(node), associate(node)]
+    assert all(association.is_established for association in open_ones)
+    assert associate(node).is_rejected
+    assert "2 associations are open" in caplog.text
+    for association in open_ones:
+        association.release()
+
+
+def test_port_probes_take_no_association_from_anybody(start: Start) -> None:
+    node = start(maximum_associations=2)
+    for _ in range(20):
+        socket.create_connection((node.peer.host, node.peer.port)).close()
+    assert eventually(lambda: not any("AcceptorThread" in thread.name for thread in threading.enumerate()))
+    echo(node.peer, "PACS", SHORT)
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"\x01\x00\x00", struct.pack(">BBL", 1, 0, 200) + b"\0" * 50], ids=["header", "body"]
+)
+def test_a_peer_that_stops_inside_a_message_gives_its_place_back(start: Start, beginning: bytes) -> None:
+    node = start(maximum_associations=1, timeouts=Timeouts(negotiation_s=1, read_s=0.2, idle_s=10))
+    with socket.create_connection((node.peer.host, node.peer.port)) as silent:
+        silent.sendall(beginning)
+
+        def is_free() -> bool:
+            try:
+                echo(node.peer, "PACS", SHORT)
+            except Transient:
+                return False
+            return True
+
+        assert eventually(is_free)
+
+
+def test_a_burst_of_connections_is_not_dropped(start: Start) -> None:
+    node = start()
+    began = time.monotonic()
+    burst = [socket.create_connection((node.peer.host, node.peer.port), timeout=DEADLINE_S) for _ in range(60)]
+    for connection in burst:
+        connection.close()
+    assert time.monotonic() - began < DEADLINE_S
+    assert eventually(lambda: not any("AcceptorThread" in thread.name for thread in threading.enumerate()))
+
+
+# The port
+
+
+def test_stop_ends_idle_associations_and_all_threads_and_start_listens_again(start: Start, tmp_path: Path) -> None:
+    node = start()
+    idle = associate(node)
+    node.listener.stop(DEADLINE_S)
+    assert eventually(lambda: not idle.is_established)
+    assert eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith(("Acceptor", "dicom-lis"))])
+    node.listener.start()
+    node.send(*instances.series(tmp_path, 1))
+    assert len(node.kept()) == 1
+
+
+def listener(folder: Path, host: str, port: int) -> Listener:
+    store = StoreScp(spool=Spool(folder), on_stored=lambda _: None, is_own=lambda _: False)
+    return Listener(ae_title="TWINSCANNER", host=host, port=port, store=store)
+
+
+def open_sockets() -> int:
+    """How many sockets this process holds."""
+    return sum(1 for entry in Path("/proc/self/fd").iterdir() if "socket" in str(entry.resolve()))
+
+
+def test_a_port_in_use_is_said_in_a_sentence_and_nothing_stays_open(start: Start, tmp_path: Path) -> None:
+    node = start()
+    second = listener(tmp_path, "127.0.0.1", node.listener.port)
+    threads, sockets = threading.active_count(), open_sockets()
+    for _ in range(3):
+        with pytest.raises(Transient, match=f"Port {node.listener.port} on 127.0.0.1 is in use"):
+            second.bind()
+    second.stop()
+    assert (threading.active_count(), open_sockets()) == (threads, sockets)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "not an address", "1.2.3.4.5"])
+def test_a_host_that_is_not_this_machine_is_a_wrong_configuration(tmp_path: Path, host: str) -> None:
+    with pytest.raises(Misconfigured, match=r"cannot be listened on .*: give an address of this machine"):
+        listener(tmp_path, host, 0).bind()
+
+
+def test_a_bound_port_is_taken_before_it_is_served_and_given_back_by_stop(start: Start, tmp_path: Path) -> None:
+    first = listener(tmp_path, "127.0.0.1", 0)
+    first.bind()
+    second = listener(tmp_path, "127.0.0.1", first.port)
+    with pytest.raises(Transient, match="is in use"):
+        second.bind()
+    first.stop()
+    second.bind()
+    second.start()
+    echo(Peer("TWINSCANNER", "127.0.0.1", second.port), "PACS", SHORT)
+    second.stop(DEADLINE_S)
+
+
+def test_a_with_block_ends_with_a_closed_port_also_after_an_error(tmp_path: Path) -> None:
+    one = listener(tmp_path, "127.0.0.1", 0)
+    with pytest.raises(KeyError), one.listening() as running:
+        port = running.port
+        echo(Peer("TWINSCANNER", "127.0.0.1", port), "PACS", SHORT)
+        raise KeyError
+    with pytest.raises(Transient, match="cannot be reached"):
+        echo(Peer("TWINSCANNER", "127.0.0.1", port), "PACS", SHORT)
+
+
+def test_an_error_before_any_association_is_one_log_record_and_no_traceback(
+    start: Start, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = start()
+
+    def fail(*arguments: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket.socket, "settimeout", fail)
+        raw = socket.socket()
+        raw.connect(("127.0.0.1", node.listener.port))
+        assert eventually(lambda: "ended in an error before any association" in caplog.text)
+        raw.close()
+    assert "Traceback" not in capfd.readouterr().err

@@ -1,0 +1,5 @@
+"""The command line, a file a noun or verb: `twin-scanner translate` is in translate.py, `jobs list` in jobs.py."""
+
+from twin_scanner.cli.command_line import cli, main
+
+__all__ = ["cli", "main"]

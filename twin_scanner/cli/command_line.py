@@ -1,0 +1,44 @@
+"""The command line: verbs on nouns; stdout is the result, stderr the log, exit 0 done, 1 failed, 2 wrong usage."""
+
+import sys
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+
+from twin_scanner.cli.demo import demo
+from twin_scanner.cli.doctor import doctor
+from twin_scanner.cli.evaluate import evaluate
+from twin_scanner.cli.jobs import jobs_cli
+from twin_scanner.cli.models import models_cli
+from twin_scanner.cli.phantom import phantom
+from twin_scanner.cli.prepare import prepare
+from twin_scanner.cli.retrain import retrain
+from twin_scanner.cli.segment import segment
+from twin_scanner.cli.serve import serve
+from twin_scanner.cli.train import train
+from twin_scanner.cli.translate import translate
+from twin_scanner.cli.twin import twin_cli
+from twin_scanner.errors import TwinScannerError
+
+cli = typer.Typer(
+    help="A virtual PET scanner: CT in by DICOM, synthetic FDG-PET out, the twin record kept by FHIR. Research only.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for verb in (demo, serve, doctor, translate, segment, phantom, prepare, train, retrain, evaluate):
+    cli.command()(verb)
+cli.add_typer(models_cli, name="models")
+cli.add_typer(jobs_cli, name="jobs")
+cli.add_typer(twin_cli, name="twin")
+
+
+def main() -> NoReturn:
+    """Entry point: a known error is one sentence on stderr, never a traceback."""
+    try:
+        cli()
+    except TwinScannerError as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
+        sys.exit(1)
+    sys.exit(0)

@@ -1,0 +1,38 @@
+"""The model: its package is whole, and was trained on the districts of the configured segmenter."""
+
+from collections.abc import Iterator
+
+from twin_scanner.app import model_store
+from twin_scanner.doctor.finding import Finding
+from twin_scanner.models.package import ModelPackage, load_package
+from twin_scanner.models.store import DEMONSTRATION_FOLDER, ModelStore
+from twin_scanner.settings import Settings
+
+
+def check_model(settings: Settings) -> Iterator[Finding]:
+    """Load the package that the configuration names and compare its segmenter with the configured one."""
+    folder = ModelStore(model_store(settings)).resolve(settings.model.name)
+    package = load_package(folder)
+    told = f"Model '{package.name}' ({package.model_hash[:12]}) is whole"
+    if folder == DEMONSTRATION_FOLDER:
+        yield Finding(
+            "model", "warning", f"{told}, but it has seen phantoms only: import or train one before patients come."
+        )
+    else:
+        yield Finding("model", "ok", f"{told}.")
+    yield _segmenter_of(package, settings)
+
+
+def _segmenter_of(package: ModelPackage, settings: Settings) -> Finding:
+    name = "model's segmenter"
+    trained, configured = package.card.segmenter, settings.districts.segmenter
+    if package.partition.whole_volume:
+        return Finding(name, "ok", "The model needs no districts.")
+    if trained == configured:
+        return Finding(name, "ok", f"The model was trained on districts by '{trained}', which are configured.")
+    told = f"The model was trained on districts by '{trained}', configured is '{configured}'"
+    if settings.model.allow_other_segmenter:
+        return Finding(name, "warning", f"{told}: compare its results before relying on model.allow_other_segmenter.")
+    return Finding(
+        name, "fault", f"{told}: set districts.segmenter to '{trained}', or set model.allow_other_segmenter."
+    )

@@ -1,0 +1,28 @@
+"""The configuration, a file a section group; every public name is imported from here."""
+
+from twin_scanner.settings.configuration import ENVIRONMENT_PREFIX, Settings, load_settings
+from twin_scanner.settings.dicom import NodeSection, PacsSection, ScannerSection, SelectionSection
+from twin_scanner.settings.service import LedgerSection, LogSection, RetrainSection, RetrySection
+from twin_scanner.settings.storage import Folders, StorageSection
+from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection
+from twin_scanner.settings.twin import TwinSection
+
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "DistrictsSection",
+    "Folders",
+    "LedgerSection",
+    "LogSection",
+    "ModelSection",
+    "NodeSection",
+    "OutputsSection",
+    "PacsSection",
+    "RetrainSection",
+    "RetrySection",
+    "ScannerSection",
+    "SelectionSection",
+    "Settings",
+    "StorageSection",
+    "TwinSection",
+    "load_settings",
+]

@@ -1,0 +1,45 @@
+"""The sections of the DICOM side: our node, the PACS, what the scanner says of itself, which CT it takes."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from twin_scanner.settings.section import AeTitle, ListenPort, Port, Seconds, Section
+
+
+class NodeSection(Section):
+    """Our own DICOM node, which the PACS routes to."""
+
+    name: str = Field("twin-scanner-1", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    ae_title: AeTitle = "TWINSCANNER"
+    host: str = "127.0.0.1"
+    port: ListenPort = 11112
+    allowed_calling_ae: tuple[AeTitle, ...] = ()
+    maximum_associations: int = Field(64, ge=1)
+    quiet_period_s: Seconds = 30.0
+    longest_wait_s: Seconds = 1800.0
+    minimum_free_mb: int = Field(2048, ge=0)
+
+
+class PacsSection(Section):
+    """Where the synthetic PET goes."""
+
+    ae_title: AeTitle = "PACS"
+    host: str = "127.0.0.1"
+    port: Port = 104
+    timeout_s: Seconds = 60.0
+
+
+class ScannerSection(Section):
+    """What the virtual scanner says of itself, and what it takes."""
+
+    device_serial_number: str = Field("TS-0001", min_length=1, max_length=64)
+    accept_synthetic_ct: bool = False
+
+
+class SelectionSection(Section):
+    """Which CT of a study is translated."""
+
+    minimum_coverage_mm: float = Field(100.0, ge=0)
+    target_thickness_mm: float = Field(3.0, gt=0)
+    contrast: Literal["any", "without", "with"] = "any"

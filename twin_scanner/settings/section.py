@@ -1,0 +1,23 @@
+"""What every section of the configuration is made of: frozen, no unknown keys, and the types of common values."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _ae_title(text: str) -> str:
+    if not text.strip() or len(text) > 16 or not text.isascii() or not text.isprintable() or "\\" in text:
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters, no backslash (PS3.5, VR AE)")
+    return text.strip()
+
+
+AeTitle = Annotated[str, AfterValidator(_ae_title)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+ListenPort = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """One table of the TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
