@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from twin_scanner.dicom.write.pet_series import PHANTOM_ONLY
 from twin_scanner.errors import Transient
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
@@ -56,6 +57,7 @@ class Scene:
     """What is shown, all on one canonical grid (D to the head, H to the back, W to the left).
 
     CT in HU, PET in SUV (g/ml), ``districts`` with their ``names``; ``missing`` names those not synthesised.
+    ``phantom_only``: the model was trained on phantoms only, which the pictures say.
     """
 
     ct: Volume
@@ -63,6 +65,7 @@ class Scene:
     suv: Volume
     names: Mapping[int, str] = field(default_factory=lambda: DISTRICT_NAMES)
     missing: tuple[str, ...] = ()
+    phantom_only: bool = False
 
     @cached_property
     def projections(self) -> Projections:
@@ -248,7 +251,7 @@ def _legend_entries(scene: Scene) -> list[Patch]:
     most_wanted = sorted(by_size, key=lambda label: label not in missing)
     shown = sorted(most_wanted[:MOST_NAMES])
     colours = panels.label_colours(shown)
-    entries = []
+    entries = [Patch(facecolor="none", label=PHANTOM_ONLY.upper())] if scene.phantom_only else []
     for label in shown:
         name, hatch = panels.drawable(scene.name(label)), "///" if label in missing else ""
         told = f"{name}: {panels.NOT_SYNTHESISED}" if hatch else name
@@ -275,6 +278,7 @@ def _largest_names(scene: Scene, view: View) -> dict[int, str]:
 def _told(scene: Scene, model: str) -> str:
     """What the picture is, in words; no patient."""
     lines = [
+        *([f"{PHANTOM_ONLY.upper()}: this picture says nothing of a patient."] if scene.phantom_only else []),
         f"PET computed from the CT by model {panels.drawable(model, LONGEST_MODEL)}; no tracer was given.",
         f"Maximum projections, SUV-bw {SUV_WINDOW[0]:.0f} (white) to {SUV_WINDOW[1]:.0f} g/ml and above (black).",
     ]

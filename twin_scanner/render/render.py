@@ -21,6 +21,7 @@ from twin_scanner.districts.labelmap import find_labelmap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.suv import RegionSuv, region_suv
 from twin_scanner.imaging.volume import Volume, read_nifti, write_nifti
+from twin_scanner.models.card import check_serves_patients
 from twin_scanner.models.package import ModelPackage, load_package
 from twin_scanner.models.store import ModelStore
 from twin_scanner.pictures.preview import Scene, key_image, write_preview
@@ -31,6 +32,7 @@ from twin_scanner.render.request import RenderRequest
 from twin_scanner.synthesis.pipeline import PipelineOptions, SyntheticPet, translate_ct
 
 PRECISION = "float32"
+PHANTOM_ONLY_NOTE = "The model was trained on phantoms only: this PET is a demonstration and says nothing of a patient."
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,14 @@ class _Made:
 def render(request: RenderRequest, progress: Progress | None = None) -> RenderReport:
     """Translate ``source`` (a folder of one CT series, or a NIfTI file in HU) into the folder ``result``.
 
-    Repeatable: where a report already stands, nothing is made again. Raises Rejected for what cannot be translated.
+    Repeatable: where a report already stands, nothing is rendered again. Raises Rejected for a CT that cannot be
+    translated, Misconfigured for a model of phantoms only that the request does not accept.
     """
     if (request.result / REPORT).is_file():
         return read_report(request.result)
     begin = time.monotonic()
     package = _package(request.model, request.model_store)
+    check_serves_patients(package.card, accept_phantom_only=request.accept_phantom_only)
     series, ct = _read(request)
     segmenter = make_segmenter(_segmenter_choice(request, series))
     read = time.monotonic()
@@ -58,7 +62,8 @@ def render(request: RenderRequest, progress: Progress | None = None) -> RenderRe
     request.result.mkdir(parents=True, exist_ok=True)
     optional = write_optional_outputs(request, pet, package, progress)
     statistics = region_suv(pet.suv, pet.districts)
-    scene = Scene(pet.ct, pet.districts, pet.suv, pet.district_map.names, pet.missing_districts)
+    names, phantom_only = pet.district_map.names, package.card.phantom_only
+    scene = Scene(pet.ct, pet.districts, pet.suv, names, pet.missing_districts, phantom_only)
     made = None if series is None else _write_dicom(request, series, pet, package, statistics, scene)
     write_nifti(request.result / "pet.nii.gz", pet.suv.array, pet.suv.geometry)
     write_nifti(request.result / "districts.nii.gz", pet.districts, pet.suv.geometry)
@@ -160,6 +165,7 @@ def _synthesis(request: RenderRequest, pet: SyntheticPet, package: ModelPackage)
         made_at=request.made_at,
         missing_districts=pet.missing_districts,
         revision=request.revision,
+        phantom_only=package.card.phantom_only,
     )
 
 
@@ -227,10 +233,11 @@ def _report(
         districts=_district_values(pet, statistics),
         segmentation_quality=tuple(part.sentence() for part in pet.district_map.quality),
         suv_max=round(float(pet.suv.array.max()), 3),
-        notes=notes,
+        notes=(*notes, *([PHANTOM_ONLY_NOTE] if package.card.phantom_only else [])),
         seconds=seconds,
         made_at=request.made_at.isoformat(),
         revision=request.revision,
+        phantom_only=package.card.phantom_only,
         **dicom,
     )
 

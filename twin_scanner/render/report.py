@@ -65,6 +65,8 @@ class RenderReport:
     companions: tuple[Companion, ...] = ()
     uncertainty: dict[str, Any] = field(default_factory=dict)
     explanation: dict[str, Any] = field(default_factory=dict)
+    phantom_only: bool = False
+    """Whether the model was trained on phantoms only, no patient among them."""
     intended_use: str = field(default="Research; synthetic; not for diagnosis.")
 
 

@@ -39,3 +39,5 @@ class RenderRequest:
     """Whether the standard deviation of every voxel is wanted too: seven more translations."""
     explain: str = ""
     """A target whose uptake is to be explained (``explain.find_target`` reads it); empty for none."""
+    accept_phantom_only: bool = False
+    """Whether a model that was trained on phantoms only may be used; whatever it makes says so."""
