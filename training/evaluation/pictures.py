@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from training.evaluation.case import Case
-from training.evaluation.evaluate import Question, measured_file
+from training.evaluation.evaluate import EvaluationRequest, measured_file
 from training.evaluation.figures import Counts, Picture, draw_study, joint_histogram, study_pictures
 from twin_scanner.files.durable_file import write_whole
 
@@ -18,13 +18,13 @@ SHOWN: Final = 6
 
 
 class Pictures:
-    """Draws the studies of a question, the model beside the first baseline."""
+    """Draws the studies of a request, the model beside the first baseline."""
 
-    def __init__(self, question: Question) -> None:
-        self._question = question
-        self._studies = {study.name: study for study in question.studies}
-        self._models = {model.name: model for model in question.drawn}
-        self._shown = [study.name for study in question.studies[:SHOWN]]
+    def __init__(self, request: EvaluationRequest) -> None:
+        self._request = request
+        self._studies = {study.name: study for study in request.studies}
+        self._models = {model.name: model for model in request.plotted}
+        self._shown = [study.name for study in request.studies[:SHOWN]]
 
     @property
     def models(self) -> list[str]:
@@ -60,8 +60,8 @@ class Pictures:
 
     @property
     def _folder(self) -> Path:
-        return self._question.out / FOLDER
+        return self._request.out / FOLDER
 
     def _histogram_file(self, study: str, model: str) -> Path:
-        place = measured_file(self._question, self._studies[study], self._models[model], "joint histogram")
+        place = measured_file(self._request, self._studies[study], self._models[model], "joint histogram")
         return place.with_suffix(".npz")

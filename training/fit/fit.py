@@ -190,14 +190,14 @@ def validate(config: TrainConfig, state: TrainState, run: Run, events: EventLog 
     The state is saved before, so that an end in the midst of it loses no step, and the resumed run validates again.
     """
     run.save(config, state)
-    error, comparison = validation_error(config, state, run.validated[: config.validation.studies], run.check_stop)
+    error, case = validation_error(config, state, run.validated[: config.validation.studies], run.check_stop)
     state.validated = state.step
     if error is None:
         log.info("no validation study shows network %s's region", state.network)
         return
     run.record(state, {"validation_mae_suv": error}, events)
-    if events is not None and comparison is not None:
-        events.picture(state.step, comparison)
+    if events is not None and case is not None:
+        events.picture(state.step, case)
     log.info("network %s, step %d: validation error %.4f SUV", state.network, state.step, error)
 
 

@@ -33,7 +33,7 @@ from training.retraining.gate_record import (
     record_of,
     write_record,
 )
-from training.retraining.gate_scores import gate_regions, score
+from training.retraining.gate_scores import gate_regions, gate_scores
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.models.card import read_card
@@ -284,8 +284,8 @@ def _judged(task: _Task, question: Question, package: Path) -> GateRecord:
     for network in (*task.champion.networks.values(), *challenger.networks.values()):
         network.to(device)
     told = partial(task.progress, "Scoring the champion"), partial(task.progress, "Scoring the challenger")
-    of_champion = score(task.champion, pairs, regions, told[0], task.check_stop)
-    of_challenger = score(challenger, pairs, regions, told[1], task.check_stop)
+    of_champion = gate_scores(task.champion, pairs, regions, told[0], task.check_stop)
+    of_challenger = gate_scores(challenger, pairs, regions, told[1], task.check_stop)
     decision = decide(of_champion, of_challenger, task.config.gate, required)
     log.info("gate: %s", decision.reason)
     name = _digest([asdict(question), challenger.model_hash])[:KEY_DIGITS]

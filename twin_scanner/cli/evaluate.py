@@ -48,7 +48,7 @@ def evaluate(
     """Measure models on studies with a real PET: the paper's tables, statistics, figures and report.html."""
     from training.data.studies import find_studies
     from training.evaluation.calibrate import calibrate as calibrate_model
-    from training.evaluation.evaluate import Question, chosen_studies, judged_models, measure_all
+    from training.evaluation.evaluate import EvaluationRequest, chosen_studies, evaluated_models, measure_all
     from training.evaluation.organs import organ_maps
     from training.evaluation.pictures import Pictures
     from training.evaluation.result_files import conclude
@@ -57,11 +57,11 @@ def evaluate(
 
     settings = read_settings(config)
     set_up_logging("ERROR")
-    models = judged_models([package_folder(settings, reference) for reference in (*model, *(baseline or ()))])
+    models = evaluated_models([package_folder(settings, reference) for reference in (*model, *(baseline or ()))])
     with progress_bars() as bars:
         report = reporter(bars)
         studies = find_studies(dataset, accept_synthetic=accept_synthetic, progress=report("Headers"))
-        question = Question(
+        request = EvaluationRequest(
             models=models,
             studies=chosen_studies(studies, split, part),
             out=out,
@@ -70,11 +70,11 @@ def evaluate(
             registered=registration,
             organs=None if organs is None else organ_maps(organs),
         )
-        question = replace(question, look=Pictures(question).look)
-        outcome = measure_all(question, report("Studies"))
-        conclude(question, outcome, dataset.name)
+        request = replace(request, look=Pictures(request).look)
+        outcome = measure_all(request, report("Studies"))
+        conclude(request, outcome, dataset.name)
         if calibrate:
-            calibrate_model(question, application.model_store(settings), report("Calibration"))
+            calibrate_model(request, application.model_store(settings), report("Calibration"))
     for refused in outcome.refused:
         print(f"refused {refused.study}: {refused.reason}", file=sys.stderr)
     print(f"{out}: studies {outcome.studies}, patients {outcome.patients}, refused {len(outcome.refused)}")

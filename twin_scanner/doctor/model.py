@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from twin_scanner.app import model_store
 from twin_scanner.doctor.finding import Finding
+from twin_scanner.models.card import check_serves_patients
 from twin_scanner.models.package import ModelPackage, load_package
-from twin_scanner.models.store import DEMONSTRATION_FOLDER, ModelStore
+from twin_scanner.models.store import ModelStore
 from twin_scanner.settings import Settings
 
 
@@ -14,11 +15,10 @@ def check_model(settings: Settings) -> Iterator[Finding]:
     folder = ModelStore(model_store(settings)).resolve(settings.model.name)
     package = load_package(folder)
     told = f"Model '{package.name}' ({package.model_hash[:12]}) is whole"
-    if folder == DEMONSTRATION_FOLDER:
-        yield Finding(
-            "model", "warning", f"{told}, but it has seen phantoms only: import or train one before patients come."
-        )
+    if package.card.phantom_only and settings.model.accept_phantom_only:
+        yield Finding("model", "warning", f"{told}, but it was trained on phantoms only, which is accepted.")
     else:
+        check_serves_patients(package.card, accept_phantom_only=settings.model.accept_phantom_only)
         yield Finding("model", "ok", f"{told}.")
     yield _segmenter_of(package, settings)
 

@@ -20,7 +20,7 @@ from twin_scanner.districts.district_map import PartQuality
 from twin_scanner.districts.labelmap import find_labelmap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.suv import RegionSuv, region_suv
-from twin_scanner.imaging.volume import Volume, read_nifti, write_nifti
+from twin_scanner.imaging.volume import Volume, read_nifti_ct, write_nifti
 from twin_scanner.models.card import check_serves_patients
 from twin_scanner.models.package import ModelPackage, load_package
 from twin_scanner.models.store import ModelStore
@@ -107,7 +107,7 @@ def _loaded(folder: Path) -> ModelPackage:
 
 def _read(request: RenderRequest) -> tuple[CtSeries | None, Volume]:
     if request.source.name.endswith((".nii", ".nii.gz")):
-        return None, read_nifti(request.source)
+        return None, read_nifti_ct(request.source)
     series = read_ct_series(request.source, accept_synthetic=request.accept_synthetic_ct)
     if request.needs_patient_id and not text(series.header, "PatientID").strip():
         raise Rejected("The CT has no PatientID (0010,0020), so its PET would belong to no twin: complete the CT.")

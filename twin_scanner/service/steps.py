@@ -10,7 +10,7 @@ import pydicom
 from dicom_node.associations import Timeouts
 from dicom_node.client import Peer
 from dicom_node.store_scu import send
-from twin_record.transaction import TwinTarget
+from twin_record.target import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
 from twin_scanner.executor.local import LocalWorker

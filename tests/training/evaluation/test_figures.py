@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy import ndimage
 
-from tests.samples.judged_cases import GEOMETRY, body_pet, case_of, districts, spot_label, with_spot
+from tests.samples.known_cases import GEOMETRY, body_pet, case_of, districts, spot_label, with_spot
 from training.evaluation.case import BODY, LESION, Case, Row
 from training.evaluation.figures import (
     BINS,

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from tests.peers.browser import Browser, browser
-from tests.samples.judged_cases import body_pet, case_of, spot_label, with_spot
+from tests.samples.known_cases import body_pet, case_of, spot_label, with_spot
 from training.evaluation.figures import (
     Picture,
     draw_joint_histograms,
@@ -18,8 +18,8 @@ from training.evaluation.figures import (
     study_pictures,
     svg,
 )
-from training.evaluation.measure import DEFINITIONS
 from training.evaluation.report import PHANTOMS_WARNING, ReportContent, write_report
+from training.evaluation.score import DEFINITIONS
 from training.evaluation.tables import RESEARCH_ONLY, Table
 from twin_scanner.errors import Transient
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.samples.judged_cases import body_pet, case_of, of_patient, spot_label, with_spot
+from tests.samples.known_cases import body_pet, case_of, of_patient, spot_label, with_spot
 from training.evaluation import published
 from training.evaluation.case import Row
-from training.evaluation.measure import measure
 from training.evaluation.rows_table import table_of
+from training.evaluation.score import score
 from training.evaluation.statistics import Comparison, Scores
 from training.evaluation.tables import (
     RESEARCH_ONLY,
@@ -42,7 +42,7 @@ def scores() -> Scores:
         for model, error in (("near#1", 0.1), ("near#2", 0.12), ("far", 0.4)):
             made = np.where(real > 0, real + np.float32(error * (1 + patient / 50)), real).astype(np.float32)
             case = of_patient(case_of(real, made, spot_label(SPOT)), f"p{patient}", diagnosis)
-            rows += measure(case, model)
+            rows += score(case, model)
     return Scores(table_of(rows))
 
 
@@ -97,7 +97,7 @@ def test_lesions_that_are_clipped_are_counted_in_all() -> None:
             for corner, suv in spots:
                 real = with_spot(real, corner, suv)
             case = case_of(real, real, spot_label(*(corner for corner, _ in spots)))
-            rows += measure(of_patient(case, study, ""), f"near#{seed}")
+            rows += score(of_patient(case, study, ""), f"near#{seed}")
     table = beyond_table(
         Scores(table_of([*rows, Row("far", "s", "p", "", "body", 0, "mae", "", 0.1, 9)])), ["near", "far"]
     )
