@@ -36,7 +36,7 @@ PHANTOM_ONLY_NOTE = "The model was trained on phantoms only: this PET is a demon
 
 
 @dataclass(frozen=True)
-class _Made:
+class _DicomObjects:
     """The DICOM objects of one render."""
 
     pet: WrittenSeries
@@ -64,13 +64,13 @@ def render(request: RenderRequest, progress: Progress | None = None) -> RenderRe
     statistics = region_suv(pet.suv, pet.districts)
     names, phantom_only = pet.district_map.names, package.card.phantom_only
     scene = Scene(pet.ct, pet.districts, pet.suv, names, pet.missing_districts, phantom_only)
-    made = None if series is None else _write_dicom(request, series, pet, package, statistics, scene)
+    objects = None if series is None else _write_dicom(request, series, pet, package, statistics, scene)
     write_nifti(request.result / "pet.nii.gz", pet.suv.array, pet.suv.geometry)
     write_nifti(request.result / "districts.nii.gz", pet.districts, pet.suv.geometry)
     write_preview(request.result / "preview.png", scene)
     seconds = {"read": read - begin, "translate": translated - read, "write": time.monotonic() - translated}
     rounded = {name: round(s, 2) for name, s in seconds.items()}
-    report = replace(_report(request, package, series, pet, statistics, made, rounded), **optional)
+    report = replace(_report(request, package, series, pet, statistics, objects, rounded), **optional)
     write_report(request.result, report)
     return report
 
@@ -121,8 +121,8 @@ def _write_dicom(
     package: ModelPackage,
     statistics: Mapping[int, RegionSuv],
     scene: Scene,
-) -> _Made:
-    """The PET series and what the site wants beside it."""
+) -> _DicomObjects:
+    """The PET series and the companions that the site wants."""
     synthesis = _synthesis(request, pet, package)
     written = write_pet_series(pet.suv, series, synthesis, request.result / "pet")
     companions = []
@@ -149,7 +149,7 @@ def _write_dicom(
     if wanted.key_image:
         pixels = key_image(scene, f"{package.name} {package.model_hash[:12]}")
         companions.append(write_key_image(pixels, series, written, synthesis, folders["key-image"]))
-    return _Made(written, tuple(companions))
+    return _DicomObjects(written, tuple(companions))
 
 
 def _synthesis(request: RenderRequest, pet: SyntheticPet, package: ModelPackage) -> Synthesis:
@@ -201,13 +201,13 @@ def _report(
     series: CtSeries | None,
     pet: SyntheticPet,
     statistics: Mapping[int, RegionSuv],
-    made: _Made | None,
+    objects: _DicomObjects | None,
     seconds: dict[str, float],
 ) -> RenderReport:
     dicom: dict[str, Any] = {}
     notes: tuple[str, ...] = ("A NIfTI file names no patient and no study: no DICOM series was written.",)
-    if series is not None and made is not None:
-        written = made.pet
+    if series is not None and objects is not None:
+        written = objects.pet
         notes = series.set_aside
         dicom = {
             "study_uid": str(series.header.StudyInstanceUID),
@@ -220,7 +220,7 @@ def _report(
             "pet_series_uid": written.series_uid,
             "pet_instance_uids": written.sop_instance_uids,
             "pet_files": tuple(f"pet/{file.name}" for file in written.files),
-            "companions": tuple(_companion(companion) for companion in made.companions),
+            "companions": tuple(_companion(companion) for companion in objects.companions),
         }
     return RenderReport(
         software_version=software_version(),
@@ -253,14 +253,14 @@ def _district_values(pet: SyntheticPet, statistics: Mapping[int, RegionSuv]) -> 
     return values
 
 
-def _companion(made: WrittenObject) -> Companion:
+def _companion(companion: WrittenObject) -> Companion:
     return Companion(
-        modality=made.modality,
-        series_uid=made.series_uid,
-        sop_class_uid=made.sop_class_uid,
-        sop_instance_uid=made.sop_instance_uid,
-        file=f"{FOLDERS[made.kind]}/{made.file.name}",
-        description=made.description,
-        number=made.number,
-        synthetic=made.synthetic,
+        modality=companion.modality,
+        series_uid=companion.series_uid,
+        sop_class_uid=companion.sop_class_uid,
+        sop_instance_uid=companion.sop_instance_uid,
+        file=f"{FOLDERS[companion.kind]}/{companion.file.name}",
+        description=companion.description,
+        number=companion.number,
+        synthetic=companion.synthetic,
     )

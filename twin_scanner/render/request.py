@@ -10,7 +10,7 @@ from twin_scanner.districts.choice import SegmenterChoice
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is made beside the PET series."""
+    """Which DICOM objects accompany the PET series."""
 
     segmentation: Literal["binary", "labelmap", "none"] = "binary"
     measurement_report: bool = True
@@ -40,4 +40,4 @@ class RenderRequest:
     explain: str = ""
     """A target whose uptake is to be explained (``explain.find_target`` reads it); empty for none."""
     accept_phantom_only: bool = False
-    """Whether a model that was trained on phantoms only may be used; whatever it makes says so."""
+    """Whether a model that was trained on phantoms only may be used; every result then says so."""

@@ -144,10 +144,10 @@ def test_a_limb_that_the_districts_miss_is_still_seen(phantom: Phantom) -> None:
 
 
 def test_a_district_that_was_not_synthesised_is_greyed_in_both_pictures(phantom: Phantom, tmp_path: Path) -> None:
-    assert not has(preview(scene(phantom), tmp_path), panels.UNMADE_COLOUR)
-    assert has(preview(scene(phantom, ("legs",)), tmp_path), panels.UNMADE_COLOUR)
-    assert not has(key_image(scene(phantom), "m"), panels.UNMADE_COLOUR)
-    assert has(key_image(scene(phantom, ("legs",)), "m"), panels.UNMADE_COLOUR)
+    assert not has(preview(scene(phantom), tmp_path), panels.UNSYNTHESISED_COLOUR)
+    assert has(preview(scene(phantom, ("legs",)), tmp_path), panels.UNSYNTHESISED_COLOUR)
+    assert not has(key_image(scene(phantom), "m"), panels.UNSYNTHESISED_COLOUR)
+    assert has(key_image(scene(phantom, ("legs",)), "m"), panels.UNSYNTHESISED_COLOUR)
 
 
 def test_a_missing_district_that_no_label_bears_is_named_all_the_same(phantom: Phantom, tmp_path: Path) -> None:
