@@ -104,6 +104,7 @@ def render_template(settings: Settings) -> RenderRequest:
         missing_district=settings.model.missing_district,
         device_serial_number=settings.scanner.device_serial_number,
         accept_synthetic_ct=settings.scanner.accept_synthetic_ct,
+        accept_phantom_only=settings.model.accept_phantom_only,
         outputs=Outputs(**settings.outputs.model_dump()),
     )
 
@@ -296,6 +297,7 @@ def embedded_settings(folder: Path, pacs_port: int, quiet_period_s: float) -> Se
             "node": {"port": 0, "quiet_period_s": quiet_period_s, "minimum_free_mb": 256},
             "pacs": {"ae_title": DEMO_PACS_AE, "port": pacs_port},
             "storage": {"folder": folder},
+            "model": {"accept_phantom_only": True},
             "scanner": {"accept_synthetic_ct": True},
         }
     )
