@@ -21,8 +21,8 @@ from dicom_node.listener import Listener
 from dicom_node.spool import Spool
 from dicom_node.store_scp import ReceivedInstance, StoreScp
 from twin_record.embedded import EmbeddedStore
-from twin_record.remote import FhirServer
-from twin_record.transaction import TwinTarget
+from twin_record.remote import FhirClient
+from twin_record.target import TwinTarget
 from twin_record.update import TwinSite
 from twin_scanner.dicom.equipment import is_our_own
 from twin_scanner.dicom.read.series_choice import Preference
@@ -31,14 +31,14 @@ from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.executor.local import LocalWorker
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.render.in_worker import render_in_worker
-from twin_scanner.render.report import Outputs, RenderRequest
+from twin_scanner.render.request import Outputs, RenderRequest
 from twin_scanner.service.intake import Intake, JobFolders
 from twin_scanner.service.ledger.ledger import Ledger, utc_now
 from twin_scanner.service.retry import RetryPolicy
 from twin_scanner.service.schedule import CommandSchedule, Scheduler
 from twin_scanner.service.steps import Delivery
 from twin_scanner.service.worker import Worker
-from twin_scanner.settings import ENVIRONMENT_PREFIX, Folders, Settings, read_secret
+from twin_scanner.settings import ENVIRONMENT_PREFIX, Folders, Settings
 
 LOG = logging.getLogger("twin_scanner.app")
 
@@ -70,8 +70,7 @@ def open_twin(settings: Settings) -> TwinTarget:
         folders = Folders(settings.storage.folder)
         folders.prepare()
         return EmbeddedStore(folders.twin, site)
-    token = None if twin.token_file is None else read_secret(twin.token_file)
-    return FhirServer(twin.url, site, token=token, timeout_s=twin.timeout_s, ca_file=twin.ca_file)
+    return FhirClient(twin.url, site, token_file=twin.token_file, timeout_s=twin.timeout_s, ca_file=twin.ca_file)
 
 
 def model_store(settings: Settings) -> Path:

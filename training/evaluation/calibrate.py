@@ -25,8 +25,9 @@ from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably, write_whole
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.progress import Progress
+from twin_scanner.synthesis.calibration import FLIPS, Calibration, calibration_file, write_calibration
 from twin_scanner.synthesis.pipeline import translate_ct
-from twin_scanner.synthesis.uncertainty import FLIPS, Calibration, calibration_file, raw_deviation, write_calibration
+from twin_scanner.synthesis.uncertainty import raw_deviation
 
 PAGE: Final = "calibration.md"
 ARRAYS: Final = ("predicted", "real", "raw", "weight")

@@ -16,7 +16,7 @@ from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.plan import model_to_suv, suv_to_model
-from twin_scanner.synthesis.uncertainty import Calibration, CalibrationBin, Coverage, SpreadMethod
+from twin_scanner.synthesis.calibration import Calibration, CalibrationBin, Coverage, SpreadMethod
 
 SUV_EDGES: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Lower ends of the SUV bins, doubling; the last one ends at the Plan's largest SUV."""

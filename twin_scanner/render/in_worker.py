@@ -1,6 +1,7 @@
 """A render as a worker process runs it: torch is imported there, and never by whoever asks for it."""
 
-from twin_scanner.render.report import RenderReport, RenderRequest
+from twin_scanner.render.report import RenderReport
+from twin_scanner.render.request import RenderRequest
 
 
 def render_in_worker(request: RenderRequest) -> RenderReport:

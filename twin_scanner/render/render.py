@@ -20,21 +20,14 @@ from twin_scanner.districts.district_map import PartQuality
 from twin_scanner.districts.labelmap import find_labelmap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.suv import RegionSuv, region_suv
-from twin_scanner.imaging.volume import Volume, read_nifti, write_nifti
+from twin_scanner.imaging.volume import Volume, read_nifti_ct, write_nifti
 from twin_scanner.models.package import ModelPackage, load_package
 from twin_scanner.models.store import ModelStore
 from twin_scanner.pictures.preview import Scene, key_image, write_preview
 from twin_scanner.progress import Progress
-from twin_scanner.render.optional_outputs import write_beside
-from twin_scanner.render.report import (
-    FOLDERS,
-    REPORT,
-    Companion,
-    RenderReport,
-    RenderRequest,
-    read_report,
-    write_report,
-)
+from twin_scanner.render.optional_outputs import write_optional_outputs
+from twin_scanner.render.report import FOLDERS, REPORT, Companion, RenderReport, read_report, write_report
+from twin_scanner.render.request import RenderRequest
 from twin_scanner.synthesis.pipeline import PipelineOptions, SyntheticPet, translate_ct
 
 PRECISION = "float32"
@@ -63,7 +56,7 @@ def render(request: RenderRequest, progress: Progress | None = None) -> RenderRe
     pet = translate_ct(ct, package, segmenter, _options(request), progress)
     translated = time.monotonic()
     request.result.mkdir(parents=True, exist_ok=True)
-    beside = write_beside(request, pet, package, progress)
+    optional = write_optional_outputs(request, pet, package, progress)
     statistics = region_suv(pet.suv, pet.districts)
     scene = Scene(pet.ct, pet.districts, pet.suv, pet.district_map.names, pet.missing_districts)
     made = None if series is None else _write_dicom(request, series, pet, package, statistics, scene)
@@ -72,7 +65,7 @@ def render(request: RenderRequest, progress: Progress | None = None) -> RenderRe
     write_preview(request.result / "preview.png", scene)
     seconds = {"read": read - begin, "translate": translated - read, "write": time.monotonic() - translated}
     rounded = {name: round(s, 2) for name, s in seconds.items()}
-    report = replace(_report(request, package, series, pet, statistics, made, rounded), **beside)
+    report = replace(_report(request, package, series, pet, statistics, made, rounded), **optional)
     write_report(request.result, report)
     return report
 
@@ -109,7 +102,7 @@ def _loaded(folder: Path) -> ModelPackage:
 
 def _read(request: RenderRequest) -> tuple[CtSeries | None, Volume]:
     if request.source.name.endswith((".nii", ".nii.gz")):
-        return None, read_nifti(request.source)
+        return None, read_nifti_ct(request.source)
     series = read_ct_series(request.source, accept_synthetic=request.accept_synthetic_ct)
     if request.needs_patient_id and not text(series.header, "PatientID").strip():
         raise Rejected("The CT has no PatientID (0010,0020), so its PET would belong to no twin: complete the CT.")

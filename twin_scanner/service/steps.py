@@ -10,18 +10,12 @@ import pydicom
 from dicom_node.associations import Timeouts
 from dicom_node.client import Peer
 from dicom_node.store_scu import send
-from twin_record.transaction import TwinTarget
+from twin_record.target import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
 from twin_scanner.executor.local import LocalWorker
-from twin_scanner.render.report import (
-    Companion,
-    RenderReport,
-    RenderRequest,
-    read_delivery,
-    read_report,
-    write_delivery,
-)
+from twin_scanner.render.report import Companion, RenderReport, read_delivery, read_report, write_delivery
+from twin_scanner.render.request import RenderRequest
 from twin_scanner.service.intake import JobFolders
 from twin_scanner.service.ledger.ledger import Job, Ledger, State
 from twin_scanner.service.worker import Progress, Step

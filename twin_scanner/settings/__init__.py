@@ -2,7 +2,6 @@
 
 from twin_scanner.settings.configuration import ENVIRONMENT_PREFIX, Settings, load_settings
 from twin_scanner.settings.dicom import NodeSection, PacsSection, ScannerSection, SelectionSection
-from twin_scanner.settings.secret import read_secret
 from twin_scanner.settings.service import LedgerSection, LogSection, RetrainSection, RetrySection
 from twin_scanner.settings.storage import Folders, StorageSection
 from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection
@@ -26,5 +25,4 @@ __all__ = [
     "StorageSection",
     "TwinSection",
     "load_settings",
-    "read_secret",
 ]

@@ -23,7 +23,7 @@ from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray, Geometry
 from twin_scanner.models.partition import DISTRICTS
 from twin_scanner.models.plan import Plan
-from twin_scanner.synthesis.uncertainty import FLIPS, Calibration, CalibrationBin
+from twin_scanner.synthesis.calibration import FLIPS, Calibration, CalibrationBin
 
 pytestmark = pytest.mark.unit
 

@@ -40,8 +40,8 @@ from twin_scanner.models.networks import UNetGenerator
 from twin_scanner.models.package import load_package, save_package
 from twin_scanner.models.partition import WHOLE_BODY, WHOLE_VOLUME
 from twin_scanner.models.plan import Plan
+from twin_scanner.synthesis.calibration import stored_calibration
 from twin_scanner.synthesis.pipeline import PipelineOptions, translate_ct
-from twin_scanner.synthesis.uncertainty import stored_calibration
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 
@@ -332,7 +332,7 @@ def test_a_calibration_is_of_one_half_of_the_patients_and_checked_on_the_other(
     asked = request_of(models, tmp_path / "out", studies=studies)
     store = tmp_path / "store"
     made = calibrate(asked, store)
-    kept = stored_calibration(store, models[0].package)
+    kept = stored_calibration(store, models[0].package.card)
     assert kept is not None and kept.patients == made.patients and kept.coverage == made.coverage
     assert len(made.patients) == 5 and {one.patients for one in made.coverage if one.binned_by == "body"} == {4}
     (body,) = [one for one in made.coverage if one.binned_by == "body" and one.level == 0.9]

@@ -355,8 +355,8 @@ UNREADABLE = {"resourceType": "Bundle", "type": "batch-response", "entry": [{"re
     ("answers", "advice"),
     [
         ([(200, {**STATEMENT, "fhirVersion": "5.0.0"})], "speaks release 5.0.0"),
-        ([(200, {"hello": "world"})] * 2, "is no FHIR Bundle"),
-        ([(404, {})] * 2, "refuses the twin record (status 404)"),
+        ([(200, {"hello": "world"})] * 2, "sends no FHIR Bundle"),
+        ([(404, {})] * 2, "(status 404); check twin.url"),
         ([(302, {})] * 2, "redirects to another address"),
         ([(200, STATEMENT), (401, {})], "check the token"),
         ([(200, STATEMENT), (200, UNREADABLE)], "does not let us read (status 403)"),
