@@ -1,4 +1,4 @@
-"""`twin-scanner serve` that cannot start says one sentence and ends: 1 where it may succeed later, 2 where it cannot."""
+"""`twin-scanner serve` that cannot start says why and ends: with 1 where it may start later, with 2 where not."""
 
 import json
 import socket
@@ -14,7 +14,7 @@ from tests.peers.scanner_process import ScannerProcess
 
 pytestmark = pytest.mark.system
 
-ENDS_WITHIN_S = 20.0
+ENDS_WITHIN_S = 90.0
 NOWHERE = "192.0.2.1"
 """An address of TEST-NET-1 (RFC 5737): no machine has it."""
 
@@ -69,7 +69,15 @@ def test_what_only_another_configuration_can_mend_ends_it_with_2(
 def test_it_refuses_with_the_sentence_that_doctor_gives(tmp_path: Path) -> None:
     sections: dict[str, Any] = {"node": {"port": 0}, "model": {"name": "nobody-has-this-model"}}
     said = sentence_of(serve(tmp_path, **sections))
-    command = [sys.executable, "-m", "twin_scanner.cli", "doctor", "--json", "--config", str(tmp_path / "twin-scanner.toml")]
+    command = [
+        sys.executable,
+        "-m",
+        "twin_scanner.cli",
+        "doctor",
+        "--json",
+        "--config",
+        str(tmp_path / "twin-scanner.toml"),
+    ]
     doctor = subprocess.run(command, capture_output=True, text=True, timeout=ENDS_WITHIN_S)
     (finding,) = (finding for finding in json.loads(doctor.stdout) if finding["name"] == "model")
     assert finding["sentence"] in said

@@ -1,4 +1,4 @@
-"""From studies to a training store: each study once, whole or not at all, judged before it may be learnt from."""
+"""From studies to a training store: each study once, whole or not at all, checked before it may be trained on."""
 
 import hashlib
 import json
@@ -56,10 +56,10 @@ LOG = logging.getLogger("twin_scanner.prepare")
 LOCK_FILE: Final = "lock"
 _OF_AN_EMPTY_STORE: Final = (LOCK_FILE, STORE_FILE, STORE_FILE + PART)
 TRUTH: Final = "phantom-truth"
-"""Who drew the districts where no segmenter did."""
+"""Whose the districts are where no segmenter made them."""
 LEAST_COVERED: Final = 0.8
 """Of the body's voxels, by the PET: below it the two images were not meant as one examination. What lacks is not
-learnt either way."""
+trained on either way."""
 BODY_SUV_MEAN: Final = (0.2, 5.0)
 """A body that lost no activity has mean SUV 1; decay, urine and wrong weights move it, wrong units leave this range."""
 LEAST_BODY_SUV_MAX: Final = 1.0
@@ -94,10 +94,10 @@ def prepare(
 
     ``recipe`` makes the segmenter; None takes a phantom's own districts. ``keep_air`` stores the whole field of view,
     which a whole-volume network needs. ``registered``: each PET is compared with its CT and moved onto it where the
-    patient moved; False for phantoms, whose images are drawn in one place.
+    patient moved; False for phantoms, whose images lie in one place.
 
     A study whose files changed is read again, and made again where its images or lesions are others. One that must not
-    be learnt from is listed with its reason, is no longer in the store and stops nothing; it is tried again where its
+    be trained on is listed with its reason, is no longer in the store and stops nothing; it is tried again where its
     source changed, or all are with ``retry_refused``. ``progress`` receives (studies dealt with, studies in all), those
     of earlier runs included. ``workers`` studies are with the executor at any time, None prepares them in this process;
     the result is the same.
@@ -191,11 +191,11 @@ def source_sha256(study: Study) -> str:
 
 
 def _made(task: _Task, study: Study) -> tuple[Entry, GridStudy]:
-    """One study aligned, segmented, brought to the grid and judged, source not told; Rejected with the reason."""
+    """One study aligned, segmented, brought to the grid and checked, without its source; Rejected with the reason."""
     reference, kind = task.reference, task.kind
     study, motion = registered_study(study) if kind.registered else (study, None)
     whole = on_plan_grid(study, _segment(task.recipe), kind.plan)
-    mean = _judged(whole)
+    mean = _check_plausible(whole)
     counts = label_counts(whole.labels)
     d, h, w = ((part.start, part.stop) for part in whole.body_box)
     depth, height, width = whole.ct.shape
@@ -218,7 +218,7 @@ def _made(task: _Task, study: Study) -> tuple[Entry, GridStudy]:
         body_suv_mean=round(mean, 4),
         motion=motion,
         arrays_sha256={},
-        drawn=study.drawn,
+        is_phantom=study.is_phantom,
     )
     return entry, whole
 
@@ -231,7 +231,7 @@ def registered_study(study: Study) -> tuple[Study, FoundMotion]:
     return replace(study, pet=Volume(study.pet.array, motion.taken_back(study.pet.geometry))), found
 
 
-def _judged(whole: GridStudy) -> float:
+def _check_plausible(whole: GridStudy) -> float:
     """The mean SUV of the body; raises Rejected where the study cannot teach what uptake looks like."""
     if whole.covered < LEAST_COVERED:
         raise Rejected(

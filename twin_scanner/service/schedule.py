@@ -169,7 +169,9 @@ class CommandSchedule:
                 if not self._run_where_due():
                     wait_s = min(wait_s, self._until_next_s())
             except TwinScannerError as error:
-                LOG.error("schedule not obeyed; it is looked at again", extra={"step": self._name, "reason": str(error)})
+                LOG.error(
+                    "schedule not obeyed; it is looked at again", extra={"step": self._name, "reason": str(error)}
+                )
 
     def _until_next_s(self) -> float:
         due = self.next_start()

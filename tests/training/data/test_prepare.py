@@ -434,4 +434,4 @@ def test_a_store_has_the_grid_of_a_model_and_is_complete_where_its_patients_are_
     assert "too few to draw a split from, 10 are needed" in done.stderr and "Traceback" not in done.stderr
     store = open_store(tmp_path / "store")
     assert store.plan == load_package(DEMONSTRATION_FOLDER).plan != Plan()
-    assert [entry.drawn for entry in store.entries] == [True]
+    assert [entry.is_phantom for entry in store.entries] == [True]

@@ -1,4 +1,4 @@
-"""Periodic tasks, and the schedule of retraining: real processes, a clock that the test moves, a memory that is shared."""
+"""Periodic tasks, and the schedule of a command: real processes, a clock that the test moves, a shared memory."""
 
 import os
 import signal
