@@ -30,7 +30,8 @@ from twin_scanner.dicom.equipment import is_our_own
 from twin_scanner.dicom.read.series_choice import Preference
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Rejected
-from twin_scanner.executor.local import LocalWorker
+from twin_scanner.executor.local import LocalProcesses
+from twin_scanner.executor.waiting import wait
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.render.in_worker import render_in_worker
@@ -141,7 +142,7 @@ class Scanner:
             quiet_period_s=settings.node.quiet_period_s, longest_wait_s=settings.node.longest_wait_s
         )
         self._arrivals = Arrivals(self.ledger, self._quiet, now)
-        self._executor, self._reader = LocalWorker(), LocalWorker()
+        self._executor, self._reader = LocalProcesses(), LocalProcesses()
         self._job_folders = JobFolders(self._folders.jobs)
         self._intake = Intake(self.ledger, self._spool, self._job_folders, self._look)
         self._worker = self._make_worker(render or self._render, on_fatal)
@@ -201,11 +202,11 @@ class Scanner:
         self._arrivals.stored(instance.study_uid, instance.calling_ae, instance.association)
 
     def _render(self, request: RenderRequest, beat: Beat) -> RenderReport:
-        return self._executor.run(render_in_worker, HEARTBEAT_S, beat, request)
+        return wait(self._executor.submit(render_in_worker, request), beat, HEARTBEAT_S)
 
     def _look(self, study_uid: str, files: Sequence[Path], beat: Beat) -> list[ChosenSource]:
         read = partial(chosen_sources, study_uid, files, _preference(self._settings))
-        return self._reader.run(read, HEARTBEAT_S, beat, self._settings.scanner.accept_synthetic_ct)
+        return wait(self._reader.submit(read, self._settings.scanner.accept_synthetic_ct), beat, HEARTBEAT_S)
 
     def _is_own(self, header: Dataset) -> bool:
         if is_our_own(header, self._settings.scanner.device_serial_number):
