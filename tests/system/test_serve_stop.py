@@ -1,7 +1,6 @@
 """SIGTERM while a slow PACS is being served: nothing is delivered twice, and nobody waits for ever."""
 
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,10 +13,12 @@ from dicom_node.store_scu import send
 from tests.fakes.slow_pacs import AE_TITLE, SlowPacs
 from tests.peers.scanner_process import ScannerProcess
 from tests.samples.head_ct import write_head_ct
+from twin_scanner.app import STOP_BUDGET_S
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 DEADLINE_S = 240.0
+MARGIN_S = 5.0
 SOME = 4
 """So many instances are delivered when the stop comes."""
 
@@ -44,7 +45,7 @@ def push_ct(port: int, folder: Path) -> None:
 
 
 def test_a_second_scanner_that_starts_during_the_stop_delivers_nothing_twice(tmp_path: Path) -> None:
-    with SlowPacs(delay_s=0.4).listening() as pacs, scanner_for(pacs, tmp_path / "scanner") as first:
+    with SlowPacs(delay_s=0.2).listening() as pacs, scanner_for(pacs, tmp_path / "scanner") as first:
         push_ct(first.start(), tmp_path / "ct")
         wait_for(lambda: pacs.count() >= SOME, first)
         assert first.process is not None
@@ -62,13 +63,20 @@ def test_a_second_scanner_that_starts_during_the_stop_delivers_nothing_twice(tmp
     assert [uid for uid, times in Counter(pacs.stored).items() if times > 1] == []
 
 
-def test_a_second_signal_ends_it_at_once_although_the_pacs_never_answers(tmp_path: Path) -> None:
+def test_a_pacs_that_never_answers_holds_up_a_stop_for_a_limited_time_and_a_second_signal_not_at_all(
+    tmp_path: Path,
+) -> None:
+    """The lock goes with the process, whichever way it ends: the next start has the folder."""
     with SlowPacs(delay_s=DEADLINE_S).listening() as pacs, scanner_for(pacs, tmp_path / "scanner") as scanner:
         push_ct(scanner.start(), tmp_path / "ct")
         wait_for(pacs.count, scanner)
         assert scanner.process is not None
         scanner.process.send_signal(signal.SIGTERM)
-        with pytest.raises(subprocess.TimeoutExpired):
-            scanner.process.wait(2.0)
+        assert scanner.process.wait(STOP_BUDGET_S + MARGIN_S) == 1
+        assert "the folder stays locked" in scanner.log()
+        asked = pacs.count()
+        scanner.start()
+        wait_for(lambda: pacs.count() > asked, scanner)
         scanner.process.send_signal(signal.SIGTERM)
-        assert scanner.process.wait(5.0) == -signal.SIGTERM
+        scanner.process.send_signal(signal.SIGTERM)
+        assert scanner.process.wait(MARGIN_S) == -signal.SIGTERM
