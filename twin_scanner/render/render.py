@@ -19,6 +19,7 @@ from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
 from twin_scanner.districts.district_map import PartQuality
 from twin_scanner.districts.labelmap import find_labelmap
 from twin_scanner.errors import Rejected
+from twin_scanner.files.durable_file import writing
 from twin_scanner.imaging.suv import RegionSuv, region_suv
 from twin_scanner.imaging.volume import Volume, read_nifti_ct, write_nifti
 from twin_scanner.models.card import check_serves_patients
@@ -59,7 +60,8 @@ def render(request: RenderRequest, progress: Progress | None = None) -> RenderRe
     read = time.monotonic()
     pet = translate_ct(ct, package, segmenter, _options(request), progress)
     translated = time.monotonic()
-    request.result.mkdir(parents=True, exist_ok=True)
+    with writing("The result", request.result):
+        request.result.mkdir(parents=True, exist_ok=True)
     optional = write_optional_outputs(request, pet, package, progress)
     statistics = region_suv(pet.suv, pet.districts)
     names, phantom_only = pet.district_map.names, package.card.phantom_only
