@@ -51,7 +51,7 @@ def evaluate(
     from training.evaluation.evaluate import EvaluationRequest, chosen_studies, evaluated_models, measure_all
     from training.evaluation.organs import organ_maps
     from training.evaluation.pictures import Pictures
-    from training.evaluation.result_files import conclude
+    from training.evaluation.result_files import write_results
     from twin_scanner.districts.choice import make_segmenter
     from twin_scanner.synthesis.pipeline import PipelineOptions
 
@@ -72,9 +72,11 @@ def evaluate(
         )
         request = replace(request, look=Pictures(request).look)
         outcome = measure_all(request, report("Studies"))
-        conclude(request, outcome, dataset.name)
+        summary = write_results(request, outcome, dataset.name)
         if calibrate:
             calibrate_model(request, application.model_store(settings), report("Calibration"))
+    for sentence in summary:
+        print(sentence)
     for refused in outcome.refused:
         print(f"refused {refused.study}: {refused.reason}", file=sys.stderr)
     print(f"{out}: studies {outcome.studies}, patients {outcome.patients}, refused {len(outcome.refused)}")

@@ -1,6 +1,7 @@
 """Studies into a training store."""
 
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +42,7 @@ def prepare(
     from training.data.splits import draw_into
     from training.data.studies import find_studies
     from twin_scanner.districts.choice import make_segmenter
+    from twin_scanner.executor.local import LocalProcesses
     from twin_scanner.models.package import load_package
     from twin_scanner.models.plan import Plan
 
@@ -48,7 +50,7 @@ def prepare(
     set_up_logging("ERROR")
     recipe = partial(make_segmenter, segmenter_with(settings, segmenter, None))
     plan = Plan() if model is None else load_package(package_folder(settings, model)).plan
-    with progress_bars() as bars:
+    with closing(LocalProcesses(workers)) as processes, progress_bars() as bars:
         report = reporter(bars)
         studies = find_studies(source, accept_synthetic=accept_synthetic, progress=report("Headers"))
         store = fill(
@@ -57,6 +59,7 @@ def prepare(
             plan,
             recipe,
             keep_air=keep_air,
+            executor=processes if workers > 1 else None,
             workers=workers,
             retry_refused=retry_refused,
             progress=report("Studies"),
