@@ -3,12 +3,10 @@
 import hashlib
 import json
 import logging
-import queue
 import shutil
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -43,9 +41,9 @@ from training.data.training_store import (
 )
 from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.executor.local import LocalWorker
 from twin_scanner.files.durable_file import PART, write_durably
 from twin_scanner.files.file_lock import take_lock
+from twin_scanner.files.writable import check_writable, disk_fault
 from twin_scanner.imaging.volume import LabelArray, Volume, label_counts
 from twin_scanner.models.plan import Plan
 from twin_scanner.progress import Progress
@@ -65,7 +63,6 @@ trained on either way."""
 BODY_SUV_MEAN: Final = (0.2, 5.0)
 """A body that lost no activity has mean SUV 1; decay, urine and wrong weights move it, wrong units leave this range."""
 LEAST_BODY_SUV_MAX: Final = 1.0
-WAIT_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,8 @@ def prepare(
     *,
     keep_air: bool = False,
     registered: bool = True,
-    workers: int = 1,
+    executor: Executor | None = None,
+    at_once: int = 1,
     retry_refused: bool = False,
     progress: Progress | None = None,
 ) -> TrainingStore:
@@ -101,14 +99,14 @@ def prepare(
     A study whose files changed is read again, and made again where its images or lesions are others. One that must not
     be trained on is listed with its reason, is no longer in the store and stops nothing; it is tried again where its
     source changed, or all are with ``retry_refused``. ``progress`` receives (studies dealt with, studies in all), those
-    of earlier runs included. The result does not depend on ``workers``.
+    of earlier runs included. ``executor`` prepares ``at_once`` studies at a time, None one after the other in this
+    process; the result is the same.
 
     Raises Rejected where the store's studies were made with another Plan or segmenter or two studies share a name,
     Transient where another run writes to the store, the disk fails or a worker process was lost; what is finished
     stays, and the next run goes on from there.
     """
-    if workers < 1:
-        raise Rejected(f"{workers} workers cannot prepare a study: give 1 or more.")
+    check_writable(folder)
     studies = _checked(references)
     segmenter = recipe() if recipe is not None else None
     name, digest = (segmenter.name, segmenter.segmenter_hash) if segmenter is not None else (TRUTH, "")
@@ -119,14 +117,26 @@ def prepare(
         held = {entry.name: entry for entry in store.entries}
         waiting = _waiting(studies, store, retry_refused=retry_refused)
         tasks = [_Task(reference, folder, kind, recipe, held.get(reference.name)) for reference in waiting]
-        before = len(studies) - len(tasks)
-        _report(progress, before, len(studies))
-        with closing(_in_this_process(tasks) if workers == 1 else _in_processes(tasks, workers)) as results:
-            for done, refusal in enumerate(results, before + 1):
-                if refusal is not None:
-                    LOG.warning("study refused", extra={"study": refusal.name, "reason": refusal.reason})
-                _report(progress, done, len(studies))
+        results = _in_this_process(tasks) if executor is None else _in_executor(tasks, executor, at_once)
+        try:
+            with closing(results):
+                _follow(results, len(studies) - len(tasks), len(studies), progress)
+        except KeyboardInterrupt as stop:
+            held_now = len(open_store(folder).entries)
+            raise Transient(
+                f"The preparation was stopped: the training store {folder} holds {held_now} of {len(studies)} studies "
+                "whole; run it again to go on."
+            ) from stop
         return open_store(folder)
+
+
+def _follow(results: Results, before: int, total: int, progress: Progress | None) -> None:
+    """Log every refusal and report progress, until no result is left."""
+    _report(progress, before, total)
+    for done, refusal in enumerate(results, before + 1):
+        if refusal is not None:
+            LOG.warning("study refused", extra={"study": refusal.name, "reason": refusal.reason})
+        _report(progress, done, total)
 
 
 def prepare_study(task: _Task) -> Refusal | None:
@@ -153,13 +163,21 @@ def prepare_study(task: _Task) -> Refusal | None:
         refusal.unlink(missing_ok=True)
     except Rejected as reason:
         refused = Refusal(reference.name, reference.patient, reference.diagnosis, str(reason), stamp)
-        _write_refusal(refusal, refused)
-        if task.held is not None:
-            remove_study(folder, reference.name)
-        return refused
+        return _refused(task, refused)
     except OSError as error:
-        raise Transient(f"The training store {folder} cannot be written: check its free space and rights.") from error
+        raise disk_fault(folder, error) from error
     return None
+
+
+def _refused(task: _Task, refused: Refusal) -> Refusal:
+    """Say in the store why it does not hold a study, and hold it no longer; raises Transient where the disk fails."""
+    try:
+        write_durably(refusal_file(task.folder, refused.name), json_bytes(asdict(refused)))
+        if task.held is not None:
+            remove_study(task.folder, refused.name)
+    except OSError as error:
+        raise disk_fault(task.folder, error) from error
+    return refused
 
 
 def source_stamp(reference: StudyReference) -> str:
@@ -299,7 +317,7 @@ def _begun(folder: Path, kind: StoreKind) -> TrainingStore:
         for unfinished in (folder / STUDIES).glob(f"{UNFINISHED}*"):
             shutil.rmtree(unfinished)
     except OSError as error:
-        raise Transient(f"The training store {folder} cannot be written: check its free space and rights.") from error
+        raise disk_fault(folder, error) from error
     return open_store(folder)
 
 
@@ -340,53 +358,34 @@ def _in_this_process(tasks: Sequence[_Task]) -> Results:
         yield prepare_study(task)
 
 
-def _in_processes(tasks: Sequence[_Task], workers: int) -> Results:
-    """Each study in one of ``workers`` processes, which end with this one; yields after each."""
-    processes = [LocalWorker() for _ in range(min(workers, len(tasks)))]
-    free: queue.SimpleQueue[LocalWorker] = queue.SimpleQueue()
-    for process in processes:
-        free.put(process)
-
-    def run(task: _Task) -> Refusal | None:
-        process = free.get()
-        try:
-            return process.run(prepare_study, WAIT_S, _wait_on, task)
-        except Transient as error:
-            if not isinstance(error.__cause__, BrokenProcessPool):
-                raise
-            raise Transient(
-                f"The process that prepared study '{task.reference.name}' was lost, most often for want of memory: "
-                "run again with fewer workers, finished studies are kept."
-            ) from error
-        finally:
-            free.put(process)
-
-    with ThreadPoolExecutor(max(1, len(processes)), "prepare") as threads:
-        futures: list[Future[Refusal | None]] = [threads.submit(run, task) for task in tasks]
-        try:
-            for future in as_completed(futures):
+def _in_executor(tasks: Sequence[_Task], executor: Executor, at_once: int) -> Results:
+    """Each study wherever the executor puts it, ``at_once`` of them under way; yields after each."""
+    waiting, under_way = deque(tasks), dict[Future[Refusal | None], str]()
+    try:
+        while waiting or under_way:
+            while waiting and len(under_way) < at_once:
+                task = waiting.popleft()
+                under_way[executor.submit(prepare_study, task)] = task.reference.name
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                 yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
-            for process in processes:
-                process.close()
+                del under_way[future]
+    except BrokenExecutor as error:
+        raise Transient(
+            f"A worker process was lost, most often for want of memory, while it prepared one of {_listed(under_way)}: "
+            "run again with fewer workers, finished studies are kept."
+        ) from error
+    finally:
+        for future in under_way:
+            future.cancel()
 
 
-def _wait_on() -> None:
-    """A study takes as long as its segmenter does."""
+def _listed(under_way: Mapping[Future[Refusal | None], str]) -> str:
+    return ", ".join(f"'{name}'" for name in sorted(under_way.values()))
 
 
 def _report(progress: Progress | None, done: int, total: int) -> None:
     if progress is not None:
         progress(done, total)
-
-
-def _write_refusal(path: Path, refusal: Refusal) -> None:
-    try:
-        write_durably(path, json_bytes(asdict(refusal)))
-    except OSError as error:
-        raise Transient(f"The training store {path.parents[1]} cannot be written: check its free space.") from error
 
 
 def _add_files(digest: "hashlib._Hash", path: Path) -> None:
