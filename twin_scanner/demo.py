@@ -20,7 +20,7 @@ from twin_scanner import app
 from twin_scanner.errors import Defect, Rejected
 from twin_scanner.progress import Progress
 from twin_scanner.render.report import FOLDERS, read_report
-from twin_scanner.service.ledger.ledger import Job, State
+from twin_scanner.service.ledger import Job, State
 
 PHANTOM_SEED = 7
 PHANTOM = PhantomOptions(height_mm=1550.0, body_mass_index=20.0, sex="F", age=45)
@@ -30,7 +30,7 @@ QUIET_PERIOD_S = 1.0
 TIMEOUT_S = 600.0
 """A machine on which the demonstration takes longer is not going to finish it."""
 POLL_S = 0.2
-STAGES = (State.QUEUED, State.RENDERED, State.DELIVERED, State.DONE)
+STAGES = (State.QUEUED, State.RENDERED, State.DONE)
 RESULTS = ("pet", *FOLDERS.values(), "pet.nii.gz", "districts.nii.gz", "preview.png", "report.json", "twin.json")
 
 Stage = Callable[[str], Progress]
@@ -108,7 +108,7 @@ def _pacs_stand_in(spool: Spool) -> Listener:
 def _wait_for_job(scanner: app.Scanner, progress: Progress) -> Job:
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
-        for job in scanner.ledger.jobs():
+        for job in scanner.ledger.jobs.newest():
             if job.state not in STAGES:
                 raise Defect(f"The demonstration's job is {job.state}: {job.reason}")
             progress(STAGES.index(job.state), len(STAGES) - 1)

@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -86,7 +86,7 @@ def prepare(
     keep_air: bool = False,
     registered: bool = True,
     executor: Executor | None = None,
-    at_once: int = 1,
+    workers: int = 1,
     retry_refused: bool = False,
     progress: Progress | None = None,
 ) -> TrainingStore:
@@ -99,8 +99,8 @@ def prepare(
     A study whose files changed is read again, and made again where its images or lesions are others. One that must not
     be trained on is listed with its reason, is no longer in the store and stops nothing; it is tried again where its
     source changed, or all are with ``retry_refused``. ``progress`` receives (studies dealt with, studies in all), those
-    of earlier runs included. ``executor`` prepares ``at_once`` studies at a time, None one after the other in this
-    process; the result is the same.
+    of earlier runs included. ``workers`` studies are with the executor at any time, None prepares them in this process;
+    the result is the same.
 
     Raises Rejected where the store's studies were made with another Plan or segmenter or two studies share a name,
     Transient where another run writes to the store, the disk fails or a worker process was lost; what is finished
@@ -117,7 +117,7 @@ def prepare(
         held = {entry.name: entry for entry in store.entries}
         waiting = _waiting(studies, store, retry_refused=retry_refused)
         tasks = [_Task(reference, folder, kind, recipe, held.get(reference.name)) for reference in waiting]
-        results = _in_this_process(tasks) if executor is None else _in_executor(tasks, executor, at_once)
+        results = _in_this_process(tasks) if executor is None else _in_executor(tasks, executor, workers)
         try:
             with closing(results):
                 _follow(results, len(studies) - len(tasks), len(studies), progress)
@@ -358,29 +358,26 @@ def _in_this_process(tasks: Sequence[_Task]) -> Results:
         yield prepare_study(task)
 
 
-def _in_executor(tasks: Sequence[_Task], executor: Executor, at_once: int) -> Results:
-    """Each study wherever the executor puts it, ``at_once`` of them under way; yields after each."""
+def _in_executor(tasks: Sequence[_Task], executor: Executor, workers: int) -> Results:
+    """Each study as work of its own, ``workers`` at once; yields after each."""
     waiting, under_way = deque(tasks), dict[Future[Refusal | None], str]()
     try:
         while waiting or under_way:
-            while waiting and len(under_way) < at_once:
+            while waiting and len(under_way) < workers:
                 task = waiting.popleft()
                 under_way[executor.submit(prepare_study, task)] = task.reference.name
             for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                 yield future.result()
                 del under_way[future]
     except BrokenExecutor as error:
+        lost = " or ".join(f"'{name}'" for name in sorted(under_way.values()))
         raise Transient(
-            f"A worker process was lost, most often for want of memory, while it prepared one of {_listed(under_way)}: "
-            "run again with fewer workers, finished studies are kept."
+            f"A process that prepared study {lost} was lost, most often for want of memory: run again with fewer "
+            "workers, finished studies are kept."
         ) from error
     finally:
         for future in under_way:
             future.cancel()
-
-
-def _listed(under_way: Mapping[Future[Refusal | None], str]) -> str:
-    return ", ".join(f"'{name}'" for name in sorted(under_way.values()))
 
 
 def _report(progress: Progress | None, done: int, total: int) -> None:

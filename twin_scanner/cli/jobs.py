@@ -10,7 +10,7 @@ import typer
 from twin_scanner import app as application
 from twin_scanner.cli.options import AsJson, ConfigFile, read_settings
 from twin_scanner.cli.output import print_table
-from twin_scanner.service.ledger.ledger import Job, Ledger, State
+from twin_scanner.service.ledger import Job, Ledger, State
 from twin_scanner.settings import Settings
 
 jobs_cli = typer.Typer(help="Jobs of the running or stopped scanner.", no_args_is_help=True)
@@ -26,7 +26,7 @@ def jobs_list(
     if state is not None and state not in tuple(State):
         raise typer.BadParameter(f"choose one of {', '.join(State)}", param_hint="--state")
     with _ledger(read_settings(config)) as ledger:
-        jobs = ledger.jobs(State(state) if state else None)
+        jobs = ledger.jobs.newest(State(state) if state else None)
     if as_json:
         print(json.dumps([_job_json(job) for job in jobs], indent=1))
         return
@@ -45,7 +45,7 @@ def jobs_show(
 ) -> None:
     """One job, as JSON."""
     with _ledger(read_settings(config)) as ledger:
-        print(json.dumps(_job_json(ledger.job(job_id)), indent=1))
+        print(json.dumps(_job_json(ledger.jobs.find(job_id)), indent=1))
 
 
 @jobs_cli.command("retry")

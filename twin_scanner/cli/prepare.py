@@ -1,7 +1,7 @@
 """Studies into a training store."""
 
 import sys
-from contextlib import nullcontext
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -43,7 +43,7 @@ def prepare(
     from training.data.splits import draw_into
     from training.data.studies import find_studies
     from twin_scanner.districts.choice import make_segmenter
-    from twin_scanner.executor.local import local_workers
+    from twin_scanner.executor.local import LocalProcesses
     from twin_scanner.models.package import load_package
     from twin_scanner.models.plan import Plan
 
@@ -53,7 +53,7 @@ def prepare(
     plan = Plan() if model is None else load_package(package_folder(settings, model)).plan
     for folder in (out, *([] if split is None else [split.parent])):
         check_writable(folder)
-    with progress_bars() as bars, local_workers(workers) if workers > 1 else nullcontext() as executor:
+    with closing(LocalProcesses(workers)) as processes, progress_bars() as bars:
         report = reporter(bars)
         studies = find_studies(source, accept_synthetic=accept_synthetic, progress=report("Headers"))
         store = fill(
@@ -62,8 +62,8 @@ def prepare(
             plan,
             recipe,
             keep_air=keep_air,
-            executor=executor,
-            at_once=workers,
+            executor=processes if workers > 1 else None,
+            workers=workers,
             retry_refused=retry_refused,
             progress=report("Studies"),
         )
