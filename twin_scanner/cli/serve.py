@@ -3,18 +3,21 @@
 import signal
 import threading
 
-from twin_scanner import app as application
 from twin_scanner.cli.options import ConfigFile, read_settings
-from twin_scanner.logs import set_up_logging
+from twin_scanner.cli.output import log_from
 
 
 def serve(config: ConfigFile = None) -> None:
     """Run the scanner: receive CTs, send synthetic PETs back, record them in the twin; stops on SIGTERM or Ctrl-C."""
+    from twin_scanner.app import Scanner
+    from twin_scanner.files.writable import check_writable
+
     settings = read_settings(config)
-    set_up_logging(settings.log.level)
+    log_from(settings.log.level)
+    check_writable(settings.storage.folder)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with application.Scanner(settings) as scanner:
+    with Scanner(settings) as scanner:
         print(f"listening {scanner.receiver.port}", flush=True)
         stop.wait()
