@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOMS = ("twin_scanner", "training", "dicom_node", "fhir", "tests", "benchmarks")
 OURS = {"twin_scanner", "training", "dicom_node", "twin_record", "tests", "benchmarks"}
-BEHIND_AN_EXTRA = {"nnunetv2", "totalsegmentator", "nibabel"}
+BEHIND_AN_EXTRA = {"nnunetv2", "totalsegmentator"}
 """Only ever imported where the optional extra that brings them was installed, and nowhere but in these files."""
 FILES_BEHIND_AN_EXTRA = {"moose_process.py", "totalsegmentator_process.py", "nnunet_folder.py"}
 

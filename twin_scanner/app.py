@@ -2,11 +2,13 @@
 
 import logging
 import os
-import shutil
 import sys
 import time
+import uuid
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -21,24 +23,29 @@ from dicom_node.listener import Listener
 from dicom_node.spool import Spool
 from dicom_node.store_scp import ReceivedInstance, StoreScp
 from twin_record.embedded import EmbeddedStore
-from twin_record.remote import FhirServer
-from twin_record.transaction import TwinTarget
+from twin_record.remote import FhirClient
+from twin_record.target import TwinTarget
 from twin_record.update import TwinSite
 from twin_scanner.dicom.equipment import is_our_own
 from twin_scanner.dicom.read.series_choice import Preference
 from twin_scanner.districts.choice import SegmenterChoice
-from twin_scanner.errors import Rejected, TwinScannerError
-from twin_scanner.executor.local import LocalWorker
+from twin_scanner.errors import Rejected
+from twin_scanner.executor.local import LocalProcesses
+from twin_scanner.executor.waiting import wait
+from twin_scanner.files.durable_file import write_durably
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.render.in_worker import render_in_worker
-from twin_scanner.render.report import Outputs, RenderRequest
-from twin_scanner.service.intake import Intake, JobFolders
-from twin_scanner.service.ledger.ledger import Ledger, utc_now
-from twin_scanner.service.retry import RetryPolicy
+from twin_scanner.render.report import RenderReport
+from twin_scanner.render.request import Outputs, RenderRequest
+from twin_scanner.service.breaker import Breaker
+from twin_scanner.service.intake import Arrivals, ChosenSource, Intake, JobFolders, chosen_sources
+from twin_scanner.service.ledger import Ledger, migrate, utc_now
+from twin_scanner.service.retention import clear_aged
+from twin_scanner.service.retry import DAY_S, RetryPolicy
 from twin_scanner.service.schedule import CommandSchedule, Scheduler
-from twin_scanner.service.steps import Delivery
-from twin_scanner.service.worker import Worker
-from twin_scanner.settings import ENVIRONMENT_PREFIX, Folders, Settings, read_secret
+from twin_scanner.service.steps import Steps
+from twin_scanner.service.worker import Beat, Worker
+from twin_scanner.settings import ENVIRONMENT_PREFIX, Folders, Settings
 
 LOG = logging.getLogger("twin_scanner.app")
 
@@ -47,15 +54,22 @@ SWEEP_S = 0.5
 """How often the completeness of the studies in the spool is looked at."""
 CLEARING_S = 600.0
 """How often aged files are cleared away."""
+HEARTBEAT_S = 0.5
+"""How often a stop is looked for while another process works."""
+LONGEST_PROBE_DELAY_S = 60.0
+"""A destination that is down is asked at least so often whether it is there again."""
 STOP_TIMEOUT_S = 20.0
 """How long a stop waits for the stores and steps under way; what is left is repeated after the next start."""
 
 
-def open_ledger(settings: Settings) -> Ledger:
-    """The ledger that the configuration names, migrated to this version."""
-    folders = Folders(settings.storage.folder)
-    folders.prepare()
-    return Ledger(settings.ledger.url or folders.ledger_url, utc_now)
+def ledger_url(settings: Settings) -> str:
+    """Where the ledger is: the configured database, or a file in the storage folder."""
+    return settings.ledger.url or Folders(settings.storage.folder).ledger_url
+
+
+def open_ledger(settings: Settings, now: Callable[[], datetime] = utc_now) -> Ledger:
+    """The ledger that the configuration names; raises Rejected where there is none yet, or one of another version."""
+    return Ledger(ledger_url(settings), node=settings.node.name, now=now, lease_s=settings.ledger.lease_s)
 
 
 def open_twin(settings: Settings) -> TwinTarget:
@@ -70,8 +84,7 @@ def open_twin(settings: Settings) -> TwinTarget:
         folders = Folders(settings.storage.folder)
         folders.prepare()
         return EmbeddedStore(folders.twin, site)
-    token = None if twin.token_file is None else read_secret(twin.token_file)
-    return FhirServer(twin.url, site, token=token, timeout_s=twin.timeout_s, ca_file=twin.ca_file)
+    return FhirClient(twin.url, site, token_file=twin.token_file, timeout_s=twin.timeout_s, ca_file=twin.ca_file)
 
 
 def model_store(settings: Settings) -> Path:
@@ -92,6 +105,7 @@ def render_template(settings: Settings) -> RenderRequest:
         missing_district=settings.model.missing_district,
         device_serial_number=settings.scanner.device_serial_number,
         accept_synthetic_ct=settings.scanner.accept_synthetic_ct,
+        accept_phantom_only=settings.model.accept_phantom_only,
         outputs=Outputs(**settings.outputs.model_dump()),
     )
 
@@ -108,25 +122,30 @@ def segmenter_choice(settings: Settings) -> SegmenterChoice:
 class Scanner:
     """The running virtual scanner: receiver, completeness, intake, worker, delivery and record."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        now: Callable[[], datetime] = utc_now,
+        render: Callable[[RenderRequest, Beat], RenderReport] | None = None,
+        on_fatal: Callable[[], None] = lambda: os._exit(1),
+    ) -> None:
+        """``render`` replaces the worker process; ``on_fatal`` ends this process when a thread of it has died."""
         self._settings = settings
         self._folders = Folders(settings.storage.folder.resolve())
         self._folders.prepare()
         self._lock = _lock(self._folders.root)
-        self.ledger = open_ledger(settings)
+        migrate(ledger_url(settings))
+        self.ledger = open_ledger(settings, now)
         self._spool = Spool(self._folders.spool)
         self._quiet = QuietPeriod(
             quiet_period_s=settings.node.quiet_period_s, longest_wait_s=settings.node.longest_wait_s
         )
-        self._executor = LocalWorker()
-        self._intake = Intake(
-            self.ledger,
-            self._spool,
-            JobFolders(self._folders.jobs),
-            _preference(settings),
-            settings.scanner.accept_synthetic_ct,
-        )
-        self._worker = self._make_worker()
+        self._arrivals = Arrivals(self.ledger, self._quiet, now)
+        self._executor, self._reader = LocalProcesses(), LocalProcesses()
+        self._job_folders = JobFolders(self._folders.jobs)
+        self._intake = Intake(self.ledger, self._spool, self._job_folders, self._look)
+        self._worker = self._make_worker(render or self._render, on_fatal)
         self._scheduler = Scheduler()
         self.retraining = self._make_retraining()
         self.receiver = self._make_receiver()
@@ -134,6 +153,8 @@ class Scanner:
     def start(self) -> None:
         """Recover what an earlier run left, then open the port."""
         self._spool.sweep()
+        self.ledger.enter(_storage_id(self._folders.root))
+        self.ledger.adopt(self._job_folders.job_ids(), self._spool.studies())
         for study_uid in self._intake.waiting():
             self._quiet.touch(study_uid, time.monotonic())
         self._worker.start()
@@ -152,6 +173,7 @@ class Scanner:
             closing.callback(self._lock.close)
             closing.callback(self.ledger.close)
             closing.callback(self._executor.close)
+            closing.callback(self._reader.close)
             closing.callback(self._worker.stop, STOP_TIMEOUT_S)
             closing.callback(self.retraining.stop, STOP_TIMEOUT_S)
             closing.callback(self._scheduler.stop)
@@ -169,55 +191,50 @@ class Scanner:
 
     def clear_aged(self) -> None:
         """Remove the files of jobs that ended longer than storage.keep_days ago; their rows stay."""
-        moment = utc_now() - timedelta(days=self._settings.storage.keep_days)
-        jobs = self.ledger.ended_before(moment)
-        for job in jobs:
-            shutil.rmtree(JobFolders(self._folders.jobs).of(job.job_id), ignore_errors=True)
-        for study_uid in {job.study_uid for job in jobs}:
-            fingerprint = self.ledger.intake_fingerprint(study_uid)
-            if fingerprint is not None and not self.ledger.needs_files(study_uid, moment):
-                self._spool.remove(study_uid, fingerprint)
+        clear_aged(self.ledger, self._spool, self._job_folders, self._settings.storage.keep_days)
 
     def _take_quiet_studies(self) -> None:
-        for study_uid in self._quiet.complete(time.monotonic()):
-            try:
-                self._intake.take(study_uid)
-            except TwinScannerError as error:
-                LOG.error("intake failed; it is repeated", extra={"study_uid": study_uid, "reason": str(error)})
-                self._quiet.touch(study_uid, time.monotonic())
+        if self._arrivals.sweep():
             self._worker.wake()
 
     def _on_stored(self, instance: ReceivedInstance) -> None:
-        self._quiet.touch(instance.study_uid, time.monotonic(), instance.association)
+        self.ledger.check_usable()
+        self._arrivals.stored(instance.study_uid, instance.calling_ae, instance.association)
+
+    def _render(self, request: RenderRequest, beat: Beat) -> RenderReport:
+        return wait(self._executor.submit(render_in_worker, request), beat, HEARTBEAT_S)
+
+    def _look(self, study_uid: str, files: Sequence[Path], beat: Beat) -> list[ChosenSource]:
+        read = partial(chosen_sources, study_uid, files, _preference(self._settings))
+        return wait(self._reader.submit(read, self._settings.scanner.accept_synthetic_ct), beat, HEARTBEAT_S)
 
     def _is_own(self, header: Dataset) -> bool:
         if is_our_own(header, self._settings.scanner.device_serial_number):
             return True
-        return self.ledger.has_issued(str(header.get("SeriesInstanceUID", "")))
+        return self.ledger.objects.has_issued(str(header.get("SeriesInstanceUID", "")))
 
-    def _make_worker(self) -> Worker:
+    def _make_worker(
+        self, render: Callable[[RenderRequest, Beat], RenderReport], on_fatal: Callable[[], None]
+    ) -> Worker:
         settings = self._settings
-        delivery = Delivery(
+        retry = settings.retry
+        policy = RetryPolicy(retry.first_delay_s, retry.longest_delay_s, retry.age_limit_days * DAY_S)
+        probing = RetryPolicy(retry.first_delay_s, min(retry.longest_delay_s, LONGEST_PROBE_DELAY_S))
+        steps = Steps(
             ledger=self.ledger,
-            folders=JobFolders(self._folders.jobs),
-            executor=self._executor,
-            render=render_in_worker,
+            folders=self._job_folders,
+            intake=self._intake,
+            render=render,
             template=render_template(settings),
             pacs=Peer(settings.pacs.ae_title, settings.pacs.host, settings.pacs.port),
             calling_ae=settings.node.ae_title,
             timeouts=Timeouts(connection_s=settings.pacs.timeout_s, response_s=settings.pacs.timeout_s),
             twin=open_twin(settings),
             zone=ZoneInfo(settings.twin.zone or "UTC"),
-        )
-        retry = settings.retry
-        return Worker(
-            node=settings.node.name,
-            ledger=self.ledger,
-            steps=delivery.steps(),
-            policy=RetryPolicy(retry.first_delay_s, retry.longest_delay_s, retry.attempts),
-            lease_s=settings.ledger.lease_s,
+            breaker=lambda: Breaker(lambda failures: probing.delay_s(failures, 1.0), time.monotonic),
             threads=settings.ledger.workers,
         )
+        return Worker(ledger=self.ledger, lanes=steps.lanes(), policy=policy, on_fatal=on_fatal)
 
     def _make_retraining(self) -> CommandSchedule:
         """`twin-scanner retrain` by the configured cron text, as a process of its own, on this scanner's models."""
@@ -266,6 +283,14 @@ def _lock(folder: Path) -> IO[str]:
     return handle
 
 
+def _storage_id(folder: Path) -> str:
+    """A name of the storage folder that stays with it wherever it is mounted; made at its first start."""
+    file = folder / "storage-id"
+    if not file.exists():
+        write_durably(file, uuid.uuid4().hex.encode())
+    return file.read_text("ascii")
+
+
 def embedded_settings(folder: Path, pacs_port: int, quiet_period_s: float) -> Settings:
     """A whole scanner on loopback in one folder, taking phantoms: what the demonstration runs."""
     return Settings.model_validate(
@@ -273,6 +298,7 @@ def embedded_settings(folder: Path, pacs_port: int, quiet_period_s: float) -> Se
             "node": {"port": 0, "quiet_period_s": quiet_period_s, "minimum_free_mb": 256},
             "pacs": {"ae_title": DEMO_PACS_AE, "port": pacs_port},
             "storage": {"folder": folder},
+            "model": {"accept_phantom_only": True},
             "scanner": {"accept_synthetic_ct": True},
         }
     )

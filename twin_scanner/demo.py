@@ -22,7 +22,7 @@ from twin_scanner import app
 from twin_scanner.errors import Defect, Rejected
 from twin_scanner.progress import Progress
 from twin_scanner.render.report import FOLDERS, read_report
-from twin_scanner.service.ledger.ledger import Job, State
+from twin_scanner.service.ledger import Job, State
 from twin_scanner.settings import Folders
 
 PHANTOM_SEED = 7
@@ -142,11 +142,10 @@ class _JobStages:
         self._render(1, 1)
         report = read_report(_result(self._folders, job))
         total = len(report.pet_files) + len(report.companions)
-        if job.state == State.RENDERED:
-            self._deliver(min(len(self._received.files(job.study_uid)), total), total)
-            return
-        self._deliver(total, total)
-        self._record(int(job.state == State.DONE), 1)
+        received = len(self._received.files(job.study_uid))
+        self._deliver(received, total)
+        if received == total:
+            self._record(int(job.state == State.DONE), 1)
 
 
 def _wait_for_job(scanner: app.Scanner, folders: Folders, received: Spool, stage: Stage) -> Path:
@@ -154,8 +153,8 @@ def _wait_for_job(scanner: app.Scanner, folders: Folders, received: Spool, stage
     stages = _JobStages(folders, received, stage)
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
-        for job in scanner.ledger.jobs():
-            if job.state in (State.FAILED, State.REJECTED):
+        for job in scanner.ledger.jobs.newest():
+            if job.state in (State.FAILED, State.REJECTED, State.HELD):
                 raise Defect(f"The demonstration's job is {job.state}: {job.reason}")
             stages.show(job)
             if job.state == State.DONE:

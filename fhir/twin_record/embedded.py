@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import unquote
 
 from sqlalchemy import (
@@ -29,15 +28,17 @@ from sqlalchemy import (
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from twin_record.merging import SERVER_META
-from twin_record.refusals import failure
-from twin_record.resources import Resource, patient_key
-from twin_record.transaction import TwinReceipt, read_record, record_update
+from twin_record.refusals import Conflict
+from twin_record.resources.content import Resource
+from twin_record.resources.patient import patient_key
+from twin_record.search import read_record
+from twin_record.target import TwinReceipt
+from twin_record.transaction import DEFAULT_ATTEMPTS, record_update
 from twin_record.update import TwinSite, TwinUpdate
-from twin_scanner.errors import Defect, Rejected, Transient
+from twin_scanner.errors import Defect, Unavailable
 from twin_scanner.files.sqlite_file import prepare_sqlite
 
-"""How long a writer waits for another one; a transaction here takes milliseconds."""
-DEFAULT_ATTEMPTS = 5
+CHANGED = "The twin record changed in the embedded store while it was being written; try again."
 
 TABLES = MetaData()
 RESOURCE = Table(
@@ -61,14 +62,6 @@ IDENTIFIER = Table(
 """The business identifiers of the current versions, to search by."""
 
 
-class _RefusedEntryError(Exception):
-    """One entry of a Bundle cannot be executed; `status` is what an R4 server would answer."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
 class EmbeddedStore:
     """A TwinTarget in a SQLite file (WAL, every commit synced); several threads and processes may hold it open.
 
@@ -84,7 +77,7 @@ class EmbeddedStore:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Open the file, or create it; raise Rejected where it is no twin store, Transient where it is busy."""
+        """Open the file, or create it; raise Defect where it is no twin store, Unavailable where it cannot be used."""
         self._site = site
         self._attempts = attempts
         self._clock = clock
@@ -96,10 +89,7 @@ class EmbeddedStore:
             TABLES.create_all(connection)
 
     def record(self, update: TwinUpdate) -> TwinReceipt:
-        """Record one update in one SQL transaction; a second time it writes nothing.
-
-        Raises Transient where the file is busy or the disk is full, Rejected where the patient is doubtful.
-        """
+        """Record one update in one SQL transaction; see TwinTarget."""
         return record_update(update, self._site, self, self._attempts, self._sleep)
 
     def patient_record(self, patient_id: str, issuer: str | None) -> Resource:
@@ -113,11 +103,8 @@ class EmbeddedStore:
             with self._transaction(write=False) as connection:
                 answers = [_answer_read(connection, entry["request"]["url"]) for entry in entries]
             return {"resourceType": "Bundle", "type": "batch-response", "entry": answers}
-        try:
-            with self._transaction(write=True) as connection:
-                answers = self._execute(connection, entries)
-        except _RefusedEntryError as refused:
-            raise failure(refused.status, None, frozenset()) from None
+        with self._transaction(write=True) as connection:
+            answers = self._execute(connection, entries)
         return {"resourceType": "Bundle", "type": "transaction-response", "entry": answers}
 
     def history(self, kind: str, resource_id: str) -> list[Resource]:
@@ -130,16 +117,6 @@ class EmbeddedStore:
         """Close the file."""
         self._engine.dispose()
 
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the file."""
-        self.close()
-
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
         """One SQL transaction; a writer takes the lock at once, so what it reads stays true until it commits."""
@@ -148,7 +125,7 @@ class EmbeddedStore:
             with engine.begin() as connection:
                 yield connection
         except OperationalError:
-            raise Transient("The twin store is busy, full or cannot be written; check its disk, then retry.") from None
+            raise Unavailable("The twin store is busy, full or cannot be written; check its disk.") from None
         except DatabaseError:
             raise Defect("The twin store's file is damaged or no twin store; restore it from a backup.") from None
 
@@ -189,7 +166,7 @@ def _create_private(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
-        raise Transient(f"The twin store {path} cannot be opened: {error.strerror}; check the folder.") from None
+        raise Unavailable(f"The twin store {path} cannot be opened: {error.strerror}; check the folder.") from None
 
 
 def _begin(connection: Connection) -> str:
@@ -206,7 +183,7 @@ def _search(connection: Connection, kind: str, query: str) -> list[str]:
     name, _, token = query.partition("=")
     parts = _unescaped(unquote(token))
     if name != "identifier" or len(parts) != 2:
-        raise Rejected("The embedded twin store searches by identifier=system|value only.")
+        raise Defect("The embedded twin store searches by identifier=system|value only.")
     where = (IDENTIFIER.c.type == kind, IDENTIFIER.c.system == parts[0], IDENTIFIER.c.value == parts[1])
     return list(connection.scalars(select(IDENTIFIER.c.id).where(*where).order_by(IDENTIFIER.c.id)))
 
@@ -253,13 +230,13 @@ def _target(connection: Connection, entry: Resource) -> tuple[str, bool]:
     if request["method"] == "PUT":
         named_kind, _, resource_id = request["url"].partition("/")
         if named_kind != kind or not resource_id or entry["resource"].get("id") != resource_id:
-            raise _RefusedEntryError(400)
+            raise Defect("The embedded twin store takes POST of a type, and PUT of an id.")
         return resource_id, True
     if request["method"] != "POST" or request["url"] != kind:
-        raise _RefusedEntryError(400)
+        raise Defect("The embedded twin store takes POST of a type, and PUT of an id.")
     matches = _search(connection, kind, request["ifNoneExist"]) if "ifNoneExist" in request else []
     if len(matches) > 1:
-        raise _RefusedEntryError(412)
+        raise Conflict(CHANGED)
     return (matches[0], True) if matches else (str(uuid.uuid4()), False)
 
 
@@ -270,7 +247,7 @@ def _current_version(connection: Connection, entry: Resource, resource_id: str) 
     version = connection.scalar(newest) or 0
     expected = entry["request"].get("ifMatch")
     if expected is not None and expected != f'W/"{version}"':
-        raise _RefusedEntryError(412)
+        raise Conflict(CHANGED)
     return int(version)
 
 

@@ -5,18 +5,14 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from twin_record.resources import Resource, note_prefix, provenance_id
+from twin_record.resources.content import Resource, short_reference
+from twin_record.resources.imaging_study import note_prefix
+from twin_record.resources.provenance import provenance_id
 from twin_record.update import TwinUpdate
-from twin_scanner.errors import Rejected
+from twin_scanner.errors import Held
 
 SERVER_META = ("versionId", "lastUpdated")
 """The parts of meta that a server changes by itself; they are no content."""
-
-
-def short_reference(reference: str) -> str:
-    """Type/id of a literal reference, whether relative, absolute or to a version; anything else unchanged."""
-    path = reference.split("/_history/")[0].split("/")
-    return "/".join(path[-2:]) if len(path) >= 2 and path[-2][:1].isupper() else reference
 
 
 def content_of(value: Any) -> Any:
@@ -39,7 +35,7 @@ def differs(first: Resource, second: Resource) -> bool:
 def check_same_person(theirs: Resource, ours: Resource) -> tuple[str, ...]:
     """Compare the server's Patient with the CT's: the guard against the wrong patient.
 
-    Raises Rejected where birth date or sex contradict each other (a partial birth date is compared as far as it
+    Raises Held where birth date or sex contradict each other (a partial birth date is compared as far as it
     goes; what one side does not know contradicts nothing). A differing name is a remark: spelling varies.
     """
     for field, name in (("birthDate", "birth date"), ("gender", "sex")):
@@ -48,7 +44,7 @@ def check_same_person(theirs: Resource, ours: Resource) -> tuple[str, ...]:
             continue
         shared = min(len(known), len(said)) if field == "birthDate" else None
         if known[:shared] != said[:shared]:
-            raise Rejected(
+            raise Held(
                 f"The {name} in the CT contradicts the Patient with the same identifier on the FHIR server: "
                 "this may be the wrong patient, so nothing was recorded; correct the one that is wrong."
             )

@@ -1,34 +1,71 @@
-"""What a FHIR server's refusal means for us, said in one sentence that holds nothing of the patient."""
+"""What a FHIR server's refusal means for us, said in one sentence that holds nothing of the patient.
+
+A server that serves nobody stops everything that is meant for it (Unavailable). One that refuses this record holds
+this record alone until a person has looked (Held). Nothing that a server says makes the CT wrong.
+"""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
-from twin_scanner.errors import Rejected, Transient, TwinScannerError
+from twin_scanner.errors import Held, Transient, TwinScannerError, Unavailable
 
 LONGEST_DETAIL = 160
 SPOKEN_TYPES = frozenset({"Bundle", "Device", "ImagingStudy", "List", "Patient", "Provenance", "Reference"})
 PRIVATE_FIELDS = frozenset({"name", "identifier", "birthDate", "description", "address", "telecom"})
-CONFLICTS = (409, 412)
-TEMPORARY = (401, 408, 425, 429)
-"""Answers after which a later attempt may succeed; 401 among them because tokens expire and are renewed."""
+
+CONFLICTS = frozenset({HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED})
+MISSING = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+OF_THIS_RECORD = frozenset(
+    {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
+)
+"""Answers to what was sent, and not to who sent it or when."""
+ADVICE: Mapping[int, str] = {
+    HTTPStatus.UNAUTHORIZED: "check the token in twin.token_file",
+    HTTPStatus.FORBIDDEN: "check the rights of the token in twin.token_file",
+    HTTPStatus.NOT_FOUND: "check twin.url and any proxy before it",
+    HTTPStatus.GONE: "check twin.url and any proxy before it",
+    HTTPStatus.METHOD_NOT_ALLOWED: "check that twin.url is its base URL and that it takes transactions",
+    HTTPStatus.NOT_IMPLEMENTED: "check that twin.url is its base URL and that it takes transactions",
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: "check the proxy before it",
+    HTTPStatus.TOO_MANY_REQUESTS: "it is asked again later",
+}
+"""What the operator can do about a server that serves nobody."""
 
 
 class Conflict(Transient):
     """Somebody wrote the same resource between our read and our write: read again and redo."""
 
 
-def failure(status: int, outcome: Any, private: Collection[str]) -> TwinScannerError:
-    """The error for an HTTP status (of an answer or of one entry in it) and its OperationOutcome, if any."""
+def answer_failure(status: int, outcome: Any, private: Collection[str]) -> TwinScannerError:
+    """The error for the HTTP status of a whole answer and its OperationOutcome, if any."""
     if status in CONFLICTS:
         return Conflict("The twin record changed on the FHIR server while it was being written; try again.")
-    if status in TEMPORARY or status >= 500:
-        advice = "check the token" if status == 401 else "try again"
-        return Transient(f"The FHIR server cannot take the twin record at the moment (status {status}); {advice}.")
+    if status in OF_THIS_RECORD:
+        return refused_record(status, outcome, private)
+    if 300 <= status < 400:
+        return Unavailable(f"The FHIR server redirects to another address (status {status}); set twin.url to that one.")
+    advice = ADVICE.get(status, "it is asked again later" if status >= 500 else "check any proxy before it")
+    return Unavailable(f"The FHIR server takes no twin record at the moment (status {status}); {advice}.")
+
+
+def entry_failure(status: int, outcome: Any, private: Collection[str]) -> TwinScannerError:
+    """The error for the status of one entry inside an answered Bundle: a missing resource or a fault is its own."""
+    if status in MISSING:
+        return refused_record(status, outcome, private)
+    if status >= 500:
+        return Transient(f"The FHIR server failed on a part of the twin record (status {status}); it is asked again.")
+    return answer_failure(status, outcome, private)
+
+
+def refused_record(status: int, outcome: Any, private: Collection[str]) -> Held:
+    """The error for a record that the server refuses, with as much of its reason as names no patient."""
     detail = harmless_detail(outcome, private)
     said = f", saying: {detail}" if detail else ""
-    return Rejected(
-        f"The FHIR server refuses the twin record (status {status}{said}); correct the input or the server."
+    return Held(
+        f"The FHIR server refuses this twin record (status {status}{said}); correct what it names there, then release "
+        "the job."
     )
 
 

@@ -1,17 +1,16 @@
 """The transaction of one job: read what is there, merge, write only what changes, redo where somebody was faster.
 
-It knows the FHIR Bundles that go out and come back, and not how they travel: server sends them by HTTP, store
+It knows the FHIR Bundles that go out and come back, and not how they travel: remote sends them by HTTP, embedded
 executes them in SQL.
 """
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
-from urllib.parse import quote
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from twin_record.endpoint import BundleEndpoint, answered_entries, status_of
 from twin_record.merging import (
     check_same_person,
     differs,
@@ -19,66 +18,26 @@ from twin_record.merging import (
     merged_provenance,
     merged_record,
     merged_study,
-    short_reference,
 )
-from twin_record.refusals import Conflict, failure, private_words
-from twin_record.resources import (
-    DICOM_UID_SYSTEM,
-    MODEL_SYSTEM,
-    NAMESPACE,
-    RECORD_SYSTEM,
-    PatientKey,
-    Resource,
-    new_device,
-    new_patient,
-    new_provenance,
-    new_record,
-    new_study,
-    patient_key,
-    provenance_id,
-    record_value,
-    remarks_on,
-    study_value,
-)
+from twin_record.refusals import Conflict, entry_failure, private_words
+from twin_record.resources.codes import DICOM_UID_SYSTEM, MODEL_SYSTEM, NAMESPACE, RECORD_SYSTEM
+from twin_record.resources.content import Resource, short_reference
+from twin_record.resources.device import new_device
+from twin_record.resources.imaging_study import new_study, study_value
+from twin_record.resources.patient import new_patient, patient_key
+from twin_record.resources.provenance import new_provenance, provenance_id
+from twin_record.resources.record_list import new_record, record_value
+from twin_record.resources.remarks import remarks_on
+from twin_record.search import identifier_query, read_all, search
+from twin_record.target import TwinReceipt
 from twin_record.update import TwinSite, TwinUpdate
-from twin_scanner.errors import Rejected, Transient
+from twin_scanner.errors import Held, Transient
 
+DEFAULT_ATTEMPTS = 5
+"""How often one update is read, merged and written again where somebody writes at the same time."""
 REDO_WAIT_S = 0.05
 LONGEST_REDO_WAIT_S = 2.0
 """Between two attempts after a conflict: a random wait that grows from the first to the second."""
-
-
-@dataclass(frozen=True)
-class TwinReceipt:
-    """What the record holds for one update: literal references, what this call wrote, and what a person should know."""
-
-    patient: str
-    imaging_study: str
-    device: str
-    provenance: str
-    record: str
-    written: tuple[str, ...]
-    remarks: tuple[str, ...]
-
-
-class TwinTarget(Protocol):
-    """Where twins are recorded: an R4 server or the embedded store."""
-
-    def record(self, update: TwinUpdate) -> TwinReceipt:
-        """Record one update; a second time it writes nothing. Raises Transient or Rejected."""
-        ...
-
-    def patient_record(self, patient_id: str, issuer: str | None) -> Resource:
-        """The patient's whole record as a Bundle of type collection; Rejected where there is none."""
-        ...
-
-
-class BundleEndpoint(Protocol):
-    """Whatever executes FHIR Bundles of type batch (reads) and transaction (writes)."""
-
-    def exchange(self, bundle: Resource) -> Resource:
-        """The response Bundle; raises Conflict, Transient or Rejected."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -133,7 +92,7 @@ def _record_once(update: TwinUpdate, site: TwinSite, endpoint: BundleEndpoint) -
     if not entries:
         return _receipt(references, (), remarks)
     transaction = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
-    written = _checked(transaction, endpoint.exchange(transaction))
+    written = _executed(transaction, endpoint)
     resolved = {entry.get("fullUrl"): literal for entry, literal in zip(entries, written, strict=True)}
     references = References(*(resolved.get(name, name) for name in vars(references).values()))
     return _receipt(references, written, remarks)
@@ -149,36 +108,6 @@ def _receipt(references: References, written: tuple[str, ...], remarks: tuple[st
         written=written,
         remarks=remarks,
     )
-
-
-def identifier_query(system: str, value: str) -> str:
-    """The search by one business identifier, escaped as R4 (search, 3.1.1.4.2) and then as a URL asks."""
-    token = "|".join(_escaped(part) for part in (system, value))
-    return f"identifier={quote(token, safe='')}"
-
-
-def _escaped(part: str) -> str:
-    for character in "\\|,$":
-        part = part.replace(character, "\\" + character)
-    return part
-
-
-def search(endpoint: BundleEndpoint, identifiers: Mapping[str, tuple[str, str]]) -> dict[str, list[Resource]]:
-    """The resources of each type with its identifier (system, value), in one batch.
-
-    A server may ignore a search parameter that it does not know and answer with everything it has, so only what
-    carries the identifier counts.
-    """
-    urls = [f"{kind}?{identifier_query(*identifier)}" for kind, identifier in identifiers.items()]
-    found = zip(identifiers.items(), read_all(endpoint, urls), strict=True)
-    return {
-        kind: [resource for resource in resources if identifier in _identifiers(resource)]
-        for (kind, identifier), resources in found
-    }
-
-
-def _identifiers(resource: Resource) -> set[tuple[str, str]]:
-    return {(key.get("system", ""), key.get("value", "")) for key in resource.get("identifier", [])}
 
 
 def _find(update: TwinUpdate, site: TwinSite, endpoint: BundleEndpoint) -> Found:
@@ -206,7 +135,7 @@ def _keys(update: TwinUpdate, site: TwinSite) -> dict[str, tuple[str, str]]:
 
 def _the_one(kind: str, found: dict[str, list[Resource]]) -> Resource | None:
     if len(found[kind]) > 1:
-        raise Rejected(f"The FHIR server holds more than one {kind} with the same identifier: merge them there first.")
+        raise Held(f"The FHIR server holds more than one {kind} with the same identifier: merge them there first.")
     return found[kind][0] if found[kind] else None
 
 
@@ -230,12 +159,12 @@ def _references(update: TwinUpdate, found: Found) -> References:
 
 
 def _check_subject(theirs: Resource | None, patient: str, endpoint: BundleEndpoint) -> None:
-    """Raise Rejected where the resource belongs to another Patient; a Patient that does not exist owns nothing."""
+    """Raise Held where the resource belongs to another Patient; a Patient that does not exist owns nothing."""
     subject = (theirs or {}).get("subject", {}).get("reference")
     if theirs is None or subject is None or short_reference(subject) == patient:
         return
     if read_all(endpoint, [short_reference(subject)])[0]:
-        raise Rejected(
+        raise Held(
             f"The {theirs['resourceType']} on the FHIR server belongs to another Patient than the CT's patient id "
             "leads to, so nothing was recorded; correct the patient or the configured identifier system."
         )
@@ -287,30 +216,22 @@ def _change(theirs: Resource, merged: Resource) -> Iterator[Resource]:
     yield {"resource": merged, "request": {"method": "PUT", "url": literal, **match}}
 
 
-def _checked(transaction: Resource, response: Resource) -> tuple[str, ...]:
+def _executed(transaction: Resource, endpoint: BundleEndpoint) -> tuple[str, ...]:
     """The literal references of what was written; one failed entry is the failure of all.
 
     A server that is not atomic answers 200 with failed entries inside. A conditional create that found something
     (200 instead of 201) means that somebody created it after we read: our part is not merged into it yet.
     """
-    answers = response.get("entry", [])
-    if len(answers) != len(transaction["entry"]):
-        raise Transient("The FHIR server answered a transaction incompletely; it will be asked again.")
     private = private_words(transaction)
     written = []
-    for entry, answer in zip(transaction["entry"], answers, strict=True):
-        status = _status(answer)
+    for entry, answer in answered_entries(transaction, endpoint):
+        status = status_of(answer)
         if not 200 <= status < 300:
-            raise failure(status, answer.get("response", {}).get("outcome"), private)
+            raise entry_failure(status, answer.get("response", {}).get("outcome"), private)
         if entry["request"]["method"] == "POST" and status == 200:
             raise Conflict("Somebody created the same resource on the FHIR server at the same time; try again.")
         written.append(_written(entry, answer))
     return tuple(written)
-
-
-def _status(answer: Resource) -> int:
-    digits = str(answer.get("response", {}).get("status", ""))[:3]
-    return int(digits) if digits.isdigit() else 500
 
 
 def _written(entry: Resource, answer: Resource) -> str:
@@ -322,50 +243,3 @@ def _written(entry: Resource, answer: Resource) -> str:
     if entry["request"]["method"] == "PUT":
         return str(entry["request"]["url"])
     raise Transient("The FHIR server did not say where it stored a resource; it will be asked again.")
-
-
-def read_all(endpoint: BundleEndpoint, urls: Sequence[str]) -> list[list[Resource]]:
-    """The resources behind each search or read, in one batch: the addresses with identifiers travel in the body."""
-    requests = [{"request": {"method": "GET", "url": url}} for url in urls]
-    batch: Resource = {"resourceType": "Bundle", "type": "batch", "entry": requests}
-    answers = endpoint.exchange(batch).get("entry", [])
-    if len(answers) != len(urls):
-        raise Transient("The FHIR server answered a batch incompletely; it will be asked again.")
-    return [_read(url, answer) for url, answer in zip(urls, answers, strict=True)]
-
-
-def _read(url: str, answer: Resource) -> list[Resource]:
-    status, resource = _status(answer), answer.get("resource", {})
-    kind = url.partition("?")[0].partition("/")[0]
-    if status in (404, 410) and "?" not in url:
-        return []
-    if not 200 <= status < 300:
-        raise failure(status, answer.get("response", {}).get("outcome"), frozenset())
-    if resource.get("resourceType") == "Bundle":
-        found = [entry["resource"] for entry in resource.get("entry", []) if "resource" in entry]
-        return [match for match in found if match.get("resourceType") == kind]
-    return [resource]
-
-
-def read_record(key: PatientKey, endpoint: BundleEndpoint) -> Resource:
-    """The patient's whole record as a Bundle of type collection: Patient, List, all it lists, and their Devices."""
-    identifiers = {"Patient": (key.system, key.value), "List": (RECORD_SYSTEM, record_value(key))}
-    patients, records = search(endpoint, identifiers).values()
-    if not patients or not records:
-        raise Rejected("There is no twin record for this patient id; check the id and its issuer.")
-    items = [entry["item"]["reference"] for entry in records[0].get("entry", []) if "reference" in entry["item"]]
-    listed = _read_references(endpoint, items)
-    makers = [
-        agent["who"]["reference"]
-        for resource in listed
-        if resource["resourceType"] == "Provenance"
-        for agent in resource["agent"]
-        if "reference" in agent["who"]
-    ]
-    resources = [patients[0], records[0], *listed, *_read_references(endpoint, makers)]
-    return {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": part} for part in resources]}
-
-
-def _read_references(endpoint: BundleEndpoint, references: Sequence[str]) -> list[Resource]:
-    urls = list(dict.fromkeys(short_reference(reference) for reference in references))
-    return [resource for found in read_all(endpoint, urls) for resource in found] if urls else []

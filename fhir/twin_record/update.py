@@ -6,7 +6,7 @@ from datetime import datetime
 from types import MappingProxyType
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from twin_scanner.errors import Defect, Rejected
+from twin_scanner.errors import Defect, Misconfigured, Rejected
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,17 @@ class TwinSite:
     systems_by_issuer: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
-        """Raise Rejected for a zone or a system that cannot be used."""
+        """Raise Misconfigured for a zone or a system that cannot be used."""
         systems = [self.patient_identifier_system, *self.systems_by_issuer.values()]
         for system in systems:
             if ":" not in system or any(c.isspace() or c == "|" for c in system):
-                raise Rejected(f"The patient identifier system {system!r} is no URI; use for example urn:oid:<OID>.")
+                raise Misconfigured(
+                    f"The patient identifier system {system!r} is no URI; use for example urn:oid:<OID>."
+                )
         if self.zone is not None:
             try:
                 ZoneInfo(self.zone)
             except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-                raise Rejected(f"The site's zone {self.zone!r} is no IANA time zone such as Europe/Rome.") from error
+                raise Misconfigured(
+                    f"The site's zone {self.zone!r} is no IANA time zone such as Europe/Rome."
+                ) from error

@@ -9,8 +9,10 @@ import httpx
 
 from tests.samples.twin_updates import SITE
 from twin_record.embedded import EmbeddedStore
-from twin_record.remote import FhirServer
-from twin_record.transaction import BundleEndpoint, TwinReceipt, record_update
+from twin_record.endpoint import BundleEndpoint
+from twin_record.remote import FhirClient
+from twin_record.target import TwinReceipt
+from twin_record.transaction import record_update
 from twin_record.update import TwinUpdate
 
 
@@ -18,7 +20,7 @@ from twin_record.update import TwinUpdate
 class Rig:
     """A target of the record and a view of it from outside."""
 
-    target: FhirServer | EmbeddedStore
+    target: FhirClient | EmbeddedStore
     base_url: str | None
 
     def record(self, update: TwinUpdate, through: BundleEndpoint | None = None, attempts: int = 5) -> TwinReceipt:
@@ -62,4 +64,4 @@ def store_rig(folder: Path) -> Rig:
 
 def server_rig(base_url: str) -> Rig:
     """A client of a running R4 server."""
-    return Rig(FhirServer(base_url, SITE), base_url)
+    return Rig(FhirClient(base_url, SITE), base_url)

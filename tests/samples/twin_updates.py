@@ -72,3 +72,11 @@ def another_study(update: TwinUpdate) -> TwinUpdate:
         pet_series=a_series("PT"),
         made_at=update.made_at + timedelta(hours=1),
     )
+
+
+def companions() -> tuple[SeriesEntry, ...]:
+    """Districts of a rule-based segmenter, and what was measured on the synthetic PET."""
+    return (
+        a_series("SEG", instances=1, description="RESEARCH districts"),
+        a_series("SR", instances=1, description="SYNTHETIC FDG-PET, SUV by district", asserted_by_ai=True),
+    )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sqlalchemy import event
 from tests.samples.twin_updates import MADE_AT, SITE, an_update, another_study
 from twin_record.embedded import EmbeddedStore
 from twin_record.refusals import Conflict
-from twin_scanner.errors import Defect, Rejected, Transient
+from twin_scanner.errors import Defect, Unavailable
 
 pytestmark = pytest.mark.record
 
@@ -32,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(file: Path) -> Iterator[EmbeddedStore]:
     # Many attempts: eight threads that write one List at once meet more conflicts than a hospital ever will.
-    with EmbeddedStore(file, SITE, clock=lambda: MADE_AT, attempts=50) as opened:
+    with closing(EmbeddedStore(file, SITE, clock=lambda: MADE_AT, attempts=50)) as opened:
         yield opened
 
 
@@ -82,7 +83,7 @@ def test_one_refused_entry_undoes_the_whole_transaction(
     before = rows(file)
     entries = [creating("a"), creating("b")]
     entries.insert(place, refused)
-    with pytest.raises((Conflict, Rejected)):
+    with pytest.raises((Conflict, Defect)):
         store.exchange(transaction(*entries))
     assert rows(file) == before
 
@@ -96,7 +97,7 @@ def test_a_disk_that_fails_in_the_middle_undoes_the_whole_transaction(store: Emb
         connection.execute("PRAGMA max_page_count = 1")
 
     event.listen(store._engine, "checkout", no_more_pages)
-    with pytest.raises(Transient, match="full"):
+    with pytest.raises(Unavailable, match="full"):
         for _ in range(50):
             store.record(an_update())
     event.remove(store._engine, "checkout", no_more_pages)
@@ -162,9 +163,9 @@ def test_the_file_is_durable_and_private(store: EmbeddedStore, file: Path) -> No
 
 def test_a_reopened_file_holds_the_record(file: Path) -> None:
     update = an_update()
-    with EmbeddedStore(file, SITE) as store:
+    with closing(EmbeddedStore(file, SITE)) as store:
         receipt = store.record(update)
-    with EmbeddedStore(file, SITE) as store:
+    with closing(EmbeddedStore(file, SITE)) as store:
         assert store.record(update).written == ()
         assert store.patient_record(update.patient_id, None)["entry"][0]["resource"]["id"] == receipt.patient[8:]
 
@@ -175,9 +176,9 @@ def test_a_file_that_is_no_store_is_a_defect(tmp_path: Path) -> None:
         EmbeddedStore(tmp_path / "notes.txt", SITE)
 
 
-def test_a_folder_that_cannot_be_used_is_transient(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_used_stops_everything(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(Transient, match="cannot be opened"):
+    with pytest.raises(Unavailable, match="cannot be opened"):
         EmbeddedStore(tmp_path / "file" / "twin.db", SITE)
 
 
@@ -202,12 +203,12 @@ def test_threads_share_one_store(store: EmbeddedStore) -> None:
 
 WRITER = """
 import sys
+from contextlib import closing
 from pathlib import Path
-from dataclasses import replace
 from twin_record.embedded import EmbeddedStore
 from tests.samples.twin_updates import SITE, an_update, another_study
 first = an_update(patient_id="PID-shared", model_hash="one model", plan_hash="one plan")
-with EmbeddedStore(Path(sys.argv[1]), SITE, attempts=50) as store:
+with closing(EmbeddedStore(Path(sys.argv[1]), SITE, attempts=50)) as store:
     for _ in range(int(sys.argv[2])):
         receipt = store.record(another_study(first))
         print(receipt.imaging_study, receipt.provenance, flush=True)
@@ -226,7 +227,7 @@ def test_two_processes_writing_one_patient_lose_nothing(project: Path, file: Pat
     writers = [start_writer(project, file, 12) for _ in range(2)]
     said = [set(writer.communicate(timeout=60)[0].split()) for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0]
-    with EmbeddedStore(file, SITE) as store:
+    with closing(EmbeddedStore(file, SITE)) as store:
         bundle = store.patient_record("PID-shared", None)
     found = [f"{entry['resource']['resourceType']}/{entry['resource']['id']}" for entry in bundle["entry"]]
     assert len(found) == len(set(found)) == 3 + 48

@@ -1,28 +1,38 @@
-"""The record over HTTP: faults become our errors, half a transaction is completed, nothing of the patient leaks."""
+"""The record over HTTP: what a server or a proxy may say becomes our errors, and nothing of the patient leaks."""
 
+import itertools
 import json
 import logging
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import missing
+from tests.fakes.scripted_fhir import (
+    MAINTENANCE,
+    OUTCOME,
+    Json,
+    Sent,
+    empty_server,
+    everything_created,
+    nothing_found,
+    refusing_writes,
+    scripted_fhir,
+)
 from tests.peers.fhir_server import running_server, server_folder
 from tests.peers.twin_rig import Rig, server_rig
 from tests.samples.twin_updates import SITE, a_series, an_update, another_study
-from twin_record.refusals import Conflict, failure, harmless_detail, private_words
-from twin_record.remote import FhirServer
-from twin_scanner.errors import Rejected, Transient
+from twin_record.refusals import Conflict
+from twin_record.remote import FhirClient, NoCapabilityStatement
+from twin_scanner.errors import Held, Misconfigured, Transient, TwinScannerError, Unavailable
 
 pytestmark = pytest.mark.record
-
-Json = dict[str, Any]
-Answer = tuple[int, str]
 
 
 @pytest.fixture(scope="module")
@@ -40,163 +50,185 @@ def rig(r4_url: str) -> Iterator[Rig]:
     found.target.close()
 
 
-@contextmanager
-def answering(answer: Callable[[Json], Answer | None]) -> Iterator[tuple[str, list[tuple[str, Json, Json]]]]:
-    """A real HTTP server that answers each Bundle by a script (None: it hangs up), and what it was sent."""
-    seen: list[tuple[str, Json, Json]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append((self.path, dict(self.headers), body))
-            answered = answer(body)
-            if answered is None:
-                self.connection.close()
-                return
-            status, text = answered
-            self.send_response(status)
-            if status == 302:
-                self.send_header("Location", "http://127.0.0.1:9/elsewhere")
-            self.end_headers()
-            self.wfile.write(text.encode("utf-8"))
-
-        def log_message(self, *_arguments: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/fhir", seen
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def nothing_found(body: Json) -> Json:
-    """The answer of an empty server to a batch of searches and reads."""
-    empty = {"response": {"status": "200"}, "resource": {"resourceType": "Bundle", "type": "searchset"}}
-    absent = {"response": {"status": "404"}}
-    entries = [empty if "?" in entry["request"]["url"] else absent for entry in body["entry"]]
-    return {"resourceType": "Bundle", "type": "batch-response", "entry": entries}
-
-
-def refusing_writes(status: int, outcome: Json | None = None) -> Callable[[Json], Answer]:
-    """An empty server that answers every transaction with ``status``."""
-
-    def answer(body: Json) -> Answer:
-        if body["type"] == "batch":
-            return 200, json.dumps(nothing_found(body))
-        return status, json.dumps(outcome or {"resourceType": "OperationOutcome", "issue": []})
-
-    return answer
-
-
 def record_at(url: str, **options: Any) -> None:
     """Record some update there, and close."""
-    with FhirServer(url, SITE, sleep=lambda _seconds: None, **options) as server:
+    with closing(FhirClient(url, SITE, sleep=lambda _seconds: None, **options)) as server:
         server.record(an_update())
 
 
-@pytest.mark.parametrize("status", [401, 408, 409, 412, 429, 500, 502, 503, 504])
-def test_an_answer_that_may_change_later_is_transient(status: int) -> None:
-    with answering(refusing_writes(status)) as (url, _), pytest.raises(Transient):
+SERVES_NOBODY = [300, 301, 302, 303, 307, 308, 400, 401, 402, 403, 404, 405, 406, 407, 408, 410, 415, 425, 426, 429]
+SERVES_NOBODY += [431, 451, 500, 501, 502, 503, 504, 507, 511, 599]
+TEXTS = ["", MAINTENANCE, json.dumps(OUTCOME), "{}"]
+
+
+@pytest.mark.parametrize(("status", "text"), list(zip(SERVES_NOBODY, itertools.cycle(TEXTS))))
+def test_a_server_that_serves_nobody_stops_everything_that_is_meant_for_it(status: int, text: str) -> None:
+    """Nothing is wrong with this patient's record, so the next one would meet the same."""
+    with scripted_fhir(lambda _sent: (status, text)) as (url, seen):
+        with pytest.raises(Unavailable, match=f"status {status}"):
+            record_at(url)
+        assert len(seen) == 1, "a redirect is not followed with patient data, and nothing is asked twice"
+
+
+@pytest.mark.parametrize(("status", "text"), [(400, json.dumps(OUTCOME)), (413, MAINTENANCE), (422, "")])
+def test_a_refused_record_is_held_alone(status: int, text: str) -> None:
+    with scripted_fhir(refusing_writes(status, text)) as (url, _), pytest.raises(Held, match=f"status {status}"):
         record_at(url)
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 405, 413, 422])
-def test_an_answer_that_will_not_change_is_rejected(status: int) -> None:
-    with answering(refusing_writes(status)) as (url, _), pytest.raises(Rejected, match=f"status {status}"):
+@pytest.mark.parametrize("status", [409, 412])
+def test_somebody_who_wrote_meanwhile_is_a_conflict(status: int) -> None:
+    with scripted_fhir(refusing_writes(status)) as (url, _), pytest.raises(Conflict):
+        record_at(url)
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_what_is_missing_is_the_resource_where_the_address_has_just_answered(status: int) -> None:
+    with scripted_fhir(refusing_writes(status)) as (url, _), pytest.raises(Held, match=f"status {status}"):
+        record_at(url)
+
+
+def test_what_is_missing_is_the_address_where_no_fhir_server_says_so() -> None:
+    """The server goes away between read and write, and the proxy before it says 404."""
+    with scripted_fhir(refusing_writes(404, MAINTENANCE)) as (url, _), pytest.raises(Unavailable, match=r"twin\.url"):
+        record_at(url)
+
+
+def test_a_page_is_no_judgement_of_the_record() -> None:
+    """nginx answers 400 and a page where plain HTTP meets its TLS port."""
+    with scripted_fhir(refusing_writes(400, MAINTENANCE)) as (url, _), pytest.raises(Unavailable, match="proxy"):
+        record_at(url)
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (302, "redirects to another address"),
+        (401, "check the token"),
+        (403, "rights of the token"),
+        (404, "check twin.url"),
+        (405, "takes transactions"),
+        (407, "check the proxy"),
+        (429, "later"),
+        (503, "later"),
+    ],
+)
+def test_the_operator_is_told_what_to_do(status: int, advice: str) -> None:
+    with scripted_fhir(lambda _sent: (status, "")) as (url, _), pytest.raises(Unavailable, match=advice):
         record_at(url)
 
 
 @pytest.mark.parametrize(("status", "times"), [(409, 4), (412, 4), (503, 1), (422, 1)])
 def test_only_a_conflict_is_redone_at_once_and_not_for_ever(status: int, times: int) -> None:
     """Everything else is for the ledger's own back-off."""
-    with answering(refusing_writes(status)) as (url, seen):
-        with pytest.raises((Transient, Rejected)):
+    with scripted_fhir(refusing_writes(status)) as (url, seen):
+        with pytest.raises(TwinScannerError):
             record_at(url, attempts=4)
-        assert sum(body["type"] == "transaction" for _, _, body in seen) == times
+        assert sum(sent.body["type"] == "transaction" for sent in seen) == times
 
 
-def test_a_connection_that_breaks_is_transient(free_port: Callable[[], int]) -> None:
-    with pytest.raises(Transient, match="cannot be reached"):
+def test_a_connection_that_breaks_stops_everything(free_port: Callable[[], int]) -> None:
+    with pytest.raises(Unavailable, match="cannot be reached"):
         record_at(f"http://127.0.0.1:{free_port()}/fhir")
-    with answering(lambda _body: None) as (url, _), pytest.raises(Transient, match="cannot be reached"):
+    with scripted_fhir(lambda _sent: None) as (url, _), pytest.raises(Unavailable, match="cannot be reached"):
         record_at(url)
 
 
-def test_a_server_that_does_not_answer_is_transient() -> None:
+def test_a_server_that_does_not_answer_stops_everything() -> None:
     released = threading.Event()
 
-    def wait(_body: Json) -> None:
+    def wait(_sent: Sent) -> None:
         released.wait(20)
 
-    with answering(wait) as (url, _):
+    with scripted_fhir(wait) as (url, _):
         try:
-            with pytest.raises(Transient, match="did not answer in time"):
+            with pytest.raises(Unavailable, match="did not answer in time"):
                 record_at(url, timeout_s=0.2)
         finally:
             released.set()
 
 
-@pytest.mark.parametrize("text", ["<html>maintenance</html>", "[]", '{"resourceType": "Patient"}', ""])
-def test_an_answer_that_is_no_bundle_is_transient(text: str) -> None:
-    with answering(lambda _body: (200, text)) as (url, _), pytest.raises(Transient, match="no FHIR Bundle"):
+def test_an_answer_that_trickles_has_an_end() -> None:
+    """Each piece comes within the time-out and the whole never does; the clock is driven."""
+    moments = iter(range(0, 10_000, 20))
+    long_answer = json.dumps(OUTCOME) + " " * 10_000_000
+    with scripted_fhir(lambda _sent: (200, long_answer)) as (url, _), pytest.raises(Unavailable, match="whole in time"):
+        record_at(url, timeout_s=30.0, clock=lambda: float(next(moments)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [MAINTENANCE, "[]", '{"resourceType": "Patient"}', "", '{"resourceType": "Bundle", "ent', "null", "[" * 100_000],
+    ids=["page", "list", "Patient", "empty", "cut off", "null", "deep"],
+)
+def test_a_success_that_is_no_bundle_stops_everything(text: str) -> None:
+    with scripted_fhir(lambda _sent: (200, text)) as (url, _), pytest.raises(Unavailable, match="no FHIR Bundle"):
         record_at(url)
 
 
-def test_a_redirect_is_not_followed_with_patient_data() -> None:
-    with answering(lambda _body: (302, "")) as (url, seen), pytest.raises(Rejected, match="redirects"):
-        record_at(url)
-    assert len(seen) == 1
+def test_a_wrong_base_path_stops_everything(r4_url: str) -> None:
+    """A real server below another path than the configured one."""
+    with pytest.raises(Unavailable, match="twin"):
+        record_at(f"{r4_url}/wrong")
 
 
-@pytest.mark.parametrize("status", ["404 Not Found", "412", "500", "nonsense"])
-def test_one_failed_entry_inside_a_success_is_the_failure_of_all(status: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        ("400", Held),
+        ("404 Not Found", Held),
+        ("412", Conflict),
+        ("422 Unprocessable", Held),
+        ("401", Unavailable),
+        ("403 Forbidden", Unavailable),
+        ("429", Unavailable),
+        ("500", Transient),
+        ("nonsense", Transient),
+    ],
+)
+def test_one_failed_entry_inside_a_success_is_the_failure_of_all(status: str, error: type[TwinScannerError]) -> None:
     """A server that is not atomic answers 200 and says in one entry that it did not write it."""
 
-    def answer(body: Json) -> Answer:
-        if body["type"] == "batch":
-            return 200, json.dumps(nothing_found(body))
-        created: list[Json] = [
-            {"response": {"status": "201 Created", "location": f"{entry['resource']['resourceType']}/1"}}
-            for entry in body["entry"]
-        ]
-        created[3] = {"response": {"status": status}}
-        return 200, json.dumps({"resourceType": "Bundle", "type": "transaction-response", "entry": created})
+    def answer(sent: Sent) -> tuple[int, str]:
+        if sent.body["type"] == "batch":
+            return empty_server(sent)
+        created = everything_created(sent.body)
+        created["entry"][3] = {"response": {"status": status}}
+        return 200, json.dumps(created)
 
-    with answering(answer) as (url, _), pytest.raises((Transient, Rejected)):
+    with scripted_fhir(answer) as (url, _), pytest.raises(TwinScannerError) as raised:
         record_at(url)
+    assert type(raised.value) is error
 
 
 @pytest.mark.parametrize("cut", [0, 2])
-def test_an_incomplete_answer_is_transient(cut: int) -> None:
-    def answer(body: Json) -> Answer:
-        found = nothing_found(body) if body["type"] == "batch" else {"resourceType": "Bundle", "entry": []}
+def test_an_incomplete_answer_is_asked_for_again(cut: int) -> None:
+    def answer(sent: Sent) -> tuple[int, str]:
+        found = nothing_found(sent.body) if sent.body["type"] == "batch" else {"resourceType": "Bundle", "entry": []}
         return 200, json.dumps({**found, "entry": found["entry"][: cut or None]})
 
-    with answering(answer) as (url, _), pytest.raises(Transient, match="incompletely"):
+    with scripted_fhir(answer) as (url, _), pytest.raises(Transient, match="incompletely"):
         record_at(url)
 
 
 def test_a_server_that_ignores_the_search_does_not_give_us_a_stranger() -> None:
     """A server may drop a parameter it does not know and answer with every Patient it has."""
     stranger = {"resourceType": "Patient", "id": "7", "identifier": [{"system": "urn:x:y", "value": "1"}]}
+    written: list[str] = []
 
-    def answer(body: Json) -> Answer:
-        if body["type"] == "batch":
-            found = nothing_found(body)
-            for entry, asked in zip(found["entry"], body["entry"], strict=True):
-                if asked["request"]["url"].startswith("Patient"):
-                    entry["resource"]["entry"] = [{"resource": stranger}]
-            return 200, json.dumps(found)
-        assert "Patient" in [entry["resource"]["resourceType"] for entry in body["entry"]]
-        return 422, "{}"
+    def answer(sent: Sent) -> tuple[int, str]:
+        if sent.body["type"] == "transaction":
+            written.extend(entry["resource"]["resourceType"] for entry in sent.body["entry"])
+            return empty_server(sent)
+        found = nothing_found(sent.body)
+        for entry, asked in zip(found["entry"], sent.body["entry"], strict=True):
+            if asked["request"]["url"].startswith("Patient"):
+                entry["resource"]["entry"] = [{"resource": stranger}]
+        return 200, json.dumps(found)
 
-    with answering(answer) as (url, _), pytest.raises(Rejected, match="422"):
+    with scripted_fhir(answer) as (url, _):
         record_at(url)
+    assert "Patient" in written
 
 
 def test_a_half_written_transaction_is_completed_by_the_redo(rig: Rig) -> None:
@@ -209,7 +241,7 @@ def test_a_half_written_transaction_is_completed_by_the_redo(rig: Rig) -> None:
             return rig.target.exchange(bundle)
 
     update = an_update()
-    with pytest.raises((Transient, Rejected)):
+    with pytest.raises(TwinScannerError):
         rig.record(update, through=LosingTheProvenance())
     receipt = rig.record(update)
     assert receipt.written == (receipt.provenance,)
@@ -235,62 +267,95 @@ def test_nothing_of_the_patient_is_in_the_logs_or_in_an_address(
     for secret in (update.patient_id, "Müller", "Jürgen", "19480229", "1948-02-29", "ACC-SECRET-5", update.study_uid):
         assert secret not in caplog.text
     assert r4_url not in caplog.text
-    with answering(refusing_writes(422)) as (url, seen):
-        with pytest.raises(Rejected):
+    with scripted_fhir(refusing_writes(422)) as (url, seen):
+        with pytest.raises(Held):
             record_at(url)
-        assert {path for path, _, _ in seen} == {"/fhir"}
-
-
-def test_the_token_goes_into_the_header_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG), answering(refusing_writes(401)) as (url, seen):
-        with pytest.raises(Transient, match="token") as error:
-            record_at(url, token="s3cret-token\n")
-        assert {headers["Authorization"] for _, headers, _ in seen} == {"Bearer s3cret-token"}
-        assert {headers["Content-Type"] for _, headers, _ in seen} == {"application/fhir+json"}
-    assert "s3cret" not in str(error.value) + caplog.text
-
-
-def test_a_refusal_is_told_without_the_patients_values() -> None:
-    outcome = {
-        "resourceType": "OperationOutcome",
-        "issue": [
-            {
-                "severity": "error",
-                "code": "invariant",
-                "diagnostics": "Patient Müller, Jürgen (born 1948-02-29, MRN 'X-17') breaks: karl of Smith too long",
-                "expression": ["Patient.name"],
-            }
-        ],
-    }
-    patient = {"name": [{"family": "Müller", "given": ["Jürgen", "Karl"]}], "birthDate": "1948-02-29"}
-    detail = harmless_detail(outcome, private_words({"entry": [{"resource": patient}]}))
-    assert detail == "invariant Patient (born breaks: of too long Patient.name"
-    with answering(refusing_writes(422, outcome)) as (url, _), pytest.raises(Rejected) as error:
-        record_at(url)
-    assert "invariant" in str(error.value)
-    for secret in ("Müller", "Jürgen", "Smith", "1948", "X-17", "MRN"):
-        assert secret not in str(error.value)
-
-
-@pytest.mark.parametrize("outcome", [None, [], "text", {"issue": "x"}, {"issue": [1]}, {"issue": [{"details": 3}]}])
-def test_an_outcome_that_is_none_is_survived(outcome: Any) -> None:
-    assert isinstance(failure(400, outcome, frozenset()), Rejected)
-    assert isinstance(failure(412, outcome, frozenset()), Conflict)
+        assert {sent.path for sent in seen} == {"/fhir"}
 
 
 @pytest.mark.parametrize(
     "url",
-    ["", "fhir.hospital", "ftp://h/fhir", "https://user:pw@h/fhir", "https://h/fhir?x=1", "http://", "https://h:x/"],
+    [
+        "",
+        "fhir.hospital",
+        "ftp://h/fhir",
+        "https://user:pw@h/fhir",
+        "https://h/fhir?x=1",
+        "https://h/fhir#x",
+        "http://",
+        "https://h:x/",
+        "https://fhir..hospital/",
+        f"https://{'h' * 64}.hospital/",
+    ],
 )
-def test_a_base_url_that_cannot_be_one_is_rejected(url: str) -> None:
-    with pytest.raises(Rejected, match="base URL") as error:
-        FhirServer(url, SITE)
+def test_a_base_url_that_cannot_be_one_is_refused(url: str) -> None:
+    with pytest.raises(Misconfigured, match="base URL") as error:
+        FhirClient(url, SITE)
     assert "pw" not in str(error.value)
 
 
-def test_the_servers_certificate_is_checked_against_the_file_that_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Rejected, match="cannot be used"):
-        FhirServer("https://127.0.0.1/fhir", SITE, ca_file=tmp_path / "absent.pem")
+def test_a_certificate_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="cannot be used"):
+        FhirClient("https://127.0.0.1/fhir", SITE, ca_file=tmp_path / "absent.pem")
     (tmp_path / "no.pem").write_text("this is no certificate")
-    with pytest.raises(Rejected, match="cannot be used"):
-        FhirServer("https://127.0.0.1/fhir", SITE, ca_file=tmp_path / "no.pem")
+    with pytest.raises(Misconfigured, match="cannot be used"):
+        FhirClient("https://127.0.0.1/fhir", SITE, ca_file=tmp_path / "no.pem")
+
+
+def certificate(folder: Path, name: str, openssl: str, *, days: int = 2) -> tuple[Path, ssl.SSLContext]:
+    """A certificate of its own authority for ``name``, and a server's context with it."""
+    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(cert)]
+    command += ["-days", str(days), "-subj", f"/CN={name}", "-addext", f"subjectAltName=IP:{name}"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    return cert, context
+
+
+def test_only_a_certificate_that_is_trusted_and_names_the_host_is_spoken_to(
+    tmp_path: Path, peer: Callable[[str], str]
+) -> None:
+    """No byte of a patient goes to a server that is not the one that was configured."""
+    ours, right = certificate(tmp_path, "127.0.0.1", peer("openssl"))
+    foreign, wrong_name = certificate(tmp_path, "127.0.0.2", peer("openssl"))
+    with scripted_fhir(empty_server, right) as (url, seen):
+        for ca_file in (None, foreign):
+            with pytest.raises(Unavailable, match=r"certificate is not trusted .*self-signed.*twin\.ca_file"):
+                record_at(url, ca_file=ca_file)
+        assert seen == []
+        record_at(url, ca_file=ours)
+        assert seen[-1].body["type"] == "transaction"
+    with scripted_fhir(empty_server, wrong_name) as (url, seen):
+        with pytest.raises(Unavailable, match=r"certificate is not trusted .*IP address mismatch"):
+            record_at(url, ca_file=foreign)
+        assert seen == []
+
+
+def test_plain_http_at_a_tls_port_and_tls_at_a_plain_one_stop_everything(
+    tmp_path: Path, peer: Callable[[str], str]
+) -> None:
+    ours, context = certificate(tmp_path, "127.0.0.1", peer("openssl"))
+    with scripted_fhir(empty_server, context) as (url, seen):
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            record_at(url.replace("https:", "http:"))
+        assert seen == []
+    with scripted_fhir(empty_server) as (url, seen):
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            record_at(url.replace("http:", "https:"), ca_file=ours)
+        assert seen == []
+
+
+@pytest.mark.parametrize("status", [200, 401, 404])
+def test_a_server_that_shows_no_capability_statement_is_told_from_one_that_is_not_there(
+    status: int, free_port: Callable[[], int]
+) -> None:
+    with (
+        scripted_fhir(lambda _sent: (status, "{}")) as (url, _),
+        closing(FhirClient(url, SITE)) as client,
+        pytest.raises(NoCapabilityStatement, match=f"status {status}"),
+    ):
+        client.capability()
+    with closing(FhirClient(f"http://127.0.0.1:{free_port()}", SITE)) as client, pytest.raises(Unavailable) as error:
+        client.capability()
+    assert not isinstance(error.value, NoCapabilityStatement)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from twin_scanner.errors import Misconfigured
-from twin_scanner.settings import MACHINE_CONFIGURATION, Settings, configuration_file, load_settings, read_secret
+from twin_scanner.settings import MACHINE_CONFIGURATION, Settings, configuration_file, load_settings
 
 pytestmark = pytest.mark.unit
 
@@ -81,14 +81,6 @@ def test_what_is_no_toml_is_one_sentence(tmp_path: Path, text: str) -> None:
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="cannot be read: No such file"):
         load_settings(tmp_path / "none.toml")
-
-
-def test_secrets_come_from_files(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("abc\n")
-    assert read_secret(tmp_path / "token") == "abc"
-    (tmp_path / "token").write_text("\n")
-    with pytest.raises(Misconfigured, match="is empty"):
-        read_secret(tmp_path / "token")
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ BUNDLE_VERSION: Final = "1.0.0"
 """Of our layout of the bundle; raised when its inputs or outputs change their meaning."""
 KEYS: Final = ("levels.", "layers.")
 """What our generators' weight names begin with; in a plain Sequential they begin with a number."""
-FIRE: Final = "0.7.1"
-"""MONAI's command line needs it; this program does not, so its version is a constant."""
+MONAI_NEEDS: Final = {"nibabel": "5.4.2", "fire": "0.7.1"}
+"""MONAI's reader and command line need them; this program does not, so their versions are constants."""
 SKIPS: Final = {"_Level": "cat", "_ResidualBlock": "add"}
 """How our own layers join what they compute to their input, as MONAI's SkipConnection calls it."""
 AXES: Final = [["L", "R"], ["P", "A"], ["I", "S"]]
@@ -70,7 +70,7 @@ def metadata(package: ModelPackage) -> Config:
         "monai_version": version("monai"),
         "pytorch_version": str(torch.__version__),
         "numpy_version": str(np.__version__),
-        "required_packages_version": {**{name: version(name) for name in ("nibabel", "safetensors")}, "fire": FIRE},
+        "required_packages_version": {"safetensors": version("safetensors"), **MONAI_NEEDS},
         "name": f"twin-scanner {package.name}",
         "task": "Synthetic FDG-PET from CT",
         "description": (

@@ -3,7 +3,7 @@
 import logging
 import tomllib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 
 from training.fit.checkpoint import load_checkpoint
-from training.fit.config import STRICT, Count, TrainConfig, read_toml, validated
+from training.fit.config import STRICT, Count, TrainConfig, merged, read_toml, validated
 from training.fit.finished_package import PACKAGE, write_package
 from training.fit.fit import train_networks
 from training.fit.run_data import load_data
@@ -63,16 +63,6 @@ class Grid:
                     values = merged(self.common, of_variant, of_dataset)
                     values |= {"name": name, "out": self.out / name, "seed": seed}
                     yield validated(values, TrainConfig, f"The run {name} of the grid", "training")
-
-
-def merged(*tables: Mapping[str, Any]) -> Table:
-    """Tables laid over each other, the last one on top; where two have a table of one name, those are merged too."""
-    result: Table = {}
-    for table in tables:
-        for key, value in table.items():
-            below = result.get(key)
-            result[key] = merged(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
-    return result
 
 
 def is_grid(path: Path) -> bool:

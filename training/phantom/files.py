@@ -28,7 +28,7 @@ METADATA_COLUMNS: Final = (
 """TCIA's download table with the three clinical columns that autoPET's authors added; a row a series."""
 MOST_STUDIES: Final = 10_000
 """A seed of ``write_studies`` stands for so many patients; the next seed's are others."""
-DRAWN_STUDY: Final = "-NA-PET-CT phantom"
+PHANTOM_STUDY: Final = "-NA-PET-CT phantom"
 """In the name of a phantom's study folder, where autoPET has the study's description."""
 DOWNLOADED: Final = "2020-01-01T00:00:00"
 _DESCRIPTIONS: Final = {"CT": "CT phantom", "PT": "PET phantom"}
@@ -97,7 +97,7 @@ def study_folder(phantom: Phantom) -> Path:
     """FDG-PET-CT-Lesions/PETCT_<10 hex digits>/<month-day-year>-NA-<description>-<last five of the study UID>."""
     examination = Examination(phantom.seed, phantom.options)
     study_uid = examination.uid("study")
-    name = f"{phantom.options.study_date:%m-%d-%Y}{DRAWN_STUDY}-{study_uid[-5:]}"
+    name = f"{phantom.options.study_date:%m-%d-%Y}{PHANTOM_STUDY}-{study_uid[-5:]}"
     return Path(COLLECTION) / subject_id(phantom.seed) / name
 
 

@@ -9,6 +9,7 @@ from twin_scanner.cli.demo import demo
 from twin_scanner.cli.doctor import doctor
 from twin_scanner.cli.evaluate import evaluate
 from twin_scanner.cli.jobs import jobs_cli
+from twin_scanner.cli.ledger import ledger_cli
 from twin_scanner.cli.models import models_cli
 from twin_scanner.cli.output import say
 from twin_scanner.cli.phantom import phantom
@@ -34,6 +35,7 @@ for verb in (demo, serve, doctor, translate, segment, phantom, prepare, train, r
     cli.command()(verb)
 cli.add_typer(models_cli, name="models")
 cli.add_typer(jobs_cli, name="jobs")
+cli.add_typer(ledger_cli, name="ledger")
 cli.add_typer(twin_cli, name="twin")
 
 

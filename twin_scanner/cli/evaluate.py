@@ -61,19 +61,19 @@ def evaluate(
     """Evaluate models on studies with a real PET: the paper's tables, statistics, figures and report.html."""
     from training.data.studies import find_studies
     from training.evaluation.calibrate import calibrate as calibrate_model
-    from training.evaluation.evaluate import Question, chosen_studies, judged_models, measure_all
+    from training.evaluation.evaluate import EvaluationRequest, chosen_studies, evaluated_models, measure_all
     from training.evaluation.organs import organ_maps
     from training.evaluation.pictures import Pictures
-    from training.evaluation.result_files import conclude
+    from training.evaluation.result_files import write_results
     from twin_scanner.districts.choice import make_segmenter
     from twin_scanner.synthesis.pipeline import PipelineOptions
 
     settings = read_settings(config)
     log_from("ERROR")
-    models = judged_models([package_folder(settings, reference) for reference in (*model, *(baseline or ()))])
+    models = evaluated_models([package_folder(settings, reference) for reference in (*model, *(baseline or ()))])
     with stages(f"{out} keeps the studies that were finished: the same command goes on.") as report:
         studies = find_studies(dataset, accept_synthetic=accept_synthetic, progress=report("Headers"))
-        question = Question(
+        request = EvaluationRequest(
             models=models,
             studies=chosen_studies(studies, split, part),
             out=out,
@@ -82,11 +82,13 @@ def evaluate(
             registered=registration,
             organs=None if organs is None else organ_maps(organs),
         )
-        question = replace(question, look=Pictures(question).look)
-        outcome = measure_all(question, report("Studies"))
-        conclude(question, outcome, dataset.name)
+        request = replace(request, look=Pictures(request).look)
+        outcome = measure_all(request, report("Studies"))
+        summary = write_results(request, outcome, dataset.name)
         if calibrate:
-            calibrate_model(question, settings.model_store, report("Calibration"))
+            calibrate_model(request, settings.model_store, report("Calibration"))
+    for sentence in summary:
+        print(sentence)
     for refused in outcome.refused:
         say(f"refused {refused.study}: {refused.reason}")
     print(f"{out}: studies {outcome.studies}, patients {outcome.patients}, refused {len(outcome.refused)}")

@@ -1,5 +1,6 @@
 """Studies into a training store."""
 
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -51,6 +52,7 @@ def prepare(
     from training.data.splits import draw_into
     from training.data.studies import find_studies
     from twin_scanner.districts.choice import make_segmenter
+    from twin_scanner.executor.local import LocalProcesses
     from twin_scanner.models.package import load_package
     from twin_scanner.models.plan import Plan
 
@@ -58,7 +60,8 @@ def prepare(
     log_from("ERROR")
     recipe = partial(make_segmenter, segmenter_with(settings, segmenter, None))
     plan = Plan() if model is None else load_package(package_folder(settings, model)).plan
-    with stages(f"{out} keeps the studies that were finished: the same command goes on.") as stage:
+    kept = f"{out} keeps the studies that were finished: the same command goes on."
+    with closing(LocalProcesses(workers)) as processes, stages(kept) as stage:
         studies = find_studies(source, accept_synthetic=accept_synthetic, progress=stage("Headers"))
         store = fill(
             studies,
@@ -66,6 +69,7 @@ def prepare(
             plan,
             recipe,
             keep_air=keep_air,
+            executor=processes if workers > 1 else None,
             workers=workers,
             retry_refused=retry_refused,
             progress=stage("Studies"),

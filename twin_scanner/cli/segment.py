@@ -26,7 +26,7 @@ def segment(
     """Split a CT into districts: 0 outside the body, 1 head, 2 trunk, 3 arms, 4 legs, on the CT's grid."""
     from twin_scanner.dicom.read.ct_series import read_ct_series
     from twin_scanner.districts.choice import make_segmenter
-    from twin_scanner.imaging.volume import read_nifti, write_nifti
+    from twin_scanner.imaging.volume import read_nifti_ct, write_nifti
 
     if not out.name.endswith((".nii", ".nii.gz")):
         raise Rejected(f"{out} is no NIfTI name: let it end in .nii.gz.")
@@ -35,7 +35,7 @@ def segment(
         progress = stage("Splitting into districts")
         progress(0, 1)
         is_nifti = source.name.endswith((".nii", ".nii.gz"))
-        ct = read_nifti(source) if is_nifti else read_ct_series(source, accept_synthetic=True).volume
+        ct = read_nifti_ct(source) if is_nifti else read_ct_series(source, accept_synthetic=True).volume
         districts = chosen.segment(ct)
         write_nifti(out, districts.labels, districts.geometry)
         progress(1, 1)

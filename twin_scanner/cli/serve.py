@@ -11,9 +11,11 @@ def serve(config: ConfigFile = None) -> None:
     """Run the scanner: receive CTs, send synthetic PETs back, record them in the twin; stops on SIGTERM or Ctrl-C."""
     from twin_scanner.app import Scanner
     from twin_scanner.files.writable import check_writable
+    from twin_scanner.logs import record_strays
 
     settings = read_settings(config)
     log_from(settings.log.level)
+    record_strays()
     check_writable(settings.storage.folder)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

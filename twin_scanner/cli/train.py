@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from twin_scanner.cli.output import log_from, stages
+from twin_scanner.cli.output import log_from, say, stages
 
 
 def train(
@@ -28,14 +28,17 @@ def train(
     """Train the networks of a configuration, or of every run of a grid, and write the model packages."""
     from training.fit.fit import main as fit
     from training.fit.grid import is_grid, read_grid, train_grid
-    from twin_scanner.executor.local import local_workers
+    from twin_scanner.executor.local import LocalProcesses
 
     log_from("INFO")
     if not is_grid(config):
-        print(fit(config, resume=resume))
+        finished = fit(config, resume=resume)
+        print(finished.folder)
+        for sentence in finished.sentences:
+            say(sentence)
         return
     grid = read_grid(config)
-    with local_workers(workers) as executor, stages("each run keeps its last checkpoint: run it again.") as stage:
+    with LocalProcesses(workers) as executor, stages("each run keeps its last checkpoint: run it again.") as stage:
         packages = train_grid(grid, executor, at_once=workers, only=only, progress=stage("Networks"))
     for package in packages:
         print(package)

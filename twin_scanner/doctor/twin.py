@@ -1,13 +1,13 @@
 """The twin record: the embedded store opens, or the FHIR server is R4 and takes our requests."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Final
 
 from twin_record.embedded import EmbeddedStore
-from twin_record.remote import FhirServer
+from twin_record.remote import FhirClient, NoCapabilityStatement
 from twin_scanner.app import open_twin
 from twin_scanner.doctor.finding import Finding
-from twin_scanner.errors import Rejected
 from twin_scanner.settings import Folders, Settings
 
 FHIR_VERSION: Final = "4.0."
@@ -23,12 +23,12 @@ def check_twin(settings: Settings) -> Iterator[Finding]:
     if isinstance(target, EmbeddedStore):
         target.close()
         yield Finding("twin record", "ok", "The embedded twin store opens.")
-    elif isinstance(target, FhirServer):
-        with target:
+    elif isinstance(target, FhirClient):
+        with closing(target):
             yield from _server(target)
 
 
-def _server(server: FhirServer) -> Iterator[Finding]:
+def _server(server: FhirClient) -> Iterator[Finding]:
     name = "twin record"
     release = _release(server)
     if release is not None and not release.startswith(FHIR_VERSION):
@@ -50,9 +50,9 @@ def _server(server: FhirServer) -> Iterator[Finding]:
         yield Finding(name, "ok", f"The FHIR server takes our requests and is R4 ({release}).")
 
 
-def _release(server: FhirServer) -> str | None:
+def _release(server: FhirClient) -> str | None:
     """The server's fhirVersion; None where it keeps its CapabilityStatement to itself."""
     try:
         return str(server.capability().get("fhirVersion", "none"))
-    except Rejected:
+    except NoCapabilityStatement:
         return None

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.bounds import SPACING_MM, extent_fault, voxels_fault
 
 IMAGE_IO: Final = "NiftiImageIO"
 GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -21,9 +22,6 @@ CHUNK_BYTES: Final = 1 << 24
 SAME_PLACE_MM: Final = 1.0
 """Between the two statements of where a corner voxel lies: rounding is far below, a flip, a scale or a shear far above
 it."""
-SPACING_MM: Final = (0.05, 50.0)
-EXTENT_MM: Final = 3000.0
-"""Of any image of a person, along an axis; more, and the header's numbers are in another unit than it says."""
 MM_PER_UNIT: Final = {1: 1000.0, 3: 0.001}
 """By the spatial code of xyzt_units: metres and micrometres; everything else is taken as mm, as ITK does."""
 
@@ -94,12 +92,18 @@ def _check_geometry(path: Path, header: sitk.ImageFileReader) -> None:
     """Raise Rejected where a stated orientation is not what ITK reads, or the voxels are of no person's size."""
     size, spacing = np.array(header.GetSize()), np.array(header.GetSpacing())
     low, high = SPACING_MM
-    if spacing.min() < low or spacing.max() > high or (size * spacing).max() > EXTENT_MM:
+    if spacing.min() < low or spacing.max() > high:
         shown = " x ".join(f"{mm:g}" for mm in spacing)
         raise Rejected(
             f"{path.name} has voxels of {shown} mm, which is no size of an image of a person: check pixdim and "
             "xyzt_units of its header."
         )
+    if fault := extent_fault(size.tolist(), spacing.tolist()):
+        raise Rejected(
+            f"{path.name} has an extent of {fault}, which is no size of a person: check pixdim of its header."
+        )
+    if fault := voxels_fault(size.tolist()):
+        raise Rejected(f"{path.name} has {fault}, more than can be read: resample or crop it.")
     read = np.eye(4)
     read[:3, :3] = np.array(header.GetDirection()).reshape(3, 3) * spacing
     read[:3, 3] = header.GetOrigin()
@@ -159,6 +163,8 @@ def _check_values(path: Path, header: sitk.ImageFileReader) -> None:
         number = FLOATS.get(header.GetMetaData("datatype"))
         stream.seek(start)
         while chunk := stream.read(CHUNK_BYTES):
+            if missing == 0 and len(chunk) == CHUNK_BYTES:
+                raise Rejected(f"{path.name} holds more than its header says: export it again.")
             values = chunk[:missing]
             missing -= len(values)
             if number is not None and not _finite(values, np.dtype(order + number)):

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.bounds import HOUNSFIELD_RANGE
 from twin_scanner.imaging.nifti_file import read_image
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -196,6 +197,16 @@ def read_nifti(path: Path) -> Volume:
     """A NIfTI file as float32, its RAS coordinates turned into LPS; raises Rejected for what is no 3D NIfTI."""
     image = read_image(path)
     return Volume(sitk.GetArrayFromImage(sitk.Cast(image, sitk.sitkFloat32)), geometry_of(image))
+
+
+def read_nifti_ct(path: Path) -> Volume:
+    """A CT in HU from a NIfTI file; raises Rejected as ``read_nifti``, and for what no scanner stores."""
+    volume = read_nifti(path)
+    low, high = HOUNSFIELD_RANGE
+    for value in (float(volume.array.min()), float(volume.array.max())):
+        if not low <= value <= high:
+            raise Rejected(f"{path.name} holds {value:g} HU, outside {low:g} to {high:g}: give a CT in HU.")
+    return volume
 
 
 def read_nifti_labels(path: Path) -> tuple[LabelArray, Geometry]:

@@ -141,8 +141,8 @@ class ModelStore:
     def history(self) -> tuple[Promotion, ...]:
         """Every change of champion that took effect, oldest first.
 
-        The record is written before the alias: one that a crash parted from its alias is not told, and overwritten by
-        the next change.
+        The record is written before the alias: one whose alias was never written, after a crash, is left out here, and
+        the next change overwrites it.
         """
         records, champion = read_promotions(self.folder), self.aliases().get("champion")
         return records if not records or records[-1].champion == champion else records[:-1]

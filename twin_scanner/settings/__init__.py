@@ -8,7 +8,6 @@ from twin_scanner.settings.configuration import (
     load_settings,
 )
 from twin_scanner.settings.dicom import NodeSection, PacsSection, ScannerSection, SelectionSection
-from twin_scanner.settings.secret import read_secret
 from twin_scanner.settings.service import LedgerSection, LogSection, RetrainSection, RetrySection
 from twin_scanner.settings.storage import Folders, StorageSection
 from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection
@@ -34,5 +33,4 @@ __all__ = [
     "TwinSection",
     "configuration_file",
     "load_settings",
-    "read_secret",
 ]

@@ -26,9 +26,9 @@ class PipelineOptions:
 
 @dataclass(frozen=True, eq=False)
 class SyntheticPet:
-    """The result on the Plan's grid (canonical axes): SUV in g/ml, the CT in HU and the districts beside it.
+    """The result on the Plan's grid (canonical axes): SUV in g/ml, the CT in HU, and the districts.
 
-    ``district_map`` holds the same districts on the CT's own grid, as the segmenter drew them.
+    ``district_map`` holds the same districts on the CT's own grid, as the segmenter gave them.
     """
 
     suv: Volume
@@ -50,7 +50,7 @@ def translate_ct(
     ``progress`` receives (windows done, windows in all). Raises Rejected where the CT shows no human body or a
     district that the package cannot synthesise, or where the segmenter is not the one of the training masks.
     """
-    # 1. The districts are only comparable with the training masks if the same segmenter drew them.
+    # 1. The districts are only comparable with the training masks if the same segmenter made both.
     _check_segmenter(package, segmenter, options)
     # 2. Every voxel of the body gets its district (paper equations 1, 2, 5).
     district_map = segmenter.segment(ct)

@@ -18,7 +18,7 @@ from monai.bundle.config_parser import ConfigParser
 
 from tests.conftest import missing
 from training.exchange.monai_bundle import LAYOUTS, Layout, export_package, import_package
-from training.exchange.monai_config import bundle_key
+from training.exchange.monai_config import MONAI_NEEDS, bundle_key
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import (
     Geometry,
@@ -193,6 +193,12 @@ def test_the_metadata_says_what_goes_in_and_what_must_be_known(tmp_path: Path) -
     assert metadata["intended_use"] == "Tests." and metadata["copyright"] == "CC0-1.0"
     assert {"schema", "version", "changelog", "monai_version", "pytorch_version", "numpy_version"} <= metadata.keys()
     assert set(metadata["required_packages_version"]) == {"nibabel", "safetensors", "fire"}
+
+
+def test_the_versions_that_monai_needs_are_those_that_the_tests_ran(project: Path) -> None:
+    """An export must not ask the environment for them: a hospital's has neither."""
+    pins = dict(line.split("==") for line in (project / "constraints.txt").read_text("utf-8").split() if "==" in line)
+    assert {name: pins[name] for name in MONAI_NEEDS} == MONAI_NEEDS
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -16,7 +16,8 @@ from twin_scanner.models.partition import WHOLE_BODY
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import ModelStore
 from twin_scanner.render.render import render
-from twin_scanner.render.report import RenderReport, RenderRequest
+from twin_scanner.render.report import RenderReport
+from twin_scanner.render.request import RenderRequest
 
 pytestmark = pytest.mark.unit
 

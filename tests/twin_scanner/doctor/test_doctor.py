@@ -107,11 +107,13 @@ def test_a_fresh_machine_with_nothing_around_it_is_told_what_to_do(tmp_path: Pat
         "listening port",
         "twin record",
     }
-    assert [finding.name for finding in findings if finding.state == "fault"] == ["PACS"]
+    assert [finding.name for finding in findings if finding.state == "fault"] == ["model", "PACS"]
     assert found(findings, "PACS").sentence == (
         f"PACS at 127.0.0.1:{closed_port} cannot be reached: check that it runs and that no firewall lies between."
     )
     assert "phantoms only" in found(findings, "model").sentence
+    accepted = examine(settings(tmp_path, closed_port, model={"accept_phantom_only": True}))
+    assert found(accepted, "model").state == "warning"
     for finding in findings:
         assert "\n" not in finding.sentence
         assert finding.sentence.endswith(".")
@@ -355,8 +357,8 @@ UNREADABLE = {"resourceType": "Bundle", "type": "batch-response", "entry": [{"re
     ("answers", "advice"),
     [
         ([(200, {**STATEMENT, "fhirVersion": "5.0.0"})], "speaks release 5.0.0"),
-        ([(200, {"hello": "world"})] * 2, "is no FHIR Bundle"),
-        ([(404, {})] * 2, "refuses the twin record (status 404)"),
+        ([(200, {"hello": "world"})] * 2, "sends no FHIR Bundle"),
+        ([(404, {})] * 2, "(status 404); check twin.url"),
         ([(302, {})] * 2, "redirects to another address"),
         ([(200, STATEMENT), (401, {})], "check the token"),
         ([(200, STATEMENT), (200, UNREADABLE)], "does not let us read (status 403)"),

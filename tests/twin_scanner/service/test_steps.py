@@ -9,14 +9,7 @@ from pydicom.dataset import Dataset
 
 from twin_scanner.dicom.write.companions import companion_series_uids
 from twin_scanner.errors import Defect
-from twin_scanner.render.report import (
-    Companion,
-    RenderReport,
-    read_delivery,
-    read_report,
-    write_delivery,
-    write_report,
-)
+from twin_scanner.render.report import Companion, RenderReport, read_delivery, read_report, write_delivery, write_report
 from twin_scanner.service.steps import twin_update
 
 pytestmark = pytest.mark.unit

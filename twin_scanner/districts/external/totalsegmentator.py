@@ -29,7 +29,7 @@ HIPS: Final = (77, 78)
 SHOULDER_GIRDLE: Final = (71, 72, 73, 74)
 """Scapulae and clavicles; all these are labels of the task `total`, version 2."""
 TRUNK_BONES: Final = (*SHOULDER_GIRDLE, *range(25, 51), *range(92, 118))
-"""With sacrum, vertebrae, ribs and sternum: what the arm is told from at the shoulder."""
+"""With sacrum, vertebrae, ribs and sternum: what the arm is separated from at the shoulder."""
 SHOULDER_MM: Final = 60.0
 """Flesh of the arm lies within this of the humerus."""
 STEP_MM: Final = 4.0

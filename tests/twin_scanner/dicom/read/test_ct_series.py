@@ -21,6 +21,7 @@ from tests.samples.ct_files import ct_image, overwrite, save, stored_values, wri
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.dicom.read.dicom_files import quiet_pydicom
 from twin_scanner.dicom.read.hounsfield import hounsfield_slice
+from twin_scanner.dicom.read.series_choice import Preference, choose_series
 from twin_scanner.dicom.read.slice_grid import POSITION_TOLERANCE_MM
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import AIR_HU, geometry_of
@@ -479,6 +480,84 @@ def test_a_number_that_is_none_is_named(tmp_path: Path, old: bytes, new: bytes, 
     files = write_series(tmp_path)
     overwrite(files[0], old, new)
     assert re.search(expected, rejection(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"RescaleSlope": "1e38"}, r"RescaleSlope of .*InstanceNumber 4 is 1e\+38, outside"),
+        ({"RescaleSlope": "1e-38"}, r"RescaleSlope of .*InstanceNumber 4 is 1e-38, outside"),
+        ({"RescaleIntercept": "-1e38"}, r"RescaleIntercept of .*InstanceNumber 4 is -1e\+38, outside"),
+        ({"RescaleSlope": "1000"}, r"InstanceNumber 4 is wrong, for it gives 250000 HU, outside -32768 to 65535"),
+        ({"RescaleIntercept": "-40000"}, r"InstanceNumber 4 is wrong, for it gives -39979 HU, outside -32768"),
+        ({"RescaleIntercept": "70000"}, r"InstanceNumber 4 is wrong, for it gives 70021 HU, outside -32768"),
+    ],
+)
+def test_hu_that_no_scanner_stores_are_rejected_and_the_slice_is_named(
+    tmp_path: Path, attributes: dict[str, Any], expected: str
+) -> None:
+    write_series(tmp_path, change=_only(3, **attributes))
+    assert re.search(expected, rejection(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("bits", "representation", "intercept", "value", "expected"),
+    [(16, 1, 0, 30710, 30710), (16, 0, -1024, 65535, 64511), (16, 0, -8192, 0, AIR_HU)],
+)
+def test_metal_on_the_extended_scale_and_what_16_bits_hold_are_read(
+    tmp_path: Path, bits: int, representation: int, intercept: int, value: int, expected: float
+) -> None:
+    """30710 HU: the end of Siemens' extended scale; 65535: all that 16 bits can say."""
+
+    def change(image: Dataset, index: int) -> None:
+        stored = stored_values(index).astype("<u2")
+        stored[5, 5] = value
+        image.PixelData = stored.tobytes()
+
+    write_series(tmp_path, change=change, PixelRepresentation=representation, RescaleIntercept=intercept)
+    assert read_ct_series(tmp_path).volume.array[7, 5, 5] == expected
+
+
+def test_a_padding_value_may_lie_outside_hu(tmp_path: Path) -> None:
+    def change(image: Dataset, index: int) -> None:
+        stored = stored_values(index)
+        stored[:, 0] = -32768
+        image.PixelData = stored.tobytes()
+
+    write_series(tmp_path, change=change, PixelPaddingValue=-32768, RescaleIntercept=-1024)
+    assert (read_ct_series(tmp_path).volume.array[:, :, 0] == AIR_HU).all()
+
+
+def _wide(image: Dataset, index: int) -> None:
+    image.Columns = 120
+    image.PixelData = bytes(2 * 12 * 120)
+
+
+SIZES: dict[str, tuple[dict[str, Any], str]] = {
+    "slices a metre apart": ({"step_mm": 1000.0}, r"slices lie 1000 mm apart, outside 0\.05 to 50"),
+    "slices a hundred metres apart": ({"step_mm": 1e5}, r"ImagePositionPatient of .* more than 100000 mm from"),
+    "a stack of four metres": ({"step_mm": 45.0, "count": 90}, r"4050 mm long .*at most 3000 mm and 1000 mm"),
+    "a slice wider than any gantry": ({"PixelSpacing": [1.1, 9.0], "change": _wide}, r"1080 mm large"),
+    "a place beyond the building": (
+        {"ImagePositionPatient": [0, 0, 1e6]},
+        r"ImagePositionPatient of .* more than 100000 mm from",
+    ),
+    "a place beyond numbers": (
+        {"ImagePositionPatient": [0, 1e300, 0]},
+        r"ImagePositionPatient of .* more than 100000 mm from",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SIZES)
+def test_a_stack_of_no_persons_size_is_rejected_from_its_headers_and_never_chosen(tmp_path: Path, case: str) -> None:
+    attributes, expected = SIZES[case]
+    files = write_series(tmp_path, **attributes)
+    assert re.search(expected, rejection(tmp_path))
+    (choice,) = choose_series(files, Preference())
+    ((_, reason),) = choice.skipped
+    assert choice.series_uid is None
+    assert re.search(expected, reason)
 
 
 def test_coronal_images_are_not_axial(tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""What is already there: searches and reads in one batch, so that no identifier is ever in a URL."""
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+from twin_record.endpoint import BundleEndpoint, answered_entries, status_of
+from twin_record.refusals import MISSING, entry_failure
+from twin_record.resources.codes import RECORD_SYSTEM
+from twin_record.resources.content import Resource, short_reference
+from twin_record.resources.patient import PatientKey
+from twin_record.resources.record_list import record_value
+from twin_scanner.errors import Rejected
+
+
+def identifier_query(system: str, value: str) -> str:
+    """The search by one business identifier, escaped as R4 (search, 3.1.1.4.2) and then as a URL asks."""
+    token = "|".join(_escaped(part) for part in (system, value))
+    return f"identifier={quote(token, safe='')}"
+
+
+def _escaped(part: str) -> str:
+    for character in "\\|,$":
+        part = part.replace(character, "\\" + character)
+    return part
+
+
+def search(endpoint: BundleEndpoint, identifiers: Mapping[str, tuple[str, str]]) -> dict[str, list[Resource]]:
+    """The resources of each type with its identifier (system, value), in one batch.
+
+    A server may ignore a search parameter that it does not know and answer with everything it has, so only what
+    carries the identifier counts.
+    """
+    urls = [f"{kind}?{identifier_query(*identifier)}" for kind, identifier in identifiers.items()]
+    found = zip(identifiers.items(), read_all(endpoint, urls), strict=True)
+    return {
+        kind: [resource for resource in resources if identifier in _identifiers(resource)]
+        for (kind, identifier), resources in found
+    }
+
+
+def _identifiers(resource: Resource) -> set[tuple[str, str]]:
+    return {(key.get("system", ""), key.get("value", "")) for key in resource.get("identifier", [])}
+
+
+def read_all(endpoint: BundleEndpoint, urls: Sequence[str]) -> list[list[Resource]]:
+    """The resources behind each search or read, in one batch: the addresses with identifiers travel in the body."""
+    requests = [{"request": {"method": "GET", "url": url}} for url in urls]
+    batch: Resource = {"resourceType": "Bundle", "type": "batch", "entry": requests}
+    return [_read(asked["request"]["url"], answer) for asked, answer in answered_entries(batch, endpoint)]
+
+
+def _read(url: str, answer: Resource) -> list[Resource]:
+    status, resource = status_of(answer), answer.get("resource", {})
+    kind = url.partition("?")[0].partition("/")[0]
+    if status in MISSING and "?" not in url:
+        return []
+    if not 200 <= status < 300:
+        raise entry_failure(status, answer.get("response", {}).get("outcome"), frozenset())
+    if resource.get("resourceType") == "Bundle":
+        found = [entry["resource"] for entry in resource.get("entry", []) if "resource" in entry]
+        return [match for match in found if match.get("resourceType") == kind]
+    return [resource]
+
+
+def read_record(key: PatientKey, endpoint: BundleEndpoint) -> Resource:
+    """The patient's whole record as a Bundle of type collection: Patient, List, all it lists, and their Devices."""
+    identifiers = {"Patient": (key.system, key.value), "List": (RECORD_SYSTEM, record_value(key))}
+    patients, records = search(endpoint, identifiers).values()
+    if not patients or not records:
+        raise Rejected("There is no twin record for this patient id; check the id and its issuer.")
+    items = [entry["item"]["reference"] for entry in records[0].get("entry", []) if "reference" in entry["item"]]
+    listed = _read_references(endpoint, items)
+    makers = [
+        agent["who"]["reference"]
+        for resource in listed
+        if resource["resourceType"] == "Provenance"
+        for agent in resource["agent"]
+        if "reference" in agent["who"]
+    ]
+    resources = [patients[0], records[0], *listed, *_read_references(endpoint, makers)]
+    return {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": part} for part in resources]}
+
+
+def _read_references(endpoint: BundleEndpoint, references: Sequence[str]) -> list[Resource]:
+    urls = list(dict.fromkeys(short_reference(reference) for reference in references))
+    return [resource for found in read_all(endpoint, urls) for resource in found] if urls else []
