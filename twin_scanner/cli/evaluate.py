@@ -10,6 +10,7 @@ import typer
 from twin_scanner import app as application
 from twin_scanner.cli.options import ConfigFile, SegmenterName, package_folder, read_settings, segmenter_with
 from twin_scanner.cli.output import progress_bars, reporter
+from twin_scanner.files.writable import check_writable
 from twin_scanner.logs import set_up_logging
 
 
@@ -57,6 +58,7 @@ def evaluate(
 
     settings = read_settings(config)
     set_up_logging("ERROR")
+    check_writable(out)
     models = evaluated_models([package_folder(settings, reference) for reference in (*model, *(baseline or ()))])
     with progress_bars() as bars:
         report = reporter(bars)

@@ -10,6 +10,7 @@ import typer
 
 from twin_scanner.cli.options import ConfigFile, SegmenterName, package_folder, read_settings, segmenter_with
 from twin_scanner.cli.output import progress_bars, reporter
+from twin_scanner.files.writable import check_writable
 from twin_scanner.logs import set_up_logging
 
 
@@ -50,6 +51,8 @@ def prepare(
     set_up_logging("ERROR")
     recipe = partial(make_segmenter, segmenter_with(settings, segmenter, None))
     plan = Plan() if model is None else load_package(package_folder(settings, model)).plan
+    for folder in (out, *([] if split is None else [split.parent])):
+        check_writable(folder)
     with closing(LocalProcesses(workers)) as processes, progress_bars() as bars:
         report = reporter(bars)
         studies = find_studies(source, accept_synthetic=accept_synthetic, progress=report("Headers"))

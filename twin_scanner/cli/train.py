@@ -29,7 +29,10 @@ def train(
 
     set_up_logging("INFO")
     if not is_grid(config):
-        print(fit(config, resume=resume))
+        finished = fit(config, resume=resume)
+        print(finished.folder)
+        for sentence in finished.sentences:
+            print(sentence)
         return
     grid = read_grid(config)
     with LocalProcesses(workers) as executor, progress_bars() as bars:
