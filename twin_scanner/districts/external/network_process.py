@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from twin_scanner.errors import Defect, Rejected, Transient
+from twin_scanner.errors import Defect, Misconfigured, Rejected, Transient
 from twin_scanner.files.durable_file import writing
 from twin_scanner.imaging.volume import LabelArray, Volume
 
@@ -79,7 +79,7 @@ class Weights:
                     _copy(stored, copies[-1])
             sentence = Weights(self.segmenter, Path(scratch), tuple(copies)).fault(vouched)
             if sentence is not None:
-                raise Rejected(sentence)
+                raise Misconfigured(sentence)
             yield Path(scratch)
 
     @contextmanager
@@ -87,7 +87,9 @@ class Weights:
         try:
             yield
         except OSError as error:
-            raise Rejected(f"The weights file {name} cannot be read ({error.strerror}): check its rights.") from error
+            raise Misconfigured(
+                f"The weights file {name} cannot be read ({error.strerror}): check its rights."
+            ) from error
 
 
 def run_network(
