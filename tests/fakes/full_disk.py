@@ -1,7 +1,7 @@
 """A disk that takes no more: a limit on the size of files, which every write of this process meets, C libraries too."""
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -12,5 +12,15 @@ def files_end_at(size_bytes: int) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
     try:
         yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def disk_that_fills(size_bytes: int = 512) -> Iterator[Callable[[], None]]:
+    """A function that fills the disk: from its call on files end at so many bytes, until the block ends."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
