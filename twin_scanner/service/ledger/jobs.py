@@ -44,9 +44,7 @@ JOBS: Final = sa.Table(
     sa.Index("ix_jobs_lane", "state", "node", "priority", "due_at", "job_id"),
     sa.Index("ix_jobs_newest", "made_at", "job_id"),
     sa.Index("ix_jobs_newest_in_state", "state", "made_at", "job_id"),
-    sa.Index(
-        "ix_jobs_clearing", "ended_at", "job_id", sqlite_where=_NOT_CLEARED, postgresql_where=_NOT_CLEARED
-    ),
+    sa.Index("ix_jobs_clearing", "ended_at", "job_id", sqlite_where=_NOT_CLEARED, postgresql_where=_NOT_CLEARED),
     sa.Index("ix_jobs_claimed", "node", sqlite_where=_CLAIMED, postgresql_where=_CLAIMED),
 )
 
