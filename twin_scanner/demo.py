@@ -64,7 +64,7 @@ def run_demo(out: Path, stage: Stage) -> DemoResult:
         pacs_spool = Spool(place / "pacs")
         with _pacs_stand_in(pacs_spool).listening() as pacs:
             settings = app.embedded_settings(place / "scanner", pacs.port, QUIET_PERIOD_S)
-            with app.Scanner(settings) as scanner:
+            with app.Scanner(settings).running() as scanner:
                 node = Peer("TWINSCANNER", "127.0.0.1", scanner.receiver.port)
                 send(ct_files, node, calling_ae=app.DEMO_PACS_AE, on_progress=stage("Sending the CT by C-STORE"))
                 job = _wait_for_job(scanner, stage("Districts, translation, delivery, twin record"))

@@ -1,4 +1,4 @@
-"""Who is learnt from, who decides and who is only scored: parts of a store's studies, by patient and in a file."""
+"""Who is trained on, who decides and who is only scored: parts of a store's studies, by patient and in a file."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from twin_scanner.files.durable_file import write_durably
 
 SCHEMA: Final = 1
 SHARES: Final = {"train": 14, "validation": 1, "gate": 1, "test": 4}
-"""Twentieths, as the paper's 710, 101 and 203 of 1,014: 70 % are learnt from, 10 % validate, of which half is ``gate``,
+"""Twentieths, as the paper's 710, 101 and 203 of 1,014: 70 % are trained on, 10 % validate, of which half is ``gate``,
 which alone decides promotion, and 20 % test."""
 WHOLE: Final = sum(SHARES.values())
 LEAST_PATIENTS: Final = 10
@@ -45,7 +45,7 @@ def draw_split(studies: Sequence[Examined], seed: int, *, store: str | None = No
 
     In each diagnosis every part has its share of the patients to within one patient, and so, nearly, has the whole;
     no part is empty. ``kept`` is an earlier split of a store that grew since: its patients stay where they are, so
-    that nobody who was learnt from comes to judge, and only new ones are drawn.
+    that nobody who was trained on comes into the gate, and only new ones are placed.
 
     Raises Rejected for fewer than 10 patients, and where ``kept`` does not fit the studies.
     """
@@ -56,7 +56,7 @@ def draw_split(studies: Sequence[Examined], seed: int, *, store: str | None = No
     if patients < LEAST_PATIENTS:
         raise Rejected(
             f"{patients} patients are too few to draw a split from, {LEAST_PATIENTS} are needed: write a split file "
-            "that says who is learnt from, validated and tested."
+            "that says who is trained on, validated on and tested."
         )
     placed = _Places(strata, {} if kept is None else _patients_of(kept, studies))
     placed.fill(seed)
@@ -153,15 +153,15 @@ class _Places:
         for part in SHARES:
             if part in self.part.values():
                 continue
-            learnt = {
+            trained_on = {
                 stratum: found
                 for stratum, members in new.items()
                 if (found := [patient for patient in members if self.part[patient] == "train"])
             }
-            if not learnt:
+            if not trained_on:
                 continue
-            stratum = min(learnt, key=lambda name: (self.lacking[name]["train"], name))
-            patient = learnt[stratum][-1]
+            stratum = min(trained_on, key=lambda name: (self.lacking[name]["train"], name))
+            patient = trained_on[stratum][-1]
             self.lacking[stratum]["train"] += WHOLE
             self._put(stratum, patient, part)
 

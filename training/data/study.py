@@ -23,7 +23,7 @@ class Study:
     ct_origin: CtOrigin
     lesions: LabelArray | None = None
     truth: LabelArray | None = None
-    drawn: bool = False
+    is_phantom: bool = False
 
 
 class Examined(Protocol):
@@ -47,5 +47,5 @@ class StudyReference(Examined, Protocol):
     """A study that can be loaded, in this process or another one: it must survive pickling."""
 
     def load(self) -> Study:
-        """Read the volumes; raises Rejected, naming what is wrong, where the study must not be learnt from."""
+        """Read the volumes; raises Rejected, naming what is wrong, where the study must not be trained on."""
         ...

@@ -60,7 +60,7 @@ def load(
     ``organs`` are label maps that lie on the CT.
     """
     study = reference.load()
-    if registered and not study.drawn:
+    if registered and not study.is_phantom:
         study, _ = registered_study(study)
     study = _upright(study)
     once = SegmentedOnce(segmenter, study.ct)

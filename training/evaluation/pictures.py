@@ -1,4 +1,4 @@
-"""What is drawn of each study while it is in memory, and found again for the report."""
+"""What is plotted of each study while it is in memory, and found again for the report."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,16 +9,16 @@ import numpy as np
 
 from training.evaluation.case import Case
 from training.evaluation.evaluate import EvaluationRequest, measured_file
-from training.evaluation.figures import Counts, Picture, draw_study, joint_histogram, study_pictures
+from training.evaluation.figures import Counts, Picture, joint_histogram, plot_study, study_pictures
 from twin_scanner.files.durable_file import write_whole
 
 FOLDER: Final = "pictures"
 SHOWN: Final = 6
-"""So many studies are drawn, the first ones; every study is in the joint histograms."""
+"""So many studies are plotted, the first ones; every study is in the joint histograms."""
 
 
 class Pictures:
-    """Draws the studies of a request, the model beside the first baseline."""
+    """Plots the studies of a request, the model beside the first baseline."""
 
     def __init__(self, request: EvaluationRequest) -> None:
         self._request = request
@@ -28,21 +28,21 @@ class Pictures:
 
     @property
     def models(self) -> list[str]:
-        """Who is drawn, the model first."""
+        """Which models are plotted, the model first."""
         return list(self._models)
 
     def look(self, cases: Mapping[str, Case]) -> None:
-        """Keep the joint histogram of each case, and draw the study where it is one of the first; raises OSError."""
+        """Keep the joint histogram of each case, and plot the study where it is one of the first; raises OSError."""
         for name, case in cases.items():
             write = partial(np.savez, **joint_histogram(case))  # type: ignore[arg-type]
             write_whole(self._histogram_file(case.study, name), write)
         study = next(iter(cases.values())).study
         if study in self._shown:
             self._folder.mkdir(exist_ok=True)
-            draw_study(cases, self._folder)
+            plot_study(cases, self._folder)
 
-    def drawn(self) -> dict[str, list[Picture]]:
-        """The pictures of the studies that were drawn, by name."""
+    def plotted(self) -> dict[str, list[Picture]]:
+        """The pictures of the studies that were plotted, by name."""
         found = {study: study_pictures(study, self.models, self._folder) for study in self._shown}
         return {study: pictures for study, pictures in found.items() if pictures}
 

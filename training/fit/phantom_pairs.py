@@ -1,4 +1,4 @@
-"""The phantoms that a configuration names, as pairs in memory: what a run without a training store learns from."""
+"""The phantoms that a configuration names, as pairs in memory: what a run without a training store is trained on."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ def make_pairs(config: DataConfig, plan: Plan, *, keep_air: bool, progress: Prog
 
 
 def _phantoms(config: DataConfig, plan: Plan) -> Iterator[tuple[str, str, Study]]:
-    """Patients of all sizes, poses, fields of view and diagnoses, drawn on the Plan's own spacing."""
+    """Patients of all sizes, poses, fields of view and diagnoses, generated on the Plan's own spacing."""
     for seed in range(config.seed, config.seed + config.count):
         phantom = make_phantom(seed, draw_options(seed, world=config.world, spacing_mm=plan.spacing_mm))
         study = Study(phantom.ct, phantom.pet, "phantom", phantom.lesions, phantom.districts)

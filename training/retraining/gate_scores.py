@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from training.data.pairs import Pair
+from training.data.training_store import Entry
 from training.evaluation.score import EVERY_LABEL, score
 from training.fit.validation import translated_case
 from training.retraining.gate import OVERALL, StudyScore
@@ -42,3 +43,20 @@ def gate_regions(partition: Partition) -> dict[str, tuple[int, ...]]:
             name: (label,) for label, name in DISTRICT_NAMES.items() if label in (partition.labels or DISTRICT_NAMES)
         }
     return dict(partition.networks)
+
+
+def required_regions(partition: Partition) -> tuple[str, ...]:
+    """The districts that must be seen in the gate, whether or not one of its studies shows them."""
+    return () if partition.whole_volume else tuple(gate_regions(partition))
+
+
+def gate_patients(entries: Sequence[Entry], gate: Sequence[str], partition: Partition) -> dict[str, int]:
+    """How many patients of the gate's studies show each region that the gate asks for, by the store's own counts."""
+    found: dict[str, set[str]] = {name: set() for name in (OVERALL, *required_regions(partition))}
+    for entry in entries:
+        if entry.name not in gate:
+            continue
+        for name, covered in {OVERALL: EVERY_LABEL, **gate_regions(partition)}.items():
+            if any(entry.voxels.get(label) for label in covered):
+                found.setdefault(name, set()).add(entry.patient)
+    return {name: len(patients) for name, patients in found.items()}

@@ -19,7 +19,7 @@ from twin_scanner.cli.serve import serve
 from twin_scanner.cli.train import train
 from twin_scanner.cli.translate import translate
 from twin_scanner.cli.twin import twin_cli
-from twin_scanner.errors import TwinScannerError
+from twin_scanner.errors import Misconfigured, TwinScannerError
 
 cli = typer.Typer(
     help="A virtual PET scanner: CT in by DICOM, synthetic FDG-PET out, the twin record kept by FHIR. Research only.",
@@ -40,5 +40,5 @@ def main() -> NoReturn:
         cli()
     except TwinScannerError as error:
         Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, Misconfigured) else 1)
     sys.exit(0)

@@ -10,6 +10,7 @@ import typer
 from twin_scanner import app as application
 from twin_scanner.cli.options import ConfigFile, SegmenterName, package_folder, read_settings, segmenter_with
 from twin_scanner.cli.output import progress_bars, reporter
+from twin_scanner.files.writable import check_writable
 from twin_scanner.logs import set_up_logging
 
 
@@ -51,12 +52,13 @@ def evaluate(
     from training.evaluation.evaluate import EvaluationRequest, chosen_studies, evaluated_models, measure_all
     from training.evaluation.organs import organ_maps
     from training.evaluation.pictures import Pictures
-    from training.evaluation.result_files import conclude
+    from training.evaluation.result_files import write_results
     from twin_scanner.districts.choice import make_segmenter
     from twin_scanner.synthesis.pipeline import PipelineOptions
 
     settings = read_settings(config)
     set_up_logging("ERROR")
+    check_writable(out)
     models = evaluated_models([package_folder(settings, reference) for reference in (*model, *(baseline or ()))])
     with progress_bars() as bars:
         report = reporter(bars)
@@ -72,9 +74,11 @@ def evaluate(
         )
         request = replace(request, look=Pictures(request).look)
         outcome = measure_all(request, report("Studies"))
-        conclude(request, outcome, dataset.name)
+        summary = write_results(request, outcome, dataset.name)
         if calibrate:
             calibrate_model(request, application.model_store(settings), report("Calibration"))
+    for sentence in summary:
+        print(sentence)
     for refused in outcome.refused:
         print(f"refused {refused.study}: {refused.reason}", file=sys.stderr)
     print(f"{out}: studies {outcome.studies}, patients {outcome.patients}, refused {len(outcome.refused)}")

@@ -1,6 +1,7 @@
 """Studies into a training store."""
 
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ import typer
 
 from twin_scanner.cli.options import ConfigFile, SegmenterName, package_folder, read_settings, segmenter_with
 from twin_scanner.cli.output import progress_bars, reporter
+from twin_scanner.files.writable import check_writable
 from twin_scanner.logs import set_up_logging
 
 
@@ -41,6 +43,7 @@ def prepare(
     from training.data.splits import draw_into
     from training.data.studies import find_studies
     from twin_scanner.districts.choice import make_segmenter
+    from twin_scanner.executor.local import LocalProcesses
     from twin_scanner.models.package import load_package
     from twin_scanner.models.plan import Plan
 
@@ -48,7 +51,9 @@ def prepare(
     set_up_logging("ERROR")
     recipe = partial(make_segmenter, segmenter_with(settings, segmenter, None))
     plan = Plan() if model is None else load_package(package_folder(settings, model)).plan
-    with progress_bars() as bars:
+    for folder in (out, *([] if split is None else [split.parent])):
+        check_writable(folder)
+    with closing(LocalProcesses(workers)) as processes, progress_bars() as bars:
         report = reporter(bars)
         studies = find_studies(source, accept_synthetic=accept_synthetic, progress=report("Headers"))
         store = fill(
@@ -57,6 +62,7 @@ def prepare(
             plan,
             recipe,
             keep_air=keep_air,
+            executor=processes if workers > 1 else None,
             workers=workers,
             retry_refused=retry_refused,
             progress=report("Studies"),

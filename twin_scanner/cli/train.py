@@ -25,13 +25,16 @@ def train(
     """Train the networks of a configuration, or of every run of a grid, and write the model packages."""
     from training.fit.fit import main as fit
     from training.fit.grid import is_grid, read_grid, train_grid
-    from twin_scanner.executor.local import local_workers
+    from twin_scanner.executor.local import LocalProcesses
 
     set_up_logging("INFO")
     if not is_grid(config):
-        print(fit(config, resume=resume))
+        finished = fit(config, resume=resume)
+        print(finished.folder)
+        for sentence in finished.sentences:
+            print(sentence)
         return
     grid = read_grid(config)
-    with local_workers(workers) as executor, progress_bars() as bars:
+    with LocalProcesses(workers) as executor, progress_bars() as bars:
         for package in train_grid(grid, executor, at_once=workers, only=only, progress=reporter(bars)("Networks")):
             print(package)

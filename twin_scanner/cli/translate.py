@@ -56,6 +56,7 @@ def translate(
         made_at=datetime.now().astimezone(),
         model=model or settings.model.name,
         segmenter=segmenter_with(settings, segmenter, labelmap),
+        accept_phantom_only=True,
         uncertainty=uncertainty,
         explain=explain,
     )
@@ -66,6 +67,7 @@ def translate(
     if as_json:
         print((out / "report.json").read_text("utf-8"))
         return
+    seen = ", trained on phantoms only" if report.phantom_only else ""
     print_pairs(
         {
             "PET series": str(out / "pet") if report.pet_files else "none (NIfTI input)",
@@ -73,7 +75,7 @@ def translate(
             "Beside it": ", ".join(companion.file for companion in report.companions) or "none",
             "Preview": str(out / "preview.png"),
             "Report": str(out / "report.json"),
-            "Model": f"{report.model_name} {report.model_hash[:12]}",
+            "Model": f"{report.model_name} {report.model_hash[:12]}{seen}",
         }
     )
 

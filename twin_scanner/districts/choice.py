@@ -1,4 +1,4 @@
-"""Which backend draws the districts: the choice in plain values, and the segmenter that follows from it."""
+"""Which segmenter is used: the choice as plain values, and the segmenter that it names."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from twin_scanner.districts.label_table import LabelTable
 
 SEGMENTERS: Final = ("landmarks", "labelmap", "moose", "totalsegmentator")
-"""Every backend, the embedded default first."""
+"""Every segmenter, the embedded default first."""
 
 
 @dataclass(frozen=True)
 class SegmenterChoice:
-    """A backend and what it needs; plain values, so that it travels to another process."""
+    """A segmenter and what it needs; plain values, so that another process can receive them."""
 
     name: str = "landmarks"
     labelmap: Path | None = None
@@ -33,7 +33,7 @@ class SegmenterChoice:
 
 
 def make_segmenter(choice: SegmenterChoice) -> Segmenter:
-    """The chosen segmenter; what it lacks is said here, or when it is first used, as Rejected with what to do."""
+    """The chosen segmenter; raises Rejected, here or when it is first used, for whatever it lacks."""
     if choice.name == "landmarks":
         from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 
@@ -61,6 +61,8 @@ def missing(choice: SegmenterChoice) -> str | None:
     """What keeps the chosen segmenter from running, as one sentence that says what to do; None where it is ready."""
     from twin_scanner.districts.external import moose, totalsegmentator
 
+    if choice.name == "landmarks":
+        return None
     if choice.name == "moose":
         return moose.missing(choice.moose_weights, choice.moose_sha256)
     if choice.name == "totalsegmentator":

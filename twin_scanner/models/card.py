@@ -93,8 +93,7 @@ def check_serves_patients(card: Card, *, accept_phantom_only: bool) -> None:
     if card.phantom_only and not accept_phantom_only:
         raise Misconfigured(
             f"Model '{card.name}' ({card.model_hash[:12]}) was trained on phantoms only, so it serves no patient: "
-            "import or train a model of patients, or set model.accept_phantom_only to true for a demonstration or a "
-            "test."
+            "import or train a model of patients, or, for a demonstration or a test, set model.accept_phantom_only."
         )
 
 

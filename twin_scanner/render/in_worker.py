@@ -5,7 +5,7 @@ from twin_scanner.render.request import RenderRequest
 
 
 def render_in_worker(request: RenderRequest) -> RenderReport:
-    """What ``render.render`` makes; this function can be named, and so sent to another process, without torch."""
+    """The report of ``render.render``; this function can be named, and so sent to another process, without torch."""
     from twin_scanner.render.render import render
 
     return render(request)

@@ -27,9 +27,9 @@ def write_optional_outputs(
     target = find_target(request.explain, pet.districts, pet.suv.geometry, names) if request.explain else None
     if request.uncertainty:
         calibration = stored_calibration(request.model_store, package.card)
-        made = uncertainty(pet.ct, pet.districts, pet.suv, package, calibration=calibration, progress=progress)
-        write_uncertainty(request.result, made)
-        entries["uncertainty"] = made.as_json()
+        deviation = uncertainty(pet.ct, pet.districts, pet.suv, package, calibration=calibration, progress=progress)
+        write_uncertainty(request.result, deviation)
+        entries["uncertainty"] = deviation.as_json()
     if target is not None:
         explained = explain(pet.ct, pet.districts, package, target, progress=progress)
         write_explanation(request.result, explained, pet.ct)

@@ -18,9 +18,11 @@ from twin_scanner.dicom.write.segmentation import segment_numbers, write_segment
 from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
 from twin_scanner.districts.district_map import PartQuality
 from twin_scanner.districts.labelmap import find_labelmap
-from twin_scanner.errors import Rejected
+from twin_scanner.errors import Misconfigured, Rejected
+from twin_scanner.files.durable_file import writing
 from twin_scanner.imaging.suv import RegionSuv, region_suv
 from twin_scanner.imaging.volume import Volume, read_nifti_ct, write_nifti
+from twin_scanner.models.card import check_serves_patients
 from twin_scanner.models.package import ModelPackage, load_package
 from twin_scanner.models.store import ModelStore
 from twin_scanner.pictures.preview import Scene, key_image, write_preview
@@ -31,10 +33,11 @@ from twin_scanner.render.request import RenderRequest
 from twin_scanner.synthesis.pipeline import PipelineOptions, SyntheticPet, translate_ct
 
 PRECISION = "float32"
+PHANTOM_ONLY_NOTE = "The model was trained on phantoms only: this PET is a demonstration and says nothing of a patient."
 
 
 @dataclass(frozen=True)
-class _Made:
+class _DicomObjects:
     """The DICOM objects of one render."""
 
     pet: WrittenSeries
@@ -44,28 +47,33 @@ class _Made:
 def render(request: RenderRequest, progress: Progress | None = None) -> RenderReport:
     """Translate ``source`` (a folder of one CT series, or a NIfTI file in HU) into the folder ``result``.
 
-    Repeatable: where a report already stands, nothing is made again. Raises Rejected for what cannot be translated.
+    Repeatable: where a report already stands, nothing is rendered again. Raises Rejected for a CT that cannot be
+    translated, Misconfigured for a model or a segmenter that cannot be used, or one of phantoms only that the request
+    does not accept.
     """
     if (request.result / REPORT).is_file():
         return read_report(request.result)
     begin = time.monotonic()
     package = _package(request.model, request.model_store)
+    check_serves_patients(package.card, accept_phantom_only=request.accept_phantom_only)
     series, ct = _read(request)
     segmenter = make_segmenter(_segmenter_choice(request, series))
     read = time.monotonic()
     pet = translate_ct(ct, package, segmenter, _options(request), progress)
     translated = time.monotonic()
-    request.result.mkdir(parents=True, exist_ok=True)
+    with writing("The result", request.result):
+        request.result.mkdir(parents=True, exist_ok=True)
     optional = write_optional_outputs(request, pet, package, progress)
     statistics = region_suv(pet.suv, pet.districts)
-    scene = Scene(pet.ct, pet.districts, pet.suv, pet.district_map.names, pet.missing_districts)
-    made = None if series is None else _write_dicom(request, series, pet, package, statistics, scene)
+    names, phantom_only = pet.district_map.names, package.card.phantom_only
+    scene = Scene(pet.ct, pet.districts, pet.suv, names, pet.missing_districts, phantom_only)
+    objects = None if series is None else _write_dicom(request, series, pet, package, statistics, scene)
     write_nifti(request.result / "pet.nii.gz", pet.suv.array, pet.suv.geometry)
     write_nifti(request.result / "districts.nii.gz", pet.districts, pet.suv.geometry)
     write_preview(request.result / "preview.png", scene)
     seconds = {"read": read - begin, "translate": translated - read, "write": time.monotonic() - translated}
     rounded = {name: round(s, 2) for name, s in seconds.items()}
-    report = replace(_report(request, package, series, pet, statistics, made, rounded), **optional)
+    report = replace(_report(request, package, series, pet, statistics, objects, rounded), **optional)
     write_report(request.result, report)
     return report
 
@@ -91,7 +99,11 @@ def _options(request: RenderRequest) -> PipelineOptions:
 
 
 def _package(reference: str, store: Path) -> ModelPackage:
-    return _loaded(ModelStore(store).resolve(reference))
+    """The model to translate with; what is wrong with it is never the CT's fault."""
+    try:
+        return _loaded(ModelStore(store).resolve(reference))
+    except Rejected as error:
+        raise Misconfigured(str(error)) from error
 
 
 @lru_cache(maxsize=2)
@@ -116,8 +128,8 @@ def _write_dicom(
     package: ModelPackage,
     statistics: Mapping[int, RegionSuv],
     scene: Scene,
-) -> _Made:
-    """The PET series and what the site wants beside it."""
+) -> _DicomObjects:
+    """The PET series and the companions that the site wants."""
     synthesis = _synthesis(request, pet, package)
     written = write_pet_series(pet.suv, series, synthesis, request.result / "pet")
     companions = []
@@ -144,7 +156,7 @@ def _write_dicom(
     if wanted.key_image:
         pixels = key_image(scene, f"{package.name} {package.model_hash[:12]}")
         companions.append(write_key_image(pixels, series, written, synthesis, folders["key-image"]))
-    return _Made(written, tuple(companions))
+    return _DicomObjects(written, tuple(companions))
 
 
 def _synthesis(request: RenderRequest, pet: SyntheticPet, package: ModelPackage) -> Synthesis:
@@ -160,6 +172,7 @@ def _synthesis(request: RenderRequest, pet: SyntheticPet, package: ModelPackage)
         made_at=request.made_at,
         missing_districts=pet.missing_districts,
         revision=request.revision,
+        phantom_only=package.card.phantom_only,
     )
 
 
@@ -195,13 +208,13 @@ def _report(
     series: CtSeries | None,
     pet: SyntheticPet,
     statistics: Mapping[int, RegionSuv],
-    made: _Made | None,
+    objects: _DicomObjects | None,
     seconds: dict[str, float],
 ) -> RenderReport:
     dicom: dict[str, Any] = {}
     notes: tuple[str, ...] = ("A NIfTI file names no patient and no study: no DICOM series was written.",)
-    if series is not None and made is not None:
-        written = made.pet
+    if series is not None and objects is not None:
+        written = objects.pet
         notes = series.set_aside
         dicom = {
             "study_uid": str(series.header.StudyInstanceUID),
@@ -214,7 +227,7 @@ def _report(
             "pet_series_uid": written.series_uid,
             "pet_instance_uids": written.sop_instance_uids,
             "pet_files": tuple(f"pet/{file.name}" for file in written.files),
-            "companions": tuple(_companion(companion) for companion in made.companions),
+            "companions": tuple(_companion(companion) for companion in objects.companions),
         }
     return RenderReport(
         software_version=software_version(),
@@ -227,10 +240,11 @@ def _report(
         districts=_district_values(pet, statistics),
         segmentation_quality=tuple(part.sentence() for part in pet.district_map.quality),
         suv_max=round(float(pet.suv.array.max()), 3),
-        notes=notes,
+        notes=(*notes, *([PHANTOM_ONLY_NOTE] if package.card.phantom_only else [])),
         seconds=seconds,
         made_at=request.made_at.isoformat(),
         revision=request.revision,
+        phantom_only=package.card.phantom_only,
         **dicom,
     )
 
@@ -246,14 +260,14 @@ def _district_values(pet: SyntheticPet, statistics: Mapping[int, RegionSuv]) -> 
     return values
 
 
-def _companion(made: WrittenObject) -> Companion:
+def _companion(companion: WrittenObject) -> Companion:
     return Companion(
-        modality=made.modality,
-        series_uid=made.series_uid,
-        sop_class_uid=made.sop_class_uid,
-        sop_instance_uid=made.sop_instance_uid,
-        file=f"{FOLDERS[made.kind]}/{made.file.name}",
-        description=made.description,
-        number=made.number,
-        synthetic=made.synthetic,
+        modality=companion.modality,
+        series_uid=companion.series_uid,
+        sop_class_uid=companion.sop_class_uid,
+        sop_instance_uid=companion.sop_instance_uid,
+        file=f"{FOLDERS[companion.kind]}/{companion.file.name}",
+        description=companion.description,
+        number=companion.number,
+        synthetic=companion.synthetic,
     )

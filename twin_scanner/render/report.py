@@ -8,7 +8,7 @@ from typing import Any
 
 from twin_scanner.dicom.write.companions import CompanionKind
 from twin_scanner.errors import Defect
-from twin_scanner.files.durable_file import write_durably
+from twin_scanner.files.durable_file import write_durably, writing
 
 REPORT = "report.json"
 DELIVERY = "delivery.json"
@@ -18,7 +18,7 @@ FOLDERS: Mapping[CompanionKind, str] = {"segmentation": "seg", "measurement-repo
 
 @dataclass(frozen=True)
 class Companion:
-    """A DICOM object made beside the PET: a series of one instance; ``file`` is its path in the result's folder.
+    """A DICOM object that accompanies the PET: a series of one instance; ``file`` is its path in the result's folder.
 
     ``synthetic`` repeats its SyntheticData: derived from the PET, not from the CT alone.
     """
@@ -35,7 +35,7 @@ class Companion:
 
 @dataclass(frozen=True)
 class RenderReport:
-    """What was made from what; written last, so its presence says that all the rest is there. No patient data."""
+    """What a render wrote, and from what; it is written last, so the rest is there too. It holds no patient data."""
 
     software_version: str
     model_name: str
@@ -65,6 +65,8 @@ class RenderReport:
     companions: tuple[Companion, ...] = ()
     uncertainty: dict[str, Any] = field(default_factory=dict)
     explanation: dict[str, Any] = field(default_factory=dict)
+    phantom_only: bool = False
+    """Whether the model was trained on phantoms only, no patient among them."""
     intended_use: str = field(default="Research; synthetic; not for diagnosis.")
 
 
@@ -80,8 +82,9 @@ def read_report(folder: Path) -> RenderReport:
 
 
 def write_report(folder: Path, report: RenderReport) -> None:
-    """Write the report, safely on disk when this returns."""
-    write_durably(folder / REPORT, json.dumps(asdict(report), indent=1).encode())
+    """Write the report, safely on disk when this returns; raises Transient where the disk fails."""
+    with writing(REPORT, folder):
+        write_durably(folder / REPORT, json.dumps(asdict(report), indent=1).encode())
 
 
 def write_delivery(folder: Path, sop_instance_uids: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from twin_scanner.districts.choice import SegmenterChoice
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is made beside the PET series."""
+    """Which DICOM objects accompany the PET series."""
 
     segmentation: Literal["binary", "labelmap", "none"] = "binary"
     measurement_report: bool = True
@@ -39,3 +39,5 @@ class RenderRequest:
     """Whether the standard deviation of every voxel is wanted too: seven more translations."""
     explain: str = ""
     """A target whose uptake is to be explained (``explain.find_target`` reads it); empty for none."""
+    accept_phantom_only: bool = False
+    """Whether a model that was trained on phantoms only may be used; every result then says so."""

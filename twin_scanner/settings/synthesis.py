@@ -15,6 +15,7 @@ class ModelSection(Section):
     store: Path | None = None
     allow_other_segmenter: bool = False
     missing_district: Literal["reject", "deliver"] = "reject"
+    accept_phantom_only: bool = False
 
 
 class DistrictsSection(Section):

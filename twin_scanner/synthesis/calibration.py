@@ -11,15 +11,15 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from twin_scanner.errors import Rejected, Transient
-from twin_scanner.files.durable_file import write_durably
+from twin_scanner.errors import Rejected
+from twin_scanner.files.durable_file import write_durably, writing
 from twin_scanner.imaging.volume import FloatArray
 from twin_scanner.models.card import Card
 
 SCHEMA: Final = 1
 """Raised when a calibration's meaning changes; an older program refuses a newer file."""
 CALIBRATIONS: Final = "calibrations"
-"""The folder of a model store beside its packages, which are immutable: CALIBRATIONS/<model hash>/<method>.json."""
+"""A folder of its own in a model store, for the packages are immutable: CALIBRATIONS/<model hash>/<method>.json."""
 AXES: Final = "DHW"
 _AXIS_CHOICES: Final = frozenset("".join(axes) for count in (1, 2, 3) for axes in combinations(AXES, count))
 
@@ -40,7 +40,7 @@ class SpreadMethod:
         if self.kind == "flips" and (self.members or self.axes not in _AXIS_CHOICES):
             raise Rejected(f"Flips go along one or more of the axes {AXES}, in that order, not along '{self.axes}'.")
         if self.kind == "ensemble" and (self.axes or len(set(self.members)) != len(self.members) or not self.members):
-            raise Rejected("An ensemble needs at least one model beside the served one, each of them once.")
+            raise Rejected("An ensemble needs at least one model besides the served one, each of them once.")
 
     @property
     def name(self) -> str:
@@ -55,7 +55,7 @@ FLIPS: Final = SpreadMethod()
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """One range of predicted SUV: knots from the raw deviation to the standard deviation, and a factor a level.
+    """One range of predicted SUV: knots from the raw deviation to the standard deviation, and one factor per level.
 
     ``raw`` rises strictly, ``deviation`` never falls (both SUV in g/ml); ``factors`` belong to the calibration's
     levels. ``patients`` and ``voxels`` are how many were fitted.
@@ -132,7 +132,7 @@ class Calibration:
         if not self.levels or any(not 0 < level < 1 for level in self.levels) or not self.patients:
             raise ValueError("a calibration states levels between 0 and 1 and whom it was fitted on")
         if any(len(one.factors) != len(self.levels) for one in self.bins):
-            raise ValueError("every bin of a calibration holds one factor a level")
+            raise ValueError("every bin of a calibration holds one factor per level")
 
     def standard_deviation(self, raw: FloatArray, predicted: FloatArray) -> FloatArray:
         """Standard deviation of SUV (g/ml) for raw deviations and the predicted SUV of the same shape."""
@@ -190,11 +190,9 @@ def stored_calibration(store: Path, card: Card, method: SpreadMethod = FLIPS) ->
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write a calibration, whole or not at all; one that stands is replaced. Raises Transient where the disk fails."""
     content = (json.dumps(calibration.as_json(), indent=1) + "\n").encode()
-    try:
+    with writing(path.name, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, content)
-    except OSError as error:
-        raise Transient(f"{path.name} cannot be written to {path.parent}: check its free space and rights.") from error
 
 
 def read_calibration(path: Path) -> Calibration:

@@ -1,4 +1,4 @@
-"""How far a synthetic PET would move under mirrored input or other seeds, and the calibration that makes it a claim."""
+"""The uncertainty of a synthetic PET: how far it moves under mirrored input or other seeds, calibrated or not."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 
-from twin_scanner.errors import Defect, Rejected, Transient
+from twin_scanner.errors import Defect, Rejected
+from twin_scanner.imaging.nifti_file import write_image
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, to_sitk
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.plan import ct_to_model, model_to_suv
@@ -18,7 +18,7 @@ from twin_scanner.progress import Progress
 from twin_scanner.synthesis.calibration import AXES, Calibration, CalibrationBin, SpreadMethod, check_calibration
 from twin_scanner.synthesis.translate import missing_districts, translate
 
-PARTS_A_MEMBER: Final = 1000
+PARTS_PER_MEMBER: Final = 1000
 """Progress counts thousandths of a translation: mirrored volumes place slightly different windows."""
 
 
@@ -104,8 +104,8 @@ def uncertainty(
     raw = raw_deviation(ct, districts, suv, package, members=members, axes=axes, progress=progress)
     if calibration is not None:
         for plane, predicted, labels in zip(raw, suv.array, districts, strict=True):
-            made = _synthesised(labels, package)
-            plane[made] = calibration.standard_deviation(plane[made], predicted[made])
+            inside = _synthesised(labels, package)
+            plane[inside] = calibration.standard_deviation(plane[inside], predicted[inside])
     if not np.isfinite(raw).all():
         raise Defect(
             f"Model {package.model_hash[:12]} gives uncertainties that are not finite: take it out of service."
@@ -142,8 +142,8 @@ def raw_deviation(
             np.ascontiguousarray(np.flip(model_space, mirrored)),
             np.ascontiguousarray(np.flip(districts, mirrored)),
         )
-        made = translate(turned, labels, one, progress=_part_of(progress, number, len(runs)))
-        spread.add(np.flip(model_to_suv(made, one.plan), mirrored))
+        pet = translate(turned, labels, one, progress=_part_of(progress, number, len(runs)))
+        spread.add(np.flip(model_to_suv(pet, one.plan), mirrored))
     return spread.deviation()
 
 
@@ -168,16 +168,12 @@ class _Spread:
         return np.sqrt(np.maximum(self._squares, 0.0, out=self._squares), out=self._squares)
 
 
-def write_uncertainty(folder: Path, made: Uncertainty) -> Path:
+def write_uncertainty(folder: Path, uncertainty: Uncertainty) -> Path:
     """Write the NIfTI file, whose name and header say if it is calibrated; raises Transient where the disk fails."""
-    path = folder / made.file_name
-    image = to_sitk(made.deviation.array, made.deviation.geometry)
-    image.SetMetaData("ITK_FileNotes", made.description)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
-    except (OSError, RuntimeError) as error:
-        raise Transient(f"{path.name} cannot be written to {folder}: check its free space and rights.") from error
+    path = folder / uncertainty.file_name
+    image = to_sitk(uncertainty.deviation.array, uncertainty.deviation.geometry)
+    image.SetMetaData("ITK_FileNotes", uncertainty.description)
+    write_image(path, image)
     return path
 
 
@@ -209,8 +205,9 @@ def _synthesised(labels: LabelArray, package: ModelPackage) -> npt.NDArray[np.bo
 def _part_of(progress: Progress | None, number: int, count: int) -> Progress | None:
     if progress is None:
         return None
-    tell = progress
-    return lambda done, total: tell(PARTS_A_MEMBER * number + PARTS_A_MEMBER * done // total, PARTS_A_MEMBER * count)
+    report = progress
+    start, end = PARTS_PER_MEMBER * number, PARTS_PER_MEMBER * count
+    return lambda done, total: report(start + PARTS_PER_MEMBER * done // total, end)
 
 
 def _factors(one: CalibrationBin) -> _Factors:

@@ -29,11 +29,11 @@ from training.evaluation.evaluate import (
 )
 from training.evaluation.evaluated_study import evaluated_case, load
 from training.evaluation.organs import organ_maps
-from training.evaluation.result_files import conclude
+from training.evaluation.result_files import write_results
 from training.evaluation.rows_table import read_table
 from training.evaluation.score import score
 from twin_scanner.districts.district_map import DistrictMap
-from twin_scanner.errors import Rejected
+from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import Geometry, Volume, resample, resample_labels, write_nifti
 from twin_scanner.models.card import Architecture
 from twin_scanner.models.networks import UNetGenerator
@@ -95,7 +95,7 @@ class Block:
         pet = body_pet(self.seed)
         pet[lesions > 0] = 8.0
         pet *= np.float32(self.unit)
-        return Study(Volume(ct, CT_GRID), Volume(pet, CT_GRID), "phantom", lesions, drawn=True)
+        return Study(Volume(ct, CT_GRID), Volume(pet, CT_GRID), "phantom", lesions, is_phantom=True)
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def test_what_was_measured_is_not_measured_again_and_a_new_model_alone_is(
         return list(score_case(case, model))
 
     monkeypatch.setattr(evaluation, "score", counting)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Transient, match=r"keeps what was measured of 2 of 4 studies; run it again to go on"):
         measure_all(request_of(models[:2], tmp_path / "out"))
     assert len(scored) == 4
     scored.clear()
@@ -288,7 +288,7 @@ def test_only_a_splits_part_is_judged(tmp_path: Path) -> None:
 def test_it_ends_in_the_tables(models: list[EvaluatedModel], tmp_path: Path) -> None:
     asked = request_of(models, tmp_path / "out")
     outcome = measure_all(asked)
-    conclude(asked, outcome, "blocks")
+    write_results(asked, outcome, "blocks")
     table = read_table(tmp_path / "out" / "metrics.parquet")
     assert len(table) == len(outcome.rows) and set(table["model"]) == {"ours#1", "ours#2", "theirs"}
     text = (tmp_path / "out" / "tables.md").read_text("utf-8")
@@ -298,7 +298,7 @@ def test_it_ends_in_the_tables(models: list[EvaluatedModel], tmp_path: Path) -> 
     drawn = sorted((tmp_path / "out" / "figures").iterdir())
     assert [file.name for file in drawn] == ["differences.svg", "lesion-suvmax.svg"]
     assert all(base64.b64encode(file.read_bytes()).decode() in page for file in drawn)
-    conclude(replace(asked, models=models[:1]), outcome, "blocks")
+    write_results(replace(asked, models=models[:1]), outcome, "blocks")
     assert not drawn[0].exists() and drawn[1].exists()
 
 
@@ -309,7 +309,7 @@ def test_it_ends_in_the_tables(models: list[EvaluatedModel], tmp_path: Path) -> 
         ({"kind": "store", "pairs": 3, "phantoms": 3}, "store, 3 pairs, phantoms only"),
         ({"kind": "store", "pairs": 3, "phantoms": 1}, "store, 3 pairs, 1 of them phantoms"),
         ({"kind": "store", "pairs": 3}, "store, 3 pairs"),
-        ({}, "learnt from: not stated"),
+        ({}, "trained on: not stated"),
     ],
 )
 def test_a_model_that_knows_phantoms_only_is_told_in_words(
@@ -318,7 +318,7 @@ def test_a_model_that_knows_phantoms_only_is_told_in_words(
     card = replace(models[0].package.card, about={**models[0].package.card.about, "training_data": learnt})
     package = replace(models[0].package, card=card)
     asked = replace(request_of(models[:1], tmp_path), models=[replace(models[0], package=package)])
-    conclude(asked, EvaluationResult((), (), 0, 0), "blocks")
+    write_results(asked, EvaluationResult((), (), 0, 0), "blocks")
     page = (tmp_path / "report.html").read_text("utf-8")
     assert f"{told}.</td>" in page
     assert ("The model has seen phantoms only" in page) == told.endswith("only")

@@ -13,7 +13,7 @@ from training.evaluation import published
 from training.evaluation.case import Row
 from training.evaluation.rows_table import table_of
 from training.evaluation.score import score
-from training.evaluation.statistics import Comparison, Scores
+from training.evaluation.statistics import Comparison, Scores, summary
 from training.evaluation.tables import (
     RESEARCH_ONLY,
     Table,
@@ -21,6 +21,7 @@ from training.evaluation.tables import (
     comparison_lines,
     comparison_table,
     comparisons,
+    number_sentences,
     paper_tables,
     summary_sentences,
     write_tables,
@@ -117,6 +118,15 @@ def test_a_comparison_says_what_is_shown_and_nothing_more(scores: Scores) -> Non
     ), "six patients are too few for Wilcoxon's test after Holm's correction"
     assert not [sentence for sentence in said if "better" in sentence or "worse" in sentence]
     assert "nothing clinical follows" in said[-1]
+
+
+def test_a_summary_begins_with_each_models_numbers(scores: Scores) -> None:
+    near, far = number_sentences(scores, ["near", "far"])
+    body = summary(scores, "near", "body", "mae_suv")
+    assert body is not None
+    begins = f"near: mean absolute error SUV {body.mean:.3f} in the whole body (head "
+    assert near.startswith(begins) and " dB, SSIM " in near and near.endswith("; 6 studies of 6 patients.")
+    assert far.startswith("far: ") and number_sentences(scores, ["nobody"]) == []
 
 
 def compared(metric: str, difference: float, **other: object) -> Comparison:

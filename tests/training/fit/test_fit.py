@@ -21,7 +21,7 @@ from training.fit.checkpoint import checkpoint_file, load_checkpoint, save_check
 from training.fit.config import ScheduleConfig, ValidationConfig
 from training.fit.curve import read_curve
 from training.fit.fit import Run, fit, main, train
-from training.fit.run_data import phantoms
+from training.fit.run_data import phantom_data
 from training.fit.state import TrainState, fresh_state
 from training.fit.stopping import stopped_by_signals
 from training.fit.validation import validation_error
@@ -198,7 +198,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_package_and_curve(tmp_path: 
             )
             break
         except Transient as error:
-            assert "--resume" in str(error)
+            assert "start it again to go on" in str(error) and "checkpoint.pt holds everything" in str(error)
             stops += 1
     assert stops == 3 * len(DISTRICTS.networks)
     assert load_package(folder).model_hash == expected
@@ -292,7 +292,7 @@ def test_a_run_is_neither_repeated_nor_mixed_with_another(tmp_path: Path) -> Non
     with pytest.raises(Rejected, match="another configuration"):
         train(replace(config, seed=5), data, resume=True)
     with pytest.raises(Rejected, match="other pairs"):
-        train(config, phantoms(config, [small_pair(7), small_pair(8)]), resume=True)
+        train(config, phantom_data(config, [small_pair(7), small_pair(8)]), resume=True)
     train(config, data, resume=True)
     with pytest.raises(Rejected, match="finished"):
         train(config, data, resume=True)
@@ -340,7 +340,7 @@ def test_a_partition_needs_pairs_that_show_its_districts(tmp_path: Path) -> None
     headless.labels[headless.labels == 1] = 2
     config = small_config(tmp_path)
     with pytest.raises(Rejected, match="No training pair contains labels"):
-        train(config, phantoms(config, [headless, headless]))
+        train(config, phantom_data(config, [headless, headless]))
 
 
 def test_a_second_run_in_the_same_folder_is_refused_while_the_first_is_at_work(tmp_path: Path) -> None:
