@@ -2,12 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import pydicom
-from pydicom.errors import InvalidDicomError
 
 from dicom_node.spool import Spool, snapshot
 from twin_scanner.dicom.read.series_choice import Choice, Preference, choose_series
@@ -15,31 +11,6 @@ from twin_scanner.errors import Rejected
 from twin_scanner.service.ledger.ledger import Job, Ledger, NewJob, State
 
 LOG = logging.getLogger("twin_scanner.intake")
-
-IDENTITY_KEYWORDS = (
-    "PatientID",
-    "IssuerOfPatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "PatientWeight",
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "SeriesInstanceUID",
-    "SOPInstanceUID",
-    "FrameOfReferenceUID",
-    "PatientPosition",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "RescaleSlope",
-    "RescaleIntercept",
-)
-"""What the PET copies or is computed from. The pixels are left out: under one SOP Instance UID they may only change
-their transfer syntax, and a CT that is sent again with another compression is not a new CT."""
-
 
 @dataclass(frozen=True)
 class JobFolders:
@@ -112,7 +83,7 @@ class Intake:
             study_uid=choice.study_uid,
             frame_of_reference_uid=choice.frame_of_reference_uid,
             series_uid=choice.series_uid,
-            source_digest=source_digest(choice.files),
+            source_digest=choice.source_digest,
             instance_count=len(choice.files),
             skipped=choice.skipped,
         )
@@ -141,15 +112,3 @@ class Intake:
         jobs = self._ledger.of_study(choice.study_uid, choice.frame_of_reference_uid)
         rendered = [job for job in jobs if job.pet_series_uid is not None and job.state != State.SUPERSEDED]
         return rendered[-1] if rendered and rendered[-1].series_uid != choice.series_uid else None
-
-
-def source_digest(files: Sequence[Path]) -> str:
-    """SHA-256 over what the PET copies or is computed from, whatever the order and transfer syntax."""
-    lines = []
-    for file in files:
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(IDENTITY_KEYWORDS))
-        except (InvalidDicomError, OSError) as error:
-            raise Rejected(f"{file.name} in the spool cannot be read: send the study again.") from error
-        lines.append("\x1f".join(f"{keyword}={header.get(keyword, '')}" for keyword in IDENTITY_KEYWORDS))
-    return hashlib.sha256("\x1e".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
