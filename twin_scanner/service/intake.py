@@ -12,6 +12,7 @@ from twin_scanner.service.ledger.ledger import Job, Ledger, NewJob, State
 
 LOG = logging.getLogger("twin_scanner.intake")
 
+
 @dataclass(frozen=True)
 class JobFolders:
     """Where the files of each job live: ct/ (hard links into the spool), and what was rendered from them."""

@@ -57,6 +57,11 @@ _SYNTAX_BY_ENCODING: Final[dict[tuple[bool | None, bool | None], UID]] = {
     (False, False): ExplicitVRBigEndian,
 }
 """For files without meta information: (implicit VR, little endian) as found, so the pixels are not compressed."""
+_INDICES: Final = frozenset({"DICOMDIR", "DIRFILE"})
+"""Names of indices; DIRFILE is Philips'."""
+_MEDIA_CLASS: Final = b"\x02\x00\x02\x00UI"
+"""Media Storage SOP Class UID among the first _HEAD bytes of a file."""
+_HEAD: Final = 512
 _META_CLASS: Final = "MediaStorageSOPClassUID"
 _IMAGES: Final = ("CT Image Storage", "Positron Emission Tomography Image Storage")
 """In the names of the CT classes, single-frame and both multi-frame, and of the PET class (PS3.4 B.5)."""
@@ -227,13 +232,11 @@ def _check_items(content: bytes, file: Path) -> None:
 
 
 def _is_beside_the_images(file: Path) -> bool:
-    if file.name.startswith("."):
-        return True
-    if file.name.upper() == "DICOMDIR":
+    if file.name.startswith(".") or file.name.upper() in _INDICES:
         return True
     with _translated(file), file.open("rb") as stream:
         if _has_magic(stream):
-            return False
+            return _is_no_object(stream)
         first = stream.read(1)
     should_be_dicom = file.suffix.lower() in DICOM_SUFFIXES or file.suffix[1:].isdigit()
     if not first and should_be_dicom:
@@ -243,6 +246,20 @@ def _is_beside_the_images(file: Path) -> bool:
     if should_be_dicom and file.suffix:
         raise Rejected(f"{file.name} is not a DICOM file: send it again, or remove it from the folder.")
     return True
+
+
+def _is_no_object(stream: BinaryIO) -> bool:
+    """Whether a DICOM file is a DICOMDIR by any name, or names no SOP class anywhere and has no pixels.
+
+    One whose meta information names another class, or ends there, was an object and was damaged.
+    """
+    head = stream.read(_HEAD)
+    stream.seek(0)
+    if _MEDIA_CLASS in head and DIRECTORY_CLASS.encode("ascii") not in head:
+        return False
+    dataset = pydicom.dcmread(stream, stop_before_pixels=True)
+    has_pixels = stream.tell() < os.fstat(stream.fileno()).st_size
+    return len(dataset) > 0 and "SOPClassUID" not in dataset and not has_pixels
 
 
 def _reject_unless_dicom(file: Path) -> None:
