@@ -16,7 +16,7 @@ from pydicom.errors import InvalidDicomError
 from dicom_node.evidence import QuietPeriod
 from dicom_node.spool import Spool, snapshot
 from twin_scanner.dicom.read.series_choice import Choice, Preference, choose_series
-from twin_scanner.errors import Held, Rejected, Transient
+from twin_scanner.errors import Held, Rejected, Transient, TwinScannerError
 from twin_scanner.service.ledger import Arrival, Job, Ledger, NewJob, State, Study, StudyState, utc_now
 from twin_scanner.service.worker import Beat, Stopped
 
@@ -118,7 +118,7 @@ class Arrivals:
                 arrived = {}
             for study_uid in complete:
                 self._ledger.studies.complete(study_uid, QUIET_PERIOD)
-        except Transient:
+        except TwinScannerError:
             self._put_back(arrived)
             for study_uid in complete:
                 self._quiet.touch(study_uid, time.monotonic())
