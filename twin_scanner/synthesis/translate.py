@@ -107,7 +107,7 @@ def padded(ct: FloatArray, labels: LabelArray) -> tuple[tuple[slice, slice, slic
 
 
 def region_of(labels: LabelArray, covered: tuple[int, ...], inner: tuple[slice, slice, slice]) -> BoolArray:
-    """The voxels that a network writes: its labels, or (without labels) the whole image ``inner`` within the padding."""
+    """The voxels that a network writes: its labels or, without labels, the whole image ``inner`` within the padding."""
     if covered:
         return np.isin(labels, covered)
     everything = np.zeros(labels.shape, np.bool_)
