@@ -31,6 +31,7 @@ from twin_scanner.models.package import build_network, save_package
 from twin_scanner.models.partition import DISTRICTS
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import ModelStore
+from twin_scanner.service.ledger.migrate import migrate
 from twin_scanner.settings import Settings
 
 pytestmark = pytest.mark.node
@@ -198,7 +199,7 @@ def test_the_port_is_free_ours_or_someone_elses(tmp_path: Path, free_port: Calla
 
 
 def test_a_running_scanner_is_well(tmp_path: Path, closed_port: int) -> None:
-    one = settings(tmp_path, closed_port, node={"port": 0})
+    one = settings(tmp_path, closed_port, node={"port": 0}, model={"accept_phantom_only": True})
     with app.Scanner(one).running() as scanner:
         findings = examine(settings(tmp_path, closed_port, node={"port": scanner.receiver.port}))
     assert found(findings, "listening port").state == "ok"
@@ -210,7 +211,8 @@ def test_a_running_scanner_is_well(tmp_path: Path, closed_port: int) -> None:
 def test_a_ledger_of_a_newer_version_is_left_as_it_is(tmp_path: Path, closed_port: int) -> None:
     revision = "9999"
     one = settings(tmp_path, closed_port)
-    app.open_ledger(one).close()
+    (tmp_path / "data").mkdir()
+    migrate(app.ledger_url(one))
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'data' / 'ledger.sqlite'}")
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = ?", (revision,))
