@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.fakes.full_disk import disk_that_fills
 from tests.samples.drawn_studies import Drawn, some
 from tests.samples.known_cases import body_pet, case_of
 from tests.samples.small_pairs import small_config, small_data, small_sampler
 from tests.training.evaluation.test_evaluate import STUDIES, Blocks, package, request_of
-from tests.fakes.full_disk import disk_that_fills
 from training.data.prepare import prepare
 from training.data.splits import Split, write_split
 from training.evaluation.evaluate import EvaluatedModel, evaluated_models, measure_all
