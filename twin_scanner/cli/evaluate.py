@@ -74,7 +74,7 @@ def evaluate(
         )
         request = replace(request, look=Pictures(request).look)
         outcome = measure_all(request, report("Studies"))
-        summary = write_results(request, outcome, dataset.name)
+        summary = write_results(request, outcome, dataset.name, report("Tables, figures and report"))
         if calibrate:
             calibrate_model(request, application.model_store(settings), report("Calibration"))
     for sentence in summary:

@@ -276,7 +276,9 @@ def test_too_few_patients_in_the_gate_are_found_before_anything_is_trained(
     def nothing(stage: str, done: int, total: int) -> None:
         pytest.fail(f"{stage}: the gate's patients are known beforehand")
 
-    with pytest.raises(Rejected, match=r"asks for 6 patients a district.*too few show .*head \(5\).*minimum_patients"):
+    with pytest.raises(
+        Rejected, match=r"asks for 6 patients per district.*too few show .*head \(5\).*minimum_patients"
+    ):
         retrain(store, SPLIT, models, config(tmp_path, least=6), progress=nothing)
     assert champion(models) == before and not (tmp_path / "runs").exists() and read_records(models.folder) == ()
 
