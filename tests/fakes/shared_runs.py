@@ -1,10 +1,9 @@
 """The ledger's `runs` and `leases` in memory, for schedules of several nodes that share them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-
-from tests.fakes.clock import Clock
 
 
 @dataclass
@@ -20,7 +19,7 @@ class FakeRun:
 class FakeRuns:
     """Every run that was begun, oldest first."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
         self.all: list[FakeRun] = []
 
