@@ -14,16 +14,16 @@ from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from benchmarks.figures import Figure, at_most
-from training.evaluation.case import Case, Native
-from training.evaluation.measure import measure as measure_case
+from training.evaluation.case import Case
+from training.evaluation.score import score
 from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner.imaging.volume import Geometry
 from twin_scanner.models.plan import Plan, suv_to_model
 
 NAME: Final = "evaluation"
 SHAPE: Final = (326, 400, 400)
-DRAWN: Final = 2
-"""Different bodies; each is measured ten times, for drawing one takes longer than measuring it."""
+BODIES: Final = 2
+"""Different bodies; each is measured ten times, for making one takes longer than measuring it."""
 STUDIES: Final = 20
 MINUTES_GOAL: Final = 10.0
 MEMORY_GOAL_MB: Final = 6000.0
@@ -35,11 +35,11 @@ def measure(progress: Progress) -> list[Figure]:
     """All metrics of 20 studies against the goals, and one study against scikit-image's SSIM of the whole image."""
     seconds, peer_seconds, memory_mb = [], [], 0.0
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        for number in range(DRAWN):
-            for done, (of_ours, peak_mb) in enumerate(pool.submit(_ours, number, STUDIES // DRAWN).result()):
+        for number in range(BODIES):
+            for done, (of_ours, peak_mb) in enumerate(pool.submit(_ours, number, STUDIES // BODIES).result()):
                 seconds.append(of_ours)
                 memory_mb = max(memory_mb, peak_mb)
-                progress(number * STUDIES // DRAWN + done + 1, STUDIES)
+                progress(number * STUDIES // BODIES + done + 1, STUDIES)
             peer_seconds.append(pool.submit(_peer, number).result())
     what = "400x400x326"
     return [
@@ -49,31 +49,30 @@ def measure(progress: Progress) -> list[Figure]:
     ]
 
 
-def drawn(number: int) -> Case:
+def phantom_case(number: int) -> Case:
     """Head to toe as far as the image reaches, with lesions; the synthetic PET is the real one, blurred."""
     options = PhantomOptions(body_mass_index=24.0 + 8 * number, diagnosis="LYMPHOMA", arms=("down", "up")[number])
     phantom = make_phantom(5 + number, options)
     real, labels, lesions = (_fitted(a) for a in (phantom.pet.array, phantom.districts, phantom.lesions))
     made = np.where(labels > 0, ndimage.gaussian_filter(real, 1.5), np.float32(0.0))
     geometry = Geometry(SHAPE, Plan().spacing_mm, (0.0, 0.0, 0.0))
-    native = Native(real, made, lesions, geometry)
     return Case(
-        f"study-{number}", f"patient-{number}", "LYMPHOMA", real, made, labels, lesions, geometry, Plan(), native
+        f"study-{number}", f"patient-{number}", "LYMPHOMA", real, made, labels, lesions, geometry, Plan(), geometry
     )
 
 
 def _ours(number: int, times: int) -> list[tuple[float, float]]:
     """Seconds of each measurement, and the process's peak memory in MB after it."""
-    case, found = drawn(number), []
+    case, found = phantom_case(number), []
     for _ in range(times):
         begin = time.perf_counter()
-        measure_case(case, "model")
+        score(case, "model")
         found.append((time.perf_counter() - begin, _peak_memory_mb()))
     return found
 
 
 def _peer(number: int) -> float:
-    case = drawn(number)
+    case = phantom_case(number)
     real, made = (suv_to_model(image, case.plan) for image in (case.real, case.synthetic))
     begin = time.perf_counter()
     structural_similarity(
@@ -83,7 +82,7 @@ def _peer(number: int) -> float:
 
 
 def _fitted(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The upper part of a drawn image in the middle of a larger one."""
+    """The upper part of an image in the middle of a larger one."""
     upper = array[-SHAPE[0] :]
     pads = [(0, 0), *(((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(SHAPE[1:], upper.shape[1:], strict=True))]
     return np.pad(upper, pads)

@@ -1,14 +1,16 @@
 """Wires everything together: settings in, a running scanner out; the only such place."""
 
+import contextlib
 import logging
 import os
-import shutil
 import sys
 import time
-from contextlib import ExitStack
-from datetime import timedelta
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 from zoneinfo import ZoneInfo
 
@@ -25,20 +27,27 @@ from twin_record.remote import FhirClient
 from twin_record.target import TwinTarget
 from twin_record.update import TwinSite
 from twin_scanner.dicom.equipment import is_our_own
-from twin_scanner.dicom.read.series_choice import Preference
+from twin_scanner.dicom.read.series_choice import Choice, Preference
 from twin_scanner.districts.choice import SegmenterChoice
-from twin_scanner.errors import Rejected, TwinScannerError
-from twin_scanner.executor.local import LocalWorker
+from twin_scanner.errors import Rejected
+from twin_scanner.executor.local import LocalProcesses
+from twin_scanner.executor.waiting import wait
+from twin_scanner.files.durable_file import write_durably
 from twin_scanner.files.file_lock import take_lock
+from twin_scanner.logs import set_up_service_logging
+from twin_scanner.preconditions import check_model, check_segmenter
 from twin_scanner.render.in_worker import render_in_worker
-from twin_scanner.render.report import Outputs, RenderRequest
-from twin_scanner.service.intake import Intake, JobFolders
-from twin_scanner.service.ledger.ledger import Ledger, utc_now
-from twin_scanner.service.retry import RetryPolicy
-from twin_scanner.service.schedule import CommandSchedule, Scheduler
-from twin_scanner.service.steps import Delivery
-from twin_scanner.service.worker import Worker
-from twin_scanner.settings import ENVIRONMENT_PREFIX, Folders, Settings
+from twin_scanner.render.report import RenderReport
+from twin_scanner.render.request import Outputs, RenderRequest
+from twin_scanner.service.breaker import Breaker
+from twin_scanner.service.intake import Arrivals, Intake, JobFolders, choices_of
+from twin_scanner.service.ledger import Ledger, migrate, utc_now
+from twin_scanner.service.retention import clear_aged
+from twin_scanner.service.retry import DAY_S, RetryPolicy
+from twin_scanner.service.schedule import CommandSchedule, PeriodicTasks
+from twin_scanner.service.steps import Steps
+from twin_scanner.service.worker import Beat, Worker
+from twin_scanner.settings import Folders, Settings
 
 LOG = logging.getLogger("twin_scanner.app")
 
@@ -47,15 +56,24 @@ SWEEP_S = 0.5
 """How often the completeness of the studies in the spool is looked at."""
 CLEARING_S = 600.0
 """How often aged files are cleared away."""
-STOP_TIMEOUT_S = 20.0
-"""How long a stop waits for the stores and steps under way; what is left is repeated after the next start."""
+HEARTBEAT_S = 0.5
+"""How often a stop is looked for while another process works."""
+LONGEST_PROBE_DELAY_S = 60.0
+"""A destination that is down is asked at least so often whether it is there again."""
+RECEIVER_STOP_S, RETRAINING_STOP_S, TASKS_STOP_S, WORKER_STOP_S = 10.0, 10.0, 5.0, 15.0
+"""How long a stop waits for each of them; what is left is repeated after the next start."""
+STOP_BUDGET_S = 45.0
+"""A stop takes no longer, whatever does not end; TimeoutStopSec of deploy/twin-scanner.service is above it."""
 
 
-def open_ledger(settings: Settings) -> Ledger:
-    """The ledger that the configuration names, migrated to this version."""
-    folders = Folders(settings.storage.folder)
-    folders.prepare()
-    return Ledger(settings.ledger.url or folders.ledger_url, utc_now)
+def ledger_url(settings: Settings) -> str:
+    """Where the ledger is: the configured database, or a file in the storage folder."""
+    return settings.ledger.url or Folders(settings.storage.folder).ledger_url
+
+
+def open_ledger(settings: Settings, now: Callable[[], datetime] = utc_now) -> Ledger:
+    """The ledger that the configuration names; raises Rejected where there is none yet, or one of another version."""
+    return Ledger(ledger_url(settings), node=settings.node.name, now=now, lease_s=settings.ledger.lease_s)
 
 
 def open_twin(settings: Settings) -> TwinTarget:
@@ -91,6 +109,7 @@ def render_template(settings: Settings) -> RenderRequest:
         missing_district=settings.model.missing_district,
         device_serial_number=settings.scanner.device_serial_number,
         accept_synthetic_ct=settings.scanner.accept_synthetic_ct,
+        accept_phantom_only=settings.model.accept_phantom_only,
         outputs=Outputs(**settings.outputs.model_dump()),
     )
 
@@ -107,126 +126,160 @@ def segmenter_choice(settings: Settings) -> SegmenterChoice:
 class Scanner:
     """The running virtual scanner: receiver, completeness, intake, worker, delivery and record."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        config: Path | None = None,
+        now: Callable[[], datetime] = utc_now,
+        render: Callable[[RenderRequest, Beat], RenderReport] | None = None,
+        on_fatal: Callable[[], None] = lambda: os._exit(1),
+    ) -> None:
+        """Take the folder, the ledger and the port; raises with all of them given back where one cannot be had.
+
+        ``config`` is the file that ``settings`` came from, for the commands that are started by the clock. ``render``
+        replaces the worker process; ``on_fatal`` ends this process when a thread of it has died.
+        """
+        self._settings, self._config, self._now, self._started = settings, config, now, False
+        if render is None:
+            check_preconditions(settings)
         self._folders = Folders(settings.storage.folder.resolve())
         self._folders.prepare()
-        self._lock = _lock(self._folders.root)
-        self.ledger = open_ledger(settings)
-        self._spool = Spool(self._folders.spool)
-        self._quiet = QuietPeriod(
-            quiet_period_s=settings.node.quiet_period_s, longest_wait_s=settings.node.longest_wait_s
-        )
-        self._executor = LocalWorker()
-        self._intake = Intake(
-            self.ledger,
-            self._spool,
-            JobFolders(self._folders.jobs),
-            _preference(settings),
-            settings.scanner.accept_synthetic_ct,
-        )
-        self._worker = self._make_worker()
-        self._scheduler = Scheduler()
-        self.retraining = self._make_retraining()
-        self.receiver = self._make_receiver()
+        with ExitStack() as closing:
+            self._lock = _lock(self._folders.root)
+            closing.callback(self._give_folder_back)
+            migrate(ledger_url(settings))
+            self.ledger = closing.enter_context(contextlib.closing(open_ledger(settings, now)))
+            self._spool = Spool(self._folders.spool)
+            self._quiet = QuietPeriod(
+                quiet_period_s=settings.node.quiet_period_s, longest_wait_s=settings.node.longest_wait_s
+            )
+            self._arrivals = Arrivals(self.ledger, self._quiet, now)
+            logs = partial(set_up_service_logging, settings.log.level)
+            self._executor = closing.enter_context(contextlib.closing(LocalProcesses(prepare=logs)))
+            self._reader = closing.enter_context(contextlib.closing(LocalProcesses(prepare=logs)))
+            self._job_folders = JobFolders(self._folders.jobs)
+            self._intake = Intake(self.ledger, self._spool, self._job_folders, self._look)
+            self._worker = self._make_worker(render or self._render, on_fatal)
+            self._tasks = PeriodicTasks(on_fatal)
+            self.retraining = self._make_retraining()
+            self.receiver = self._make_receiver()
+            closing.callback(self.receiver.stop, RECEIVER_STOP_S)
+            self.receiver.bind()
+            self._closing = closing.pop_all()
 
     def start(self) -> None:
-        """Recover what an earlier run left, then open the port."""
-        self._spool.sweep()
-        for study_uid in self._intake.waiting():
-            self._quiet.touch(study_uid, time.monotonic())
-        self._worker.start()
-        self._scheduler.every(SWEEP_S, "completeness", self._take_quiet_studies)
-        self._scheduler.every(CLEARING_S, "clearing", self.clear_aged)
-        self._scheduler.start()
-        self.retraining.start()
-        self.receiver.start()
+        """Recover what an earlier run left, then serve the port; raises with everything undone where it cannot."""
+        with self._closing.pop_all() as closing:
+            self._spool.sweep()
+            self.ledger.enter(_storage_id(self._folders.root))
+            self.ledger.adopt(self._job_folders.job_ids(), self._spool.studies())
+            for study_uid in self._intake.waiting():
+                self._quiet.touch(study_uid, time.monotonic())
+            self._started = True
+            closing.callback(self._worker.stop, WORKER_STOP_S)
+            self._worker.start()
+            closing.callback(self._tasks.stop, TASKS_STOP_S)
+            self._tasks.every(SWEEP_S, "completeness", self._take_quiet_studies)
+            self._tasks.every(CLEARING_S, "clearing", self.clear_aged)
+            closing.callback(self.retraining.stop, RETRAINING_STOP_S)
+            self.retraining.start()
+            closing.callback(self.receiver.stop, RECEIVER_STOP_S)
+            self.receiver.start()
+            self._closing = closing.pop_all()
         if not self._settings.node.allowed_calling_ae:
             LOG.warning("any caller may send: name the PACS in node.allowed_calling_ae")
         LOG.info("listening", extra={"ae_title": self._settings.node.ae_title, "port": self.receiver.port})
 
     def stop(self) -> None:
-        """Close the port, finish or leave the steps under way, and release the folder."""
-        with ExitStack() as closing:
-            closing.callback(self._lock.close)
-            closing.callback(self.ledger.close)
-            closing.callback(self._executor.close)
-            closing.callback(self._worker.stop, STOP_TIMEOUT_S)
-            closing.callback(self.retraining.stop, STOP_TIMEOUT_S)
-            closing.callback(self._scheduler.stop)
-            closing.callback(self.receiver.stop, STOP_TIMEOUT_S)
+        """Close the port, finish or leave the steps under way, and give the folder back: last, and only if all ended.
+
+        Where a thread is still at work then (a PACS that does not answer, say), the folder stays locked until this
+        process ends: another scanner would deliver the same once more.
+        """
+        self._closing.close()
         LOG.info("stopped")
 
-    def __enter__(self) -> "Scanner":
-        self.start()
-        return self
+    @property
+    def at_work(self) -> bool:
+        """Whether a thread has not ended although ``stop`` waited for it."""
+        return self._worker.at_work or self._tasks.at_work
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    @contextmanager
+    def running(self) -> Iterator["Scanner"]:
+        """Started at the beginning of a ``with`` block, stopped at its end."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def _give_folder_back(self) -> None:
+        if self._started and self.at_work:
+            LOG.error("steps are still at work: the folder stays locked until this process ends")
+        else:
+            self._lock.close()
 
     def clear_aged(self) -> None:
         """Remove the files of jobs that ended longer than storage.keep_days ago; their rows stay."""
-        moment = utc_now() - timedelta(days=self._settings.storage.keep_days)
-        jobs = self.ledger.ended_before(moment)
-        for job in jobs:
-            shutil.rmtree(JobFolders(self._folders.jobs).of(job.job_id), ignore_errors=True)
-        for study_uid in {job.study_uid for job in jobs}:
-            fingerprint = self.ledger.intake_fingerprint(study_uid)
-            if fingerprint is not None and not self.ledger.needs_files(study_uid, moment):
-                self._spool.remove(study_uid, fingerprint)
+        clear_aged(self.ledger, self._spool, self._job_folders, self._settings.storage.keep_days)
 
     def _take_quiet_studies(self) -> None:
-        for study_uid in self._quiet.complete(time.monotonic()):
-            try:
-                self._intake.take(study_uid)
-            except TwinScannerError as error:
-                LOG.error("intake failed; it is repeated", extra={"study_uid": study_uid, "reason": str(error)})
-                self._quiet.touch(study_uid, time.monotonic())
+        if self._arrivals.sweep():
             self._worker.wake()
 
     def _on_stored(self, instance: ReceivedInstance) -> None:
-        self._quiet.touch(instance.study_uid, time.monotonic(), instance.association)
+        self.ledger.check_usable()
+        self._arrivals.stored(instance.study_uid, instance.calling_ae, instance.association)
+
+    def _render(self, request: RenderRequest, beat: Beat) -> RenderReport:
+        beat()
+        return wait(self._executor.submit(render_in_worker, request), beat, HEARTBEAT_S)
+
+    def _look(self, study_uid: str, files: Sequence[Path], beat: Beat) -> list[Choice]:
+        beat()
+        accept_synthetic = self._settings.scanner.accept_synthetic_ct
+        reading = self._reader.submit(choices_of, study_uid, files, _preference(self._settings), accept_synthetic)
+        return wait(reading, beat, HEARTBEAT_S)
 
     def _is_own(self, header: Dataset) -> bool:
         if is_our_own(header, self._settings.scanner.device_serial_number):
             return True
-        return self.ledger.has_issued(str(header.get("SeriesInstanceUID", "")))
+        return self.ledger.objects.has_issued(str(header.get("SeriesInstanceUID", "")))
 
-    def _make_worker(self) -> Worker:
+    def _make_worker(
+        self, render: Callable[[RenderRequest, Beat], RenderReport], on_fatal: Callable[[], None]
+    ) -> Worker:
         settings = self._settings
-        delivery = Delivery(
+        retry = settings.retry
+        policy = RetryPolicy(retry.first_delay_s, retry.longest_delay_s, retry.age_limit_days * DAY_S)
+        probing = RetryPolicy(retry.first_delay_s, min(retry.longest_delay_s, LONGEST_PROBE_DELAY_S))
+        steps = Steps(
             ledger=self.ledger,
-            folders=JobFolders(self._folders.jobs),
-            executor=self._executor,
-            render=render_in_worker,
+            folders=self._job_folders,
+            intake=self._intake,
+            render=render,
             template=render_template(settings),
             pacs=Peer(settings.pacs.ae_title, settings.pacs.host, settings.pacs.port),
             calling_ae=settings.node.ae_title,
             timeouts=Timeouts(connection_s=settings.pacs.timeout_s, response_s=settings.pacs.timeout_s),
             twin=open_twin(settings),
             zone=ZoneInfo(settings.twin.zone or "UTC"),
-        )
-        retry = settings.retry
-        return Worker(
-            node=settings.node.name,
-            ledger=self.ledger,
-            steps=delivery.steps(),
-            policy=RetryPolicy(retry.first_delay_s, retry.longest_delay_s, retry.attempts),
-            lease_s=settings.ledger.lease_s,
+            breaker=lambda: Breaker(lambda failures: probing.delay_s(failures, 1.0), time.monotonic),
             threads=settings.ledger.workers,
         )
+        return Worker(ledger=self.ledger, lanes=steps.lanes(), policy=policy, on_fatal=on_fatal)
 
     def _make_retraining(self) -> CommandSchedule:
-        """`twin-scanner retrain` by the configured cron text, as a process of its own, on this scanner's models."""
+        """`twin-scanner retrain` by the configured cron text, as a process of its own, on this configuration."""
         section = self._settings.retrain
         command = [sys.executable, "-m", "twin_scanner.cli", "retrain"]
         if section.config is not None:
             command.append(str(section.config.resolve()))
-        models = {f"{ENVIRONMENT_PREFIX}MODEL__STORE": str(model_store(self._settings).resolve())}
-        url = f"sqlite:///{self._folders.root / 'schedule.sqlite'}"
-        return CommandSchedule("retrain", section.cron, command, url, section.zone, models)
+        if self._config is not None:
+            command += ["--config", str(self._config.resolve())]
+        ledger = self.ledger
+        return CommandSchedule("retrain", section.cron, command, ledger.runs, ledger.leases, section.zone, self._now)
 
     def _make_receiver(self) -> Listener:
         node = self._settings.node
@@ -256,6 +309,13 @@ def _preference(settings: Settings) -> Preference:
     )
 
 
+def check_preconditions(settings: Settings) -> None:
+    """Raise Misconfigured, with the sentence that `doctor` gives, where no patient could be served."""
+    model = settings.model
+    card = check_model(model_store(settings), model.name, accept_phantom_only=model.accept_phantom_only)
+    check_segmenter(segmenter_choice(settings), card, allow_other=model.allow_other_segmenter)
+
+
 def _lock(folder: Path) -> IO[str]:
     """One scanner a storage folder: two would double every PET. The file says which process runs."""
     busy = Rejected(f"Another scanner already runs on {folder}: stop it, or give this one its own folder.")
@@ -265,6 +325,14 @@ def _lock(folder: Path) -> IO[str]:
     return handle
 
 
+def _storage_id(folder: Path) -> str:
+    """A name of the storage folder that stays with it wherever it is mounted; made at its first start."""
+    file = folder / "storage-id"
+    if not file.exists():
+        write_durably(file, uuid.uuid4().hex.encode())
+    return file.read_text("ascii")
+
+
 def embedded_settings(folder: Path, pacs_port: int, quiet_period_s: float) -> Settings:
     """A whole scanner on loopback in one folder, taking phantoms: what the demonstration runs."""
     return Settings.model_validate(
@@ -272,6 +340,8 @@ def embedded_settings(folder: Path, pacs_port: int, quiet_period_s: float) -> Se
             "node": {"port": 0, "quiet_period_s": quiet_period_s, "minimum_free_mb": 256},
             "pacs": {"ae_title": DEMO_PACS_AE, "port": pacs_port},
             "storage": {"folder": folder},
+            "model": {"accept_phantom_only": True},
             "scanner": {"accept_synthetic_ct": True},
+            "log": {"level": "ERROR"},
         }
     )

@@ -22,6 +22,7 @@ class ScannerProcess:
         self.storage = folder / "storage"
         self.config = folder / "twin-scanner.toml"
         sections.setdefault("storage", {})["folder"] = str(self.storage)
+        sections.setdefault("model", {}).setdefault("accept_phantom_only", True)
         lines: list[str] = []
         for section, keys in sections.items():
             lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]

@@ -34,11 +34,11 @@ def slope(index: int) -> float:
 
 
 def activity_bqml(index: int) -> npt.NDArray[np.float64]:
-    """What a slice of ``pt_image`` shows."""
+    """What a slice of ``pet_image`` shows."""
     return ct_files.stored_values(index) * slope(index)
 
 
-def pt_image(index: int, isotope: dict[str, Any] | None = None, **attributes: Any) -> Dataset:
+def pet_image(index: int, isotope: dict[str, Any] | None = None, **attributes: Any) -> Dataset:
     """Slice ``index`` of a whole-body PET in Bq/ml; an attribute given as None is left out, of the isotope too."""
     image = ct_files.ct_image(index, SeriesInstanceUID=SERIES_UID, ConvolutionKernel=None, RescaleType=None)
     image.SOPClassUID, image.Modality, image.ImageType = PET_IMAGE, "PT", ["ORIGINAL", "PRIMARY"]
@@ -85,7 +85,7 @@ def write_series(
     for index in range(count):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = pt_image(index, isotope, **attributes)
+            image = pet_image(index, isotope, **attributes)
             if change is not None:
                 change(image, index)
         files.append(ct_files.save(image, folder / f"{image.SeriesInstanceUID}-{index:03d}.dcm"))

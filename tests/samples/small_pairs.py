@@ -17,7 +17,7 @@ from training.fit.config import (
     TrainConfig,
     ValidationConfig,
 )
-from training.fit.run_data import RunData, phantoms
+from training.fit.run_data import RunData, phantom_data
 from twin_scanner.models.plan import Plan
 
 SHAPE = (40, 48, 44)
@@ -57,7 +57,7 @@ def small_config(out: Path, steps: int = 2, **optimiser: float) -> TrainConfig:
 
 def small_data(config: TrainConfig, count: int = 2) -> RunData:
     """The first ``count`` small pairs, the last of them validated."""
-    return phantoms(config, [small_pair(seed) for seed in range(count)])
+    return phantom_data(config, [small_pair(seed) for seed in range(count)])
 
 
 def small_sampler(*seeds: int, labels: tuple[int, ...] = (1, 2, 3, 4)) -> Sampler:

@@ -35,6 +35,13 @@ VIOLATIONS = {
         "import twin_scanner.models.networks",
         "No torch",
     ),
+    "no torch in a model's card": ("twin_scanner/models/card.py", "import torch", "No torch"),
+    "no torch in the model store": (
+        "twin_scanner/models/store.py",
+        "def _load() -> None:\n    import twin_scanner.models.package",
+        "No torch",
+    ),
+    "no torch in a render's report": ("twin_scanner/render/report.py", "import twin_scanner.render.render", "No torch"),
     "pynetdicom in its one home": ("twin_scanner/dicom/equipment.py", "import pynetdicom", "pynetdicom lives only"),
     "settings for cli and app": ("twin_scanner/service/worker.py", "import twin_scanner.settings", "Only cli and app"),
     "networks without files": ("twin_scanner/models/networks.py", "import pydicom", "networks and losses"),
@@ -72,3 +79,11 @@ def test_the_gate_is_seen_failing(copy: Path, case: str) -> None:
     assert run.returncode == 1, run.stdout
     broken = [line for line in run.stdout.splitlines() if line.rstrip().endswith("BROKEN")]
     assert any(contract in line for line in broken), run.stdout
+
+
+@pytest.mark.parametrize("module", ["twin_scanner.app", "twin_scanner.render.in_worker", "twin_scanner.models.store"])
+def test_the_process_of_the_service_never_imports_torch(module: str) -> None:
+    """Oracle: Python's own table of what a fresh process has imported; import-linter cannot see past a callable."""
+    program = f"import sys, {module}; print(sorted({{'torch', 'monai'}} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stdout.strip()) == (0, "[]"), run.stderr

@@ -123,7 +123,7 @@ def scanner(tmp_path: Path, orthanc: Orthanc, fhir_url: str, free_port: Callable
         tmp_path / "scanner",
         node={"port": free_port(), "quiet_period_s": 1.5, "minimum_free_mb": 0},
         pacs={"ae_title": "PACS", "port": orthanc.dicom_port},
-        retry={"first_delay_s": 0.5, "longest_delay_s": 2.0, "attempts": 1000},
+        retry={"first_delay_s": 0.5, "longest_delay_s": 2.0},
         scanner={"accept_synthetic_ct": True},
         twin={"url": fhir_url},
     )

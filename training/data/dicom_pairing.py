@@ -25,7 +25,6 @@ from twin_scanner.dicom.read.slice_headers import sequence_items, text
 from twin_scanner.errors import Rejected
 from twin_scanner.progress import Progress
 
-"""Receives (done, in all)."""
 Kind: TypeAlias = Literal["CT", "PET", "enhanced PET"]
 
 FLUORINE_18_HALF_LIFE_S: Final = 6586.2
@@ -53,7 +52,7 @@ _SCAN_KEYWORDS: Final = (
 class DicomStudy:
     """CT and PET images of one study and frame of reference, of which ``load`` chooses a series each.
 
-    ``refusal`` is the reason, known beforehand, why it cannot be learnt from; empty otherwise.
+    ``refusal`` is the reason, known beforehand, why it cannot be trained on; empty otherwise.
     """
 
     name: str
@@ -72,7 +71,7 @@ class DicomStudy:
     def load(self) -> Study:
         """Choose the CT as the service does and the best PET of FDG, and read both; no lesions are known.
 
-        Raises Rejected, with the reason, where no series of the one or the other kind can be learnt from.
+        Raises Rejected, with the reason, where no series of the one or the other kind can be trained on.
         """
         if self.refusal:
             raise Rejected(self.refusal)
@@ -80,8 +79,8 @@ class DicomStudy:
             pet = read_pet_series(self._chosen_pet(), accept_synthetic=self.accept_synthetic)
         with _named("CT"):
             ct = read_ct_series(self._chosen_ct(), accept_synthetic=self.accept_synthetic)
-        drawn = any(text(series.header, "SyntheticData").upper() == "YES" for series in (ct, pet))
-        return Study(ct=ct.volume, pet=pet.suv, ct_origin="DICOM", drawn=drawn)
+        is_phantom = any(text(series.header, "SyntheticData").upper() == "YES" for series in (ct, pet))
+        return Study(ct=ct.volume, pet=pet.suv, ct_origin="DICOM", is_phantom=is_phantom)
 
     def _chosen_ct(self) -> tuple[Path, ...]:
         choices = choose_series(self.ct_files, Preference(), accept_synthetic=self.accept_synthetic)
@@ -244,7 +243,7 @@ def _refusal(images: Sequence[_Image], damaged: dict[Path, str], *, paired: bool
     if len({image.patient for image in images}) > 1:
         return "PatientID (with IssuerOfPatientID) of the study's CT is not that of its PET: correct the study."
     if not images[0].patient[1]:
-        return "PatientID of the study is missing, so nobody knows to which split it belongs: add a pseudonym."
+        return "PatientID of the study is missing, so its part of the split is unknown: add a pseudonym."
     lost = next((damaged[image.file.parent] for image in images if image.file.parent in damaged), None)
     if lost is not None:
         return f"{lost} beside the study's images is damaged and may be one of them: send it again, or remove it."
@@ -277,16 +276,16 @@ def _named(modality: str) -> Iterator[None]:
 
 
 def _none_of(reasons: Sequence[str]) -> str:
-    """One sentence of all reasons: which of a study's series was meant, and so which to mend, nobody here knows."""
-    told = list(dict.fromkeys(reason.removesuffix(".") for reason in reasons))
+    """One sentence of all reasons: which of a study's series was meant, and so which to mend, is unknown here."""
+    said = list(dict.fromkeys(reason.removesuffix(".") for reason in reasons))
     if len(reasons) == 1:
         return reasons[0]
-    more = f"; and {len(told) - REASONS_AT_MOST} more" if len(told) > REASONS_AT_MOST else ""
-    return f"none of its {len(reasons)} series is fit; {'; '.join(told[:REASONS_AT_MOST])}{more}."
+    more = f"; and {len(said) - REASONS_AT_MOST} more" if len(said) > REASONS_AT_MOST else ""
+    return f"none of its {len(reasons)} series is fit; {'; '.join(said[:REASONS_AT_MOST])}{more}."
 
 
 def _check_tracer(pet: PetStack) -> None:
-    """The networks learn FDG: a PET that says it is of anything else is refused, one that says nothing is not."""
+    """The networks are trained on FDG: a PET that names another tracer is refused, one that names none is not."""
     half_life_s = pet.attributes.half_life_s
     if half_life_s is not None and abs(half_life_s / FLUORINE_18_HALF_LIFE_S - 1.0) > HALF_LIFE_TOLERANCE:
         raise Rejected(f"RadionuclideHalfLife of the PET is {half_life_s:g} s, not fluorine-18's: give PET of FDG.")

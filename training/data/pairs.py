@@ -55,8 +55,8 @@ class Pair:
 class GridStudy:
     """A study's arrays (D, H, W) on the Plan's grid over the CT's whole field of view; types as in a Pair.
 
-    ``labels`` are 0 where the PET has no value: what nobody measured is neither learnt nor scored. ``covered`` is the
-    share of the body's voxels that the PET shows, 1 where there is no body.
+    ``labels`` are 0 where the PET has no value: what nobody measured is neither trained on nor scored. ``covered``
+    is the share of the body's voxels that the PET shows, 1 where there is no body.
     """
 
     ct: HuArray
@@ -146,14 +146,14 @@ def fingerprint(pairs: Sequence[Pair]) -> str:
 
 
 def landmarks(study: Study) -> LabelArray:
-    """The districts as the embedded segmenter draws them."""
+    """The districts as the embedded segmenter makes them."""
     return LandmarkSegmenter().segment(study.ct).labels
 
 
 def phantom_truth(study: Study) -> LabelArray:
-    """The districts that a phantom was drawn with; raises Rejected for a patient, whose nobody knows."""
+    """The districts that a phantom was generated with; raises Rejected for a patient, whose are unknown."""
     if study.truth is None:
-        raise Rejected("Only a phantom knows its true districts: choose a segmenter for the studies of patients.")
+        raise Rejected("Only a phantom has true districts: choose a segmenter for the studies of patients.")
     return study.truth
 
 

@@ -1,14 +1,12 @@
-"""From studies to a training store: each study once, whole or not at all, judged before it may be learnt from."""
+"""From studies to a training store: each study once, whole or not at all, checked before it may be trained on."""
 
 import hashlib
 import json
 import logging
-import queue
 import shutil
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -43,9 +41,9 @@ from training.data.training_store import (
 )
 from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.executor.local import LocalWorker
 from twin_scanner.files.durable_file import PART, write_durably
 from twin_scanner.files.file_lock import take_lock
+from twin_scanner.files.writable import check_writable, disk_fault
 from twin_scanner.imaging.volume import LabelArray, Volume, label_counts
 from twin_scanner.models.plan import Plan
 from twin_scanner.progress import Progress
@@ -58,14 +56,13 @@ LOG = logging.getLogger("twin_scanner.prepare")
 LOCK_FILE: Final = "lock"
 _OF_AN_EMPTY_STORE: Final = (LOCK_FILE, STORE_FILE, STORE_FILE + PART)
 TRUTH: Final = "phantom-truth"
-"""Who drew the districts where no segmenter did."""
+"""Whose the districts are where no segmenter made them."""
 LEAST_COVERED: Final = 0.8
 """Of the body's voxels, by the PET: below it the two images were not meant as one examination. What lacks is not
-learnt either way."""
+trained on either way."""
 BODY_SUV_MEAN: Final = (0.2, 5.0)
 """A body that lost no activity has mean SUV 1; decay, urine and wrong weights move it, wrong units leave this range."""
 LEAST_BODY_SUV_MAX: Final = 1.0
-WAIT_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +85,7 @@ def prepare(
     *,
     keep_air: bool = False,
     registered: bool = True,
+    executor: Executor | None = None,
     workers: int = 1,
     retry_refused: bool = False,
     progress: Progress | None = None,
@@ -96,19 +94,19 @@ def prepare(
 
     ``recipe`` makes the segmenter; None takes a phantom's own districts. ``keep_air`` stores the whole field of view,
     which a whole-volume network needs. ``registered``: each PET is compared with its CT and moved onto it where the
-    patient moved; False for phantoms, whose images are drawn in one place.
+    patient moved; False for phantoms, whose images lie in one place.
 
     A study whose files changed is read again, and made again where its images or lesions are others. One that must not
-    be learnt from is listed with its reason, is no longer in the store and stops nothing; it is tried again where its
+    be trained on is listed with its reason, is no longer in the store and stops nothing; it is tried again where its
     source changed, or all are with ``retry_refused``. ``progress`` receives (studies dealt with, studies in all), those
-    of earlier runs included. The result does not depend on ``workers``.
+    of earlier runs included. ``workers`` studies are with the executor at any time, None prepares them in this process;
+    the result is the same.
 
     Raises Rejected where the store's studies were made with another Plan or segmenter or two studies share a name,
     Transient where another run writes to the store, the disk fails or a worker process was lost; what is finished
     stays, and the next run goes on from there.
     """
-    if workers < 1:
-        raise Rejected(f"{workers} workers cannot prepare a study: give 1 or more.")
+    check_writable(folder)
     studies = _checked(references)
     segmenter = recipe() if recipe is not None else None
     name, digest = (segmenter.name, segmenter.segmenter_hash) if segmenter is not None else (TRUTH, "")
@@ -119,14 +117,26 @@ def prepare(
         held = {entry.name: entry for entry in store.entries}
         waiting = _waiting(studies, store, retry_refused=retry_refused)
         tasks = [_Task(reference, folder, kind, recipe, held.get(reference.name)) for reference in waiting]
-        before = len(studies) - len(tasks)
-        _report(progress, before, len(studies))
-        with closing(_in_this_process(tasks) if workers == 1 else _in_processes(tasks, workers)) as results:
-            for done, refusal in enumerate(results, before + 1):
-                if refusal is not None:
-                    LOG.warning("study refused", extra={"study": refusal.name, "reason": refusal.reason})
-                _report(progress, done, len(studies))
+        results = _in_this_process(tasks) if executor is None else _in_executor(tasks, executor, workers)
+        try:
+            with closing(results):
+                _follow(results, len(studies) - len(tasks), len(studies), progress)
+        except KeyboardInterrupt as stop:
+            held_now = len(open_store(folder).entries)
+            raise Transient(
+                f"The preparation was stopped: the training store {folder} holds {held_now} of {len(studies)} studies "
+                "whole; run it again to go on."
+            ) from stop
         return open_store(folder)
+
+
+def _follow(results: Results, before: int, total: int, progress: Progress | None) -> None:
+    """Log every refusal and report progress, until no result is left."""
+    _report(progress, before, total)
+    for done, refusal in enumerate(results, before + 1):
+        if refusal is not None:
+            LOG.warning("study refused", extra={"study": refusal.name, "reason": refusal.reason})
+        _report(progress, done, total)
 
 
 def prepare_study(task: _Task) -> Refusal | None:
@@ -153,13 +163,21 @@ def prepare_study(task: _Task) -> Refusal | None:
         refusal.unlink(missing_ok=True)
     except Rejected as reason:
         refused = Refusal(reference.name, reference.patient, reference.diagnosis, str(reason), stamp)
-        _write_refusal(refusal, refused)
-        if task.held is not None:
-            remove_study(folder, reference.name)
-        return refused
+        return _refused(task, refused)
     except OSError as error:
-        raise Transient(f"The training store {folder} cannot be written: check its free space and rights.") from error
+        raise disk_fault(folder, error) from error
     return None
+
+
+def _refused(task: _Task, refused: Refusal) -> Refusal:
+    """Say in the store why it does not hold a study, and hold it no longer; raises Transient where the disk fails."""
+    try:
+        write_durably(refusal_file(task.folder, refused.name), json_bytes(asdict(refused)))
+        if task.held is not None:
+            remove_study(task.folder, refused.name)
+    except OSError as error:
+        raise disk_fault(task.folder, error) from error
+    return refused
 
 
 def source_stamp(reference: StudyReference) -> str:
@@ -190,11 +208,11 @@ def source_sha256(study: Study) -> str:
 
 
 def _made(task: _Task, study: Study) -> tuple[Entry, GridStudy]:
-    """One study aligned, segmented, brought to the grid and judged, source not told; Rejected with the reason."""
+    """One study aligned, segmented, brought to the grid and checked, without its source; Rejected with the reason."""
     reference, kind = task.reference, task.kind
     study, motion = registered_study(study) if kind.registered else (study, None)
     whole = on_plan_grid(study, _segment(task.recipe), kind.plan)
-    mean = _judged(whole)
+    mean = _check_plausible(whole)
     counts = label_counts(whole.labels)
     d, h, w = ((part.start, part.stop) for part in whole.body_box)
     depth, height, width = whole.ct.shape
@@ -217,7 +235,7 @@ def _made(task: _Task, study: Study) -> tuple[Entry, GridStudy]:
         body_suv_mean=round(mean, 4),
         motion=motion,
         arrays_sha256={},
-        drawn=study.drawn,
+        is_phantom=study.is_phantom,
     )
     return entry, whole
 
@@ -230,7 +248,7 @@ def registered_study(study: Study) -> tuple[Study, FoundMotion]:
     return replace(study, pet=Volume(study.pet.array, motion.taken_back(study.pet.geometry))), found
 
 
-def _judged(whole: GridStudy) -> float:
+def _check_plausible(whole: GridStudy) -> float:
     """The mean SUV of the body; raises Rejected where the study cannot teach what uptake looks like."""
     if whole.covered < LEAST_COVERED:
         raise Rejected(
@@ -299,7 +317,7 @@ def _begun(folder: Path, kind: StoreKind) -> TrainingStore:
         for unfinished in (folder / STUDIES).glob(f"{UNFINISHED}*"):
             shutil.rmtree(unfinished)
     except OSError as error:
-        raise Transient(f"The training store {folder} cannot be written: check its free space and rights.") from error
+        raise disk_fault(folder, error) from error
     return open_store(folder)
 
 
@@ -340,53 +358,31 @@ def _in_this_process(tasks: Sequence[_Task]) -> Results:
         yield prepare_study(task)
 
 
-def _in_processes(tasks: Sequence[_Task], workers: int) -> Results:
-    """Each study in one of ``workers`` processes, which end with this one; yields after each."""
-    processes = [LocalWorker() for _ in range(min(workers, len(tasks)))]
-    free: queue.SimpleQueue[LocalWorker] = queue.SimpleQueue()
-    for process in processes:
-        free.put(process)
-
-    def run(task: _Task) -> Refusal | None:
-        process = free.get()
-        try:
-            return process.run(prepare_study, WAIT_S, _wait_on, task)
-        except Transient as error:
-            if not isinstance(error.__cause__, BrokenProcessPool):
-                raise
-            raise Transient(
-                f"The process that prepared study '{task.reference.name}' was lost, most often for want of memory: "
-                "run again with fewer workers, finished studies are kept."
-            ) from error
-        finally:
-            free.put(process)
-
-    with ThreadPoolExecutor(max(1, len(processes)), "prepare") as threads:
-        futures: list[Future[Refusal | None]] = [threads.submit(run, task) for task in tasks]
-        try:
-            for future in as_completed(futures):
+def _in_executor(tasks: Sequence[_Task], executor: Executor, workers: int) -> Results:
+    """Each study as work of its own, ``workers`` at once; yields after each."""
+    waiting, under_way = deque(tasks), dict[Future[Refusal | None], str]()
+    try:
+        while waiting or under_way:
+            while waiting and len(under_way) < workers:
+                task = waiting.popleft()
+                under_way[executor.submit(prepare_study, task)] = task.reference.name
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                 yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
-            for process in processes:
-                process.close()
-
-
-def _wait_on() -> None:
-    """A study takes as long as its segmenter does."""
+                del under_way[future]
+    except BrokenExecutor as error:
+        lost = " or ".join(f"'{name}'" for name in sorted(under_way.values()))
+        raise Transient(
+            f"A process that prepared study {lost} was lost, most often for want of memory: run again with fewer "
+            "workers, finished studies are kept."
+        ) from error
+    finally:
+        for future in under_way:
+            future.cancel()
 
 
 def _report(progress: Progress | None, done: int, total: int) -> None:
     if progress is not None:
         progress(done, total)
-
-
-def _write_refusal(path: Path, refusal: Refusal) -> None:
-    try:
-        write_durably(path, json_bytes(asdict(refusal)))
-    except OSError as error:
-        raise Transient(f"The training store {path.parents[1]} cannot be written: check its free space.") from error
 
 
 def _add_files(digest: "hashlib._Hash", path: Path) -> None:

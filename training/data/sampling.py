@@ -42,7 +42,7 @@ class _Reach:
 
 
 class Sampler:
-    """Draws windows for one network; the same random state draws the same windows.
+    """Samples windows for one network; the same random state gives the same windows.
 
     ``covered`` are the network's labels, none for the whole volume. ``lesion_share`` is the probability that a window
     of a study with annotated lesions in the region holds a voxel of one; the paper has no such share. Raises Rejected
@@ -65,7 +65,7 @@ class Sampler:
         """How many pairs show the region; an epoch visits each of them."""
         return len(self._reaches)
 
-    def draw(self, random: np.random.Generator, study: int) -> Patch:
+    def sample(self, random: np.random.Generator, study: int) -> Patch:
         """A window of the ``study``-th pair that shows the region; it holds at least one voxel of it."""
         reach = self._reaches[study]
         start = self._at_lesion(random, study) if random.random() < self.lesion_share else None
@@ -109,7 +109,7 @@ def patch_at(pair: Pair, covered: tuple[int, ...], start: Shape, plan: Plan) -> 
     """The window whose first voxel is ``start`` of the pair's whole field of view, in the Plan's model space."""
     source, target = _overlap(pair, start)
     mask = np.zeros((WINDOW,) * 3, np.bool_)
-    mask[target] = _covers(pair.labels[source], covered)
+    mask[target] = covers(pair.labels[source], covered)
     ct, pet = np.zeros((2, *mask.shape), np.float32)
     ct[target] = ct_to_model(np.asarray(pair.ct[source], np.float32), windowed(pair, plan))
     pet[target] = suv_to_model(np.asarray(pair.pet[source], np.float32), plan)
@@ -128,9 +128,17 @@ def windowed(pair: Pair, plan: Plan) -> Plan:
     return replace(plan, ct_scaling="window", hu_low=float(low), hu_high=float(high))
 
 
+def covers(labels: LabelArray, covered: tuple[int, ...]) -> BoolArray:
+    """Where the labels are the network's; everywhere for a network without labels. A table is faster than isin."""
+    table = np.zeros(256, np.bool_)
+    table[list(covered) if covered else slice(None)] = True
+    found: BoolArray = table[labels]
+    return found
+
+
 def _touches(pair: Pair, covered: tuple[int, ...], start: Shape) -> bool:
     source, _ = _overlap(pair, start)
-    return bool(_covers(pair.labels[source], covered).any())
+    return bool(covers(pair.labels[source], covered).any())
 
 
 def _overlap(pair: Pair, start: Shape) -> tuple[Box, Box]:
@@ -143,20 +151,12 @@ def _overlap(pair: Pair, start: Shape) -> tuple[Box, Box]:
     return (inside[0], inside[1], inside[2]), (cube[0], cube[1], cube[2])
 
 
-def _covers(labels: LabelArray, covered: tuple[int, ...]) -> BoolArray:
-    """Where the labels are the network's; everywhere for a network without labels. A table is faster than isin."""
-    table = np.zeros(256, np.bool_)
-    table[list(covered) if covered else slice(None)] = True
-    found: BoolArray = table[labels]
-    return found
-
-
 def _lesion_voxels(pair: Pair, covered: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """Flat indices into the cut of the lesion voxels that lie in the region."""
     if pair.lesions is None:
         return np.empty(0, np.int64)
     lesions = np.flatnonzero(pair.lesions)
-    inside = _covers(np.asarray(pair.labels).reshape(-1)[lesions], covered)
+    inside = covers(np.asarray(pair.labels).reshape(-1)[lesions], covered)
     return lesions[inside].astype(np.int64)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from training.data.dicom_pairing import DicomStudy, dicom_studies, files_below
 from training.data.study import CtOrigin, Study, StudyReference
-from training.phantom.files import DRAWN_STUDY, METADATA_FILE
-from training.phantom.phantom import draw_options, make_phantom
+from training.phantom.files import METADATA_FILE, PHANTOM_STUDY
+from training.phantom.phantom import make_phantom, sample_options
 from training.phantom.tissues import World
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import LabelArray, Triple, Volume, read_nifti, read_nifti_labels
@@ -79,8 +79,8 @@ class AutoPetStudy:
         ct = read_nifti(file)
         if ct.array.min() > AIR_HU_AT_MOST:
             raise Rejected(f"{file.name} of {self.name} holds no air ({ct.array.min():g} or more): give a CT in HU.")
-        drawn = self.folder.name.rpartition("-")[0].endswith(DRAWN_STUDY)
-        return Study(ct=ct, pet=pet, ct_origin=origin, lesions=self._lesions(pet), drawn=drawn)
+        is_phantom = self.folder.name.rpartition("-")[0].endswith(PHANTOM_STUDY)
+        return Study(ct=ct, pet=pet, ct_origin=origin, lesions=self._lesions(pet), is_phantom=is_phantom)
 
     def _file(self, image: str) -> Path | None:
         """An image's file, None where there is none; raises Rejected for two of them, and for a link to nothing."""
@@ -109,7 +109,7 @@ class AutoPetStudy:
 
 @dataclass(frozen=True)
 class PhantomStudy:
-    """A drawn patient: its seed stands for body, pose, field of view and disease."""
+    """A generated patient: its seed stands for body, pose, field of view and disease."""
 
     seed: int
     world: World
@@ -127,10 +127,10 @@ class PhantomStudy:
         return f"phantom-{self.seed}"
 
     def load(self) -> Study:
-        """Draw it, with its true districts and lesions."""
-        options = draw_options(self.seed, world=self.world, spacing_mm=self.spacing_mm)
+        """Generate it, with its true districts and lesions."""
+        options = sample_options(self.seed, world=self.world, spacing_mm=self.spacing_mm)
         phantom = make_phantom(self.seed, options)
-        return Study(phantom.ct, phantom.pet, "phantom", phantom.lesions, phantom.districts, drawn=True)
+        return Study(phantom.ct, phantom.pet, "phantom", phantom.lesions, phantom.districts, is_phantom=True)
 
 
 def find_studies(
@@ -185,9 +185,9 @@ def autopet_studies(folder: Path) -> list[StudyReference]:
 def phantom_studies(
     count: int, seed: int, world: World = "district-dependent", spacing_mm: Triple = (3.0, 2.04, 2.04)
 ) -> list[StudyReference]:
-    """Phantoms of the seeds from ``seed`` on, each a patient of its own; nothing is drawn before ``load``."""
+    """Phantoms of the seeds from ``seed`` on, each a patient of its own; nothing is generated before ``load``."""
     return [
-        PhantomStudy(one, world, spacing_mm, draw_options(one, world=world, spacing_mm=spacing_mm).diagnosis)
+        PhantomStudy(one, world, spacing_mm, sample_options(one, world=world, spacing_mm=spacing_mm).diagnosis)
         for one in range(seed, seed + count)
     ]
 

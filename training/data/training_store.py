@@ -75,8 +75,9 @@ class Entry:
     ``shape`` is the CT's whole field of view on the Plan's grid, ``box`` the body's first voxel and the one after its
     last along each axis, ``voxels`` how many voxels each label has. ``lesion_voxels`` is None where nobody annotated.
     ``covered`` is the share of the body that the PET shows, ``motion`` None where nobody looked for one.
-    ``source_sha256`` names the images as they were loaded, ``arrays_sha256`` each stored file. ``drawn`` is True for a
-    phantom. ``source_stamp`` is by what the source is known to have changed, empty in stores of older versions.
+    ``source_sha256`` names the images as they were loaded, ``arrays_sha256`` each stored file. ``is_phantom`` is called
+    ``drawn`` in the file. ``source_stamp`` is by what the source is known to have changed, empty in stores of older
+    versions.
     """
 
     name: str
@@ -97,8 +98,14 @@ class Entry:
     body_suv_mean: float
     motion: FoundMotion | None
     arrays_sha256: Mapping[str, str]
-    drawn: bool = False
+    is_phantom: bool = False
     source_stamp: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of the study's file; its key ``drawn`` keeps its name, so that stores and their hashes stay."""
+        content = asdict(self)
+        content["drawn"] = content.pop("is_phantom")
+        return content
 
     @property
     def body(self) -> Box:
@@ -109,7 +116,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A study that must not be learnt from: why, and by what its source is known to have changed."""
+    """A study that must not be trained on: why, and by what its source is known to have changed."""
 
     name: str
     patient: str
@@ -135,7 +142,7 @@ class TrainingStore:
 
     @property
     def segmenter(self) -> str:
-        """Who drew the districts."""
+        """Whose the districts are."""
         return self.kind.segmenter
 
     @property
@@ -152,7 +159,7 @@ class TrainingStore:
         if keep_air and not self.kind.keep_air:
             raise Rejected(
                 f"The store {self.folder.name} holds bodies without the air around them, which a whole-volume network "
-                "learns too: prepare a store with --keep-air."
+                "needs too: prepare a store with --keep-air."
             )
         known = {entry.name: entry for entry in self.entries}
         wanted = list(names)
@@ -251,7 +258,7 @@ def write_study(
     for name, array in arrays.items():
         _write_array(part / f"{name}.npy", array)
     digests = {name: _sha256_of(part / f"{name}.npy") for name in sorted(arrays)}
-    write_durably(part / STUDY_FILE, json_bytes({**asdict(entry), "arrays_sha256": digests}))
+    write_durably(part / STUDY_FILE, json_bytes({**entry.as_json(), "arrays_sha256": digests}))
     if made_again:
         remove_study(folder, entry.name)
     try:
@@ -265,7 +272,7 @@ def write_study(
 
 def restamp(folder: Path, entry: Entry) -> None:
     """Write a held study's entry anew, its images as they are; raises OSError."""
-    write_durably(folder / STUDIES / entry.name / STUDY_FILE, json_bytes(asdict(entry)))
+    write_durably(folder / STUDIES / entry.name / STUDY_FILE, json_bytes(entry.as_json()))
 
 
 def remove_study(folder: Path, name: str) -> None:
@@ -291,13 +298,14 @@ def _entry(path: Path, kind: StoreKind) -> Entry:
     content = _read_json(path)
     try:
         made = (content["plan_hash"], content["segmenter"], content["segmenter_hash"])
+        is_phantom = content.pop("drawn", False)
         if content["motion"] is not None:
             found = content["motion"]
             content["motion"] = FoundMotion(**{**found, "translation_mm": _triple(found["translation_mm"])})
         content["voxels"] = {int(label): int(count) for label, count in content["voxels"].items()}
         content["shape"], content["hu_range"] = tuple(content["shape"]), tuple(content["hu_range"])
         content["box"] = tuple((first, end) for first, end in content["box"])
-        entry = Entry(**content)
+        entry = Entry(**content, is_phantom=is_phantom)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Rejected(f"{path} does not describe a study: delete its folder and prepare again.") from error
     if made != (kind.plan.plan_hash, kind.segmenter, kind.segmenter_hash) or entry.name != path.parent.name:
@@ -311,7 +319,7 @@ def _entry(path: Path, kind: StoreKind) -> Entry:
 def _fingerprint(kind: StoreKind, entries: Sequence[Entry]) -> str:
     digest = hashlib.sha256(json_bytes(kind.as_json()))
     for entry in sorted(entries, key=lambda entry: entry.name):
-        content = asdict(entry)
+        content = entry.as_json()
         del content["source_stamp"]
         digest.update(json_bytes(content))
     return digest.hexdigest()

@@ -11,19 +11,19 @@ import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 from scipy.stats import norm
 
-from training.evaluation.case import Case, Row
+from training.evaluation.case import Case
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.plan import model_to_suv, suv_to_model
-from twin_scanner.synthesis.uncertainty import Calibration, CalibrationBin, Coverage, SpreadMethod
+from twin_scanner.synthesis.calibration import Calibration, CalibrationBin, Coverage, SpreadMethod
 
 SUV_EDGES: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Lower ends of the SUV bins, doubling; the last one ends at the Plan's largest SUV."""
 LEVELS: Final = (0.5, 0.683, 0.9, 0.95)
 """Coverages that intervals are stated for; 0.683 is what one standard deviation of a normal distribution covers."""
 VOXELS_A_BIN: Final = 4000
-"""Drawn from each SUV bin of a study: 0.5 MB a study, whatever its size."""
+"""Sampled from each SUV bin of a study: 0.5 MB a study, whatever its size."""
 KNOTS: Final = 12
 """Groups of the raw deviation in one bin."""
 SMALLEST_GROUP: Final = 50
@@ -41,10 +41,10 @@ BinnedBy: TypeAlias = Literal["body", "predicted", "real"]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Voxels of one study, drawn evenly from each bin of predicted SUV; arrays (n,), SUV in g/ml.
+    """Voxels of one study, as many from each bin of predicted SUV; arrays (n,), SUV in g/ml.
 
-    ``real`` is clipped to the Plan's range, as the model learnt it. ``weight`` is how many voxels of the study each
-    one stands for.
+    ``real`` is clipped to the Plan's range, as in the model's training. ``weight`` is how many voxels of the study each
+    one stands for. ``body_error_suv`` is the mean absolute error over the whole body, None where it was not scored.
     """
 
     study: str
@@ -55,14 +55,10 @@ class Sample:
     real: FloatArray
     raw: FloatArray
     weight: FloatArray
-
-    @property
-    def error(self) -> FloatArray:
-        """Absolute error in SUV."""
-        return np.abs(self.predicted - self.real)
+    body_error_suv: float | None = None
 
 
-def draw_sample(case: Case, raw: FloatArray, package: ModelPackage, seed: int = 0) -> Sample:
+def sample_voxels(case: Case, raw: FloatArray, package: ModelPackage, seed: int = 0) -> Sample:
     """The sample of one study and its raw deviation (D, H, W), SUV in g/ml, on the case's grid.
 
     Mask: the body where the real PET has a value and the package has a network. The same seed and study give the same
@@ -76,13 +72,13 @@ def draw_sample(case: Case, raw: FloatArray, package: ModelPackage, seed: int = 
     predicted = case.synthetic.ravel()[place]
     stratum = np.digitize(predicted, SUV_EDGES[1:])
     random = np.random.default_rng([seed, *hashlib.sha256(case.study.encode()).digest()])
-    drawn, weights = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    parts, weights = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     for number in range(len(SUV_EDGES)):
         there = np.flatnonzero(stratum == number)
         chosen = random.choice(there, min(VOXELS_A_BIN, there.size), replace=False)
-        drawn.append(chosen)
+        parts.append(chosen)
         weights.append(np.full(chosen.size, there.size / max(1, chosen.size), np.float32))
-    chosen = np.concatenate(drawn)
+    chosen = np.concatenate(parts)
     real = model_to_suv(suv_to_model(case.real.ravel()[place[chosen]], case.plan), case.plan)
     values = predicted[chosen], real, raw.ravel()[place[chosen]], np.concatenate(weights)
     return Sample(case.study, case.patient, case.diagnosis, case.plan.suv_max, *values)
@@ -146,30 +142,6 @@ def check_coverage(calibration: Calibration, samples: Sequence[Sample]) -> tuple
     return tuple(found)
 
 
-def coverage_rows(calibration: Calibration, sample: Sample, model: str) -> list[Row]:
-    """One study's coverage as rows of metrics "coverage_50" to "coverage_95".
-
-    Regions: "body", "suv:LOW-HIGH" by the predicted and "real-suv:LOW-HIGH" by the real SUV. Raises Rejected where its
-    patient was calibrated on.
-    """
-    names = {"body": "body", "predicted": "suv:{:g}-{:g}", "real": "real-suv:{:g}-{:g}"}
-    return [
-        Row(
-            model,
-            sample.study,
-            sample.patient,
-            sample.diagnosis,
-            names[one.binned_by].format(one.suv_low, one.suv_high),
-            0,
-            f"coverage_{100 * one.level:g}",
-            "",
-            one.coverage,
-            one.voxels,
-        )
-        for one in check_coverage(calibration, [sample])
-    ]
-
-
 def coverage_table(found: Sequence[Coverage]) -> str:
     """The coverage as a Markdown table, a line a bin and level."""
     head = (
@@ -209,6 +181,7 @@ class _Pool:
 
     @property
     def error(self) -> Numbers:
+        """How far each voxel lies off, the score of conformal prediction; nothing averages it into a metric."""
         return np.abs(self.predicted - self.real).astype(np.float64)
 
     @property

@@ -1,4 +1,4 @@
-"""One judged study, real and synthetic PET side by side, and the rows that its measurement gives."""
+"""One study with its real and its synthetic PET on one grid, ready to be scored, and the rows that the score gives."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,26 +12,17 @@ LESION: Final = "lesion"
 
 
 @dataclass(frozen=True, eq=False)
-class Native:
-    """The real PET as it was reconstructed: SUV (D, H, W), unclipped, its lesions (0 or 1) the synthetic on its grid.
-
-    ``lesions`` is None where nobody annotated; ``synthetic`` is the synthetic PET resampled linearly, 0 outside.
-    """
-
-    real: FloatArray
-    synthetic: FloatArray
-    lesions: LabelArray | None
-    geometry: Geometry
-
-
-@dataclass(frozen=True, eq=False)
 class Case:
-    """One study and one model: arrays (D, H, W) on the Plan's grid over the CT's whole field of view.
+    """One study and one model: arrays (D, H, W) on one grid, whose place in the patient ``geometry`` gives.
 
     ``real`` and ``synthetic`` are float32 SUV in g/ml, the real one unclipped; ``labels`` are the districts (uint8, 0
     outside the body and where the real PET has no value), ``lesions`` 0 or 1 (None where nobody annotated), ``organs``
-    an optional label map with ``organ_names``. ``diagnosis`` is autoPET's word (NEGATIVE, MELANOMA, LUNG_CANCER,
-    LYMPHOMA) or empty.
+    an optional label map with ``organ_names``. ``plan`` is the model's. ``translated`` is the field of view of the CT
+    that was translated: beyond it there is no synthetic PET. ``diagnosis`` is autoPET's word (NEGATIVE, MELANOMA,
+    LUNG_CANCER, LYMPHOMA) or empty.
+
+    In an evaluation the grid is the real PET's own, so every model is scored on the same voxels. Validation and gate
+    score on the grid of the training store, calibration on that of the model, on which intervals are stated.
     """
 
     study: str
@@ -43,7 +34,7 @@ class Case:
     lesions: LabelArray | None
     geometry: Geometry
     plan: Plan
-    native: Native
+    translated: Geometry
     organs: LabelArray | None = None
     organ_names: tuple[tuple[int, str], ...] = ()
 

@@ -12,26 +12,27 @@ from training.data.prepare import source_stamp
 from training.data.splits import read_split
 from training.data.study import StudyReference
 from training.evaluation.case import Case, Row
-from training.evaluation.evaluated_study import Loaded, judge, load
-from training.evaluation.measure import measure
+from training.evaluation.evaluated_study import Loaded, evaluated_case, load
 from training.evaluation.organs import OrganMaps
+from training.evaluation.score import score
 from training.evaluation.statistics import family
 from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.files.file_lock import take_lock
+from twin_scanner.files.writable import check_writable, disk_fault
 from twin_scanner.models.package import ModelPackage, load_package
 from twin_scanner.progress import Progress
 from twin_scanner.synthesis.pipeline import PipelineOptions
 
 MEASURED: Final = "measured"
 LOCK: Final = "lock"
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Of the measurements: a change of any metric's definition raises it, and everything is measured again."""
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedModel:
     """One model to evaluate: its package, and what the tables call it ("NAME" or "NAME#SEED")."""
 
     name: str
@@ -40,14 +41,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class Refused:
-    """A study that could not be judged, and why."""
+    """A study that could not be evaluated, and why."""
 
     study: str
     reason: str
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EvaluationResult:
     """Everything that was measured, and what could not be."""
 
     rows: Sequence[Row]
@@ -57,14 +58,14 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Question:
+class EvaluationRequest:
     """What is evaluated: models (the first is the model, the others are what it is compared with), on which studies.
 
-    ``look`` sees each study's cases while they are in memory, once (model name to Case), to draw them; it returns when
-    what it made is on disk.
+    ``look`` sees each study's cases while they are in memory, once (model name to Case), to plot them; it returns when
+    its pictures are on disk.
     """
 
-    models: Sequence[Judged]
+    models: Sequence[EvaluatedModel]
     studies: Sequence[StudyReference]
     out: Path
     segmenter: Segmenter
@@ -74,8 +75,8 @@ class Question:
     look: Callable[[Mapping[str, Case]], None] | None = None
 
     @property
-    def drawn(self) -> list[Judged]:
-        """Whose images are drawn side by side, and so kept in memory: the model's and the first baseline's."""
+    def plotted(self) -> list[EvaluatedModel]:
+        """Whose images are plotted side by side, and so kept in memory: the model's and the first baseline's."""
         first = self.models[0]
         others = [model for model in self.models if family(model.name) != family(first.name)]
         return [first, *others[:1]]
@@ -85,19 +86,19 @@ class Question:
         return load(reference, self.segmenter, registered=self.registered, organs=self.organs)
 
 
-def judged_models(folders: Sequence[Path]) -> list[Judged]:
+def evaluated_models(folders: Sequence[Path]) -> list[EvaluatedModel]:
     """Packages by folder, named by their cards; packages that differ in the training seed alone share a name.
 
     "NAME-s3" of a grid's run with seed 3 is "NAME#3". Raises Rejected for two that would be called the same.
     """
-    found: dict[str, Judged] = {}
+    found: dict[str, EvaluatedModel] = {}
     for folder in folders:
         package = load_package(folder)
         name = called(package)
         if name in found:
             same = "the same package" if found[name].package.model_hash == package.model_hash else "another package"
             raise Rejected(f"{folder} is called '{name}' as {same} is that was given before: give each model once.")
-        found[name] = Judged(name, package)
+        found[name] = EvaluatedModel(name, package)
     return list(found.values())
 
 
@@ -123,70 +124,79 @@ def chosen_studies(
     return [study for study in studies if study.name in names]
 
 
-def measure_all(question: Question, progress: Progress | None = None) -> Outcome:
+def measure_all(request: EvaluationRequest, progress: Progress | None = None) -> EvaluationResult:
     """Measure every model on every study, those apart that were measured before; ``progress`` gets (done, in all).
 
-    A study that cannot be judged is left out for every model, so that all are scored on the same ones, and is tried
+    A study that cannot be evaluated is left out for every model, so that all are scored on the same ones, and is tried
     again by the next run. Raises Transient where the disk fails or another run writes to the same folder, Rejected
-    where no study could be judged.
+    where no study could be evaluated.
     """
     rows: list[Row] = []
     refused: list[Refused] = []
     patients: set[str] = set()
-    busy = Transient(f"Another evaluation writes to {question.out}: wait until it ends.")
+    done, total = 0, len(request.studies)
+    check_writable(request.out)
+    busy = Transient(f"Another evaluation writes to {request.out}: wait until it ends.")
     try:
-        (question.out / MEASURED).mkdir(parents=True, exist_ok=True)
-        with take_lock(question.out / LOCK, busy):
-            for done, reference in enumerate(question.studies):
-                _report(progress, done, len(question.studies))
+        (request.out / MEASURED).mkdir(parents=True, exist_ok=True)
+        with take_lock(request.out / LOCK, busy):
+            for done, reference in enumerate(request.studies):
+                _report(progress, done, total)
                 try:
-                    rows += _measured(question, reference)
+                    rows += _measured(request, reference)
                     patients.add(reference.patient)
                 except Rejected as reason:
                     refused.append(Refused(reference.name, str(reason)))
     except OSError as error:
-        raise Transient(f"The evaluation cannot be written to {question.out}: check free space and rights.") from error
-    _report(progress, len(question.studies), len(question.studies))
+        raise disk_fault(request.out, error) from error
+    except KeyboardInterrupt as stop:
+        raise Transient(
+            f"The evaluation was stopped: {request.out} keeps what was measured of {done} of {total} studies; run it "
+            "again to go on."
+        ) from stop
+    _report(progress, total, total)
     if not rows:
-        said = f" The first was refused because: {refused[0].reason}" if refused else ""
-        raise Rejected(f"None of {len(question.studies)} studies could be judged: give others.{said}")
-    return Outcome(rows, refused, len(question.studies) - len(refused), len(patients))
+        first = f" The first was refused because: {refused[0].reason}" if refused else ""
+        raise Rejected(f"None of {total} studies could be evaluated: give others.{first}")
+    return EvaluationResult(rows, refused, total - len(refused), len(patients))
 
 
-def _measured(question: Question, reference: StudyReference) -> list[Row]:
+def _measured(request: EvaluationRequest, reference: StudyReference) -> list[Row]:
     """One study's rows: from its files where they are whole, else measured now and written."""
-    files = {model.name: measured_file(question, reference, model).with_suffix(".json") for model in question.models}
+    files = {model.name: measured_file(request, reference, model).with_suffix(".json") for model in request.models}
     kept = {name: rows for name, file in files.items() if (rows := _kept(file, name)) is not None}
     if len(kept) < len(files):
-        kept |= _judged_now(question, question.load(reference), files, kept)
-    return [row for model in question.models for row in kept[model.name]]
+        kept |= _scored_now(request, request.load(reference), files, kept)
+    return [row for model in request.models for row in kept[model.name]]
 
 
-def _judged_now(
-    question: Question, loaded: Loaded, files: Mapping[str, Path], kept: Mapping[str, list[Row]]
+def _scored_now(
+    request: EvaluationRequest, loaded: Loaded, files: Mapping[str, Path], kept: Mapping[str, list[Row]]
 ) -> dict[str, list[Row]]:
-    """The models that are missing, and those to be drawn; nothing is written unless each of them could be judged."""
-    drawn = [model.name for model in question.drawn] if question.look is not None else []
-    if all(name in kept for name in drawn):
-        drawn = []
+    """The missing models and those to be plotted; nothing is written unless each of them could be evaluated."""
+    plotted = [model.name for model in request.plotted] if request.look is not None else []
+    if all(name in kept for name in plotted):
+        plotted = []
     rows: dict[str, list[Row]] = {}
     cases: dict[str, Case] = {}
-    for model in question.models:
-        if model.name in kept and model.name not in drawn:
+    for model in request.models:
+        if model.name in kept and model.name not in plotted:
             continue
-        case = judge(loaded, model.package, question.options)
-        rows[model.name] = measure(case, model.name)
-        if model.name in drawn:
+        case = evaluated_case(loaded, model.package, request.options)
+        rows[model.name] = score(case, model.name)
+        if model.name in plotted:
             cases[model.name] = case
-    if question.look is not None and cases:
-        question.look(cases)
+    if request.look is not None and cases:
+        request.look(cases)
     for name, found in rows.items():
         content = {"schema": SCHEMA, "rows": [asdict(row) for row in found]}
         write_durably(files[name], json.dumps(content).encode())
     return rows
 
 
-def measured_file(question: Question, reference: StudyReference, model: Judged, what: str = "rows") -> Path:
+def measured_file(
+    request: EvaluationRequest, reference: StudyReference, model: EvaluatedModel, what: str = "rows"
+) -> Path:
     """Where what was measured of a study with a model lies, without its ending: the name holds all that decides it."""
     decides = {
         "what": what,
@@ -194,13 +204,13 @@ def measured_file(question: Question, reference: StudyReference, model: Judged, 
         "version": version("twin-scanner"),
         "study": source_stamp(reference),
         "model": model.package.model_hash,
-        "segmenter": [question.segmenter.name, question.segmenter.segmenter_hash],
-        "options": asdict(question.options),
-        "registered": question.registered,
-        "organs": "" if question.organs is None else question.organs.stamp(reference.name),
+        "segmenter": [request.segmenter.name, request.segmenter.segmenter_hash],
+        "options": asdict(request.options),
+        "registered": request.registered,
+        "organs": "" if request.organs is None else request.organs.stamp(reference.name),
     }
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    return question.out / MEASURED / digest[:32]
+    return request.out / MEASURED / digest[:32]
 
 
 def _kept(file: Path, name: str) -> list[Row] | None:

@@ -1,45 +1,53 @@
-"""A study as it is judged: loaded, registered, translated from its full CT as in service, real beside synthetic."""
+"""A study that is evaluated: loaded, registered, translated from its full CT as in service, real beside synthetic."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from training.data.prepare import check_uptake, registered_study
 from training.data.study import Study, StudyReference
-from training.evaluation.case import Case, Native
+from training.evaluation.case import Case
 from training.evaluation.organs import OrganMaps
 from twin_scanner.districts.district_map import DistrictMap, Segmenter
 from twin_scanner.errors import Rejected
-from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Volume, resample, resample_labels
+from twin_scanner.imaging.volume import (
+    FloatArray,
+    Geometry,
+    LabelArray,
+    Volume,
+    canonical_labels,
+    resample,
+    resample_labels,
+)
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.synthesis.pipeline import PipelineOptions, SyntheticPet, translate_ct
 
 
-class Once:
-    """A segmenter that draws one CT once, however many models are then judged on it."""
+class SegmentedOnce:
+    """A segmenter that segments one CT once, however many models are then evaluated on it."""
 
     def __init__(self, segmenter: Segmenter, ct: Volume) -> None:
         self.name = segmenter.name
         self.segmenter_hash = segmenter.segmenter_hash
         self._segmenter, self._ct = segmenter, ct
-        self._drawn: DistrictMap | None = None
+        self._districts: DistrictMap | None = None
 
     def segment(self, ct: Volume) -> DistrictMap:
-        """The districts of the CT that was given at the start, drawn at the first call."""
+        """The districts of the CT that was given at the start, segmented at the first call."""
         if ct is not self._ct:
             raise ValueError("this segmenter is for one CT")
-        if self._drawn is None:
-            self._drawn = self._segmenter.segment(ct)
-        return self._drawn
+        if self._districts is None:
+            self._districts = self._segmenter.segment(ct)
+        return self._districts
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A study ready to be judged by several models: the PET lies where the CT shows the same tissue."""
+    """A study ready for several models: the PET lies upright where the CT shows the same tissue."""
 
     reference: StudyReference
     study: Study
-    segmenter: Once
+    segmenter: SegmentedOnce
     organs: tuple[LabelArray, Geometry] | None = None
     organ_names: tuple[tuple[int, str], ...] = ()
 
@@ -52,61 +60,75 @@ def load(
     ``organs`` are label maps that lie on the CT.
     """
     study = reference.load()
-    if registered and not study.drawn:
+    if registered and not study.is_phantom:
         study, _ = registered_study(study)
-    once = Once(segmenter, study.ct)
+    study = _upright(study)
+    once = SegmentedOnce(segmenter, study.ct)
     if organs is None:
         return Loaded(reference, study, once)
     return Loaded(reference, study, once, organs.of(reference.name), organs.names)
 
 
-def judge(loaded: Loaded, package: ModelPackage, options: PipelineOptions) -> Case:
-    """Translate the CT with a model, as in service, and put the result beside the real PET.
+def evaluated_case(loaded: Loaded, package: ModelPackage, options: PipelineOptions) -> Case:
+    """The study translated as in service, real beside synthetic on the real PET's own grid.
 
     Raises Rejected as ``translate_ct`` does, and where the PET shows nothing of the body or is not in SUV.
     """
-    return beside(loaded, translate_ct(loaded.study.ct, package, loaded.segmenter, options), package)
+    made = translate_ct(loaded.study.ct, package, loaded.segmenter, options)
+    return paired_case(loaded, made, package, loaded.study.pet.geometry)
 
 
-def beside(loaded: Loaded, made: SyntheticPet, package: ModelPackage) -> Case:
-    """A translation of the study beside its real PET; Rejected where that shows no body, or not in SUV."""
-    study = loaded.study
-    real, labels = _real(made, study.pet)
-    lesions = None
-    if study.lesions is not None:
-        lesions = resample_labels(study.lesions, study.pet.geometry, made.suv.geometry)
+def paired_case(loaded: Loaded, made: SyntheticPet, package: ModelPackage, grid: Geometry) -> Case:
+    """A translation of the study beside its real PET, both on one grid.
+
+    PETs are resampled linearly, as concentrations; districts, lesions and organs to the nearest neighbour, each from
+    the grid that it was made on. Raises Rejected where the PET shows nothing of the body, or is not in SUV.
+    """
+    study, districts = loaded.study, made.district_map
+    real, synthetic = resample(study.pet, grid, outside=float("nan")).array, _synthetic_on(made.suv, grid)
+    labels, measured = resample_labels(districts.labels, districts.geometry, grid), np.isfinite(real)
+    if not measured.all():
+        labels = np.where(measured, labels, np.uint8(0))
+        real, synthetic = (np.where(measured, image, np.float32(0.0)) for image in (real, synthetic))
+    if not labels.any():
+        raise Rejected("The PET shows nothing of the body that the CT shows: check that both are of one examination.")
+    check_uptake(real[labels > 0])
     return Case(
         study=loaded.reference.name,
         patient=loaded.reference.patient,
         diagnosis=loaded.reference.diagnosis,
         real=real,
-        synthetic=made.suv.array,
+        synthetic=synthetic,
         labels=labels,
-        lesions=lesions,
-        geometry=made.suv.geometry,
+        lesions=None if study.lesions is None else resample_labels(study.lesions, study.pet.geometry, grid),
+        geometry=grid,
         plan=package.plan,
-        native=_native(made.suv, study),
-        organs=None if loaded.organs is None else _measured(resample_labels(*loaded.organs, made.suv.geometry), labels),
+        translated=study.ct.geometry,
+        organs=_organs_on(loaded, labels, grid),
         organ_names=loaded.organ_names,
     )
 
 
-def _measured(organs: LabelArray, labels: LabelArray) -> LabelArray:
+def _upright(study: Study) -> Study:
+    """The same PET and lesions with D to the head, H to the back and W to the left; no resampling."""
+    lesions = None if study.lesions is None else canonical_labels(study.lesions, study.pet.geometry)
+    return replace(study, pet=study.pet.canonical(), lesions=lesions)
+
+
+def _synthetic_on(made: Volume, grid: Geometry) -> FloatArray:
+    """The synthetic PET on a grid, 0 beyond the CT.
+
+    A Plan's grid ends up to a quarter of a voxel before the CT does; its outermost voxels stand for that rim.
+    """
+    if made.geometry.same_grid(grid):
+        return made.array
+    size, geometry = [n + 2 for n in made.geometry.shape], made.geometry
+    rimmed = replace(geometry, shape=(size[0], size[1], size[2]), origin_lps_mm=geometry.position_lps_mm((-1, -1, -1)))
+    return resample(Volume(np.pad(made.array, 1, mode="edge"), rimmed), grid, outside=0.0).array
+
+
+def _organs_on(loaded: Loaded, labels: LabelArray, grid: Geometry) -> LabelArray | None:
     """Organs where the real PET has a value and the CT shows a body."""
-    return np.where(labels > 0, organs, np.uint8(0))
-
-
-def _real(made: SyntheticPet, pet: Volume) -> tuple[FloatArray, LabelArray]:
-    """The real PET on the synthetic one's grid, and the districts where it has a value."""
-    real = resample(pet, made.suv.geometry, outside=float("nan")).array
-    measured = np.isfinite(real)
-    labels = np.where(measured, made.districts, np.uint8(0))
-    if not labels.any():
-        raise Rejected("The PET shows nothing of the body that the CT shows: check that both are of one examination.")
-    check_uptake(real[labels > 0])
-    return np.where(measured, real, np.float32(0.0)), labels
-
-
-def _native(made: Volume, study: Study) -> Native:
-    synthetic = resample(made, study.pet.geometry, outside=0.0).array
-    return Native(study.pet.array, synthetic, study.lesions, study.pet.geometry)
+    if loaded.organs is None:
+        return None
+    return np.where(labels > 0, resample_labels(*loaded.organs, grid), np.uint8(0))

@@ -45,7 +45,7 @@ POINTS: Final = 9.0
 SUV_WINDOW: Final = (0.0, 10.0)
 DIFFERENCE_WINDOW: Final = (-5.0, 5.0)
 DIFFERENCE_COLOURS: Final = "cividis"
-"""Its lightness only rises, so that too little and too much are told apart in grey and by every eye."""
+"""Its lightness only rises, so that too little and too much differ in grey and by every eye."""
 MARGIN_MM: Final = 20.0
 """Shown beyond what a picture is of."""
 TALLEST_INCH: Final = 6.8
@@ -87,7 +87,7 @@ class Picture:
     media_type: str = "image/png"
 
 
-def draw_study(cases: Mapping[str, Case], folder: Path) -> None:
+def plot_study(cases: Mapping[str, Case], folder: Path) -> None:
     """Write a study's pictures as PNG: the first case is the model's, a second one the baseline's.
 
     All cases are of one study on one upright grid (D to the head, H to the back, W to the left). The files' names are
@@ -109,17 +109,17 @@ def draw_study(cases: Mapping[str, Case], folder: Path) -> None:
 
 
 def study_pictures(study: str, models: Sequence[str], folder: Path) -> list[Picture]:
-    """What ``draw_study`` drew of a study with the cases of these models, in that order; empty where nothing was.
+    """What ``plot_study`` plotted of a study with the cases of these models, in that order; empty where nothing was.
 
     Raises Transient where a picture cannot be read.
     """
     found = []
     for what, shows in PICTURES.items():
         file = folder / _file(study, models, what)
-        told = shows.format(models=" and of ".join(models), first=models[0])
+        contents = shows.format(models=" and of ".join(models), first=models[0])
         try:
             if file.is_file():
-                found.append(Picture(f"Study {study}: {told}.", f"PET images: {told}", file.read_bytes()))
+                found.append(Picture(f"Study {study}: {contents}.", f"PET images: {contents}", file.read_bytes()))
         except OSError as error:
             raise Transient(f"{file} cannot be read: check the disk and its rights.") from error
     return found
@@ -156,7 +156,7 @@ def joint_histogram(case: Case) -> dict[str, Counts]:
     return {**found, BODY: _counted(place)}
 
 
-def draw_joint_histograms(total: Mapping[str, Counts], model: str, n_studies: int) -> Figure:
+def plot_joint_histograms(total: Mapping[str, Counts], model: str, n_studies: int) -> Figure:
     """The sum of ``joint_histogram`` over studies, a panel a region, counts in a logarithmic scale."""
     with drawing_style():
         columns, edge = 3, 1.62
@@ -171,7 +171,7 @@ def draw_joint_histograms(total: Mapping[str, Counts], model: str, n_studies: in
             row, column = divmod(number, columns)
             top = 0.5 + row * (edge + 0.75)
             axis = figure.add_axes(_box(figure, 0.55 + column * (edge + 0.58), top + 0.15, edge, edge))
-            image = _draw_joint(axis, total[region], norm, region)
+            image = _plot_joint(axis, total[region], norm, region)
             axis.set_ylabel("synthetic SUV" if column == 0 else "", fontsize=POINTS)
         bar = figure.add_axes(_box(figure, 1.75, height - BAR_INCH + 0.05, 3.5, 0.14))
         figure.colorbar(image, cax=bar, orientation="horizontal", format=FuncFormatter(_thousands))
@@ -198,7 +198,7 @@ def bland_altman(table: pd.DataFrame, model: str) -> Figure | None:
         axis = figure.add_axes(_box(figure, 0.75, 0.45, 4.55, 3.15))
         _headline(figure, _bland_altman_title(name, len(lesions), lesions["patient"].nunique()))
         _scatter(axis, lesions)
-        _draw_limits(axis, lesions["value_bias"].to_numpy(np.float64))
+        _plot_limits(axis, lesions["value_bias"].to_numpy(np.float64))
         axis.set_xlabel("mean of real and synthetic SUVmax (g/ml)", fontsize=POINTS)
         axis.set_ylabel("synthetic less real SUVmax (g/ml)", fontsize=POINTS)
         _plain(axis)
@@ -225,13 +225,13 @@ def forest(comparisons: Mapping[str, Sequence[Comparison]], model: str) -> Figur
         axis = figure.add_axes(_box(figure, 1.05, 0.7, across, up))
         _headline(figure, f"Mean absolute error of {drawable(model, LONGEST_NAME)} less that of each baseline")
         for place, (baseline, one) in enumerate(lines):
-            _draw_line(axis, place, one, _marker(list(comparisons).index(baseline)))
+            _plot_line(axis, place, one, _marker(list(comparisons).index(baseline)))
         _forest_axis(axis, lines)
         for number, baseline in enumerate(comparisons):
             level = 1 - (0.75 + up + 0.58 + 0.2 * number) / figure.get_size_inches()[1]
-            key, told = [1.05 / PRINT_WIDTH_INCH], f"against {drawable(baseline, 2 * LONGEST_NAME)}"
+            key, label = [1.05 / PRINT_WIDTH_INCH], f"against {drawable(baseline, 2 * LONGEST_NAME)}"
             figure.add_artist(Line2D(key, [level], marker=_marker(number), color="black", linestyle="none"))
-            figure.text(1.2 / PRINT_WIDTH_INCH, level, told, va="center_baseline", fontsize=POINTS)
+            figure.text(1.2 / PRINT_WIDTH_INCH, level, label, va="center_baseline", fontsize=POINTS)
         return figure
 
 
@@ -247,9 +247,9 @@ def _box(figure: Figure, left_inch: float, top_inch: float, width_inch: float, h
     return left_inch / width, 1 - (top_inch + height_inch) / height, width_inch / width, height_inch / height
 
 
-def _headline(figure: Figure, told: str) -> None:
+def _headline(figure: Figure, text: str) -> None:
     height = figure.get_size_inches()[1]
-    figure.text(0.5, 1 - 0.06 / height, told, ha="center", va="top", fontsize=POINTS + 1.5, weight="bold")
+    figure.text(0.5, 1 - 0.06 / height, text, ha="center", va="top", fontsize=POINTS + 1.5, weight="bold")
 
 
 def _around(part: slice, size: int, spacing_mm: float) -> slice:
@@ -335,7 +335,7 @@ def _foot(figure: Figure) -> None:
 class _Cut:
     """A slice of a district, its first row above: SUV and lesions (rows, columns), and where its hottest place lies."""
 
-    told: str
+    caption: str
     markers: str
     real: FloatArray
     synthetic: FloatArray
@@ -371,15 +371,15 @@ def _districts(model: str, case: Case) -> Figure | None:
     for row, cut in enumerate(cuts):
         top = head + row * row_inch
         left, level, *_ = _box(figure, GAP_INCH, top + 0.03, 1.0, 0.0)
-        figure.text(left, level, cut.told, va="top", fontsize=POINTS, weight="bold")
+        figure.text(left, level, cut.caption, va="top", fontsize=POINTS, weight="bold")
         boxes = [_box(figure, GAP_INCH + n * (edge + GAP_INCH), top + 1.3 * LINE_INCH, edge, edge) for n in range(4)]
-        image = _draw_cut([figure.add_axes(box) for box in boxes], cut)
+        image = _plot_cut([figure.add_axes(box) for box in boxes], cut)
     _bar(figure, image, (1.9, head + len(cuts) * row_inch + 0.05, 3.2), "SUV 0 to 10 and above (g/ml)")
     _foot(figure)
     return figure
 
 
-def _draw_cut(axes: Sequence[Axes], cut: _Cut) -> AxesImage:
+def _plot_cut(axes: Sequence[Axes], cut: _Cut) -> AxesImage:
     """Both slices with the box, and both enlarged."""
     left, top, edge = cut.zoom_mm
     for axis, image in zip(axes, (cut.real, cut.synthetic) * 2, strict=True):
@@ -420,7 +420,7 @@ def _cut(case: Case, label: int, box: tuple[slice, ...]) -> _Cut:
         return image[upright, h, across][::-1] if coronal else image[d, upright, across]
 
     return _Cut(
-        told=f"{_region(DISTRICT_NAMES[label])}, {'coronal' if coronal else 'axial'}: its hottest {what}, SUV "
+        caption=f"{_region(DISTRICT_NAMES[label])}, {'coronal' if coronal else 'axial'}: its hottest {what}, SUV "
         f"{case.real[d, h, w]:.1f} real, {case.synthetic[d, h, w]:.1f} synthetic",
         markers="RLHF" if coronal else "RLAP",
         real=shown(case.real),
@@ -439,7 +439,7 @@ def _counted(place: npt.NDArray[np.int32]) -> Counts:
     return np.bincount(place, minlength=BINS * BINS).reshape(BINS, BINS).astype(np.int64)
 
 
-def _draw_joint(axis: Axes, counts: Counts, norm: LogNorm, region: str) -> AxesImage:
+def _plot_joint(axis: Axes, counts: Counts, norm: LogNorm, region: str) -> AxesImage:
     image = axis.imshow(
         np.ma.masked_equal(counts.T, 0), norm=norm, cmap="viridis_r", origin="lower", aspect="equal",
         extent=(0, HIGHEST_SUV, 0, HIGHEST_SUV), interpolation="nearest",
@@ -479,16 +479,16 @@ def _scatter(axis: Axes, lesions: pd.DataFrame) -> None:
         )  # fmt: skip
 
 
-def _draw_limits(axis: Axes, bias: npt.NDArray[np.float64]) -> None:
+def _plot_limits(axis: Axes, bias: npt.NDArray[np.float64]) -> None:
     mean = float(bias.mean())
     spread = LIMITS_SD * float(bias.std(ddof=1)) if len(bias) > 1 else None
     lines = [(mean, "bias", "-")]
     if spread:
         lines += [(mean + spread, "bias + 1.96 SD", "--"), (mean - spread, "bias - 1.96 SD", "--")]
     axis.axhline(0.0, color="#808080", linewidth=0.8)
-    for value, told, style in lines:
+    for value, label, style in lines:
         axis.axhline(value, color="black", linewidth=1.1, linestyle=style)
-        _beside(axis, value, f"{told} {value:+.2f}")
+        _beside(axis, value, f"{label} {value:+.2f}")
     axis.margins(y=0.12)
 
 
@@ -501,7 +501,7 @@ def _marker(number: int) -> str:
     return MARKERS[number % len(MARKERS)]
 
 
-def _draw_line(axis: Axes, place: int, one: Comparison, marker: str) -> None:
+def _plot_line(axis: Axes, place: int, one: Comparison, marker: str) -> None:
     bounds, fill = "no interval", "white"
     if one.low is not None and one.high is not None:
         axis.plot([one.low, one.high], [place, place], color="black", linewidth=1.4)
@@ -510,10 +510,10 @@ def _draw_line(axis: Axes, place: int, one: Comparison, marker: str) -> None:
     _beside(axis, place, f"{one.difference:+.4f} {bounds}, {one.studies} / {one.patients}")
 
 
-def _beside(axis: Axes, level: float, told: str) -> None:
+def _beside(axis: Axes, level: float, text: str) -> None:
     """Text right of an axis, in the height of a value, with minus signs as they are printed."""
     axis.annotate(
-        told.replace("-", "−"), (1.0, level), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+        text.replace("-", "−"), (1.0, level), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
         va="center", fontsize=POINTS,
     )  # fmt: skip
 

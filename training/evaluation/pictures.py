@@ -1,4 +1,4 @@
-"""What is drawn of each study while it is in memory, and found again for the report."""
+"""What is plotted of each study while it is in memory, and found again for the report."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,41 +8,41 @@ from typing import Final
 import numpy as np
 
 from training.evaluation.case import Case
-from training.evaluation.evaluate import Question, measured_file
-from training.evaluation.figures import Counts, Picture, draw_study, joint_histogram, study_pictures
+from training.evaluation.evaluate import EvaluationRequest, measured_file
+from training.evaluation.figures import Counts, Picture, joint_histogram, plot_study, study_pictures
 from twin_scanner.files.durable_file import write_whole
 
 FOLDER: Final = "pictures"
 SHOWN: Final = 6
-"""So many studies are drawn, the first ones; every study is in the joint histograms."""
+"""So many studies are plotted, the first ones; every study is in the joint histograms."""
 
 
 class Pictures:
-    """Draws the studies of a question, the model beside the first baseline."""
+    """Plots the studies of a request, the model beside the first baseline."""
 
-    def __init__(self, question: Question) -> None:
-        self._question = question
-        self._studies = {study.name: study for study in question.studies}
-        self._models = {model.name: model for model in question.drawn}
-        self._shown = [study.name for study in question.studies[:SHOWN]]
+    def __init__(self, request: EvaluationRequest) -> None:
+        self._request = request
+        self._studies = {study.name: study for study in request.studies}
+        self._models = {model.name: model for model in request.plotted}
+        self._shown = [study.name for study in request.studies[:SHOWN]]
 
     @property
     def models(self) -> list[str]:
-        """Who is drawn, the model first."""
+        """Which models are plotted, the model first."""
         return list(self._models)
 
     def look(self, cases: Mapping[str, Case]) -> None:
-        """Keep the joint histogram of each case, and draw the study where it is one of the first; raises OSError."""
+        """Keep the joint histogram of each case, and plot the study where it is one of the first; raises OSError."""
         for name, case in cases.items():
             write = partial(np.savez, **joint_histogram(case))  # type: ignore[arg-type]
             write_whole(self._histogram_file(case.study, name), write)
         study = next(iter(cases.values())).study
         if study in self._shown:
             self._folder.mkdir(exist_ok=True)
-            draw_study(cases, self._folder)
+            plot_study(cases, self._folder)
 
-    def drawn(self) -> dict[str, list[Picture]]:
-        """The pictures of the studies that were drawn, by name."""
+    def plotted(self) -> dict[str, list[Picture]]:
+        """The pictures of the studies that were plotted, by name."""
         found = {study: study_pictures(study, self.models, self._folder) for study in self._shown}
         return {study: pictures for study, pictures in found.items() if pictures}
 
@@ -60,8 +60,8 @@ class Pictures:
 
     @property
     def _folder(self) -> Path:
-        return self._question.out / FOLDER
+        return self._request.out / FOLDER
 
     def _histogram_file(self, study: str, model: str) -> Path:
-        place = measured_file(self._question, self._studies[study], self._models[model], "joint histogram")
+        place = measured_file(self._request, self._studies[study], self._models[model], "joint histogram")
         return place.with_suffix(".npz")

@@ -5,18 +5,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from training.evaluation.evaluate import Judged, Outcome, Question
-from training.evaluation.figures import Picture, bland_altman, draw_joint_histograms, forest, svg
-from training.evaluation.measure import DEFINITIONS
+from training.evaluation.evaluate import EvaluatedModel, EvaluationRequest, EvaluationResult
+from training.evaluation.figures import Picture, bland_altman, forest, plot_joint_histograms, svg
 from training.evaluation.pictures import Pictures
 from training.evaluation.report import ReportContent, write_report
 from training.evaluation.rows_table import FILE, table_of, write_table
+from training.evaluation.score import DEFINITIONS, GRID
 from training.evaluation.statistics import Comparison, Scores, family
 from training.evaluation.tables import (
     Table,
     beyond_table,
     comparison_table,
     comparisons,
+    number_sentences,
     paper_tables,
     summary_sentences,
     write_tables,
@@ -29,75 +30,85 @@ FIGURES: Final = "figures"
 SVG: Final = "image/svg+xml"
 
 
-def conclude(question: Question, outcome: Outcome, dataset: str) -> None:
-    """Write everything into the question's folder; ``dataset`` is its name. Raises Transient where the disk fails."""
-    table = table_of(outcome.rows)
-    write_table(table, question.out / FILE)
-    scores, models = Scores(table), models_of(question)
+def write_results(request: EvaluationRequest, result: EvaluationResult, dataset: str) -> list[str]:
+    """Write everything into the request's folder, and return the summary: sentences that begin with the numbers.
+
+    ``dataset`` is the data set's name. Raises Transient where the disk fails.
+    """
+    table = table_of(result.rows)
+    write_table(table, request.out / FILE)
+    scores, models = Scores(table), models_of(request)
     compared = comparisons(scores, models)
     tables: list[Table] = [
         *paper_tables(scores, models),
         beyond_table(scores, models),
         *(comparison_table(models[0], baseline, found) for baseline, found in compared.items()),
     ]
-    write_tables(question.out, tables, scores, models, compared)
-    pictures = Pictures(question)
+    write_tables(request.out, tables, scores, models, compared)
+    pictures = Pictures(request)
+    compared_in_words = summary_sentences(models[0], compared) or ["The model was not compared with another one."]
+    summary = [*number_sentences(scores, models), *compared_in_words]
     figures = dict(_figures(scores, models[0], compared, pictures))
-    _write_figures(question.out / FIGURES, figures)
+    _write_figures(request.out / FIGURES, figures)
     content = ReportContent(
         title=f"Evaluation of {models[0]} on {dataset}",
-        facts=_facts(question, outcome, dataset),
-        summary=summary_sentences(models[0], compared) or ["The model was not compared with another one."],
+        facts=_facts(request, result, dataset),
+        summary=summary,
         tables=tables,
         figures=list(figures.values()),
-        studies=pictures.drawn(),
-        refused=[(one.study, one.reason) for one in outcome.refused],
-        definitions=DEFINITIONS,
-        phantoms_only=any(model.package.card.phantom_only for model in question.models),
+        studies=pictures.plotted(),
+        refused=[(one.study, one.reason) for one in result.refused],
+        definitions={"grid": GRID, **DEFINITIONS},
+        phantoms_only=any(model.package.card.phantom_only for model in request.models),
     )
-    write_report(content, question.out / REPORT)
+    write_report(content, request.out / REPORT)
+    return summary
 
 
-def models_of(question: Question) -> Sequence[str]:
+def models_of(request: EvaluationRequest) -> Sequence[str]:
     """The models by name, seeds of one taken together, in the order in which they were given."""
-    return list(dict.fromkeys(family(model.name) for model in question.models))
+    return list(dict.fromkeys(family(model.name) for model in request.models))
 
 
-def _facts(question: Question, outcome: Outcome, dataset: str) -> list[tuple[str, str]]:
-    plan = question.models[0].package.plan
+def _facts(request: EvaluationRequest, result: EvaluationResult, dataset: str) -> list[tuple[str, str]]:
+    plan = request.models[0].package.plan
     d, h, w = plan.spacing_mm
     return [
-        *((f"Model {model.name}", _described(model)) for model in question.models),
+        *((f"Model {model.name}", _described(model)) for model in request.models),
         ("Dataset", dataset),
-        ("Studies judged", str(outcome.studies)),
-        ("Patients", str(outcome.patients)),
-        ("Studies left out", str(len(outcome.refused))),
-        ("Plan", f"{d:g} x {h:g} x {w:g} mm, SUV 0 to {plan.suv_max:g}, {plan.plan_hash[:12]}"),
-        ("Districts by", f"{question.segmenter.name} {question.segmenter.segmenter_hash[:12]}"),
-        ("Registration", "PET moved onto its CT" if question.registered else "none, as the images lie"),
+        ("Studies evaluated", str(result.studies)),
+        ("Patients", str(result.patients)),
+        ("Studies left out", str(len(result.refused))),
+        ("Scored on", "the real PET's own grid, the same voxels for every model"),
+        (
+            f"Plan of {request.models[0].name}",
+            f"{d:g} x {h:g} x {w:g} mm, SUV 0 to {plan.suv_max:g}, {plan.plan_hash[:12]}",
+        ),
+        ("Districts by", f"{request.segmenter.name} {request.segmenter.segmenter_hash[:12]}"),
+        ("Registration", "PET moved onto its CT" if request.registered else "none, as the images lie"),
         ("Software", f"twin-scanner {version('twin-scanner')}"),
     ]
 
 
-def _described(model: Judged) -> str:
+def _described(model: EvaluatedModel) -> str:
     card = model.package.card
-    return f"{model.package.model_hash[:12]}; learnt from: {_knows(model)}. {card.intended_use}".strip()
+    return f"{model.package.model_hash[:12]}; trained on: {_training_data(model)}. {card.intended_use}".strip()
 
 
-def _knows(model: Judged) -> str:
-    """What a model's card says that it learnt from."""
+def _training_data(model: EvaluatedModel) -> str:
+    """What a model's card says that it was trained on."""
     data = model.package.card.training_data
     if not data:
         return "not stated"
     some = f", {data['phantoms']} of them phantoms" if data.get("phantoms") else ""
-    told = ", phantoms only" if model.package.card.phantom_only else some
-    return f"{data.get('kind', 'not stated')}, {data.get('pairs', '?')} pairs{told}"
+    phantoms = ", phantoms only" if model.package.card.phantom_only else some
+    return f"{data.get('kind', 'not stated')}, {data.get('pairs', '?')} pairs{phantoms}"
 
 
 def _figures(
     scores: Scores, model: str, compared: Mapping[str, Sequence[Comparison]], pictures: Pictures
 ) -> Iterator[tuple[str, Picture]]:
-    """Those of all studies together, by the file's name; each only where there is something to draw."""
+    """Those of all studies together, by the file's name; each only where there is something to plot."""
     differences = forest(compared, model)
     if differences is not None:
         yield (
@@ -128,14 +139,14 @@ def _figures(
                 Picture(
                     f"How often a real SUV meets a synthetic one of {name}, by region; studies: {studies}.",
                     "Joint histograms with the line of equality, counts in a logarithmic scale.",
-                    svg(draw_joint_histograms(total, name, studies)),
+                    svg(plot_joint_histograms(total, name, studies)),
                     SVG,
                 ),
             )
 
 
 def _write_figures(folder: Path, figures: Mapping[str, Picture]) -> None:
-    """Each as a file; those of an earlier run that are no longer drawn go."""
+    """Each as a file; those of an earlier run that are no longer plotted go."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, picture in figures.items():

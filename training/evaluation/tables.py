@@ -48,6 +48,10 @@ IN_WORDS: Final = {
     "mae": "mean absolute error", "psnr": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM",
     "detection_recall": "lesion recall", "false_positives": "number of false positives",
 }  # fmt: skip
+HEADLINE: Final = (
+    (BODY, "psnr", "PSNR", " dB"), (BODY, "ssim", "SSIM", ""), (LESION, "detection_recall", "lesion recall", ""),
+)  # fmt: skip
+"""What follows the error in the sentence that begins a summary."""
 LOWER_IS_BETTER: Final = frozenset({"mae", "false_positives"})
 TOO_NARROW: Final = (
     "With few patients the intervals are too narrow: in simulations they held the truth in 81 % of cases at 5 "
@@ -132,6 +136,31 @@ def comparison_lines(model: str, compared: Mapping[str, Sequence[Comparison]]) -
     return pd.DataFrame([{"model": model} | vars(one) for found in compared.values() for one in found], columns=columns)
 
 
+def number_sentences(scores: Scores, models: Sequence[str]) -> list[str]:
+    """Each model's figures in one sentence: the error in SUV by region, PSNR, SSIM and lesion recall, and their n."""
+    return [sentence for model in models if (sentence := _numbers(scores, model))]
+
+
+def _numbers(scores: Scores, model: str) -> str:
+    body = summary(scores, model, BODY, "mae_suv")
+    if body is None:
+        return ""
+    means = {region: summary(scores, model, region, "mae_suv") for region in (*DISTRICT_NAMES.values(), LESION)}
+    regions = ", ".join(f"{_label(region).lower()} {one.mean:.3f}" for region, one in means.items() if one is not None)
+    others = [
+        f"{what} {one.mean:.{DECIMALS.get(metric, 2)}f}{unit}"
+        for region, metric, what, unit in HEADLINE
+        if (one := summary(scores, model, region, metric)) is not None
+    ]
+    counted = f"{_counted(body.studies, 'study', 'studies')} of {_counted(body.patients, 'patient', 'patients')}"
+    error = f"mean absolute error SUV {body.mean:.3f} in the whole body"
+    return f"{model}: {error} ({regions}), {', '.join(others)}; {counted}."
+
+
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
+
+
 def summary_sentences(model: str, found: Mapping[str, Sequence[Comparison]], level: float = 0.05) -> list[str]:
     """In words where which model is better, where that is not shown and where there are too few patients to test.
 
@@ -139,10 +168,7 @@ def summary_sentences(model: str, found: Mapping[str, Sequence[Comparison]], lev
     is no clinical claim in it, and the last sentence says so. Empty where nothing was compared.
     """
     said = [
-        sentence
-        for baseline, lines in found.items()
-        for metric in IN_WORDS
-        for sentence in _told(model, baseline, metric, [one for one in lines if one.metric == metric], level)
+        sentence for baseline, lines in found.items() for sentence in _compared_in_words(model, baseline, lines, level)
     ]
     return [*said, "These are differences of measured numbers; nothing clinical follows from them."] if said else []
 
@@ -170,7 +196,19 @@ def write_tables(
         raise Transient(f"The tables cannot be written to {folder}: check free space and rights.") from error
 
 
-def _told(model: str, baseline: str, metric: str, lines: Sequence[Comparison], level: float) -> Iterator[str]:
+def _compared_in_words(model: str, baseline: str, lines: Sequence[Comparison], level: float) -> Iterator[str]:
+    most = max((one.patients for one in lines), default=0)
+    if 0 < most < LEAST_PATIENTS:
+        few = _counted(most, "patient is", "patients are")
+        yield f"{few} too few to compare {model} with {baseline}: {LEAST_PATIENTS} are needed."
+        return
+    for metric in IN_WORDS:
+        yield from _metric_in_words(model, baseline, metric, [one for one in lines if one.metric == metric], level)
+
+
+def _metric_in_words(
+    model: str, baseline: str, metric: str, lines: Sequence[Comparison], level: float
+) -> Iterator[str]:
     what = IN_WORDS[metric]
     shown = [one for one in lines if _shown(one, level)]
     for verb, chosen in (
@@ -279,7 +317,7 @@ def _bounds(low: float | None, high: float | None, metric: str) -> str:
 
 
 def _above(scores: Scores, model: str) -> str:
-    """How many of all judged lesions, studies together: what the voxel metrics see clipped."""
+    """How many of all scored lesions, studies together: what the voxel metrics see clipped."""
     above, lesions = scores.averaged(model, LESION, ABOVE), scores.averaged(model, LESION, "suv_max_real")
     return "–" if above.empty else f"{round(above['value'].sum())} of {len(lesions)}"
 

@@ -2,6 +2,7 @@
 
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, TypeVar
@@ -26,10 +27,10 @@ CONFIGURED: Final = "(a table)"
 class DataConfig:
     """Where the pairs come from: phantoms generated in memory, or a training store and its split.
 
-    Phantoms: ``count`` of them from ``seed`` on, of which the last ``held_out`` are validated, not learnt;
-    ``segmenter`` draws the training masks, ``landmarks`` as in service or ``truth``, the phantom's own districts;
+    Phantoms: ``count`` of them from ``seed`` on, of which the last ``held_out`` are validated on, not trained on;
+    ``segmenter`` makes the training masks, ``landmarks`` as in service or ``truth``, the phantom's own districts;
     ``world`` is the phantom's. A store (``folder``) brings its districts and must have the run's Plan; its ``split``
-    says which studies are learnt and which are validated.
+    says which studies are trained on and which are validated on.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -56,7 +57,7 @@ class DataConfig:
 class SamplingConfig:
     """How many patches of each study an epoch holds, and how many of them are asked to show a lesion.
 
-    Both are ours, the paper names none: 32 patches a study, and no patch drawn for its lesion.
+    Both are ours, the paper names none: 32 patches a study, and no patch chosen for its lesion.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -142,7 +143,7 @@ class ComputeConfig:
     """On what and how the steps are computed; only ``precision`` and the device change results.
 
     ``auto`` takes a GPU where there is one. float16 scales its losses and needs a GPU. ``compile`` is torch.compile.
-    ``workers`` threads keep ``prefetch`` batches drawn ahead; 0 draws each batch when its step begins.
+    ``workers`` threads sample ``prefetch`` batches ahead; 0 samples each batch when its step begins.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -160,7 +161,7 @@ class ComputeConfig:
 
 @dataclass(frozen=True)
 class PackageConfig:
-    """What the card of the finished package says beside what the run itself knows."""
+    """What the card of the finished package says beside what comes from the run itself."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     intended_use: str
@@ -261,13 +262,29 @@ def read_config(path: Path) -> TrainConfig:
 
 def read_toml(path: Path, kind: type[Config], called: str) -> Config:
     """A configuration of a kind from a TOML file; raises Rejected with every fault of the file in one sentence."""
-    if not path.is_file():
-        raise Rejected(f"{path} does not exist: give a {called} configuration in TOML.")
+    return validated(read_table(path, called), kind, path.name, called)
+
+
+def read_table(path: Path, called: str) -> dict[str, Any]:
+    """What a TOML file says, not yet checked; raises Rejected where it is none."""
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise Rejected(f"{path} does not exist: give a {called} configuration in TOML.") from error
+    except OSError as error:
+        raise Rejected(f"{path} cannot be read ({error.strerror}): give a {called} configuration in TOML.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Rejected(f"{path.name} is not TOML: {error}.") from error
-    return validated(values, kind, path.name, called)
+
+
+def merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables laid over each other, the last one on top; where two have a table of one name, those are merged too."""
+    result: dict[str, Any] = {}
+    for table in tables:
+        for key, value in table.items():
+            below = result.get(key)
+            result[key] = merged(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return result
 
 
 def validated(values: dict[str, Any], kind: type[Config], where: str, called: str) -> Config:
@@ -289,5 +306,5 @@ def _plain(value: Any) -> Any:
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    """Where in the file a fault stands: the keys, without the marks by which the two forms of a partition are told."""
+    """Where in the file a fault stands: the keys, without the marks of the two forms of a partition."""
     return ".".join(str(part) for part in location if part not in (NAMED, CONFIGURED)) or "file"

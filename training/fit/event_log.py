@@ -7,11 +7,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from training.evaluation.case import Case
 from training.fit.config import TrainConfig
 from training.fit.distributed import process_rank
 from training.fit.state import TrainState
-from training.fit.validation import Comparison
 from twin_scanner.errors import Rejected
+from twin_scanner.files.writable import disk_fault
 from twin_scanner.imaging.volume import FloatArray
 
 FOLDER: Final = "tensorboard"
@@ -30,20 +31,32 @@ class EventLog:
                 "tensorboard = true needs TensorBoard, which is not installed: install the extra 'tensorboard', or "
                 "leave the key out."
             ) from error
-        self._writer: Any = SummaryWriter(str(folder / FOLDER / network), purge_step=step)
+        self._folder = folder / FOLDER / network
+        with self._writing():
+            self._writer: Any = SummaryWriter(str(self._folder), purge_step=step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Losses and errors by name."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        """Losses and errors by name; raises Transient where the disk fails."""
+        with self._writing():
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
 
-    def picture(self, step: int, comparison: Comparison) -> None:
-        """The real and the made PET side by side."""
-        self._writer.add_image("real and made PET", projections(comparison), step, dataformats="HW")
+    def picture(self, step: int, case: Case) -> None:
+        """The real and the synthetic PET side by side; raises Transient where the disk fails."""
+        with self._writing():
+            self._writer.add_image("real and synthetic PET", projections(case), step, dataformats="HW")
 
     def close(self) -> None:
-        """Everything on disk."""
-        self._writer.close()
+        """Everything on disk; raises Transient where it fails."""
+        with self._writing():
+            self._writer.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise disk_fault(self._folder, error) from error
 
 
 @contextmanager
@@ -62,8 +75,8 @@ def event_log(config: TrainConfig, state: TrainState) -> Iterator[EventLog | Non
         log.close()
 
 
-def projections(comparison: Comparison) -> FloatArray:
-    """Coronal maximum projections of real and made PET, head up, side by side, black (0) to white (1) at SUV 10."""
-    sides = [image.max(axis=1)[::-1] for image in (comparison.real, comparison.made)]
+def projections(case: Case) -> FloatArray:
+    """Coronal maximum projections of real and synthetic PET side by side, head up: 0 (black) to SUV 10 (white, 1)."""
+    sides = [image.max(axis=1)[::-1] for image in (case.real, case.synthetic)]
     picture: FloatArray = np.clip(np.concatenate(sides, axis=1) / np.float32(BRIGHTEST_SUV), 0.0, 1.0)
     return picture

@@ -30,7 +30,7 @@ from training.fit.curve import Curve
 from training.fit.cyclegan import cyclegan_step
 from training.fit.distributed import any_process, local_device, process_group, process_rank, wait_for_all
 from training.fit.event_log import EventLog, event_log
-from training.fit.finished_package import PACKAGE, write_package
+from training.fit.finished_package import PACKAGE, FinishedPackage, read_finished, write_package
 from training.fit.gradient_step import set_learning_rate
 from training.fit.pix2pix import pix2pix_step
 from training.fit.run_data import RunData, load_data
@@ -39,11 +39,15 @@ from training.fit.stopping import Stop, never, stopped_by_signals
 from training.fit.validation import validation_error
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.file_lock import take_lock
+from twin_scanner.files.writable import check_writable
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY_STEPS: Final = 100
 LOCK: Final = "lock"
+GO_ON: Final = "start it again to go on"
+WITH_RESUME: Final = "go on with --resume"
+"""How a run that was stopped goes on, for whoever reads that it did."""
 SMOOTHING: Final = 0.98
 """The losses that are shown are running means over about 50 steps."""
 STEPS: Final = {"pix2pix": pix2pix_step, "cyclegan": cyclegan_step}
@@ -61,9 +65,10 @@ class Run:
     curve: Curve | None = None
     on_step: OnStep | None = None
     stop: Stop = never
+    go_on: str = GO_ON
 
     def save(self, config: TrainConfig, state: TrainState) -> None:
-        """A checkpoint that knows the pairs and the curve's length."""
+        """A checkpoint that names the pairs and holds the curve's length."""
         save_checkpoint(config, state, self.data_sha256, 0 if self.curve is None else self.curve.length)
 
     def record(self, state: TrainState, values: dict[str, float], events: EventLog | None) -> None:
@@ -76,15 +81,15 @@ class Run:
     def check_stop(self, *_: int) -> None:
         """Raises Transient where the end is asked for; a long translation calls it after each batch of windows."""
         if self.stop():
-            raise Transient("The run was asked to stop: nothing up to its last checkpoint is lost, use --resume.")
+            raise Transient(f"The run was asked to stop: its last checkpoint is kept; {self.go_on}.")
 
 
 ALONE: Final = Run()
 """A loop without surroundings."""
 
 
-def main(config_path: Path, *, resume: bool = False) -> Path:
-    """Train as a configuration file says, with a progress bar on stderr; the folder of the new model package.
+def main(config_path: Path, *, resume: bool = False) -> FinishedPackage:
+    """Train as a configuration file says, with a progress bar on stderr; the new model package and its score.
 
     SIGTERM and SIGINT end the run after the step that is under way. Started by torchrun, all its processes train one
     network after the other together. Raises Rejected for a faulty configuration, for a run that was finished or
@@ -99,20 +104,27 @@ def main(config_path: Path, *, resume: bool = False) -> Path:
         data = load_data(config, progress=partial(_log_pairs, stop))
         # Networks, losses, optimisers and loop
         with _progress_bar() if process_rank() == 0 else nullcontext() as on_step:
-            return train(config, data, resume=resume, on_step=on_step, stop=stop)
+            return read_finished(train(config, data, resume=resume, on_step=on_step, stop=stop, go_on=WITH_RESUME))
 
 
 def train(
-    config: TrainConfig, data: RunData, *, resume: bool = False, on_step: OnStep | None = None, stop: Stop = never
+    config: TrainConfig,
+    data: RunData,
+    *,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+    stop: Stop = never,
+    go_on: str = GO_ON,
 ) -> Path:
     """Train every network of the partition, one after the other, and write the model package below ``config.out``.
 
-    Raises Rejected where a loss is not finite or a network has nothing to learn from, Transient where ``stop`` asked
-    for the end: the checkpoint is written then.
+    Raises Rejected where a loss is not finite or a network has nothing to be trained on, Transient where ``stop`` asked
+    for the end: the checkpoint is written then, and ``go_on`` says how to go on.
     """
-    finished = train_networks(config, data, tuple(config.covered.networks), resume=resume, on_step=on_step, stop=stop)
+    networks = tuple(config.covered.networks)
+    trained = train_networks(config, data, networks, resume=resume, on_step=on_step, stop=stop, go_on=go_on)
     if process_rank() == 0:
-        write_package(config, finished, data, Run(stop=stop).check_stop)
+        write_package(config, trained, data, Run(stop=stop, go_on=go_on).check_stop)
     wait_for_all()
     return config.out / PACKAGE
 
@@ -125,15 +137,16 @@ def train_networks(
     resume: bool = False,
     on_step: OnStep | None = None,
     stop: Stop = never,
+    go_on: str = GO_ON,
 ) -> dict[str, dict[str, Tensor]]:
     """Train some of the partition's networks, one after the other; the weights of each generator by name.
 
-    What a network learns does not depend on which others are trained. Raises as ``train`` does, and Transient where
-    another run is at work in ``config.out``.
+    A network's weights do not depend on which others are trained. Raises as ``train`` does, and Transient where another
+    run is at work in ``config.out``.
     """
     with _alone_in(config.out):
         check_place(config, resume=resume)
-        run, state = Run(data.validated, data.sha256, Curve(config.out), on_step, stop), None
+        run, state = Run(data.validated, data.sha256, Curve(config.out), on_step, stop, go_on), None
         if resume and checkpoint_file(config).is_file():
             state = resumed_state(config, run)
         wait_for_all()
@@ -158,7 +171,7 @@ def _alone_in(folder: Path) -> AbstractContextManager[object]:
 
 def _sampler(config: TrainConfig, data: RunData, network: str) -> Sampler:
     labels = config.covered.networks[network]
-    return Sampler(data.learnt, labels, config.plan, lesion_share=config.sampling.lesion_share)
+    return Sampler(data.trained_on, labels, config.plan, lesion_share=config.sampling.lesion_share)
 
 
 def fit(config: TrainConfig, state: TrainState, sampler: Sampler, run: Run = ALONE, until: int | None = None) -> None:
@@ -167,11 +180,11 @@ def fit(config: TrainConfig, state: TrainState, sampler: Sampler, run: Run = ALO
     steps = config.schedule.epochs * steps_per_epoch
     remaining = range(state.step, min(steps, until or steps))
     take_step = STEPS[config.method]
-    drawn = batches(config, state.network, sampler, remaining, pin=state.device.type == "cuda")
-    with event_log(config, state) as events, closing(drawn):
+    sampled = batches(config, state.network, sampler, remaining, pin=state.device.type == "cuda")
+    with event_log(config, state) as events, closing(sampled):
         if _validation_due(config, state, steps_per_epoch):
             validate(config, state, run, events)
-        for batch in drawn:
+        for batch in sampled:
             set_learning_rate(config, state, state.step // steps_per_epoch)
             losses = take_step(config, state, batch.to(state.device))
             state.step += 1
@@ -190,14 +203,14 @@ def validate(config: TrainConfig, state: TrainState, run: Run, events: EventLog 
     The state is saved before, so that an end in the midst of it loses no step, and the resumed run validates again.
     """
     run.save(config, state)
-    error, comparison = validation_error(config, state, run.validated[: config.validation.studies], run.check_stop)
+    error, case = validation_error(config, state, run.validated[: config.validation.studies], run.check_stop)
     state.validated = state.step
     if error is None:
         log.info("no validation study shows network %s's region", state.network)
         return
     run.record(state, {"validation_mae_suv": error}, events)
-    if events is not None and comparison is not None:
-        events.picture(state.step, comparison)
+    if events is not None and case is not None:
+        events.picture(state.step, case)
     log.info("network %s, step %d: validation error %.4f SUV", state.network, state.step, error)
 
 
@@ -214,8 +227,8 @@ def check_place(config: TrainConfig, *, resume: bool) -> None:
     if (config.out / PACKAGE).exists():
         raise Rejected(f"{config.out / PACKAGE} is there already: this run is finished, give a new 'out'.")
     if not resume and checkpoint_file(config).exists():
-        raise Rejected(f"{config.out} holds an unfinished run: continue it with --resume, or give a new 'out'.")
-    config.out.mkdir(parents=True, exist_ok=True)
+        raise Rejected(f"{config.out} holds an unfinished run: {WITH_RESUME}, or give a new 'out'.")
+    check_writable(config.out)
 
 
 def _validation_due(config: TrainConfig, state: TrainState, steps_per_epoch: int) -> bool:
@@ -240,8 +253,8 @@ def _show(state: TrainState, losses: dict[str, float], steps: int, run: Run, eve
 def _stop(config: TrainConfig, state: TrainState, run: Run) -> NoReturn:
     run.save(config, state)
     raise Transient(
-        f"Training was asked to stop and did so after step {state.step} of network '{state.network}': nothing is lost, "
-        "continue with --resume."
+        f"Training was asked to stop and did so after step {state.step} of network '{state.network}': "
+        f"{checkpoint_file(config)} holds everything up to there; {run.go_on}."
     )
 
 

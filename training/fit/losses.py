@@ -36,7 +36,7 @@ def generator_loss(fake_logits: Tensor, fake: Tensor, real: Tensor, lambda_l1: f
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Tell real pairs from made ones; halved, so that it learns more slowly than the generator (Isola, section 3.3)."""
+    """Tell real pairs from synthetic ones; halved, so that it learns more slowly than the generator (Isola, 3.3)."""
     return 0.5 * (adversarial_loss(real_logits, real=True) + adversarial_loss(fake_logits, real=False))
 
 

@@ -1,4 +1,4 @@
-"""What a run learns from and what it is validated on: phantoms in memory, or a training store and its split."""
+"""What a run is trained on and what it is validated on: phantoms in memory, or a training store and its split."""
 
 import hashlib
 import json
@@ -21,23 +21,23 @@ LOOKED_AT: Final = ("train", "validation")
 
 @dataclass(frozen=True, eq=False)
 class RunData:
-    """Pairs that are learnt, pairs that are only validated, and what the package's card says of both.
+    """Pairs that are trained on, pairs that are only validated on, and what the package's card says of both.
 
     ``sha256`` names all of them; a run is resumed only on the same ones.
     """
 
-    learnt: Sequence[Pair]
+    trained_on: Sequence[Pair]
     validated: Sequence[Pair]
     kind: str
     sha256: str
     segmenter: str
     segmenter_hash: str
-    drawn: int
-    """So many of the pairs that are learnt are phantoms."""
+    phantoms: int
+    """So many of the pairs that are trained on are phantoms."""
 
     def as_json(self) -> dict[str, object]:
         """The card's entry."""
-        counts = {"pairs": len(self.learnt), "phantoms": self.drawn, "held_out": len(self.validated)}
+        counts = {"pairs": len(self.trained_on), "phantoms": self.phantoms, "held_out": len(self.validated)}
         return {"kind": self.kind, **counts, "sha256": self.sha256}
 
 
@@ -48,16 +48,18 @@ def load_data(config: TrainConfig, progress: Progress | None = None) -> RunData:
     """
     data = config.data
     if data.folder is None or data.split is None:
-        return phantoms(config, make_pairs(data, config.plan, keep_air=config.covered.whole_volume, progress=progress))
+        return phantom_data(
+            config, make_pairs(data, config.plan, keep_air=config.covered.whole_volume, progress=progress)
+        )
     store = open_store(data.folder)
     return stored(config, store, read_split(data.split, store.entries))
 
 
 def stored(config: TrainConfig, store: TrainingStore, split: Split) -> RunData:
-    """A store's studies: the split's ``train`` is learnt, its ``validation`` validated, the rest is not looked at.
+    """A store's studies: the split's ``train`` is trained on, its ``validation`` validated on, the rest is not read.
 
     Raises Rejected where the store was made with another Plan than the configuration's, holds no air for a network of
-    the whole volume, or the split has nothing to learn from.
+    the whole volume, or the split has nothing to train on.
     """
     if store.plan != config.plan:
         raise Rejected(
@@ -65,7 +67,7 @@ def stored(config: TrainConfig, store: TrainingStore, split: Split) -> RunData:
             "store's store.json, or prepare another store."
         )
     if not split.train:
-        raise Rejected("The split has no study in its train part: write or draw one that has.")
+        raise Rejected("The split has no study in its train part: write or make one that has.")
     keep_air = config.covered.whole_volume
     known = {part: store.fingerprint_of(names) for part, names in split.parts.items() if part in LOOKED_AT}
     return RunData(
@@ -75,12 +77,12 @@ def stored(config: TrainConfig, store: TrainingStore, split: Split) -> RunData:
         hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest(),
         store.segmenter,
         store.segmenter_hash,
-        sum(entry.drawn for entry in store.entries if entry.name in set(split.train)),
+        sum(entry.is_phantom for entry in store.entries if entry.name in set(split.train)),
     )
 
 
-def phantoms(config: TrainConfig, pairs: Sequence[Pair]) -> RunData:
-    """Phantoms in memory, of which the last ``data.held_out`` are validated."""
+def phantom_data(config: TrainConfig, pairs: Sequence[Pair]) -> RunData:
+    """Phantoms in memory, of which the last ``data.held_out`` are validated on."""
     held_out, landmarks = config.data.held_out, config.data.segmenter == "landmarks"
     return RunData(
         pairs[:-held_out],

@@ -1,1 +1,1 @@
-"""A challenger learns, and the gate decides what serves."""
+"""A challenger is trained, and the gate decides what serves."""

@@ -14,56 +14,57 @@ SCHEMA: Final = 1
 SCRATCH: Final = "scratch"
 DECISIONS: Final = "decisions"
 """The folder of the records in a model store."""
+OLD_NAMES: Final = {"learnt": "trained_on", "judged": "scored_on"}
 
 
 @dataclass(frozen=True)
-class Question:
+class Challenge:
     """What is asked of the gate: may what this training ends in take this champion's place, by this rule?
 
-    SHA-256 of: the champion; the training configuration; the images that are learnt from and validated on (``learnt``)
-    and those that judge (``judged``). ``start`` is the hash of the model that training began with, or ``scratch``.
+    SHA-256 of: the champion; the training configuration; the images of training and validation (``trained_on``) and
+    those of the gate (``scored_on``). ``start`` is the hash of the model that training began with, or ``scratch``.
     """
 
     champion: str
     start: str
     config: str
-    learnt: str
-    judged: str
+    trained_on: str
+    scored_on: str
     rule: GateRule
 
     @property
     def training(self) -> tuple[str, str, str]:
         """What decides the challenger."""
-        return self.start, self.config, self.learnt
+        return self.start, self.config, self.trained_on
 
     def settled_by(self, earlier: "GateRecord") -> bool:
-        """Whether an earlier decision answers this question too.
+        """Whether an earlier decision answers this challenge too.
 
         It does for the same images, configuration and rule: against the same champion, and where the champion is that
-        decision's challenger, for a model is not trained again on what made it.
+        decision's challenger, for a model is not trained again on what it was trained on.
         """
-        asked = earlier.question
-        same = (asked.config, asked.learnt, asked.judged, asked.rule) == (
+        other = earlier.challenge
+        same = (other.config, other.trained_on, other.scored_on, other.rule) == (
             self.config,
-            self.learnt,
-            self.judged,
+            self.trained_on,
+            self.scored_on,
             self.rule,
         )
-        begins = (asked.start == SCRATCH) == (self.start == SCRATCH)
-        return same and begins and self.champion in (asked.champion, earlier.challenger)
+        begins = (other.start == SCRATCH) == (self.start == SCRATCH)
+        return same and begins and self.champion in (other.champion, earlier.challenger)
 
 
 @dataclass(frozen=True)
 class GateRecord:
-    """One decision: when (UTC, ISO 8601), the question, the challenger's hash, the verdict and what it rests on.
+    """One decision: when (UTC, ISO 8601), the challenge, the challenger's hash, the verdict and what it rests on.
 
-    ``split`` counts the studies of each part; ``scores`` holds, for each study that judged, both models' errors in SUV
+    ``split`` counts the studies of each part; ``scores`` holds, for each study of the gate, both models' errors in SUV
     by region. Studies and patients go by the store's pseudonyms.
     """
 
     name: str
     at: str
-    question: Question
+    challenge: Challenge
     challenger: str
     verdict: Verdict
     reason: str
@@ -74,7 +75,7 @@ class GateRecord:
     @property
     def champion(self) -> str:
         """The model that the challenger was compared with."""
-        return self.question.champion
+        return self.challenge.champion
 
 
 def joined_scores(champion: Sequence[StudyScore], challenger: Sequence[StudyScore]) -> tuple[Mapping[str, Any], ...]:
@@ -94,7 +95,7 @@ def joined_scores(champion: Sequence[StudyScore], challenger: Sequence[StudyScor
 def record_of(
     name: str,
     at: str,
-    question: Question,
+    challenge: Challenge,
     challenger: str,
     decision: Decision,
     split: Mapping[str, int],
@@ -102,7 +103,7 @@ def record_of(
 ) -> GateRecord:
     """A decision as it is kept."""
     return GateRecord(
-        name, at, question, challenger, decision.verdict, decision.reason, dict(split), decision.regions, scores
+        name, at, challenge, challenger, decision.verdict, decision.reason, dict(split), decision.regions, scores
     )
 
 
@@ -129,10 +130,18 @@ def _read(path: Path) -> GateRecord:
         content = json.loads(path.read_bytes())
         if content.pop("schema") != SCHEMA:
             raise ValueError("another schema")
-        question = content.pop("question")
-        rule = GateRule(**question.pop("rule"))
+        challenge = _challenge(content)
         regions = tuple(RegionComparison(**region) for region in content.pop("regions"))
         scores = tuple(content.pop("scores"))
-        return GateRecord(**content, question=Question(**question, rule=rule), regions=regions, scores=scores)
+        return GateRecord(**content, challenge=challenge, regions=regions, scores=scores)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise Rejected(f"{path} is no decision of the gate that this version reads: restore or remove it.") from error
+
+
+def _challenge(content: dict[str, Any]) -> Challenge:
+    """Taken out of a record's content, with the names that version 0.1 gave to its parts."""
+    values = content.pop("question") if "question" in content else content.pop("challenge")
+    for old, new in OLD_NAMES.items():
+        if old in values:
+            values[new] = values.pop(old)
+    return Challenge(**{**values, "rule": GateRule(**values["rule"])})

@@ -1,9 +1,10 @@
-"""Retraining: a challenger learns from the training store as it stands, and the gate decides what serves."""
+"""Retraining: a challenger is trained on the training store as it stands, and the gate decides what serves."""
 
 import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,28 +17,31 @@ from pydantic import ConfigDict
 from training.data.splits import Split, read_split
 from training.data.training_store import TrainingStore, open_store
 from training.fit.checkpoint import CHECKPOINT
-from training.fit.config import TrainConfig, read_toml
+from training.fit.config import TrainConfig, merged, read_table, validated
 from training.fit.distributed import local_device
 from training.fit.finished_package import PACKAGE
 from training.fit.fit import LOCK as LOCK_OF_RUN
 from training.fit.fit import train
 from training.fit.run_data import RunData, stored
+from training.fit.state import architecture
 from training.fit.stopping import Stop, never, stopped_by_signals
 from training.retraining.gate import GateRule, RegionComparison, Verdict, decide
 from training.retraining.gate_record import (
     SCRATCH,
+    Challenge,
     GateRecord,
-    Question,
     joined_scores,
     read_records,
     record_of,
     write_record,
 )
-from training.retraining.gate_scores import gate_regions, score
+from training.retraining.gate_scores import gate_patients, gate_regions, gate_scores, required_regions
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.file_lock import take_lock
-from twin_scanner.models.card import read_card
+from twin_scanner.files.writable import check_writable, disk_fault
+from twin_scanner.models.card import Card, read_card
 from twin_scanner.models.package import ModelPackage, load_package
+from twin_scanner.models.partition import PARTITIONS, Partition
 from twin_scanner.models.promotions import Promotion
 from twin_scanner.models.store import ModelStore
 from twin_scanner.progress import StageProgress
@@ -45,11 +49,11 @@ from twin_scanner.progress import StageProgress
 log = logging.getLogger(__name__)
 
 LOCK: Final = "retrain.lock"
+KIND: Final = "retraining"
+"""What a fault of the configuration calls it."""
 OVERTAKEN: Final = "But the champion was changed by hand meanwhile: run 'retrain' again."
 KEY_DIGITS: Final = 16
 """Of a SHA-256, in names of runs and decisions."""
-
-"""Receives the stage, and how much of it is done of how much."""
 
 
 def nobody(stage: str, done: int, total: int) -> None:
@@ -70,16 +74,16 @@ class RetrainConfig:
 
     def __post_init__(self) -> None:
         if self.train.data.kind != "store":
-            raise ValueError("train.data.kind is 'store': a challenger learns from a training store")
+            raise ValueError("train.data.kind is 'store': a challenger is trained on a training store")
         if self.train.warm_start is not None:
             raise ValueError("train.warm_start is left out: 'start' says what a challenger begins with")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RetrainResult:
     """How a retraining ended: the verdict, its reason, both models' hashes, and the numbers.
 
-    ``promoted``: the challenger serves from now on. ``repeated``: an earlier run had answered the same question.
+    ``promoted``: the challenger serves from now on. ``repeated``: an earlier run had answered the same challenge.
     ``record`` names the gate's record, None after a dry run.
     """
 
@@ -122,12 +126,15 @@ class _Task:
             raise Transient("Retraining was asked to stop: nothing is lost, run it again to go on.")
 
 
-def main(config_path: Path, model_store: Path, *, dry_run: bool = False, progress: StageProgress = nobody) -> Outcome:
+def main(
+    config_path: Path, model_store: Path, *, dry_run: bool = False, progress: StageProgress = nobody
+) -> RetrainResult:
     """Retrain as a configuration file says, on the store and split that it names; ends gracefully on SIGTERM.
 
     Raises as ``retrain`` and ``read_retrain_config`` do.
     """
-    config = read_retrain_config(config_path)
+    models = ModelStore(model_store)
+    config = read_retrain_config(config_path, read_card(models.resolve("champion")))
     torch.set_num_threads(config.train.threads or torch.get_num_threads())
     data = config.train.data
     if data.folder is None or data.split is None:
@@ -135,7 +142,7 @@ def main(config_path: Path, model_store: Path, *, dry_run: bool = False, progres
     store = open_store(data.folder)
     split = read_split(data.split, store.entries)
     with stopped_by_signals() as stop:
-        return retrain(store, split, ModelStore(model_store), config, dry_run=dry_run, progress=progress, stop=stop)
+        return retrain(store, split, models, config, dry_run=dry_run, progress=progress, stop=stop)
 
 
 def retrain(
@@ -147,46 +154,73 @@ def retrain(
     dry_run: bool = False,
     progress: StageProgress = nobody,
     stop: Stop = never,
-) -> Outcome:
+) -> RetrainResult:
     """Train a challenger on the split's ``train`` part, score it and the champion on ``gate``, and let the gate decide.
 
-    Ended at any moment, it goes on where it stood when it is run again, and ends in the same place. The same question
+    Ended at any moment, it goes on where it stood when it is run again, and ends in the same place. The same challenge
     (champion, configuration, images) is answered once: a champion is not trained again on what made it. A dry run
     trains and scores too, and leaves the model store as it is.
 
-    Raises Rejected where another retraining runs on this model store, the champion and the challenger cannot be
-    compared, or training refuses its data; Transient where it was asked to stop or the disk fails.
+    Raises Rejected, before anything is trained, where another retraining runs on this model store, the champion and the
+    challenger cannot be compared, the gate has too few patients or training refuses its data; Transient where it was
+    asked to stop or the disk fails.
     """
     busy = Rejected(f"Another retraining runs on the model store {models.folder}: wait until it has ended.")
     with take_lock(models.folder / LOCK, busy):
         data, folder = stored(config.train, store, split), models.resolve("champion")
+        check_writable(config.train.out)
         task = _Task(store, split, models, config, data, load_package(folder), folder, progress, stop)
         _check_comparable(task)
-        question = _question(task)
-        answered = _answered(models, question)
+        challenge = _challenge(task)
+        answered = _answered(models, challenge)
         if answered is not None and dry_run:
-            return _outcome(answered, promoted=False, repeated=True)
+            return _result(answered, promoted=False, repeated=True)
         if answered is not None:
             promoted = _finish(models, answered)
-            _clear(task, answered.question)
-            return _outcome(answered, promoted=promoted, repeated=True)
-        package = _challenger(task, question)
-        record = _judged(task, question, package)
+            _clear(task, answered.challenge)
+            return _result(answered, promoted=promoted, repeated=True)
+        _check_gate(task)
+        package = _challenger(task, challenge)
+        record = _scored(task, challenge, package)
         if dry_run:
-            return replace(_outcome(record, promoted=False, repeated=False), record=None)
+            return replace(_result(record, promoted=False, repeated=False), record=None)
         models.challenge(str(package))
         write_record(models.folder, record)
         promoted = _finish(models, record)
-        _clear(task, question)
-        outcome = _outcome(record, promoted=promoted, repeated=False)
+        _clear(task, challenge)
+        result = _result(record, promoted=promoted, repeated=False)
         if record.verdict == "promote" and not promoted:
-            return replace(outcome, reason=f"{record.reason} {OVERTAKEN}")
-        return outcome
+            return replace(result, reason=f"{record.reason} {OVERTAKEN}")
+        return result
 
 
-def read_retrain_config(path: Path) -> RetrainConfig:
-    """A RetrainConfig from a TOML file; raises Rejected with every fault of the file in one sentence."""
-    return read_toml(path, RetrainConfig, "retraining")
+def read_retrain_config(path: Path, champion: Card | None = None) -> RetrainConfig:
+    """A RetrainConfig from a TOML file; raises Rejected with every fault of the file in one sentence.
+
+    Where training starts from the champion, its card gives the Plan, partition and networks that the file leaves out.
+    """
+    values = read_table(path, KIND)
+    if champion is not None and values.get("start", "champion") == "champion":
+        values = completed(values, champion)
+    return validated(values, RetrainConfig, path.name, KIND)
+
+
+def completed(values: dict[str, Any], champion: Card) -> dict[str, Any]:
+    """A retraining's table with what it leaves out of Plan, partition and networks as the champion has them."""
+    train = values.get("train", {})
+    if not isinstance(train, dict):
+        return values
+    trained = champion.about.get("training") or {}
+    of_champion = {
+        "plan": asdict(champion.plan),
+        "network": {
+            **trained.get("network", {}),
+            "generator": champion.architecture.kind,
+            "features": champion.architecture.features,
+        },
+    }
+    partition = {"partition": _named_partition(champion.partition)}
+    return {**values, "train": partition | merged(of_champion, train)}
 
 
 def promote(models: ModelStore, reference: str, *, force: str = "") -> Promotion:
@@ -213,20 +247,26 @@ def promote(models: ModelStore, reference: str, *, force: str = "") -> Promotion
     )
 
 
+def _named_partition(partition: Partition) -> str | dict[str, object]:
+    """As a configuration names it: a ready one by its name, another one as a table."""
+    ready = PARTITIONS.get(partition.name)
+    return partition.name if ready is not None and ready.networks == partition.networks else partition.as_json()
+
+
 def _check_comparable(task: _Task) -> None:
     """Before hours of training: what the gate, or the node that serves, would refuse for certain."""
     champion, store, covered = task.champion, task.store, task.config.train.covered
-    drawn_by = champion.card.segmenter
+    segmenter = champion.card.segmenter
     if champion.plan != store.plan:
         raise Rejected(
             f"The champion '{champion.name}' has another Plan than the training store, so they cannot be compared: "
             "prepare a store with '--model champion', or put a first model of the new one in service by 'models "
             "promote --force'."
         )
-    if not champion.partition.whole_volume and drawn_by != store.segmenter:
+    if not champion.partition.whole_volume and segmenter != store.segmenter:
         raise Rejected(
-            f"The champion '{champion.name}' serves on districts by '{drawn_by}' and the training store holds those by "
-            f"'{store.segmenter}': prepare a store with the same segmenter, or put a first model of the new one in "
+            f"The champion '{champion.name}' serves on districts by '{segmenter}' and the training store holds those "
+            f"by '{store.segmenter}': prepare a store with the same segmenter, or put a first model of the new one in "
             "service by 'models promote --force'."
         )
     lacking = sorted(champion.partition.labels - covered.labels)
@@ -236,33 +276,67 @@ def _check_comparable(task: _Task) -> None:
             "not: train a partition that covers them too."
         )
     if not task.split.gate:
-        raise Rejected("The split has no gate part, which alone decides promotion: draw or write one with it.")
+        raise Rejected("The split has no gate part, which alone decides promotion: make or write one with it.")
+    if task.config.start == "champion":
+        _check_start(champion, task.config.train)
 
 
-def _question(task: _Task) -> Question:
+def _check_start(champion: ModelPackage, config: TrainConfig) -> None:
+    """What the configuration says otherwise than the champion that training is to start from."""
+    others = {
+        "train.plan": champion.plan != config.plan,
+        "train.partition": champion.partition.networks != config.covered.networks,
+        "train.network": champion.architecture != architecture(config),
+    }
+    keys = [key for key, differs in others.items() if differs]
+    if keys:
+        raise Rejected(
+            f"start = 'champion' goes on with the champion '{champion.name}', and {' and '.join(keys)} says otherwise: "
+            "leave it out, so that the champion's is taken, or set start = 'scratch'."
+        )
+
+
+def _check_gate(task: _Task) -> None:
+    """The patients of the gate are known before anything is trained; raises Rejected where they are too few."""
+    covered, least = task.config.train.covered, task.config.gate.minimum_patients
+    patients = gate_patients(task.store.entries, task.split.gate, covered)
+    few = {region: number for region, number in patients.items() if number < least}
+    if few:
+        raise Rejected(
+            f"The gate asks for {least} patients a district, and in its part of the split too few show "
+            f"{_counts(few)}: add such patients to the part 'gate', or lower gate.minimum_patients (5 at least)."
+        )
+    log.info("gate: patients by region: %s", _counts(patients))
+
+
+def _counts(patients: Mapping[str, int]) -> str:
+    return ", ".join(f"{region} ({number})" for region, number in patients.items())
+
+
+def _challenge(task: _Task) -> Challenge:
     """What would be decided, before anything is trained."""
-    return Question(
+    return Challenge(
         champion=task.champion.model_hash,
         start=task.champion.model_hash if task.config.start == "champion" else SCRATCH,
         config=_digest(task.config.train.as_json()),
-        learnt=task.data.sha256,
-        judged=task.store.fingerprint_of(task.split.gate),
+        trained_on=task.data.sha256,
+        scored_on=task.store.fingerprint_of(task.split.gate),
         rule=task.config.gate,
     )
 
 
-def _answered(models: ModelStore, question: Question) -> GateRecord | None:
-    """The newest decision that answers a question already."""
-    answers = [record for record in read_records(models.folder) if question.settled_by(record)]
+def _answered(models: ModelStore, challenge: Challenge) -> GateRecord | None:
+    """The newest decision that answers a challenge already."""
+    answers = [record for record in read_records(models.folder) if challenge.settled_by(record)]
     return answers[-1] if answers else None
 
 
-def _challenger(task: _Task, question: Question) -> Path:
+def _challenger(task: _Task, challenge: Challenge) -> Path:
     """The challenger's package: trained to its end, from its checkpoint where there is one, or found finished."""
-    run = _run_folder(task, question)
+    run = _run_folder(task, challenge)
     for record in read_records(task.models.folder):
         kept = task.models.folder / record.challenger
-        if record.question.training == question.training and kept.is_dir():
+        if record.challenge.training == challenge.training and kept.is_dir():
             return kept
     if (run / PACKAGE).is_dir():
         return run / PACKAGE
@@ -272,27 +346,30 @@ def _challenger(task: _Task, question: Question) -> Path:
     def on_step(network: str, step: int, steps: int, losses: dict[str, float]) -> None:
         task.progress(f"Training the challenger's network {network}", step, steps)
 
-    return train(config, task.data, resume=True, on_step=on_step, stop=task.stop)
+    return train(config, task.data, resume=True, on_step=on_step, stop=task.stop, go_on="run 'retrain' again")
 
 
-def _judged(task: _Task, question: Question, package: Path) -> GateRecord:
+def _scored(task: _Task, challenge: Challenge, package: Path) -> GateRecord:
     """Both models scored on the gate's studies as they serve, stored precision included, and the gate's decision."""
     challenger = load_package(package)
     regions = gate_regions(challenger.partition)
-    required = () if challenger.partition.whole_volume else tuple(regions)
+    required = required_regions(challenger.partition)
     pairs, device = task.store.pairs(task.split.gate, keep_air=task.keep_air), local_device(_device(task))
     for network in (*task.champion.networks.values(), *challenger.networks.values()):
         network.to(device)
-    told = partial(task.progress, "Scoring the champion"), partial(task.progress, "Scoring the challenger")
-    of_champion = score(task.champion, pairs, regions, told[0], task.check_stop)
-    of_challenger = score(challenger, pairs, regions, told[1], task.check_stop)
+        of_champion = gate_scores(
+            task.champion, pairs, regions, partial(task.progress, "Scoring the champion"), task.check_stop
+        )
+    of_challenger = gate_scores(
+        challenger, pairs, regions, partial(task.progress, "Scoring the challenger"), task.check_stop
+    )
     decision = decide(of_champion, of_challenger, task.config.gate, required)
     log.info("gate: %s", decision.reason)
-    name = _digest([asdict(question), challenger.model_hash])[:KEY_DIGITS]
+    name = _digest([asdict(challenge), challenger.model_hash])[:KEY_DIGITS]
     moment = datetime.now(UTC).isoformat(timespec="milliseconds")
     split = {part: len(names) for part, names in task.split.parts.items()}
     return record_of(
-        name, moment, question, challenger.model_hash, decision, split, joined_scores(of_champion, of_challenger)
+        name, moment, challenge, challenger.model_hash, decision, split, joined_scores(of_champion, of_challenger)
     )
 
 
@@ -308,16 +385,19 @@ def _finish(models: ModelStore, record: GateRecord) -> bool:
     return True
 
 
-def _clear(task: _Task, question: Question) -> None:
+def _clear(task: _Task, challenge: Challenge) -> None:
     """The model store holds the challenger now: of the run's folder only the curves stay."""
-    run = _run_folder(task, question)
-    (run / CHECKPOINT).unlink(missing_ok=True)
-    (run / LOCK_OF_RUN).unlink(missing_ok=True)
+    run = _run_folder(task, challenge)
+    try:
+        (run / CHECKPOINT).unlink(missing_ok=True)
+        (run / LOCK_OF_RUN).unlink(missing_ok=True)
+    except OSError as error:
+        raise disk_fault(run, error) from error
     shutil.rmtree(run / PACKAGE, ignore_errors=True)
 
 
-def _outcome(record: GateRecord, *, promoted: bool, repeated: bool) -> Outcome:
-    return Outcome(
+def _result(record: GateRecord, *, promoted: bool, repeated: bool) -> RetrainResult:
+    return RetrainResult(
         record.verdict,
         record.reason,
         record.champion,
@@ -329,8 +409,8 @@ def _outcome(record: GateRecord, *, promoted: bool, repeated: bool) -> Outcome:
     )
 
 
-def _run_folder(task: _Task, question: Question) -> Path:
-    return task.config.train.out / _digest(question.training)[:KEY_DIGITS]
+def _run_folder(task: _Task, challenge: Challenge) -> Path:
+    return task.config.train.out / _digest(challenge.training)[:KEY_DIGITS]
 
 
 def _device(task: _Task) -> str:

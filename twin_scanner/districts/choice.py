@@ -1,22 +1,22 @@
-"""Which backend draws the districts: the choice in plain values, and the segmenter that follows from it."""
+"""Which segmenter is used: the choice as plain values, and the segmenter that it names."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.errors import Rejected
 
 if TYPE_CHECKING:
+    from twin_scanner.districts.district_map import Segmenter
     from twin_scanner.districts.label_table import LabelTable
 
 SEGMENTERS: Final = ("landmarks", "labelmap", "moose", "totalsegmentator")
-"""Every backend, the embedded default first."""
+"""Every segmenter, the embedded default first."""
 
 
 @dataclass(frozen=True)
 class SegmenterChoice:
-    """A backend and what it needs; plain values, so that it travels to another process."""
+    """A segmenter and what it needs; plain values, so that another process can receive them."""
 
     name: str = "landmarks"
     labelmap: Path | None = None
@@ -32,8 +32,8 @@ class SegmenterChoice:
     timeout_s: float = 1800.0
 
 
-def make_segmenter(choice: SegmenterChoice) -> Segmenter:
-    """The chosen segmenter; what it lacks is said here, or when it is first used, as Rejected with what to do."""
+def make_segmenter(choice: SegmenterChoice) -> "Segmenter":
+    """The chosen segmenter; raises Rejected, here or when it is first used, for whatever it lacks."""
     if choice.name == "landmarks":
         from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 
@@ -61,6 +61,8 @@ def missing(choice: SegmenterChoice) -> str | None:
     """What keeps the chosen segmenter from running, as one sentence that says what to do; None where it is ready."""
     from twin_scanner.districts.external import moose, totalsegmentator
 
+    if choice.name == "landmarks":
+        return None
     if choice.name == "moose":
         return moose.missing(choice.moose_weights, choice.moose_sha256)
     if choice.name == "totalsegmentator":

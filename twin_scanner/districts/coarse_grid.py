@@ -101,7 +101,7 @@ def _block_sizes(voxels: int, spacing_mm: float) -> Sizes:
 
 
 def _block_means(fine: FloatArray, blocks: Sequence[Sizes]) -> tuple[FloatArray, FloatArray]:
-    """Mean HU and bone fraction of every block; slab by slab, so that no second full-size array is made."""
+    """Mean HU and bone fraction of every block; slab by slab, so that no second array of full size is needed."""
     starts = [np.concatenate([[0], np.cumsum(sizes)[:-1]]) for sizes in blocks]
     means = np.empty((blocks[0].size, blocks[1].size, blocks[2].size), np.float32)
     bone = np.empty_like(means)

@@ -1,4 +1,4 @@
-"""The district map: one label a voxel on the CT's own grid, what the labels mean, and what every segmenter promises."""
+"""The district map: one label per voxel on the CT's own grid, their names, and the interface of every segmenter."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ BorderState: TypeAlias = Literal["found", "estimated", "not in view"]
 
 @dataclass(frozen=True)
 class PartQuality:
-    """How well one part of the body was told from the trunk; arms are two parts, ``confidence`` is from 0 to 1."""
+    """How well one part of the body was separated from the trunk; each arm is a part, ``confidence`` is from 0 to 1."""
 
     part: str
     extent: Extent
@@ -48,7 +48,7 @@ class DistrictMap:
     ``segmenter`` names the method; ``segmenter_hash`` is the SHA-256 of whatever decides its result: parameters and
     version, network weights, or the label file itself. ``names`` are those of the labels (a finer partition has its
     own), ``codes`` the DICOM concepts of names that are none of ours. ``quality`` says how sure the segmenter is of
-    each part; empty where it cannot judge itself.
+    each part; empty where it does not assess itself.
     """
 
     labels: LabelArray
@@ -81,7 +81,7 @@ class DistrictMap:
 
 
 class Segmenter(Protocol):
-    """Splits a body into districts: any backend (landmarks, a label map, a network) behind one call."""
+    """Splits a body into districts by landmarks, a label map or a network."""
 
     @property
     def name(self) -> str:

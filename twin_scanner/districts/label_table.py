@@ -65,7 +65,7 @@ class LabelTable:
 
     @property
     def by_segment_label(self) -> bool:
-        """Whether segments of a DICOM SEG are told by their SegmentLabel."""
+        """Whether the SegmentLabel decides what a segment of a DICOM SEG is."""
         return any(isinstance(source, str) for source in self.sources)
 
     def as_json(self) -> str:

@@ -1,4 +1,4 @@
-"""Districts from a label map that someone else drew: NIfTI or DICOM SEG, by a label table, checked against the CT."""
+"""Districts from a label map of any origin, NIfTI or DICOM SEG: read by a label table and checked against the CT."""
 
 import hashlib
 import re
@@ -31,9 +31,9 @@ from twin_scanner.imaging.volume import (
 )
 
 COVERAGE_TOLERANCE_MM: Final = 5.0
-"""A map on a grid of 5 mm, as MOOSE draws it, may end this much before the body's last voxel; its last labels go on."""
+"""A map on a grid of 5 mm, as MOOSE's, may end this much before the body's last voxel; its last labels go on."""
 LEAST_INSIDE: Final = 0.9
-"""Share of the labels that lies in the body: 0.99 for a right map, drawn on 5 mm too; 0.79 to 0.89 where it was flipped
+"""Share of the labels that lies in the body: 0.99 for a right map, also on 5 mm; 0.79 to 0.89 where it was flipped
 front to back or shifted by 30 mm (both measured on real CTs of thorax and pelvis)."""
 LEAST_LABELLED: Final = 0.5
 """Share of the body that has a label; below it 'the nearest label' would invent more than it repairs."""
@@ -115,7 +115,7 @@ class LabelmapSegmenter:
         listed = {s.number: self.table.of_segment(s.number, s.label) for s in segmentation.segments}
         label_of = {number: label for number, label in listed.items() if label is not None}
         labels = segmentation_labels(segmentation, label_of)
-        # Frames without a label may be left out, so only a table without a rest tells what lies beyond the last one.
+        # Frames without a label may be left out: what lies beyond the last one is known only where no rest is named.
         return _LabelsInSpace(labels, segmentation.geometry, (self.table.rest is None, True, True))
 
     def _labels_of(self, values: npt.NDArray[np.uint16]) -> LabelArray:

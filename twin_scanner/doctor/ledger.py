@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from twin_scanner.doctor.finding import Finding
-from twin_scanner.service.ledger.ledger import migration_state
+from twin_scanner.service.ledger import migration_state
 from twin_scanner.settings import Folders, Settings
 
 

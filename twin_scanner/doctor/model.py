@@ -4,8 +4,11 @@ from collections.abc import Iterator
 
 from twin_scanner.app import model_store
 from twin_scanner.doctor.finding import Finding
+from twin_scanner.errors import Misconfigured
+from twin_scanner.models.card import check_serves_patients
 from twin_scanner.models.package import ModelPackage, load_package
-from twin_scanner.models.store import DEMONSTRATION_FOLDER, ModelStore
+from twin_scanner.models.store import ModelStore
+from twin_scanner.preconditions import other_segmenter
 from twin_scanner.settings import Settings
 
 
@@ -13,26 +16,30 @@ def check_model(settings: Settings) -> Iterator[Finding]:
     """Load the package that the configuration names and compare its segmenter with the configured one."""
     folder = ModelStore(model_store(settings)).resolve(settings.model.name)
     package = load_package(folder)
-    told = f"Model '{package.name}' ({package.model_hash[:12]}) is whole"
-    if folder == DEMONSTRATION_FOLDER:
-        yield Finding(
-            "model", "warning", f"{told}, but it has seen phantoms only: import or train one before patients come."
-        )
-    else:
-        yield Finding("model", "ok", f"{told}.")
+    yield _training_data_of(package, settings)
     yield _segmenter_of(package, settings)
+
+
+def _training_data_of(package: ModelPackage, settings: Settings) -> Finding:
+    whole = f"Model '{package.name}' ({package.model_hash[:12]}) is whole"
+    try:
+        check_serves_patients(package.card, accept_phantom_only=settings.model.accept_phantom_only)
+    except Misconfigured as fault:
+        return Finding("model", "fault", str(fault))
+    if package.card.phantom_only:
+        return Finding("model", "warning", f"{whole}, but it was trained on phantoms only, which is accepted.")
+    return Finding("model", "ok", f"{whole}.")
 
 
 def _segmenter_of(package: ModelPackage, settings: Settings) -> Finding:
     name = "model's segmenter"
-    trained, configured = package.card.segmenter, settings.districts.segmenter
     if package.partition.whole_volume:
         return Finding(name, "ok", "The model needs no districts.")
-    if trained == configured:
+    trained, configured = package.card.segmenter, settings.districts.segmenter
+    fault = other_segmenter(package.card, configured)
+    if fault is None:
         return Finding(name, "ok", f"The model was trained on districts by '{trained}', which are configured.")
-    told = f"The model was trained on districts by '{trained}', configured is '{configured}'"
     if settings.model.allow_other_segmenter:
+        told = f"The model was trained on districts by '{trained}', configured is '{configured}'"
         return Finding(name, "warning", f"{told}: compare its results before relying on model.allow_other_segmenter.")
-    return Finding(
-        name, "fault", f"{told}: set districts.segmenter to '{trained}', or set model.allow_other_segmenter."
-    )
+    return Finding(name, "fault", fault)

@@ -1,1 +1,1 @@
-"""Where work runs: a local worker process today."""
+"""Where work runs: local worker processes, and how work on any executor is waited for."""

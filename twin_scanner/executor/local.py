@@ -1,92 +1,91 @@
-"""The one seam to more workers: a concurrent.futures.Executor, today one local process with the model resident."""
+"""An executor on this machine: worker processes of its own, started when first needed and again after one was lost."""
 
-import concurrent.futures
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
-from twin_scanner.errors import Transient
+from twin_scanner.logs import current_context, log_context
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class LocalWorker:
-    """One worker process, started when first needed and again after it was lost.
+class LocalProcesses(Executor):
+    """``count`` worker processes, which keep what they have loaded from one work to the next.
 
-    The process is spawned, so it shares no state with the receiver, and ends itself when its parent dies: a killed
-    service leaves no orphan that would go on writing.
+    They are spawned, so they share no state with whoever asks, and end themselves when their parent dies: a killed
+    service leaves no orphan that would go on writing. Where one is lost (killed for memory, say), the futures under
+    way raise BrokenExecutor, and the next ``submit`` has new processes. ``prepare`` is called once in each process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = 1, prepare: Callable[[], None] | None = None) -> None:
+        self._count = count
+        self._prepare = prepare
         self._lock = threading.Lock()
-        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+        self._pool: ProcessPoolExecutor | None = None
+        self._closed = False
 
-    def run(
-        self, work: Callable[P, R], poll_s: float, on_wait: Callable[[], None], *args: P.args, **kwargs: P.kwargs
-    ) -> R:
-        """Run ``work`` in the process and wait; ``on_wait`` is called every ``poll_s`` seconds meanwhile.
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Run ``fn`` in a process, its log records in the context of this thread; RuntimeError once shut down."""
+        work = partial(_in_context, current_context(), fn, *args, **kwargs)
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("The executor is shut down and takes no more work.")
+            if self._pool is not None:
+                try:
+                    return self._pool.submit(work)
+                except BrokenExecutor:
+                    self._pool.shutdown(wait=False)
+            self._pool = self._new_pool()
+            return self._pool.submit(work)
 
-        Raises what ``work`` raised, and Transient where the process was lost (killed for memory, say).
-        """
-        pool = self._running_pool()
-        try:
-            future = pool.submit(work, *args, **kwargs)
-            while True:
-                done, _ = concurrent.futures.wait([future], timeout=poll_s)
-                if done:
-                    return future.result()
-                on_wait()
-        except BrokenProcessPool as error:
-            self._forget(pool)
-            raise Transient("The worker process was lost; it is started again with the next try.") from error
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work; what was taken is done, unless it has not begun and ``cancel_futures`` says otherwise."""
+        pool = self._forget()
+        if pool is not None:
+            pool.shutdown(wait=wait, cancel_futures=cancel_futures)
 
     def close(self) -> None:
-        """Stop the process; work under way is abandoned and will be repeated by whoever holds the job's row."""
-        with self._lock:
-            pool, self._pool = self._pool, None
+        """End the processes at once: their futures raise BrokenExecutor or are cancelled."""
+        pool = self._forget()
         if pool is None:
             return
-        for process in list(getattr(pool, "_processes", None) or {}):
-            _terminate(process)
+        # Only from Python 3.14 on does the pool itself offer this.
+        for process in list((pool._processes or {}).values()):
+            process.kill()
         pool.shutdown(wait=True, cancel_futures=True)
 
-    def _running_pool(self) -> concurrent.futures.ProcessPoolExecutor:
+    def _forget(self) -> ProcessPoolExecutor | None:
         with self._lock:
-            if self._pool is None:
-                self._pool = concurrent.futures.ProcessPoolExecutor(
-                    max_workers=1, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
-                )
-            return self._pool
+            self._closed = True
+            pool, self._pool = self._pool, None
+            return pool
 
-    def _forget(self, pool: concurrent.futures.ProcessPoolExecutor) -> None:
-        with self._lock:
-            if self._pool is pool:
-                self._pool = None
-        pool.shutdown(wait=False)
-
-
-@contextmanager
-def local_workers(count: int) -> Iterator[concurrent.futures.Executor]:
-    """So many processes that take jobs; they end with the block or with this process, jobs not begun are dropped."""
-    pool = concurrent.futures.ProcessPoolExecutor(
-        count, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
-    )
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    def _new_pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            self._count,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_begin,
+            initargs=(self._prepare,),
+        )
 
 
-def _terminate(process_id: int) -> None:
-    try:
-        os.kill(process_id, 15)
-    except ProcessLookupError:
-        return
+def _in_context(ids: dict[str, str], fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+    with log_context(**ids):
+        return fn(*args, **kwargs)
+
+
+def _begin(prepare: Callable[[], None] | None) -> None:
+    """In a new process. Ctrl-C reaches every process of a terminal: what it ends is the parent's to say."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent()
+    if prepare is not None:
+        prepare()
 
 
 def _end_with_parent() -> None:

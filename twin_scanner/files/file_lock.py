@@ -1,4 +1,4 @@
-"""Locks that die with their process: one scanner, one writer, one retraining at a time."""
+"""Locks that end with their process: one scanner, one writer, one retraining at a time."""
 
 import fcntl
 from pathlib import Path
@@ -8,7 +8,7 @@ from twin_scanner.errors import Transient, TwinScannerError
 
 
 def take_lock(path: Path, busy: TwinScannerError | None) -> IO[str]:
-    """The lock file, locked until it is closed or its process ends; its folder is made.
+    """The lock file, locked until it is closed or its process ends; its folder is created.
 
     Raises ``busy`` where another process holds it, or waits for that one where ``busy`` is None; Transient where the
     folder cannot be written.

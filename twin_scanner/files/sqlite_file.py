@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, event
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 LOCK_TIMEOUT_S: Final = 30.0
-"""How long one transaction waits for another before it is told that the file is locked."""
+"""How long one transaction waits for another before SQLite answers that the file is locked."""
 SWITCH_POLL_S: Final = 0.02
 
 
@@ -18,7 +18,7 @@ def write_first(_connection: Connection) -> str:
 
 
 def prepare_sqlite(engine: Engine, begin: Callable[[Connection], str] = write_first) -> None:
-    """WAL and a sync a commit for all of an engine's connections; ``begin`` gives the statement that opens one."""
+    """WAL and one sync per commit for all of an engine's connections; ``begin`` gives the statement that opens one."""
 
     def on_connect(connection: Any, _record: Any) -> None:
         # Python's sqlite3 would begin transactions by itself and too late; `on_begin` does it instead.

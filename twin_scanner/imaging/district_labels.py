@@ -9,7 +9,7 @@ DISTRICT_LABELS: Final = MappingProxyType({"head": 1, "trunk": 2, "arms": 3, "le
 DISTRICT_NAMES: Final = MappingProxyType({label: name for name, label in DISTRICT_LABELS.items()})
 
 DISTRICT_COLOURS: Final = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#cc79a7")
-"""Background, head, trunk, arms, legs: the Okabe-Ito palette, told apart by colour-blind readers too."""
+"""Background, head, trunk, arms, legs: the Okabe-Ito palette, which colour-blind readers can distinguish too."""
 
 LARGEST_LABEL: Final = 254
 """A label map is uint8, and 255 is left to the programs that mean 'not looked at' by it."""

@@ -1,5 +1,6 @@
-"""NIfTI files as they are read: whole, of finite numbers, of a person's size and one orientation, or not at all."""
+"""NIfTI files, read or written whole or not at all; read ones hold numbers, a person's size and one orientation."""
 
+import errno
 import gzip
 import zlib
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from twin_scanner.errors import Rejected
+from twin_scanner.files.durable_file import put_in_place, writing
+from twin_scanner.imaging.bounds import SPACING_MM, extent_fault, voxels_fault
 
 IMAGE_IO: Final = "NiftiImageIO"
 GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -21,9 +24,6 @@ CHUNK_BYTES: Final = 1 << 24
 SAME_PLACE_MM: Final = 1.0
 """Between the two statements of where a corner voxel lies: rounding is far below, a flip, a scale or a shear far above
 it."""
-SPACING_MM: Final = (0.05, 50.0)
-EXTENT_MM: Final = 3000.0
-"""Of any image of a person, along an axis; more, and the header's numbers are in another unit than it says."""
 MM_PER_UNIT: Final = {1: 1000.0, 3: 0.001}
 """By the spatial code of xyzt_units: metres and micrometres; everything else is taken as mm, as ITK does."""
 
@@ -60,6 +60,35 @@ def read_image(path: Path) -> sitk.Image:
     return image
 
 
+def write_image(path: Path, image: sitk.Image) -> None:
+    """Write a .nii or .nii.gz file, whole and durable or not at all; raises Transient where the disk fails.
+
+    ITK reports no error of a write. So what it wrote is read again, its checksum included, before it takes its name.
+    """
+    part = path.with_name(f"part-{path.name}")
+    with writing(path.name, path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            sitk.WriteImage(image, str(part), useCompression=True, compressionLevel=1)
+            _check_whole(part, image.GetNumberOfPixels() * image.GetSizeOfPixelComponent())
+            put_in_place(part, path)
+        except (RuntimeError, EOFError, zlib.error) as error:
+            raise OSError(errno.EIO, "the file did not become whole") from error
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _check_whole(path: Path, voxel_bytes: int) -> None:
+    """Raise EOFError, or an error of its format, where a file does not hold the voxels that its header promises."""
+    start = int(float(_header(path).GetMetaData("vox_offset")))
+    with _opened(path) as stream:
+        stream.seek(start)
+        while chunk := stream.read(CHUNK_BYTES):
+            voxel_bytes -= len(chunk)
+    if voxel_bytes:
+        raise EOFError(f"{voxel_bytes} bytes are missing")
+
+
 def _header(path: Path) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -94,12 +123,18 @@ def _check_geometry(path: Path, header: sitk.ImageFileReader) -> None:
     """Raise Rejected where a stated orientation is not what ITK reads, or the voxels are of no person's size."""
     size, spacing = np.array(header.GetSize()), np.array(header.GetSpacing())
     low, high = SPACING_MM
-    if spacing.min() < low or spacing.max() > high or (size * spacing).max() > EXTENT_MM:
+    if spacing.min() < low or spacing.max() > high:
         shown = " x ".join(f"{mm:g}" for mm in spacing)
         raise Rejected(
             f"{path.name} has voxels of {shown} mm, which is no size of an image of a person: check pixdim and "
             "xyzt_units of its header."
         )
+    if fault := extent_fault(size.tolist(), spacing.tolist()):
+        raise Rejected(
+            f"{path.name} has an extent of {fault}, which is no size of a person: check pixdim of its header."
+        )
+    if fault := voxels_fault(size.tolist()):
+        raise Rejected(f"{path.name} has {fault}, more than can be read: resample or crop it.")
     read = np.eye(4)
     read[:3, :3] = np.array(header.GetDirection()).reshape(3, 3) * spacing
     read[:3, 3] = header.GetOrigin()
@@ -159,6 +194,8 @@ def _check_values(path: Path, header: sitk.ImageFileReader) -> None:
         number = FLOATS.get(header.GetMetaData("datatype"))
         stream.seek(start)
         while chunk := stream.read(CHUNK_BYTES):
+            if missing == 0 and len(chunk) == CHUNK_BYTES:
+                raise Rejected(f"{path.name} holds more than its header says: export it again.")
             values = chunk[:missing]
             missing -= len(values)
             if number is not None and not _finite(values, np.dtype(order + number)):

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from twin_scanner.errors import Rejected
-from twin_scanner.imaging.nifti_file import read_image
+from twin_scanner.imaging.bounds import HOUNSFIELD_RANGE
+from twin_scanner.imaging.nifti_file import read_image, write_image
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 LabelArray: TypeAlias = npt.NDArray[np.uint8]
@@ -198,6 +199,16 @@ def read_nifti(path: Path) -> Volume:
     return Volume(sitk.GetArrayFromImage(sitk.Cast(image, sitk.sitkFloat32)), geometry_of(image))
 
 
+def read_nifti_ct(path: Path) -> Volume:
+    """A CT in HU from a NIfTI file; raises Rejected as ``read_nifti``, and for what no scanner stores."""
+    volume = read_nifti(path)
+    low, high = HOUNSFIELD_RANGE
+    for value in (float(volume.array.min()), float(volume.array.max())):
+        if not low <= value <= high:
+            raise Rejected(f"{path.name} holds {value:g} HU, outside {low:g} to {high:g}: give a CT in HU.")
+    return volume
+
+
 def read_nifti_labels(path: Path) -> tuple[LabelArray, Geometry]:
     """A NIfTI label map (D, H, W) as uint8; raises Rejected where a value is no whole number from 0 to 255."""
     values, geometry = _whole_numbers(path, largest=255)
@@ -220,6 +231,5 @@ def _whole_numbers(path: Path, largest: int) -> tuple[npt.NDArray[np.generic], G
 
 
 def write_nifti(path: Path, array: npt.NDArray[np.generic], geometry: Geometry) -> None:
-    """Write an array (D, H, W) as NIfTI (.nii or .nii.gz)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(to_sitk(array, geometry), str(path), useCompression=True, compressionLevel=1)
+    """Write an array (D, H, W) as .nii or .nii.gz, whole or not at all; raises Transient where the disk fails."""
+    write_image(path, to_sitk(array, geometry))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from twin_scanner.errors import Rejected
+from twin_scanner.errors import Misconfigured, Rejected
 from twin_scanner.files.durable_file import whole_folder, write_durably
 from twin_scanner.models.partition import Partition, partition
 from twin_scanner.models.plan import Plan
@@ -86,6 +86,15 @@ class Card:
     def as_bytes(self) -> bytes:
         """The content of the file."""
         return (json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def check_serves_patients(card: Card, *, accept_phantom_only: bool) -> None:
+    """Raise Misconfigured where a model that was trained on phantoms only would serve patients unasked."""
+    if card.phantom_only and not accept_phantom_only:
+        raise Misconfigured(
+            f"Model '{card.name}' ({card.model_hash[:12]}) was trained on phantoms only, so it serves no patient: "
+            "import or train a model of patients, or, for a demonstration or a test, set model.accept_phantom_only."
+        )
 
 
 def model_hash_of(

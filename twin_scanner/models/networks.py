@@ -1,4 +1,4 @@
-"""3D generators that turn CT into PET (U-Net, ResNet-9) and the PatchGAN that judges; none knows a file or DICOM."""
+"""The 3D networks: generators from CT to PET (U-Net, ResNet-9) and the PatchGAN discriminator; no files, no DICOM."""
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class UNetGenerator(nn.Module):
 
 
 class _Level(nn.Module):
-    """One level of the U: halve, go through the level below, double, and lay the input beside the result."""
+    """One level of the U: halve, go through the level below, double, and concatenate the input with the result."""
 
     def __init__(self, outer: int, inner: int, below: "_Level | None", *, outermost: bool) -> None:
         super().__init__()
@@ -64,8 +64,8 @@ class _Level(nn.Module):
         self.outermost = outermost
 
     def forward(self, values: Tensor) -> Tensor:
-        made: Tensor = self.layers(values)
-        return made if self.outermost else torch.cat([values, made], 1)
+        output: Tensor = self.layers(values)
+        return output if self.outermost else torch.cat([values, output], 1)
 
     def last_bias(self) -> Tensor:
         """The bias of the last convolution; only the outermost level has one."""

@@ -1,4 +1,4 @@
-"""A model package in memory: networks ready to run beside their card; saving and loading it."""
+"""A model package in memory: a card and the networks that it describes, ready to run; saving and loading it."""
 
 import hashlib
 from collections.abc import Mapping

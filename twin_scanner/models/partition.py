@@ -1,4 +1,4 @@
-"""Which district labels each network covers: the four districts, the competitor, finer ones by configuration."""
+"""Which district labels each network covers: four districts, one network for all, or finer parts."""
 
 import re
 from collections import Counter

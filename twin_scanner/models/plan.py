@@ -1,4 +1,4 @@
-"""The only place where HU and SUV become model space and back: serving and training share it byte for byte."""
+"""The Plan, and the only conversions of HU and SUV to model space and back: serving and training share them."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Who became champion when, and why: one numbered record a change, kept beside the model packages."""
+"""Who became champion when, and why: one numbered record per change, kept with the model packages."""
 
 import json
 from dataclasses import asdict, dataclass

@@ -17,14 +17,13 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import ScalarFormatter
 from scipy import ndimage
 
-from twin_scanner.errors import Transient
-from twin_scanner.files.durable_file import write_durably
+from twin_scanner.files.durable_file import write_durably, writing
 from twin_scanner.imaging.volume import FloatArray, Geometry, Volume, write_nifti
 from twin_scanner.pictures.panels import WARNING, drawing_style
 from twin_scanner.synthesis.explain import SOFT_TISSUE_HU, Explanation
 
 CT_WINDOW_HU: Final = (-400.0, 600.0)
-"""Lung vessels, soft tissue and bone told apart in one picture."""
+"""Lung vessels, soft tissue and bone are distinct in one picture."""
 MARGIN_MM: Final = 25.0
 SMALLEST_VIEW_MM: Final = 120.0
 STRONGEST: Final = 0.999
@@ -59,33 +58,31 @@ PLANES: Final = (
 """By the array axis that they stand across: D, H, W."""
 
 
-def write_explanation(folder: Path, made: Explanation, ct: Volume) -> tuple[Path, Path]:
+def write_explanation(folder: Path, explanation: Explanation, ct: Volume) -> tuple[Path, Path]:
     """Write ``explanation.nii.gz`` (the attribution) and ``explanation.png``; raises Transient where the disk fails."""
     nifti, picture = folder / "explanation.nii.gz", folder / "explanation.png"
-    try:
-        write_nifti(nifti, made.attribution.array, made.attribution.geometry)
-        write_durably(picture, _picture(made, ct))
-    except (OSError, RuntimeError) as error:
-        raise Transient(f"The explanation cannot be written to {folder}: check its free space and rights.") from error
+    write_nifti(nifti, explanation.attribution.array, explanation.attribution.geometry)
+    with writing(picture.name, folder):
+        write_durably(picture, _picture(explanation, ct))
     return nifti, picture
 
 
-def _picture(made: Explanation, ct: Volume) -> bytes:
+def _picture(explanation: Explanation, ct: Volume) -> bytes:
     with drawing_style():
-        figure = _figure(made, ct)
+        figure = _figure(explanation, ct)
         stream = io.BytesIO()
         FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None, "Title": WARNING})
     return stream.getvalue()
 
 
-def _figure(made: Explanation, ct: Volume) -> Figure:
+def _figure(explanation: Explanation, ct: Volume) -> Figure:
     """Axial, coronal and sagittal planes through the target, side by side on one scale."""
-    shown = made.attribution.array
-    if made.method == "integrated-gradients":
+    shown = explanation.attribution.array
+    if explanation.method == "integrated-gradients":
         shown = ndimage.gaussian_filter(shown, SMOOTHING_VOXELS)
     magnitude = np.abs(shown[shown != 0])
     strongest = float(np.quantile(magnitude, STRONGEST)) if magnitude.size else 1.0
-    box = _box(made)
+    box = _box(explanation)
     sizes = _plane_sizes_mm(box, ct.geometry)
     inch_a_mm = min(PLANES_INCH[0] / sum(width for _, width in sizes), PLANES_INCH[1] / max(tall for tall, _ in sizes))
     tallest = max(tall for tall, _ in sizes) * inch_a_mm
@@ -95,20 +92,24 @@ def _figure(made: Explanation, ct: Volume) -> Figure:
     for sight, (tall, width) in enumerate(sizes):
         level = 0.3 + (tallest - tall * inch_a_mm) / 2
         place = left / whole[0], level / whole[1], width * inch_a_mm / whole[0], tall * inch_a_mm / whole[1]
-        _draw_plane(figure.add_axes(place), sight, made, ct, (shown, strongest), box)
+        _draw_plane(figure.add_axes(place), sight, explanation, ct, (shown, strongest), box)
         left += width * inch_a_mm + GAP_INCH
-    _draw_bar(figure, (left / whole[0], 0.3 / whole[1], 0.15 / whole[0], min(tallest, 4.0) / whole[1]), made, strongest)
+    _draw_bar(
+        figure, (left / whole[0], 0.3 / whole[1], 0.15 / whole[0], min(tallest, 4.0) / whole[1]), explanation, strongest
+    )
     figure.text(0.5, 1 - 0.25 / whole[1], WARNING, ha="center", va="center", fontsize=13, color="#b00000")
-    figure.text(0.5, 1 - 0.62 / whole[1], _told(made), ha="center", va="center", fontsize=9)
+    figure.text(0.5, 1 - 0.62 / whole[1], _caption(explanation), ha="center", va="center", fontsize=9)
     return figure
 
 
-def _draw_bar(figure: Figure, place: tuple[float, float, float, float], made: Explanation, strongest: float) -> None:
+def _draw_bar(
+    figure: Figure, place: tuple[float, float, float, float], explanation: Explanation, strongest: float
+) -> None:
     axis = figure.add_axes(place)
     bar = figure.colorbar(ScalarMappable(Normalize(-strongest, strongest), "RdBu_r"), cax=axis)
     bar.formatter = ScalarFormatter(useMathText=False)
     bar.formatter.set_powerlimits((-2, 2))
-    bar.set_label(f"{made.unit}\nred raised the uptake, blue lowered it", fontsize=8)
+    bar.set_label(f"{explanation.unit}\nred raised the uptake, blue lowered it", fontsize=8)
     axis.tick_params(labelsize=7)
     axis.yaxis.get_offset_text().set_fontsize(7)
 
@@ -116,15 +117,15 @@ def _draw_bar(figure: Figure, place: tuple[float, float, float, float], made: Ex
 def _draw_plane(
     axis: Axes,
     sight: int,
-    made: Explanation,
+    explanation: Explanation,
     ct: Volume,
     shown: tuple[FloatArray, float],
     box: tuple[slice, slice, slice],
 ) -> None:
     """The plane through the target's centre across one axis: CT, attribution over it, the target's outline, sides."""
     values, strongest = shown
-    centre = made.centre[sight]
-    hu, evidence, target = (_plane(image, sight, centre, box) for image in (ct.array, values, made.target.mask))
+    centre = explanation.centre[sight]
+    hu, evidence, target = (_plane(image, sight, centre, box) for image in (ct.array, values, explanation.target.mask))
     rows, columns = _plane_axes(sight)
     spacing_mm = ct.geometry.spacing_mm
     tall, width = hu.shape[0] * spacing_mm[rows], hu.shape[1] * spacing_mm[columns]
@@ -174,11 +175,13 @@ def _plane_sizes_mm(box: tuple[slice, slice, slice], geometry: Geometry) -> list
     return [(lengths[rows], lengths[columns]) for rows, columns in map(_plane_axes, range(3))]
 
 
-def _box(made: Explanation) -> tuple[slice, slice, slice]:
+def _box(explanation: Explanation) -> tuple[slice, slice, slice]:
     """All of the attribution and the target, with a margin, and no less than SMALLEST_VIEW_MM."""
-    reached = (made.attribution.array != 0) | made.target.mask
+    reached = (explanation.attribution.array != 0) | explanation.target.mask
     parts = []
-    for axis, (centre, spacing) in enumerate(zip(made.centre, made.attribution.geometry.spacing_mm, strict=True)):
+    for axis, (centre, spacing) in enumerate(
+        zip(explanation.centre, explanation.attribution.geometry.spacing_mm, strict=True)
+    ):
         found = np.flatnonzero(reached.any(axis=tuple(other for other in range(3) if other != axis)))
         margin, half = int(MARGIN_MM / spacing), int(SMALLEST_VIEW_MM / 2 / spacing)
         first, last = min(int(found[0]) - margin, centre - half), max(int(found[-1]) + margin, centre + half)
@@ -186,17 +189,17 @@ def _box(made: Explanation) -> tuple[slice, slice, slice]:
     return parts[0], parts[1], parts[2]
 
 
-def _told(made: Explanation) -> str:
-    """What the picture is, in words."""
+def _caption(explanation: Explanation) -> str:
+    """What the picture shows, in words."""
     how = (
         "integrated gradients, smoothed by one voxel for the eye"
-        if made.block is None
-        else f"occlusion by blocks of {made.block} voxels an edge"
+        if explanation.block is None
+        else f"occlusion by blocks of {explanation.block} voxels an edge"
     )
-    against = {"air": "air", "soft-tissue": f"soft tissue of {SOFT_TISSUE_HU:g} HU"}[made.baseline]
+    against = {"air": "air", "soft-tissue": f"soft tissue of {SOFT_TISSUE_HU:g} HU"}[explanation.baseline]
     return (
-        f"CT evidence for {_shortened(made.target.name)} (yellow): synthetic mean SUV {made.suv:.2f}, "
-        f"{made.suv_baseline:.2f} if the CT were {against};\n{how}."
+        f"CT evidence for {_shortened(explanation.target.name)} (yellow): synthetic mean SUV {explanation.suv:.2f}, "
+        f"{explanation.suv_baseline:.2f} if the CT were {against};\n{how}."
     )
 
 

@@ -40,7 +40,7 @@ MORE_COLOURS: Final = ("#f0e442", "#d55e00", "#0072b2")
 SHADES: Final = (1.0, 0.62)
 """Brightness of the palette's later rounds; with more labels than all of them, colours come again."""
 NOT_SYNTHESISED: Final = "not synthesised"
-UNMADE_COLOUR: Final = "#a6a6c4"
+UNSYNTHESISED_COLOUR: Final = "#a6a6c4"
 """Bluish, so that it is none of the SUV scale's greys."""
 SCALE_BARS_MM: Final = (100.0, 50.0, 20.0, 10.0, 5.0)
 SMALLEST_PANEL_MM: Final = 70.0
@@ -123,16 +123,16 @@ def show_pet(axis: Axes, view: View, missing: Iterable[int]) -> None:
     """
     low, high = SUV_WINDOW
     picture = _grey(1 - np.clip((view.suv - low) / (high - low), 0, 1))
-    unmade, made = np.zeros_like(view.prevailing, bool), np.zeros_like(view.prevailing, bool)
+    unsynthesised, synthesised = np.zeros_like(view.prevailing, bool), np.zeros_like(view.prevailing, bool)
     unknown = set(missing)
     for label, silhouette in view.silhouettes.items():
-        (unmade if label in unknown else made)[silhouette] = True
-    picture[unmade & ~made] = to_rgb(UNMADE_COLOUR)
+        (unsynthesised if label in unknown else synthesised)[silhouette] = True
+    picture[unsynthesised & ~synthesised] = to_rgb(UNSYNTHESISED_COLOUR)
     _show(axis, view, picture)
-    if unmade.any():
-        across, up, mask = _padded(view, unmade)
+    if unsynthesised.any():
+        across, up, mask = _padded(view, unsynthesised)
         axis.contourf(across, up, mask, levels=[0.5, 1.5], colors="none", hatches=["///"])
-        _name(axis, view, unmade & ~made, NOT_SYNTHESISED.replace(" ", "\n"), 7.0)
+        _name(axis, view, unsynthesised & ~synthesised, NOT_SYNTHESISED.replace(" ", "\n"), 7.0)
 
 
 def draw_borders(axis: Axes, view: View, colours: Mapping[int, str], width: float) -> None:
@@ -182,9 +182,11 @@ def draw_scale_bar(axis: Axes, view: View) -> None:
     length = next((bar for bar in SCALE_BARS_MM if bar <= 0.5 * width_mm), SCALE_BARS_MM[-1])
     left, level = 0.03 * width_mm, min(0.05 * height_mm, 0.04 * width_mm)
     halo = [withStroke(linewidth=2.5, foreground="black")]
-    told = f"{length / 10:g} cm"
+    caption = f"{length / 10:g} cm"
     axis.plot([left, left + length], [level, level], color="white", lw=3, solid_capstyle="butt", path_effects=halo)
-    axis.annotate(told, (left, level), (0, 3), textcoords="offset points", color="white", fontsize=8, path_effects=halo)
+    axis.annotate(
+        caption, (left, level), (0, 3), textcoords="offset points", color="white", fontsize=8, path_effects=halo
+    )
 
 
 def suv_bar(figure: Figure, box: tuple[float, float, float, float], colour: str = "black") -> None:

@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from twin_scanner.errors import Transient
-from twin_scanner.files.durable_file import write_durably
+from twin_scanner.dicom.write.pet_series import PHANTOM_ONLY
+from twin_scanner.files.durable_file import write_durably, writing
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.imaging.volume import LabelArray, Volume
 from twin_scanner.pictures import panels
@@ -46,7 +46,7 @@ SMALLEST_KEY_INCH: Final = 10.2
 BANNER_INCH: Final = 0.62
 BANNER_COLOURS: Final = ("#ffd800", "#000000")
 """Ground and letters: the strongest contrast on a grey monitor as well."""
-TOLD_INCH: Final = 0.75
+CAPTION_INCH: Final = 0.75
 WATERMARK: Final = "SYNTHETIC"
 LONGEST_MODEL: Final = 60
 
@@ -56,6 +56,7 @@ class Scene:
     """What is shown, all on one canonical grid (D to the head, H to the back, W to the left).
 
     CT in HU, PET in SUV (g/ml), ``districts`` with their ``names``; ``missing`` names those not synthesised.
+    ``phantom_only``: the model was trained on phantoms only, which the pictures say.
     """
 
     ct: Volume
@@ -63,6 +64,7 @@ class Scene:
     suv: Volume
     names: Mapping[int, str] = field(default_factory=lambda: DISTRICT_NAMES)
     missing: tuple[str, ...] = ()
+    phantom_only: bool = False
 
     @cached_property
     def projections(self) -> Projections:
@@ -131,17 +133,15 @@ def write_preview(path: Path, scene: Scene) -> None:
     """
     with panels.drawing_style():
         content = _png(_preview(scene))
-    try:
+    with writing(path.name, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, content)
-    except OSError as error:
-        raise Transient(f"{path.name} cannot be written to {path.parent}: check its free space and rights.") from error
 
 
 def key_image(scene: Scene, model: str) -> npt.NDArray[np.uint8]:
     """The reading room's picture, RGB (rows, columns, 3): CT and synthetic PET in both views under burned-in warnings.
 
-    ``model`` names what made the PET. Nothing of the patient but the anatomy is in it. Raises Defect as
+    ``model`` names the model of the PET. Nothing of the patient but the anatomy is in it. Raises Defect as
     ``write_preview`` does.
     """
     with panels.drawing_style():
@@ -197,7 +197,7 @@ def _key_figure(scene: Scene, model: str) -> Figure:
         ((front, front, side, side),), ((front, front), (side, side)), ((front,), (front,), (side,), (side,))
     )
     width, height = layout.size_inch
-    size = max(width + BAR_INCH, SMALLEST_KEY_INCH), height + 2 * BANNER_INCH + TOLD_INCH
+    size = max(width + BAR_INCH, SMALLEST_KEY_INCH), height + 2 * BANNER_INCH + CAPTION_INCH
     figure = Figure(figsize=size, dpi=KEY_IMAGE_DPI, facecolor="black")
     left = (size[0] - BAR_INCH - width) / 2 + GAP_INCH
     for place, (axis, view) in enumerate(layout.axes(figure, left, BANNER_INCH + 0.05)):
@@ -210,11 +210,11 @@ def _key_figure(scene: Scene, model: str) -> Figure:
             panels.show_pet(axis, view, scene.missing_labels)
             panels.stamp(axis, WATERMARK)
         panels.mark_sides(axis, view)
-    _draw_suv_bar(figure, layout, left, BANNER_INCH + TOLD_INCH, "white")
+    _draw_suv_bar(figure, layout, left, BANNER_INCH + CAPTION_INCH, "white")
     for bottom in (1 - BANNER_INCH / size[1], 0.0):
         _banner(figure, bottom, BANNER_INCH / size[1])
-    middle = (BANNER_INCH + TOLD_INCH / 2 - 0.06) / size[1]
-    figure.text(0.5, middle, _told(scene, model), ha="center", va="center", fontsize=10, color="white")
+    middle = (BANNER_INCH + CAPTION_INCH / 2 - 0.06) / size[1]
+    figure.text(0.5, middle, _caption(scene, model), ha="center", va="center", fontsize=10, color="white")
     return figure
 
 
@@ -248,18 +248,18 @@ def _legend_entries(scene: Scene) -> list[Patch]:
     most_wanted = sorted(by_size, key=lambda label: label not in missing)
     shown = sorted(most_wanted[:MOST_NAMES])
     colours = panels.label_colours(shown)
-    entries = []
+    entries = [Patch(facecolor="none", label=PHANTOM_ONLY.upper())] if scene.phantom_only else []
     for label in shown:
         name, hatch = panels.drawable(scene.name(label)), "///" if label in missing else ""
-        told = f"{name}: {panels.NOT_SYNTHESISED}" if hatch else name
-        entries.append(Patch(facecolor=colours[label], hatch=hatch, label=told))
+        entry = f"{name}: {panels.NOT_SYNTHESISED}" if hatch else name
+        entries.append(Patch(facecolor=colours[label], hatch=hatch, label=entry))
     rest = set(by_size) - set(shown)
     if rest:
-        unmade = f", {len(rest & missing)} of them {panels.NOT_SYNTHESISED}" if rest & missing else ""
-        entries.append(Patch(facecolor="none", label=f"and {len(rest)} more{unmade}"))
+        unsynthesised = f", {len(rest & missing)} of them {panels.NOT_SYNTHESISED}" if rest & missing else ""
+        entries.append(Patch(facecolor="none", label=f"and {len(rest)} more{unsynthesised}"))
     unseen = [name for name in scene.missing if name not in {scene.name(label) for label in missing}]
-    told = ", ".join(panels.drawable(name) for name in unseen[:MOST_NAMES])
-    return [*entries, *([Patch(facecolor="none", label=f"{told}: {panels.NOT_SYNTHESISED}")] if unseen else [])]
+    absent = ", ".join(panels.drawable(name) for name in unseen[:MOST_NAMES])
+    return [*entries, *([Patch(facecolor="none", label=f"{absent}: {panels.NOT_SYNTHESISED}")] if unseen else [])]
 
 
 def _legend_columns(entries: list[Patch], width_inch: float) -> int:
@@ -272,9 +272,10 @@ def _largest_names(scene: Scene, view: View) -> dict[int, str]:
     return {label: panels.drawable(scene.name(label)) for label in largest if label in view.silhouettes}
 
 
-def _told(scene: Scene, model: str) -> str:
-    """What the picture is, in words; no patient."""
+def _caption(scene: Scene, model: str) -> str:
+    """What the picture shows, in words; nothing of the patient."""
     lines = [
+        *([f"{PHANTOM_ONLY.upper()}: this picture says nothing of a patient."] if scene.phantom_only else []),
         f"PET computed from the CT by model {panels.drawable(model, LONGEST_MODEL)}; no tracer was given.",
         f"Maximum projections, SUV-bw {SUV_WINDOW[0]:.0f} (white) to {SUV_WINDOW[1]:.0f} g/ml and above (black).",
     ]

@@ -70,7 +70,7 @@ def project(ct: Volume, districts: LabelArray, suv: Volume) -> Projections:
 
 def _check(ct: Volume, districts: LabelArray, suv: Volume) -> None:
     if districts.shape != ct.geometry.shape or not ct.geometry.same_grid(suv.geometry):
-        raise Defect("CT, districts and PET do not share one grid: no picture can be drawn of them.")
+        raise Defect("CT, districts and PET do not share one grid: they cannot be shown together.")
     for axis, (main, sign) in zip(ct.geometry.direction, _UPRIGHT, strict=True):
         if int(np.argmax(np.abs(axis))) != main or axis[main] * sign < 0:
             raise Defect("CT, districts and PET do not stand upright: turn them to canonical axes first.")

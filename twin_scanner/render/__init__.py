@@ -1,1 +1,1 @@
-"""One CT to all its result files; knows no ledger and no network."""
+"""One CT to all its result files: read, synthesise, measure, write; it knows no ledger and no network connection."""

@@ -1,14 +1,14 @@
-"""What a user may ask for beside the PET: how sure each voxel is, and which CT evidence made an uptake."""
+"""The outputs that are only written when asked for: the uncertainty per voxel, and the explanation of an uptake."""
 
 from typing import Any
 
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.progress import Progress
-from twin_scanner.render.report import RenderRequest
+from twin_scanner.render.request import RenderRequest
 from twin_scanner.synthesis.pipeline import SyntheticPet
 
 
-def write_beside(
+def write_optional_outputs(
     request: RenderRequest, pet: SyntheticPet, package: ModelPackage, progress: Progress | None
 ) -> dict[str, Any]:
     """Write what the request wants into its result's folder; the report's entries ``uncertainty`` and ``explanation``.
@@ -18,17 +18,18 @@ def write_beside(
     if not request.uncertainty and not request.explain:
         return {}
     from twin_scanner.pictures.explanation import write_explanation
+    from twin_scanner.synthesis.calibration import stored_calibration
     from twin_scanner.synthesis.explain import explain, find_target
-    from twin_scanner.synthesis.uncertainty import stored_calibration, uncertainty, write_uncertainty
+    from twin_scanner.synthesis.uncertainty import uncertainty, write_uncertainty
 
     entries: dict[str, Any] = {}
     names = pet.district_map.names
     target = find_target(request.explain, pet.districts, pet.suv.geometry, names) if request.explain else None
     if request.uncertainty:
-        calibration = stored_calibration(request.model_store, package)
-        made = uncertainty(pet.ct, pet.districts, pet.suv, package, calibration=calibration, progress=progress)
-        write_uncertainty(request.result, made)
-        entries["uncertainty"] = made.as_json()
+        calibration = stored_calibration(request.model_store, package.card)
+        deviation = uncertainty(pet.ct, pet.districts, pet.suv, package, calibration=calibration, progress=progress)
+        write_uncertainty(request.result, deviation)
+        entries["uncertainty"] = deviation.as_json()
     if target is not None:
         explained = explain(pet.ct, pet.districts, package, target, progress=progress)
         write_explanation(request.result, explained, pet.ct)

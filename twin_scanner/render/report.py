@@ -1,16 +1,14 @@
-"""What a render is asked for and what it reports, as plain values and files; it knows no network and no torch."""
+"""What a render reports: which files it wrote, from what and by which model; plain values, without torch."""
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from twin_scanner.dicom.write.companions import CompanionKind
-from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Defect
-from twin_scanner.files.durable_file import write_durably
+from twin_scanner.files.durable_file import write_durably, writing
 
 REPORT = "report.json"
 DELIVERY = "delivery.json"
@@ -19,41 +17,8 @@ FOLDERS: Mapping[CompanionKind, str] = {"segmentation": "seg", "measurement-repo
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """What is made beside the PET series."""
-
-    segmentation: Literal["binary", "labelmap", "none"] = "binary"
-    measurement_report: bool = True
-    key_image: bool = True
-
-
-@dataclass(frozen=True)
-class RenderRequest:
-    """Everything that decides the result; plain values, so that it travels to another process."""
-
-    source: Path
-    result: Path
-    made_at: datetime
-    model: str
-    model_store: Path
-    segmenter: SegmenterChoice
-    allow_other_segmenter: bool
-    missing_district: Literal["reject", "deliver"]
-    device_serial_number: str
-    accept_synthetic_ct: bool
-    outputs: Outputs = field(default_factory=Outputs)
-    revision: int = 1
-    needs_patient_id: bool = False
-    """Whether the PET must belong to a twin: a service records it, a translation at the desk need not."""
-    uncertainty: bool = False
-    """Whether the standard deviation of every voxel is wanted too: seven more translations."""
-    explain: str = ""
-    """A target whose uptake is to be explained (``explain.find_target`` reads it); empty for none."""
-
-
-@dataclass(frozen=True)
 class Companion:
-    """A DICOM object made beside the PET: a series of one instance; ``file`` is its path in the result's folder.
+    """A DICOM object that accompanies the PET: a series of one instance; ``file`` is its path in the result's folder.
 
     ``synthetic`` repeats its SyntheticData: derived from the PET, not from the CT alone.
     """
@@ -70,7 +35,7 @@ class Companion:
 
 @dataclass(frozen=True)
 class RenderReport:
-    """What was made from what; written last, so its presence says that all the rest is there. No patient data."""
+    """What a render wrote, and from what; it is written last, so the rest is there too. It holds no patient data."""
 
     software_version: str
     model_name: str
@@ -100,6 +65,8 @@ class RenderReport:
     companions: tuple[Companion, ...] = ()
     uncertainty: dict[str, Any] = field(default_factory=dict)
     explanation: dict[str, Any] = field(default_factory=dict)
+    phantom_only: bool = False
+    """Whether the model was trained on phantoms only, no patient among them."""
     intended_use: str = field(default="Research; synthetic; not for diagnosis.")
 
 
@@ -115,8 +82,9 @@ def read_report(folder: Path) -> RenderReport:
 
 
 def write_report(folder: Path, report: RenderReport) -> None:
-    """Write the report, safely on disk when this returns."""
-    write_durably(folder / REPORT, json.dumps(asdict(report), indent=1).encode())
+    """Write the report, safely on disk when this returns; raises Transient where the disk fails."""
+    with writing(REPORT, folder):
+        write_durably(folder / REPORT, json.dumps(asdict(report), indent=1).encode())
 
 
 def write_delivery(folder: Path, sop_instance_uids: Iterable[str]) -> None:

@@ -1,44 +1,32 @@
-"""From a study that went quiet in the spool to jobs in the ledger; every step may be repeated after a crash."""
+"""From a study that is complete in the spool to jobs in the ledger; every step may be repeated after a crash."""
 
 import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
+from typing import Final
 
-import pydicom
-from pydicom.errors import InvalidDicomError
-
+from dicom_node.evidence import QuietPeriod
 from dicom_node.spool import Spool, snapshot
 from twin_scanner.dicom.read.series_choice import Choice, Preference, choose_series
-from twin_scanner.errors import Rejected
-from twin_scanner.service.ledger.ledger import Job, Ledger, NewJob, State
+from twin_scanner.errors import Held, Rejected, Transient, TwinScannerError
+from twin_scanner.service.ledger import Arrival, Job, Ledger, NewJob, State, Study, StudyState, utc_now
+from twin_scanner.service.worker import Beat, Stopped
 
 LOG = logging.getLogger("twin_scanner.intake")
 
-IDENTITY_KEYWORDS = (
-    "PatientID",
-    "IssuerOfPatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "PatientWeight",
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "SeriesInstanceUID",
-    "SOPInstanceUID",
-    "FrameOfReferenceUID",
-    "PatientPosition",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "RescaleSlope",
-    "RescaleIntercept",
-)
-"""What the PET copies or is computed from. The pixels are left out: under one SOP Instance UID they may only change
-their transfer syntax, and a CT that is sent again with another compression is not a new CT."""
+MOST_ATTEMPTS: Final = 3
+"""So many attempts that never ended (the process was lost) put a study into quarantine."""
+QUIET_PERIOD: Final = "quiet period"
+"""The evidence of completeness that there is today: nothing more came for some time."""
+
+
+class Unended(Transient):
+    """The process that looked at a study's files was lost: the files may be what it died of."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +39,10 @@ class JobFolders:
         """The folder of one job."""
         return self.root / job_id
 
+    def job_ids(self) -> list[str]:
+        """The jobs that have a folder here."""
+        return sorted(folder.name for folder in self.root.iterdir()) if self.root.is_dir() else []
+
     def ct(self, job_id: str) -> Path:
         """The CT instances that the job reads."""
         return self.of(job_id) / "ct"
@@ -60,43 +52,102 @@ class JobFolders:
         return self.of(job_id) / "result"
 
 
+class Arrivals:
+    """What the receiver reports between two sweeps; kept in memory only, for the spool is the truth."""
+
+    def __init__(self, ledger: Ledger, quiet: QuietPeriod, now: Callable[[], datetime] = utc_now) -> None:
+        self._ledger = ledger
+        self._quiet = quiet
+        self._now = now
+        self._lock = threading.Lock()
+        self._arrived: dict[str, Arrival] = {}
+
+    def stored(self, study_uid: str, calling_ae: str, association: int) -> None:
+        """An instance is durable in the spool and about to be acknowledged."""
+        now = self._now()
+        with self._lock:
+            last = self._arrived.get(study_uid) or Arrival(study_uid, calling_ae, 0, now, now)
+            self._arrived[study_uid] = replace(last, calling_ae=calling_ae, count=last.count + 1, last_at=now)
+        self._quiet.touch(study_uid, time.monotonic(), association)
+
+    def sweep(self) -> bool:
+        """Record what arrived and hand complete studies to the intake lane; says whether there were any.
+
+        Raises Transient where the ledger cannot take it; nothing is forgotten then.
+        """
+        with self._lock:
+            arrived, self._arrived = self._arrived, {}
+        complete = self._quiet.complete(time.monotonic())
+        try:
+            if arrived:
+                self._ledger.studies.arrived(list(arrived.values()))
+                arrived = {}
+            for study_uid in complete:
+                self._ledger.studies.complete(study_uid, QUIET_PERIOD)
+        except TwinScannerError:
+            self._put_back(arrived)
+            for study_uid in complete:
+                self._quiet.touch(study_uid, time.monotonic())
+            raise
+        return bool(complete)
+
+    def _put_back(self, arrived: dict[str, Arrival]) -> None:
+        with self._lock:
+            for study_uid, old in arrived.items():
+                new = self._arrived.get(study_uid)
+                self._arrived[study_uid] = old if new is None else replace(new, count=old.count + new.count)
+
+
 class Intake:
-    """Turns a quiet study into jobs: one a frame of reference, of the series that the preference chooses."""
+    """Turns a complete study into jobs: one a frame of reference, of the series that the preference chooses.
+
+    ``look`` reads the headers (``choices_of``), elsewhere than in this process: what kills it kills no receiver.
+    """
 
     def __init__(
-        self, ledger: Ledger, spool: Spool, folders: JobFolders, preference: Preference, accept_synthetic: bool
+        self,
+        ledger: Ledger,
+        spool: Spool,
+        folders: JobFolders,
+        look: Callable[[str, Sequence[Path], Beat], list[Choice]],
     ) -> None:
         self._ledger = ledger
         self._spool = spool
         self._folders = folders
-        self._preference = preference
-        self._accept_synthetic = accept_synthetic
+        self._look = look
 
     def waiting(self) -> list[str]:
         """Studies that changed since intake last went through them: after a restart, all that was missed."""
-        return [
-            study_uid
-            for study_uid in self._spool.studies()
-            if self._spool.fingerprint(study_uid) != self._ledger.intake_fingerprint(study_uid)
-        ]
+        held = {study.study_uid for study in self._ledger.studies.of_node(StudyState.HELD)}
+        changed = []
+        for study_uid in self._spool.studies():
+            known = self._ledger.studies.find(study_uid)
+            if study_uid not in held and (known is None or known.fingerprint != self._spool.fingerprint(study_uid)):
+                changed.append(study_uid)
+        return changed
 
-    def take(self, study_uid: str) -> list[Job]:
-        """Open the jobs of a study as it now lies in the spool."""
-        fingerprint = self._spool.fingerprint(study_uid)
-        if fingerprint == self._ledger.intake_fingerprint(study_uid):
-            return []
-        choices = self._choices(study_uid)
-        jobs = [self._open(choice) for choice in choices]
-        self._ledger.intake_done(study_uid, fingerprint)
-        return jobs
+    def take(self, study: Study, beat: Beat) -> str:
+        """Open the jobs of a study as it now lies in the spool, and return the fingerprint of what was looked at.
 
-    def _choices(self, study_uid: str) -> list[Choice]:
-        """The study's choices; where its files cannot even be told apart, one that chooses nothing and says why."""
-        files = self._spool.files(study_uid)
-        try:
-            return choose_series(files, self._preference, accept_synthetic=self._accept_synthetic)
-        except Rejected as error:
-            return [Choice(study_uid, "", None, files, (("", str(error)),))]
+        Raises Held where looking at it never ended so many times, Unended where it did not end this time.
+        """
+        if study.attempts > MOST_ATTEMPTS:
+            raise Held(
+                f"Reading this study's headers never ended in {MOST_ATTEMPTS} attempts: look at its files in the "
+                "spool, then release it by its Study Instance UID."
+            )
+        fingerprint = self._spool.fingerprint(study.study_uid)
+        if fingerprint != study.fingerprint:
+            files = self._spool.files(study.study_uid)
+            try:
+                choices = self._look(study.study_uid, files, beat)
+            except Stopped:
+                raise
+            except (Transient, MemoryError) as error:
+                raise Unended("The process that read this study's headers was lost: it is read again.") from error
+            for choice in choices:
+                self._open(choice)
+        return fingerprint
 
     def _open(self, choice: Choice) -> Job:
         if choice.series_uid is None:
@@ -112,12 +163,12 @@ class Intake:
             study_uid=choice.study_uid,
             frame_of_reference_uid=choice.frame_of_reference_uid,
             series_uid=choice.series_uid,
-            source_digest=source_digest(choice.files),
+            source_digest=choice.source_digest,
             instance_count=len(choice.files),
             skipped=choice.skipped,
         )
         snapshot(choice.files, self._folders.ct(new.job_id))
-        job = self._ledger.open_job(new)
+        job = self._ledger.jobs.open(new)
         LOG.info("job opened", extra={"job_id": job.job_id, "series_uid": job.series_uid, "step": "intake"})
         return job
 
@@ -132,24 +183,20 @@ class Intake:
             instance_count=len(choice.files),
             skipped=choice.skipped,
         )
-        job = self._ledger.open_job(new, rejection=reason)
+        job = self._ledger.jobs.open(new, rejection=reason)
         LOG.warning("study rejected", extra={"job_id": job.job_id, "step": "intake", "reason": reason})
         return job
 
     def _translated_already(self, choice: Choice) -> Job | None:
         """One PET a study and frame of reference: once rendered, only other slices of its own CT count."""
-        jobs = self._ledger.of_study(choice.study_uid, choice.frame_of_reference_uid)
+        jobs = self._ledger.jobs.of_study(choice.study_uid, choice.frame_of_reference_uid)
         rendered = [job for job in jobs if job.pet_series_uid is not None and job.state != State.SUPERSEDED]
         return rendered[-1] if rendered and rendered[-1].series_uid != choice.series_uid else None
 
 
-def source_digest(files: Sequence[Path]) -> str:
-    """SHA-256 over what the PET copies or is computed from, whatever the order and transfer syntax."""
-    lines = []
-    for file in files:
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(IDENTITY_KEYWORDS))
-        except (InvalidDicomError, OSError) as error:
-            raise Rejected(f"{file.name} in the spool cannot be read: send the study again.") from error
-        lines.append("\x1f".join(f"{keyword}={header.get(keyword, '')}" for keyword in IDENTITY_KEYWORDS))
-    return hashlib.sha256("\x1e".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+def choices_of(study_uid: str, files: Sequence[Path], preference: Preference, accept_synthetic: bool) -> list[Choice]:
+    """Read a study's headers: its choices; where its files cannot even be told apart, one that says why."""
+    try:
+        return choose_series(files, preference, accept_synthetic=accept_synthetic)
+    except Rejected as error:
+        return [Choice(study_uid, "", None, tuple(files), (("", str(error)),))]

@@ -1,20 +1,32 @@
-"""What to do after a failure: a pure decision from the error, the attempt and a random draw; it never sleeps."""
+"""What to do after a failure: a pure decision from error, attempt, age and a random draw; it never sleeps."""
 
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
 
-from tenacity import RetryCallState, Retrying, wait_exponential
+from twin_scanner.errors import Held, Misconfigured, Rejected, Transient
 
-from twin_scanner.errors import Rejected, Transient
-from twin_scanner.service.ledger.ledger import State
+DAY_S: Final = 86400.0
+_MOST_DOUBLINGS: Final = 60
+"""Beyond any sensible cap; a larger power of two would leave the range of a float in the end."""
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Exponential back-off with jitter and a cap, in seconds; after ``attempts`` failures the job is a dead letter."""
+    """Exponential back-off with jitter and a cap, in seconds; what is older than the limit is given up."""
 
     first_delay_s: float = 15.0
     longest_delay_s: float = 3600.0
-    attempts: int = 24
+    age_limit_s: float = 30 * DAY_S
+
+    def delay_s(self, attempt: int, draw: float) -> float:
+        """How long to wait after the attempt of this number (from 1).
+
+        ``draw`` is uniform in [0, 1): the delay lies between half and the whole of the exponential one, so that what
+        failed together does not come back together.
+        """
+        whole_s = min(self.first_delay_s * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS), self.longest_delay_s)
+        return whole_s * (0.5 + 0.5 * draw)
 
 
 @dataclass(frozen=True)
@@ -24,24 +36,24 @@ class Again:
     delay_s: float
 
 
-@dataclass(frozen=True)
-class GiveUp:
-    """End the job in this state."""
+class GiveUp(StrEnum):
+    """Do not try again by yourself."""
 
-    state: State
+    HOLD = "hold"
+    REJECT = "reject"
+    FAIL = "fail"
 
 
-def decide(error: Exception, attempts_before: int, draw: float, policy: RetryPolicy) -> Again | GiveUp:
-    """Transient errors are tried again, up to the policy's number; a Rejected input is rejected; all else has failed.
+def decide(error: Exception, attempt: int, age_s: float, draw: float, policy: RetryPolicy) -> Again | GiveUp:
+    """A wrong input is rejected, what a person must decide is held, what may pass is tried again up to the age limit.
 
-    ``draw`` is uniform in [0, 1): the delay lies between half and the whole of the exponential one, so that jobs that
-    failed together do not come back together.
+    A configuration that cannot be, and too little memory, are no fault of the input: they may pass. All else failed.
     """
-    if isinstance(error, Rejected):
-        return GiveUp(State.REJECTED)
-    if not isinstance(error, Transient) or attempts_before + 1 >= policy.attempts:
-        return GiveUp(State.FAILED)
-    attempt = RetryCallState(Retrying(), None, (), {})
-    attempt.attempt_number = attempts_before + 1
-    whole = wait_exponential(multiplier=policy.first_delay_s, max=policy.longest_delay_s)(attempt)
-    return Again(whole * (0.5 + 0.5 * draw))
+    if isinstance(error, Held):
+        return GiveUp.HOLD
+    if isinstance(error, Rejected) and not isinstance(error, Misconfigured):
+        return GiveUp.REJECT
+    may_pass = isinstance(error, Transient | Misconfigured | MemoryError)
+    if not may_pass or age_s >= policy.age_limit_s:
+        return GiveUp.FAIL
+    return Again(policy.delay_s(attempt, draw))

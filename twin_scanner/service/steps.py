@@ -1,46 +1,50 @@
-"""The three steps of a job: render in a process of its own, deliver to the PACS, record in the twin."""
+"""What each lane does: intake, the render, and the deliveries to the PACS and to the twin record."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, tzinfo
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
 
 import pydicom
 
 from dicom_node.associations import Timeouts
 from dicom_node.client import Peer
-from dicom_node.store_scu import send
+from dicom_node.store_scu import NO_ANSWER, InstanceStatus, NotStored, SendingStopped, send
 from twin_record.target import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
-from twin_scanner.executor.local import LocalWorker
-from twin_scanner.render.report import (
-    Companion,
-    RenderReport,
-    RenderRequest,
-    read_delivery,
-    read_report,
-    write_delivery,
-)
-from twin_scanner.service.intake import JobFolders
-from twin_scanner.service.ledger.ledger import Job, Ledger, State
-from twin_scanner.service.worker import Progress, Step
+from twin_scanner.errors import Defect, Transient, Unavailable
+from twin_scanner.render.report import Companion, RenderReport, read_delivery, read_report, write_delivery
+from twin_scanner.render.request import RenderRequest
+from twin_scanner.service.breaker import Breaker
+from twin_scanner.service.intake import Intake, JobFolders, Unended
+from twin_scanner.service.ledger import Delivery, Destination, IssuedSeries, Job, Ledger, Rendered, Result, Study
+from twin_scanner.service.worker import Beat, Lane, Record, Stopped
 
-LOG = logging.getLogger("twin_scanner.delivery")
+LOG = logging.getLogger("twin_scanner.steps")
 
-HEARTBEAT_S = 5.0
-"""How often the lease is prolonged while the worker process renders; far below any sensible lease."""
+PACS: Final = "pacs"
+TWIN: Final = "twin"
+DESTINATIONS: Final = (Destination(PACS), Destination(TWIN, after=PACS))
+"""Of every render; the twin lists what the PACS holds, so it comes second."""
+
+
+STORED: Final = "stored-at-pacs"
+"""Names the file in the job's folder that lists what the PACS has answered for."""
 
 
 @dataclass(frozen=True)
-class Delivery:
+class Steps:
     """Where a job's result goes, and how its render is asked for; all arguments, no settings."""
 
     ledger: Ledger
     folders: JobFolders
-    executor: LocalWorker
-    render: Callable[[RenderRequest], RenderReport]
-    """Runs in the executor's process."""
+    intake: Intake
+    render: Callable[[RenderRequest, Beat], RenderReport]
     template: RenderRequest
     """A request whose source, result, moment and revision are replaced by the job's."""
     pacs: Peer
@@ -49,56 +53,161 @@ class Delivery:
     twin: TwinTarget
     zone: tzinfo
     """Of the dates in the PET where the CT names none."""
+    breaker: Callable[[], Breaker]
+    """Makes one per destination."""
+    threads: int = 2
+    """Of each destination."""
 
-    def steps(self) -> Mapping[State, Step]:
-        """The steps by the state in which a job waits for them."""
-        return {
-            State.QUEUED: Step("render", State.RENDERED, self._render),
-            State.RENDERED: Step("deliver", State.DELIVERED, self._deliver),
-            State.DELIVERED: Step("record", State.DONE, self._record),
-        }
+    def lanes(self) -> tuple[Lane[Any], ...]:
+        """Each with threads of its own: none waits for another."""
+        ledger = self.ledger
+        return (
+            Lane(
+                "intake",
+                1,
+                ledger.studies,
+                ledger.studies.claim,
+                self._take,
+                _study_facts,
+                counts=lambda error: isinstance(error, Unended),
+            ),
+            Lane("render", 1, ledger.jobs, ledger.jobs.claim, self._render, _job_facts),
+            self._destination(PACS, self._store),
+            self._destination(TWIN, self._record),
+        )
 
-    def _render(self, job: Job, beat: Callable[[], None]) -> Progress:
+    def _destination(self, name: str, work: Callable[[Delivery, Beat], Record]) -> Lane[Delivery]:
+        rows = self.ledger.deliveries
+        claim, wake = partial(rows.claim, name), partial(rows.wake, name)
+        return Lane(name, self.threads, rows, claim, work, self._delivery_facts, self.breaker(), wake)
+
+    def _take(self, study: Study, beat: Beat) -> Record:
+        return partial(self.ledger.studies.taken, study, self.intake.take(study, beat))
+
+    def _render(self, job: Job, beat: Beat) -> Record:
+        source = self.folders.ct(job.job_id)
+        if not source.is_dir():
+            raise Defect("The CT files of this job are not in its folder any more: send the study again.")
         request = replace(
             self.template,
-            source=self.folders.ct(job.job_id),
+            source=source,
             result=self.folders.result(job.job_id),
             made_at=job.made_at.astimezone(self.zone),
             needs_patient_id=True,
             revision=job.revision,
         )
-        report = self.executor.run(self.render, HEARTBEAT_S, beat, request)
-        return Progress(report.pet_series_uid, report.model_hash)
+        report = self.render(request, beat)
+        warn_of_phantoms(job, report)
+        return partial(self.ledger.rendered, job, rendered(report))
 
-    def _deliver(self, job: Job, beat: Callable[[], None]) -> Progress:
-        folder = self.folders.result(job.job_id)
+    def _store(self, delivery: Delivery, beat: Beat) -> Record:
+        folder = self.folders.result(delivery.job_id)
         report = read_report(folder)
-        sent = send(
-            [folder / name for name in report.pet_files],
-            self.pacs,
-            calling_ae=self.calling_ae,
-            timeouts=self.timeouts,
-            on_progress=lambda *_: beat(),
-            where_taken=[folder / companion.file for companion in report.companions],
-        )
-        for sop_class_uid in sent.not_taken:
+        with stored_before(folder) as (stored, note):
+            not_taken = self._send(folder, report, stored, note, beat)
+        for sop_class_uid in not_taken:
             LOG.warning(
                 "the PACS does not take this class; the object stays in the job's folder",
-                extra={"job_id": job.job_id, "step": "deliver", "sop_class_uid": sop_class_uid},
+                extra={"job_id": delivery.job_id, "step": PACS, "sop_class_uid": sop_class_uid},
             )
-        write_delivery(folder, (instance.sop_instance_uid for instance in sent.instances))
-        return Progress()
+        issued = {*report.pet_instance_uids, *(companion.sop_instance_uid for companion in report.companions)}
+        write_delivery(folder, stored & issued)
+        return partial(self.ledger.deliveries.confirmed, delivery, "C-STORE status")
 
-    def _record(self, job: Job, beat: Callable[[], None]) -> Progress:
+    def _send(
+        self, folder: Path, report: RenderReport, stored: set[str], note: Callable[[InstanceStatus], None], beat: Beat
+    ) -> tuple[str, ...]:
+        """Send what the PACS does not have yet, and return the classes that it does not take."""
+
+        def stops() -> bool:
+            try:
+                beat()
+            except Stopped:
+                return True
+            return False
+
+        try:
+            return send(
+                [folder / name for name in report.pet_files],
+                self.pacs,
+                calling_ae=self.calling_ae,
+                timeouts=self.timeouts,
+                on_answer=note,
+                check_stop=stops,
+                where_taken=[folder / companion.file for companion in report.companions],
+                skip=frozenset(stored),
+            ).not_taken
+        except SendingStopped as error:
+            raise Stopped(str(error)) from error
+        except NotStored as error:
+            if any(instance.status == NO_ANSWER for instance in error.report.instances):
+                raise Unavailable(str(error)) from error
+            raise
+        except Transient as error:
+            raise Unavailable(str(error)) from error
+
+    def _record(self, delivery: Delivery, beat: Beat) -> Record:
+        job = self.ledger.jobs.find(delivery.job_id)
         folder = self.folders.result(job.job_id)
         report = read_report(folder)
         header = pydicom.dcmread(folder / report.pet_files[0], stop_before_pixels=True)
-        earlier = self.ledger.of_study(job.study_uid, job.frame_of_reference_uid)
+        earlier = self.ledger.jobs.of_study(job.study_uid, job.frame_of_reference_uid)
         replaced = tuple(o.pet_series_uid for o in earlier if o.pet_series_uid and o.revision < job.revision)
         receipt = self.twin.record(twin_update(header, report, replaced, read_delivery(folder)))
         for remark in receipt.remarks:
-            LOG.warning("twin record: %s", remark, extra={"job_id": job.job_id, "step": "record"})
-        return Progress()
+            LOG.warning("twin record: %s", remark, extra={"job_id": job.job_id, "step": TWIN})
+        return partial(self.ledger.deliveries.confirmed, delivery, "FHIR transaction")
+
+    def _delivery_facts(self, delivery: Delivery) -> dict[str, str]:
+        return _job_facts(self.ledger.jobs.find(delivery.job_id))
+
+
+@contextmanager
+def stored_before(folder: Path) -> Iterator[tuple[set[str], Callable[[InstanceStatus], None]]]:
+    """The instances that the PACS has answered for, and what adds an answer: one UID a line in the job's folder.
+
+    A killed process leaves its lines, so that what it delivered is not sent again. A power cut may lose the last of
+    them: those are sent twice, with the same content.
+    """
+    file = folder / STORED
+    stored = set(file.read_text("ascii").split("\n")[:-1]) if file.exists() else set()
+    with file.open("a", encoding="ascii") as lines:
+
+        def note(answer: InstanceStatus) -> None:
+            if answer.stored:
+                stored.add(answer.sop_instance_uid)
+                lines.write(f"{answer.sop_instance_uid}\n")
+                lines.flush()
+
+        yield stored, note
+
+
+def _study_facts(study: Study) -> dict[str, str]:
+    return {"study_uid": study.study_uid}
+
+
+def _job_facts(job: Job) -> dict[str, str]:
+    return {"job_id": job.job_id, "study_uid": job.study_uid, "series_uid": job.series_uid}
+
+
+def warn_of_phantoms(job: Job, report: RenderReport) -> None:
+    """Say in the job's log where its model has seen no patient."""
+    if report.phantom_only:
+        LOG.warning("the model was trained on phantoms only", extra={**_job_facts(job), "step": "render"})
+
+
+def rendered(report: RenderReport) -> Rendered:
+    """What the ledger keeps of a render: the series that it issued, its report, and the features of its input."""
+    issued = [IssuedSeries(report.pet_series_uid, "PT", len(report.pet_instance_uids))]
+    issued += [IssuedSeries(companion.series_uid, companion.modality, 1) for companion in report.companions]
+    features = {
+        "slices": len(report.source_instance_uids),
+        "body_part": report.source_body_part,
+        "missing_districts": list(report.missing_districts),
+        "volume_ml": {name: values.get("volume_ml") for name, values in report.districts.items()},
+    }
+    result = Result(asdict(report), features)
+    return Rendered(report.pet_series_uid, report.model_hash, tuple(issued), result, DESTINATIONS)
 
 
 def twin_update(
@@ -141,6 +250,7 @@ def twin_update(
         replaces_companion_uids=tuple(
             uid for replaced in replaces_series_uids for uid in companion_series_uids(replaced)
         ),
+        phantom_only=report.phantom_only,
     )
 
 

@@ -1,145 +1,255 @@
-"""Takes a job through its steps: render, deliver, record; each step may be repeated without doubling anything."""
+"""The threads of the service: for each lane some that claim rows and work on them, and the timer that renews leases.
+
+Each piece of work may be repeated without doubling anything. A thread that dies of anything but our own errors ends
+the process: whatever it held is found again at the next start.
+"""
 
 import logging
 import random
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from twin_scanner.errors import TwinScannerError
-from twin_scanner.service.ledger.ledger import Job, Ledger, State
-from twin_scanner.service.retry import Again, RetryPolicy, decide
+from twin_scanner.errors import Defect, Misconfigured, Transient, TwinScannerError, Unavailable
+from twin_scanner.service.breaker import Breaker
+from twin_scanner.service.ledger.claims import Claimed, Claims, LeaseLost
+from twin_scanner.service.ledger.ledger import Ledger, NodeLost
+from twin_scanner.service.retry import Again, GiveUp, RetryPolicy, decide
 
 LOG = logging.getLogger("twin_scanner.worker")
 
-BEATS_A_LEASE = 10
-"""A worker may miss several beats before its lease runs out."""
-IDLE_POLL_S = 0.5
-"""How often an idle worker looks for a job that has come due."""
+IDLE_POLL_S: Final = 0.5
+"""How often an idle thread looks for a row that has come due."""
+RECORD_POLL_S: Final = 1.0
+"""How often an outcome that the ledger could not take is offered again."""
+ALARM_ATTEMPTS: Final = 5
+"""After so many attempts in a row a failure that may pass becomes an alarm."""
+
+Beat: TypeAlias = Callable[[], None]
+"""Called between parts of a piece of work; raises Stopped where it is to end here."""
+Record: TypeAlias = Callable[[], None]
+"""Writes an outcome into the ledger."""
+R = TypeVar("R", bound=Claimed)
+
+
+class Stopped(Transient):
+    """The service stops: the work is not finished, and no attempt is counted."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What a step has established: the PET series and the model that made it, once rendered."""
+class Lane(Generic[R]):
+    """One kind of work with its own threads, so that no other kind waits for it.
 
-    pet_series_uid: str | None = None
-    model_hash: str | None = None
-
-
-@dataclass(frozen=True)
-class Step:
-    """How a job leaves one state: do the work, then stand at ``leads_to``."""
+    ``work`` returns what records its success. ``facts`` name the row in the log. ``on_up`` is called when a
+    destination that was down answers again. ``counts`` says of an error that is tried again whether the attempt counts.
+    """
 
     name: str
-    leads_to: State
-    work: Callable[[Job, Callable[[], None]], Progress]
-    """Called with the job and a function that prolongs the lease."""
+    threads: int
+    rows: Claims[R]
+    claim: Callable[[], R | None]
+    work: Callable[[R, Beat], Record]
+    facts: Callable[[R], dict[str, str]]
+    breaker: Breaker | None = None
+    on_up: Record = lambda: None
+    counts: Callable[[Exception], bool] = lambda error: True
 
 
 class Worker:
-    """Threads that claim jobs and take each one step further."""
+    """Runs the lanes. ``on_fatal`` is called from a thread that dies, and is to end the process."""
 
     def __init__(
         self,
         *,
-        node: str,
         ledger: Ledger,
-        steps: Mapping[State, Step],
+        lanes: Sequence[Lane[Any]],
         policy: RetryPolicy,
-        lease_s: float,
-        threads: int,
+        on_fatal: Callable[[], None],
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._node = node
         self._ledger = ledger
-        self._steps = steps
         self._policy = policy
-        self._lease_s = lease_s
+        self._on_fatal = on_fatal
         self._draw = draw
         self._stopping = threading.Event()
-        self._wake = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._loop, args=(f"{node}/worker-{i}",), name=f"worker-{i}")
-            for i in range(threads)
-        ]
+        self._stopped = threading.Event()
+        self._wakers: list[threading.Event] = []
+        self._threads = [self._thread_of(lane, number) for lane in lanes for number in range(lane.threads)]
+        self._timer = threading.Thread(target=self._guarded, args=(self._renew,), name="leases")
 
     def start(self) -> None:
-        """Free what this node held when it last died, and begin."""
-        freed = self._ledger.release(self._node)
-        if freed:
-            LOG.info("leases of an earlier run released", extra={"count": freed})
-        for thread in self._threads:
+        """Begin; the ledger has been entered."""
+        for thread in (self._timer, *self._threads):
             thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Finish the steps under way, at most ``timeout_s`` seconds each; the rest is repeated after a start."""
+        """End what can end between two parts, in ``timeout_s`` seconds at most; a start repeats the rest."""
         self._stopping.set()
-        self._wake.set()
+        self.wake()
+        deadline_s = time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join(timeout_s)
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline_s - time.monotonic()))
+        self._stopped.set()
+        if self._timer.ident is not None:
+            self._timer.join(max(0.0, deadline_s - time.monotonic()))
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a thread has not ended yet."""
+        return any(thread.is_alive() for thread in self._threads)
 
     def wake(self) -> None:
         """Look for work now."""
-        self._wake.set()
+        for waker in self._wakers:
+            waker.set()
 
-    def run_once(self, owner: str) -> Job | None:
-        """Claim one job and take it one step; None where nothing is due."""
-        job = self._ledger.claim(owner, self._lease_s)
-        if job is not None:
-            self._take_step(job)
-        return job
-
-    def _loop(self, owner: str) -> None:
-        while not self._stopping.is_set():
-            try:
-                idle = self.run_once(owner) is None
-            except TwinScannerError as error:
-                LOG.error("worker could not reach the ledger", extra={"reason": str(error)})
-                idle = True
-            if idle:
-                self._wake.wait(IDLE_POLL_S)
-                self._wake.clear()
-
-    def _take_step(self, job: Job) -> None:
-        step = self._steps[job.state]
-        facts = {"job_id": job.job_id, "series_uid": job.series_uid, "step": step.name}
-        LOG.info("step begins", extra=facts)
+    def run_once(self, lane: Lane[R]) -> bool:
+        """Claim one row of the lane and work on it; False where nothing is due, or its destination is down."""
+        if lane.breaker is not None and not lane.breaker.enter():
+            return False
+        row: R | None = None
         try:
-            made = step.work(job, self._heartbeat(job))
-            self._ledger.advance(job, step.leads_to, pet_series_uid=made.pet_series_uid, model_hash=made.model_hash)
-        except Exception as error:  # noqa: BLE001  the one outer loop: whatever a step raises ends in the ledger
-            self._after_failure(job, error, facts)
-        else:
-            LOG.info("step done", extra={**facts, "state": step.leads_to.value})
-            self._wake.set()
+            row = lane.claim()
+        finally:
+            if row is None and lane.breaker is not None:
+                lane.breaker.idle()
+        if row is None:
+            return False
+        try:
+            self._work(lane, row)
+        finally:
+            lane.rows.forget(row)
+        self.wake()
+        return True
 
-    def _heartbeat(self, job: Job) -> Callable[[], None]:
-        """Prolongs the lease, however often it is called no more than some times a lease: each one is a disk sync."""
-        extended_s = time.monotonic()
+    def _thread_of(self, lane: Lane[Any], number: int) -> threading.Thread:
+        waker = threading.Event()
+        self._wakers.append(waker)
+        loop = partial(self._loop, lane, waker)
+        return threading.Thread(target=self._guarded, args=(loop,), name=f"{lane.name}-{number}")
 
-        def beat() -> None:
-            nonlocal extended_s
-            if time.monotonic() - extended_s >= self._lease_s / BEATS_A_LEASE:
-                self._ledger.extend(job, self._lease_s)
-                extended_s = time.monotonic()
+    def _guarded(self, loop: Callable[[], None]) -> None:
+        ended = False
+        try:
+            loop()
+            ended = True
+        finally:
+            if not ended:
+                LOG.critical("a thread of the service died; the process ends")
+                self._on_fatal()
 
-        return beat
+    def _loop(self, lane: Lane[Any], waker: threading.Event) -> None:
+        ledger_answers = True
+        while not self._stopping.is_set():
+            waker.clear()
+            try:
+                idle = not self.run_once(lane)
+                ledger_answers = True
+            except TwinScannerError as error:
+                if ledger_answers:
+                    LOG.error("the ledger cannot be used", extra={"step": lane.name, "reason": str(error)})
+                idle, ledger_answers = True, False
+            if idle:
+                waker.wait(IDLE_POLL_S)
 
-    def _after_failure(self, job: Job, error: Exception, facts: dict[str, str]) -> None:
-        reason = (
-            str(error) if isinstance(error, TwinScannerError) else f"Unexpected {type(error).__name__}: see the log."
-        )
+    def _renew(self) -> None:
+        while not self._stopped.wait(self._ledger.leases.beat_s):
+            try:
+                self._ledger.beat()
+            except NodeLost:
+                raise
+            except TwinScannerError as error:
+                LOG.error("leases not renewed", extra={"reason": str(error)})
+
+    def _beat(self) -> None:
+        if self._stopping.is_set():
+            raise Stopped("The service stops; the work is repeated after the next start.")
+
+    def _work(self, lane: Lane[R], row: R) -> None:
+        facts = {"step": lane.name}
+        error: Exception | None = None
+        try:
+            facts |= lane.facts(row)
+            LOG.info("step begins", extra=facts)
+            record = lane.work(row, self._beat)
+        except Exception as raised:  # noqa: BLE001  the one outer loop: whatever a step raises ends in the ledger
+            error = raised
+            record = self._failure(lane, row, raised, facts)
+        is_up_again = self._tell_breaker(lane, error, facts)
+        try:
+            recorded = self._recorded(record, facts)
+        except Defect as refused:
+            if error is not None:
+                raise
+            error = refused
+            recorded = self._recorded(self._failure(lane, row, refused, facts), facts)
+        if recorded and error is None:
+            LOG.info("step done", extra=facts)
+        if is_up_again:
+            self._recorded(lane.on_up, facts)
+
+    def _failure(self, lane: Lane[R], row: R, error: Exception, facts: dict[str, str]) -> Record:
+        """What records a failure, after it was logged."""
+        if isinstance(error, Stopped):
+            LOG.info("step stopped", extra=facts)
+            return partial(lane.rows.put_back, row)
+        reason = _reason(error)
         if not isinstance(error, TwinScannerError):
             frames = traceback.extract_tb(error.__traceback__)
             facts = facts | {"where": " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames))}
-        LOG.warning("step failed", extra={**facts, "reason": reason})
-        decision = decide(error, job.attempts, self._draw(), self._policy)
-        try:
-            if isinstance(decision, Again):
-                self._ledger.postpone(job, decision.delay_s, reason)
+        counts = lane.counts(error)
+        decision = decide(error, row.attempts if counts else 1, lane.rows.age_s(row), self._draw(), self._policy)
+        if isinstance(decision, Again):
+            alarm = row.attempts == ALARM_ATTEMPTS or (isinstance(error, Misconfigured) and row.attempts == 1)
+            LOG.log(logging.ERROR if alarm else logging.WARNING, "step failed", extra={**facts, "reason": reason})
+            kind = type(error).__name__
+            postpone = partial(lane.rows.postpone, row, decision.delay_s, reason, error=kind, alarm=alarm)
+            return partial(postpone, counts=counts)
+        level = logging.ERROR if decision == GiveUp.FAIL else logging.WARNING
+        LOG.log(level, "step given up: %s", decision, extra={**facts, "reason": reason})
+        ways = {GiveUp.HOLD: lane.rows.hold, GiveUp.REJECT: lane.rows.reject, GiveUp.FAIL: lane.rows.fail}
+        return partial(ways[decision], row, reason)
+
+    def _recorded(self, record: Record, facts: dict[str, str]) -> bool:
+        """Whether the outcome is in the ledger: it is offered until the ledger takes it, or the service stops."""
+        while True:
+            try:
+                record()
+            except LeaseLost as error:
+                LOG.warning("outcome not recorded", extra={**facts, "reason": str(error)})
+                return False
+            except Transient as error:
+                LOG.error("outcome not recorded yet", extra={**facts, "reason": str(error)})
+                if self._stopping.wait(RECORD_POLL_S):
+                    return False
             else:
-                self._ledger.end(job, decision.state, reason)
-        except TwinScannerError as lost:
-            LOG.warning("failure not recorded; the lease will expire", extra={**facts, "reason": str(lost)})
+                return True
+
+    def _tell_breaker(self, lane: Lane[R], error: Exception | None, facts: dict[str, str]) -> bool:
+        """Whether the lane's destination had been down and is there again."""
+        if lane.breaker is None:
+            return False
+        if isinstance(error, Stopped):
+            lane.breaker.idle()
+            return False
+        if isinstance(error, Unavailable):
+            if lane.breaker.down():
+                LOG.error("destination is down: one probe at a time", extra={**facts, "reason": str(error)})
+            return False
+        is_up_again = lane.breaker.up()
+        if is_up_again:
+            LOG.info("destination is there again", extra=facts)
+        return is_up_again
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TwinScannerError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "There is too little memory for this study: give the service more, or smaller series."
+    return f"Unexpected {type(error).__name__}: see the log."

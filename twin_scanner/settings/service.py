@@ -17,11 +17,11 @@ class LedgerSection(Section):
 
 
 class RetrySection(Section):
-    """Back-off after transient failures; after the last attempt the job is a dead letter."""
+    """Back-off after failures that may pass; what is older than the limit has failed."""
 
     first_delay_s: Seconds = 15.0
     longest_delay_s: Seconds = 3600.0
-    attempts: int = Field(24, ge=1)
+    age_limit_days: float = Field(30.0, gt=0)
 
 
 class RetrainSection(Section):
@@ -34,7 +34,7 @@ class RetrainSection(Section):
     @model_validator(mode="after")
     def _has_a_configuration(self) -> "RetrainSection":
         if self.cron.strip() and self.config is None:
-            raise ValueError("retrain.cron needs retrain.config, the retraining configuration")
+            raise ValueError("retrain.cron needs retrain.config, the file of the retraining configuration")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Which CT evidence made the uptake of a voxel, a lesion or a district: attributions of exactly what is served."""
+"""Which CT evidence explains the uptake of a voxel, a lesion or a district: attributions of the served PET."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -126,8 +126,8 @@ class _Batch:
 
     def forward(self, ct: Tensor, weight: Tensor) -> Tensor:
         """What each window adds to the target's mean SUV, (N,)."""
-        made: Tensor = self.network(ct)
-        return (made * weight).sum(dim=(1, 2, 3, 4))
+        pet: Tensor = self.network(ct)
+        return (pet * weight).sum(dim=(1, 2, 3, 4))
 
 
 def find_target(
@@ -267,7 +267,7 @@ class _Served:
         return blocks.spread() * self._synthesised
 
     def _batches(self, progress: Progress | None) -> Iterator[_Batch]:
-        """All windows, network by network; tells of each batch when the next is asked for."""
+        """All windows, network by network; reports each batch when the next is asked for."""
         done = 0
         for network, region, starts in self._works:
             for at in range(0, len(starts), BATCH_WINDOWS):

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from twin_scanner.districts.district_map import DistrictMap, Segmenter
-from twin_scanner.errors import Defect, Rejected
+from twin_scanner.errors import Defect, Misconfigured, Rejected
 from twin_scanner.imaging.volume import LabelArray, Volume, canonical_labels, resample_labels
 from twin_scanner.models import plan as preprocess
 from twin_scanner.models.package import ModelPackage
@@ -26,9 +26,9 @@ class PipelineOptions:
 
 @dataclass(frozen=True, eq=False)
 class SyntheticPet:
-    """The result on the Plan's grid (canonical axes): SUV in g/ml, the CT in HU and the districts beside it.
+    """The result on the Plan's grid (canonical axes): SUV in g/ml, the CT in HU, and the districts.
 
-    ``district_map`` holds the same districts on the CT's own grid, as the segmenter drew them.
+    ``district_map`` holds the same districts on the CT's own grid, as the segmenter gave them.
     """
 
     suv: Volume
@@ -50,7 +50,7 @@ def translate_ct(
     ``progress`` receives (windows done, windows in all). Raises Rejected where the CT shows no human body or a
     district that the package cannot synthesise, or where the segmenter is not the one of the training masks.
     """
-    # 1. The districts are only comparable with the training masks if the same segmenter drew them.
+    # 1. The districts are only comparable with the training masks if the same segmenter made both.
     _check_segmenter(package, segmenter, options)
     # 2. Every voxel of the body gets its district (paper equations 1, 2, 5).
     district_map = segmenter.segment(ct)
@@ -79,7 +79,7 @@ def _check_segmenter(package: ModelPackage, segmenter: Segmenter, options: Pipel
     trained_with = package.card.segmenter
     if package.partition.whole_volume or options.allow_other_segmenter or trained_with == segmenter.name:
         return
-    raise Rejected(
+    raise Misconfigured(
         f"Model '{package.name}' was trained on districts by '{trained_with}', not by '{segmenter.name}': "
         "choose that segmenter, or set model.allow_other_segmenter."
     )

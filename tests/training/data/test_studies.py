@@ -17,7 +17,7 @@ from tests.samples import ct_files, pet_files
 from training.data.studies import autopet_studies, dicom_studies, find_studies, phantom_studies
 from training.data.study import StudyReference
 from training.phantom.files import COLLECTION, METADATA_FILE, write_studies
-from training.phantom.phantom import draw_options, make_phantom
+from training.phantom.phantom import make_phantom, sample_options
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.dicom.write.pet_series import Synthesis, write_pet_series
 from twin_scanner.errors import Rejected
@@ -71,7 +71,7 @@ def reason(study: StudyReference) -> str:
 
 def test_each_folder_of_autopets_layout_is_a_study_with_its_patient_and_diagnosis(written: Path) -> None:
     studies = autopet_studies(written)
-    expected = {draw_options(10_000 + number, spacing_mm=SPACING_MM).diagnosis for number in range(3)}
+    expected = {sample_options(10_000 + number, spacing_mm=SPACING_MM).diagnosis for number in range(3)}
     assert {study.diagnosis for study in studies} == expected
     assert {study.patient for study in studies} == {path.name for path in (written / COLLECTION).iterdir()}
     assert len({study.name for study in studies}) == 3
@@ -86,7 +86,7 @@ def test_a_study_loads_the_volumes_that_were_written(written: Path) -> None:
     study = reference.load()
     np.testing.assert_array_equal(study.ct.array, read_nifti(folder / "CT.nii.gz").array)
     np.testing.assert_array_equal(study.pet.array, read_nifti(folder / "SUV.nii.gz").array)
-    assert (study.ct_origin, study.drawn) == ("CT", True)
+    assert (study.ct_origin, study.is_phantom) == ("CT", True)
     assert study.lesions is not None
     assert study.lesions.dtype == np.uint8
     np.testing.assert_array_equal(study.lesions, read_nifti(folder / "SEG.nii.gz").array)
@@ -103,7 +103,7 @@ def test_the_publishers_resampled_ct_is_used_only_where_the_ct_is_missing_and_sa
     study = reference.load()
     assert study.ct_origin == "CTres"
     called = first.rename(first.with_name("03-02-2005-NA-PET-CT whole body-12345"))
-    assert [study.load().drawn for study in autopet_studies(autopet) if study.patient == patient] == [False]
+    assert [study.load().is_phantom for study in autopet_studies(autopet) if study.patient == patient] == [False]
     called.rename(first)
     np.testing.assert_array_equal(study.ct.array, resampled.array - np.float32(1))
     (first / "CTres.nii.gz").unlink()
@@ -248,7 +248,7 @@ def test_folders_that_are_links_are_searched_once(autopet: Path, tmp_path: Path)
 def test_a_phantom_study_is_the_phantom_of_its_seed() -> None:
     studies = phantom_studies(2, 40, "appearance-only", SPACING_MM)
     assert [study.patient for study in studies] == ["phantom-40", "phantom-41"]
-    drawn = make_phantom(41, draw_options(41, world="appearance-only", spacing_mm=SPACING_MM))
+    drawn = make_phantom(41, sample_options(41, world="appearance-only", spacing_mm=SPACING_MM))
     study = studies[1].load()
     np.testing.assert_array_equal(study.pet.array, drawn.pet.array)
     np.testing.assert_array_equal(study.ct.array, drawn.ct.array)
@@ -264,7 +264,7 @@ def test_a_phantom_study_is_the_phantom_of_its_seed() -> None:
 def test_ct_and_pet_of_a_study_are_paired(tmp_path: Path) -> None:
     study = only(dicom_studies(ct_pet(tmp_path)))
     loaded = study.load()
-    assert (loaded.ct_origin, loaded.drawn) == ("DICOM", False)
+    assert (loaded.ct_origin, loaded.is_phantom) == ("DICOM", False)
     assert loaded.lesions is None
     np.testing.assert_array_equal(loaded.ct.array[7], ct_files.stored_values(7))
     np.testing.assert_allclose(loaded.pet.array[7], pet_files.activity_bqml(7) * pet_files.SUV_PER_BQML, rtol=1e-6)
@@ -483,7 +483,7 @@ def test_the_layout_of_a_folder_is_found(written: Path, tmp_path: Path) -> None:
     assert len(find_studies(written)) == 3
     assert find_studies(written)[0].load().ct_origin == "CT"
     in_dicom = find_studies(written / "dicom", accept_synthetic=True)
-    assert len(in_dicom) == 3 and in_dicom[0].load().drawn
+    assert len(in_dicom) == 3 and in_dicom[0].load().is_phantom
     for folder, expected in ((tmp_path / "absent", "does not exist"), (tmp_path, "no DICOM image of CT or PET")):
         with pytest.raises(Rejected, match=expected):
             find_studies(folder)

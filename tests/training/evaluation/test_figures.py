@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy import ndimage
 
-from tests.samples.judged_cases import GEOMETRY, body_pet, case_of, districts, spot_label, with_spot
+from tests.samples.known_cases import GEOMETRY, body_pet, case_of, districts, spot_label, with_spot
 from training.evaluation.case import BODY, LESION, Case, Row
 from training.evaluation.figures import (
     BINS,
@@ -25,10 +25,10 @@ from training.evaluation.figures import (
     _districts,
     _projections,
     bland_altman,
-    draw_joint_histograms,
-    draw_study,
     forest,
     joint_histogram,
+    plot_joint_histograms,
+    plot_study,
     png,
     study_pictures,
 )
@@ -52,7 +52,7 @@ def seen(content: bytes) -> Pixels:
 
 
 def drawn(cases: Mapping[str, Case], folder: Path) -> dict[str, Pixels]:
-    draw_study(cases, folder)
+    plot_study(cases, folder)
     study = next(iter(cases.values())).study
     projections, slices = study_pictures(study, list(cases), folder)
     return {"projections": seen(projections.image), "districts": seen(slices.image)}
@@ -131,7 +131,7 @@ def test_every_figure_is_as_wide_as_the_page_and_no_letter_is_smaller_than_nine_
     counts = joint_histogram(case_of(body_pet(), body_pet(1)))
     table = table_of(lesion_rows("model", [("p1", 5, 4), ("p2", 9, 10)]))
     found = [
-        draw_joint_histograms(counts, "model", 1),
+        plot_joint_histograms(counts, "model", 1),
         bland_altman(table, "model"),
         forest({"base": [compared("head", -0.01, -0.02, 0.0)]}, "model"),
     ]
@@ -149,7 +149,7 @@ def test_no_text_is_cut_at_the_edge_of_a_figure() -> None:
     table = table_of(lesion_rows(name, [("p1", 5, 44), ("p2", 39, 10), ("p3", 25, 2)]))
     counts = joint_histogram(case_of(body_pet(), body_pet(1)))
     many = {region: count * 10**6 for region, count in counts.items()}
-    joint = draw_joint_histograms(many, name, 1014)
+    joint = plot_joint_histograms(many, name, 1014)
     figures = [forest({name: worst, "other": worst}, name), bland_altman(table, name), joint]
     for figure in figures:
         assert figure is not None
@@ -159,7 +159,7 @@ def test_no_text_is_cut_at_the_edge_of_a_figure() -> None:
 def test_the_same_study_gives_the_same_bytes(tmp_path: Path) -> None:
     cases = {"model": case_of(body_pet(), body_pet(1))}
     for folder in ("one", "two"):
-        draw_study(cases, tmp_path / folder)
+        plot_study(cases, tmp_path / folder)
     files = sorted((tmp_path / "one").iterdir())
     assert len(files) == 2
     for file in files:
@@ -169,14 +169,14 @@ def test_the_same_study_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_a_studys_name_never_becomes_a_path(tmp_path: Path) -> None:
     """A name from outside that climbs out of the folder if it is taken as a file's name."""
     case = replace(case_of(body_pet(), body_pet(1)), study="../../outside/" + "x" * 400)
-    draw_study({"model": case}, tmp_path / "deep" / "pictures")
+    plot_study({"model": case}, tmp_path / "deep" / "pictures")
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["pictures"]
     assert len(study_pictures(case.study, ["model"], tmp_path / "deep" / "pictures")) == 2
 
 
 def test_pictures_of_other_models_are_not_taken_for_these(tmp_path: Path) -> None:
-    draw_study({"model": case_of(body_pet(), body_pet(1))}, tmp_path)
+    plot_study({"model": case_of(body_pet(), body_pet(1))}, tmp_path)
     assert study_pictures("study-1", ["another"], tmp_path) == []
     assert study_pictures("study-1", ["model", "another"], tmp_path) == []
     assert len(study_pictures("study-1", ["model"], tmp_path)) == 2
@@ -185,13 +185,13 @@ def test_pictures_of_other_models_are_not_taken_for_these(tmp_path: Path) -> Non
 def test_a_study_is_drawn_for_one_model_or_two(tmp_path: Path) -> None:
     case = case_of(body_pet(), body_pet(1))
     with pytest.raises(ValueError, match="not 3"):
-        draw_study({"a": case, "b": case, "c": case}, tmp_path)
+        plot_study({"a": case, "b": case, "c": case}, tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_said_to_be_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(Transient, match="pictures cannot be written"):
-        draw_study({"model": case_of(body_pet(), body_pet(1))}, tmp_path / "file")
+        plot_study({"model": case_of(body_pet(), body_pet(1))}, tmp_path / "file")
 
 
 def test_slices_go_through_the_hottest_lesion_and_not_through_the_hotter_bladder() -> None:
@@ -257,7 +257,7 @@ def test_histograms_of_studies_can_be_added_though_a_district_is_out_of_sight() 
     assert first.keys() == second.keys()
     assert second["head"].sum() == 0
     total = {region: first[region] + second[region] for region in first}
-    shown = texts(draw_joint_histograms(total, "model", 2))
+    shown = texts(plot_joint_histograms(total, "model", 2))
     assert any("model, 2 studies" in text for text in shown)
     voxels = f"{2 * np.count_nonzero(districts() == 2):,}".replace(",", " ")
     assert f"Trunk\nn {voxels}" in shown
@@ -266,7 +266,7 @@ def test_histograms_of_studies_can_be_added_though_a_district_is_out_of_sight() 
 def test_a_region_that_no_study_shows_has_no_panel() -> None:
     counts = joint_histogram(case_of(body_pet(), body_pet()))
     counts["head"][:] = 0
-    figure = draw_joint_histograms(counts, "model", 1)
+    figure = plot_joint_histograms(counts, "model", 1)
     assert not any(text.startswith("Head") for text in texts(figure))
     assert len([axis for axis in panels(figure) if axis.get_title()]) == 4
 
@@ -377,7 +377,7 @@ def test_a_studys_pictures_have_no_small_letters_and_no_text_that_is_cut() -> No
 def test_the_histogram_has_the_real_suv_across() -> None:
     """Oracle: a synthetic PET that is always too low lies below the diagonal."""
     real = np.where(districts() > 0, np.float32(10.0), np.float32(0.0))
-    figure = draw_joint_histograms(joint_histogram(case_of(real, 0.2 * real)), "model", 1)
+    figure = plot_joint_histograms(joint_histogram(case_of(real, 0.2 * real)), "model", 1)
     for axis in panels(figure):
         image = axis.images[0]
         if axis.get_xlabel() == "real SUV":

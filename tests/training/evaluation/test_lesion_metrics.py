@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tests.samples.judged_cases import GEOMETRY, SHAPE, body_pet, districts, spot_label, with_spot
+from tests.samples.known_cases import GEOMETRY, SHAPE, body_pet, districts, spot_label, with_spot
 from training.evaluation.lesion_metrics import FalseUptake, false_uptake, lesions_of
 from twin_scanner.imaging.suv import region_suv
 from twin_scanner.imaging.volume import FloatArray, Geometry, Volume

@@ -8,7 +8,7 @@ from monai.metrics.regression import KernelType, compute_ssim_and_cs
 from scipy import ndimage
 from skimage import metrics as skimage_metrics
 
-from tests.samples.judged_cases import SHAPE, body_pet, districts
+from tests.samples.known_cases import SHAPE, body_pet, districts
 from training.evaluation.metrics import (
     MARGIN,
     SCALE_WEIGHTS,

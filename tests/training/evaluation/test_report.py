@@ -9,17 +9,17 @@ from typing import Final
 import pytest
 
 from tests.peers.browser import Browser, browser
-from tests.samples.judged_cases import body_pet, case_of, spot_label, with_spot
+from tests.samples.known_cases import body_pet, case_of, spot_label, with_spot
 from training.evaluation.figures import (
     Picture,
-    draw_joint_histograms,
-    draw_study,
     joint_histogram,
+    plot_joint_histograms,
+    plot_study,
     study_pictures,
     svg,
 )
-from training.evaluation.measure import DEFINITIONS
 from training.evaluation.report import PHANTOMS_WARNING, ReportContent, write_report
+from training.evaluation.score import DEFINITIONS
 from training.evaluation.tables import RESEARCH_ONLY, Table
 from twin_scanner.errors import Transient
 
@@ -76,14 +76,14 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> ReportContent:
     real = with_spot(body_pet(), (30, 12, 12), 12.0)
     case = case_of(real, with_spot(body_pet(1), (30, 12, 12), 7.0), spot_label((30, 12, 12)))
     folder = tmp_path_factory.mktemp("pictures")
-    draw_study({"model": case, "baseline": case}, folder)
+    plot_study({"model": case, "baseline": case}, folder)
     header = ("District", "Metric", "model", "baseline", *(f"published: column {n}" for n in range(6)))
     rows = tuple(
         (region, metric, "0.0123 ± 0.0045 (SE 0.0012), n 20 / 18 / 3", *["0.023 ± 0.005"] * 7)
         for region in ("Head", "Trunk")
         for metric in ("MAE ↓", "PSNR, dB ↑")
     )
-    histogram = svg(draw_joint_histograms(joint_histogram(case), "model", 1))
+    histogram = svg(plot_joint_histograms(joint_histogram(case), "model", 1))
     return ReportContent(
         title="Evaluation of model",
         facts=[("Model", "model"), ("Model hash", "0123456789abcdef" * 4)],

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.samples.judged_cases import SHAPE, districts
+from tests.samples.known_cases import SHAPE, districts
 from training.evaluation.seam import seam
 from twin_scanner.imaging.volume import FloatArray, LabelArray
 

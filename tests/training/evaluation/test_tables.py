@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.samples.judged_cases import body_pet, case_of, of_patient, spot_label, with_spot
+from tests.samples.known_cases import body_pet, case_of, of_patient, spot_label, with_spot
 from training.evaluation import published
 from training.evaluation.case import Row
-from training.evaluation.measure import measure
 from training.evaluation.rows_table import table_of
-from training.evaluation.statistics import Comparison, Scores
+from training.evaluation.score import score
+from training.evaluation.statistics import Comparison, Scores, summary
 from training.evaluation.tables import (
     RESEARCH_ONLY,
     Table,
@@ -21,6 +21,7 @@ from training.evaluation.tables import (
     comparison_lines,
     comparison_table,
     comparisons,
+    number_sentences,
     paper_tables,
     summary_sentences,
     write_tables,
@@ -42,7 +43,7 @@ def scores() -> Scores:
         for model, error in (("near#1", 0.1), ("near#2", 0.12), ("far", 0.4)):
             made = np.where(real > 0, real + np.float32(error * (1 + patient / 50)), real).astype(np.float32)
             case = of_patient(case_of(real, made, spot_label(SPOT)), f"p{patient}", diagnosis)
-            rows += measure(case, model)
+            rows += score(case, model)
     return Scores(table_of(rows))
 
 
@@ -97,7 +98,7 @@ def test_lesions_that_are_clipped_are_counted_in_all() -> None:
             for corner, suv in spots:
                 real = with_spot(real, corner, suv)
             case = case_of(real, real, spot_label(*(corner for corner, _ in spots)))
-            rows += measure(of_patient(case, study, ""), f"near#{seed}")
+            rows += score(of_patient(case, study, ""), f"near#{seed}")
     table = beyond_table(
         Scores(table_of([*rows, Row("far", "s", "p", "", "body", 0, "mae", "", 0.1, 9)])), ["near", "far"]
     )
@@ -119,6 +120,15 @@ def test_a_comparison_says_what_is_shown_and_nothing_more(scores: Scores) -> Non
     assert "nothing clinical follows" in said[-1]
 
 
+def test_a_summary_begins_with_each_models_numbers(scores: Scores) -> None:
+    near, far = number_sentences(scores, ["near", "far"])
+    body = summary(scores, "near", "body", "mae_suv")
+    assert body is not None
+    begins = f"near: mean absolute error SUV {body.mean:.3f} in the whole body (head "
+    assert near.startswith(begins) and " dB, SSIM " in near and near.endswith("; 6 studies of 6 patients.")
+    assert far.startswith("far: ") and number_sentences(scores, ["nobody"]) == []
+
+
 def compared(metric: str, difference: float, **other: object) -> Comparison:
     sure = Comparison("trunk", metric, "far", difference, difference - 0.1, difference + 0.1, 1.0, 1.0 - difference,
                       1e-5, 1e-5, 20, 18, 0, 1e-3, 1e-3)  # fmt: skip
@@ -138,7 +148,10 @@ def test_what_is_better_depends_on_the_metric_and_needs_both_tests_and_the_inter
     for unsure in ({"t_holm": 0.2}, {"wilcoxon_holm": 0.2}, {"high": 0.1}, {"t_holm": None}):
         assert told(compared("mae", -0.5, **unsure))[0].startswith("No difference of near from far"), unsure
     few = compared("mae", -0.5, patients=4, t_p=None, wilcoxon_p=None, t_holm=None, wilcoxon_holm=None)
-    assert told(few) == ["Too few patients to compare near with far in mean absolute error: trunk (n 4)."]
+    assert told(few) == ["4 patients are too few to compare near with far: 5 are needed."]
+    assert told(few, compared("psnr", 0.5))[0] == (
+        "Too few patients to compare near with far in mean absolute error: trunk (n 4)."
+    )
     assert summary_sentences("near", {}) == []
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.samples.small_pairs import small_config, small_data, small_pair, small_sampler
+from tests.samples.known_cases import case_of, districts
+from tests.samples.small_pairs import small_config, small_data, small_sampler
 from training.fit.config import ValidationConfig
 from training.fit.event_log import event_log, projections
 from training.fit.fit import Run, fit
 from training.fit.state import fresh_state
-from training.fit.validation import Comparison
 from twin_scanner.errors import Rejected
 
 pytestmark = pytest.mark.loop
@@ -45,15 +45,14 @@ def test_losses_errors_and_pictures_are_events(tmp_path: Path) -> None:
     events.Reload()
     assert set(events.Tags()["scalars"]) == {"L1", "adversarial", "discriminator", "validation_mae_suv"}
     assert [event.step for event in events.Scalars("L1")] == [100]
-    assert [event.step for event in events.Images("real and made PET")] == [100]
+    assert [event.step for event in events.Images("real and synthetic PET")] == [100]
 
 
 def test_the_picture_shows_both_pets_upright_and_side_by_side() -> None:
     """A hot voxel at the highest slice of the real PET is in the picture's first row, on the left."""
-    pair = small_pair(0)
-    real, made = np.zeros((2, *pair.ct.shape), np.float32)
+    real, made = np.zeros((2, *districts().shape), np.float32)
     real[-1, 5, 3], made[0, 7, 4] = 5.0, 20.0
-    picture = projections(Comparison(real, made, pair.labels))
-    depth, _, width = pair.ct.shape
+    picture = projections(case_of(real, made))
+    depth, _, width = districts().shape
     assert picture.shape == (depth, 2 * width)
     assert picture[0, 3] == 0.5 and picture[-1, width + 4] == 1.0 and np.count_nonzero(picture) == 2

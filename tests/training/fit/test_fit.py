@@ -16,12 +16,12 @@ import torch
 
 from tests.samples.small_pairs import small_config, small_data, small_pair, small_sampler
 from training.data.sampling import Sampler
-from training.fit.batches import draw_batch
+from training.fit.batches import sample_batch
 from training.fit.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
 from training.fit.config import ScheduleConfig, ValidationConfig
 from training.fit.curve import read_curve
 from training.fit.fit import Run, fit, main, train
-from training.fit.run_data import phantoms
+from training.fit.run_data import phantom_data
 from training.fit.state import TrainState, fresh_state
 from training.fit.stopping import stopped_by_signals
 from training.fit.validation import validation_error
@@ -45,7 +45,7 @@ def test_the_loop_learns_what_can_be_learnt(tmp_path: Path) -> None:
     fit(config, state, sampler, Run(on_step=lambda *call: shown.append(call[3]["L1"])))
     pet = small_pair(0).pet.astype(np.float32) / config.plan.suv_max
     blind = float(np.abs(pet - pet.mean()).mean())
-    batch = draw_batch(config, "validation", sampler, 0)
+    batch = sample_batch(config, "validation", sampler, 0)
     with torch.no_grad():
         before = float((fresh_state(config, "trunk", {}).generator(batch.ct) - batch.pet).abs().mean())
         after = float((state.generator(batch.ct) - batch.pet).abs().mean())
@@ -151,7 +151,7 @@ def test_a_loss_that_is_not_finite_stops_with_one_sentence_and_its_batch_and_spo
     assert all(torch.equal(a, b) for a, b in zip(before, weights(state), strict=True))
     place = tmp_path / "diverged-arms-step-1-process-0.safetensors"
     assert str(place) in str(error.value) and "\n" not in str(error.value)
-    saved, drawn = safetensors.torch.load_file(place), draw_batch(config, "arms", Sampler(broken, (3,), Plan()), 0)
+    saved, drawn = safetensors.torch.load_file(place), sample_batch(config, "arms", Sampler(broken, (3,), Plan()), 0)
     torch.testing.assert_close(saved["pet"], drawn.pet, equal_nan=True)
     with safetensors.safe_open(place, "pt") as file:
         assert json.loads(file.metadata()["origins"]) == list(drawn.origins)
@@ -198,7 +198,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_package_and_curve(tmp_path: 
             )
             break
         except Transient as error:
-            assert "--resume" in str(error)
+            assert "start it again to go on" in str(error) and "checkpoint.pt holds everything" in str(error)
             stops += 1
     assert stops == 3 * len(DISTRICTS.networks)
     assert load_package(folder).model_hash == expected
@@ -292,7 +292,7 @@ def test_a_run_is_neither_repeated_nor_mixed_with_another(tmp_path: Path) -> Non
     with pytest.raises(Rejected, match="another configuration"):
         train(replace(config, seed=5), data, resume=True)
     with pytest.raises(Rejected, match="other pairs"):
-        train(config, phantoms(config, [small_pair(7), small_pair(8)]), resume=True)
+        train(config, phantom_data(config, [small_pair(7), small_pair(8)]), resume=True)
     train(config, data, resume=True)
     with pytest.raises(Rejected, match="finished"):
         train(config, data, resume=True)
@@ -340,7 +340,7 @@ def test_a_partition_needs_pairs_that_show_its_districts(tmp_path: Path) -> None
     headless.labels[headless.labels == 1] = 2
     config = small_config(tmp_path)
     with pytest.raises(Rejected, match="No training pair contains labels"):
-        train(config, phantoms(config, [headless, headless]))
+        train(config, phantom_data(config, [headless, headless]))
 
 
 def test_a_second_run_in_the_same_folder_is_refused_while_the_first_is_at_work(tmp_path: Path) -> None:

@@ -53,13 +53,13 @@ def test_a_run_sees_the_training_and_the_validation_part_and_no_other(phantoms: 
     write_split(tmp_path / "split.json", split)
     config = on_store(tmp_path / "run", phantoms, tmp_path / "split.json")
     data = load_data(config)
-    assert [pair.name for pair in data.learnt] == list(split.train)
+    assert [pair.name for pair in data.trained_on] == list(split.train)
     assert [pair.name for pair in data.validated] == list(split.validation)
     assert (data.kind, data.segmenter) == ("store", phantoms.segmenter)
     swapped = stored(config, phantoms, replace(split, gate=split.test, test=split.gate))
     assert swapped.sha256 == data.sha256
-    patients = [replace(entry, drawn=entry.name != split.train[0]) for entry in phantoms.entries]
-    assert stored(config, replace(phantoms, entries=tuple(patients)), split).drawn == 1
+    patients = [replace(entry, is_phantom=entry.name != split.train[0]) for entry in phantoms.entries]
+    assert stored(config, replace(phantoms, entries=tuple(patients)), split).phantoms == 1
     assert stored(config, phantoms, replace(split, train=split.gate, gate=split.train)).sha256 != data.sha256
 
 
@@ -77,7 +77,7 @@ def test_a_store_is_trained_on_to_a_package(phantoms: TrainingStore, tmp_path: P
 def test_a_whole_volume_network_learns_the_air_around_the_body(phantoms: TrainingStore, tmp_path: Path) -> None:
     split = parts(phantoms)
     body, whole = (
-        stored(replace(on_store(tmp_path, phantoms, tmp_path), partition=name), phantoms, split).learnt[0]
+        stored(replace(on_store(tmp_path, phantoms, tmp_path), partition=name), phantoms, split).trained_on[0]
         for name in ("whole-body", "whole-volume")
     )
     assert np.prod(whole.ct.shape) > np.prod(body.ct.shape)

@@ -1,5 +1,6 @@
 """Retraining on phantoms: who is promoted and who is not, what a killed run leaves, and what the schedule starts."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,13 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from scipy import ndimage
 
+from tests.fakes.shared_runs import FakeLeases, FakeRuns
+from tests.samples.known_cases import body_pet, districts
 from training.data.prepare import prepare
 from training.data.splits import Split, write_split
 from training.data.studies import phantom_studies
@@ -35,17 +38,17 @@ from training.fit.fit import train
 from training.fit.run_data import stored
 from training.retraining.gate import GateRule
 from training.retraining.gate_record import read_records
-from training.retraining.gate_scores import gate_regions, score
+from training.retraining.gate_scores import gate_patients, gate_regions, gate_scores
 from training.retraining.retrain import RetrainConfig, main, promote, read_retrain_config, retrain
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.imaging.volume import Volume
-from twin_scanner.models.card import Architecture
+from twin_scanner.imaging.volume import Geometry, Volume
+from twin_scanner.models.card import Architecture, read_card
 from twin_scanner.models.networks import UNetGenerator
 from twin_scanner.models.package import load_package, save_package
 from twin_scanner.models.partition import WHOLE_BODY, WHOLE_VOLUME, partition
 from twin_scanner.models.plan import Plan
-from twin_scanner.models.store import ModelStore
-from twin_scanner.service.schedule import TABLE, CommandSchedule
+from twin_scanner.models.store import DEMONSTRATION_FOLDER, ModelStore
+from twin_scanner.service.schedule import CommandSchedule
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 
@@ -81,6 +84,27 @@ class Mismatched:
         factors = [n / m for n, m in zip(study.pet.array.shape, other.pet.array.shape, strict=True)]
         pet = ndimage.zoom(other.pet.array[::-1], factors, order=0)
         return replace(study, pet=Volume(np.ascontiguousarray(pet), study.pet.geometry), lesions=None)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A block body with all four districts."""
+
+    seed: int
+    diagnosis: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"block-{self.seed}"
+
+    @property
+    def patient(self) -> str:
+        return self.name
+
+    def load(self) -> Study:
+        grid = Geometry(districts().shape, (20.0, 20.0, 20.0), (0.0, 0.0, 0.0))
+        ct = np.where(districts() > 0, np.float32(40.0), np.float32(-1000.0))
+        return Study(Volume(ct, grid), Volume(body_pet(self.seed), grid), "phantom", None, districts(), is_phantom=True)
 
 
 STUDIES = phantom_studies(12, 3000, spacing_mm=DRAWN_MM)
@@ -185,7 +209,7 @@ def test_a_better_challenger_is_promoted_and_the_record_says_on_what(
     (record,) = read_records(models.folder)
     assert record.name == outcome.record and record.split == {"train": 5, "validation": 1, "gate": 5, "test": 1}
     assert [row["study"] for row in record.scores] == list(SPLIT.gate)
-    assert record.question.judged == store.fingerprint_of(SPLIT.gate)
+    assert record.challenge.scored_on == store.fingerprint_of(SPLIT.gate)
     promotion = models.history()[-1]
     assert (promotion.by, promotion.decision, promotion.reason) == ("gate", record.name, outcome.reason)
     left = {path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()}
@@ -199,7 +223,7 @@ def test_the_models_are_scored_as_they_serve_half_precision_included(
     outcome = retrain(store, SPLIT, models, config(tmp_path))
     package = load_package(models.folder / outcome.challenger)
     assert package.card.precision == "float16"
-    again = score(package, store.pairs(SPLIT.gate), gate_regions(package.partition))
+    again = gate_scores(package, store.pairs(SPLIT.gate), gate_regions(package.partition))
     (record,) = read_records(models.folder)
     for row, expected in zip(record.scores, again, strict=True):
         assert row["challenger"] == pytest.approx(dict(expected.errors_suv))
@@ -244,13 +268,26 @@ def test_a_challenger_of_shuffled_pairs_is_refused_with_the_right_reason(
     assert models.history()[-1].by == "force" and models.history()[-1].reason == "To see it refused no more."
 
 
-def test_too_few_patients_in_the_gate_are_not_enough_evidence(
+def test_too_few_patients_in_the_gate_are_found_before_anything_is_trained(
     store: TrainingStore, models: ModelStore, tmp_path: Path
 ) -> None:
     before = champion(models)
-    outcome = retrain(store, SPLIT, models, config(tmp_path, least=6))
-    assert outcome.verdict == "not enough evidence" and "head (5)" in outcome.reason
-    assert not outcome.promoted and champion(models) == before
+
+    def nothing(stage: str, done: int, total: int) -> None:
+        pytest.fail(f"{stage}: the gate's patients are known beforehand")
+
+    with pytest.raises(Rejected, match=r"asks for 6 patients a district.*too few show .*head \(5\).*minimum_patients"):
+        retrain(store, SPLIT, models, config(tmp_path, least=6), progress=nothing)
+    assert champion(models) == before and not (tmp_path / "runs").exists() and read_records(models.folder) == ()
+
+
+def test_the_gates_patients_are_counted_as_its_scores_count_them(store: TrainingStore, models: ModelStore) -> None:
+    """Oracle: the regions that the scores of the same studies name."""
+    package = load_package(models.resolve("champion"))
+    scores = gate_scores(package, store.pairs(SPLIT.gate), gate_regions(package.partition))
+    counted = gate_patients(store.entries, SPLIT.gate, package.partition)
+    for region, number in counted.items():
+        assert number == len({score.patient for score in scores if region in score.errors_suv}), region
 
 
 def test_a_dry_run_trains_and_scores_and_leaves_the_model_store_as_it_is(
@@ -273,7 +310,7 @@ def test_a_challenger_that_starts_from_the_champion_begins_with_its_weights(
     card = load_package(models.folder / warm.challenger).card
     assert card.about["training"]["warm_start"] == warm.champion
     (record,) = read_records(models.folder)
-    assert record.question.start == warm.champion
+    assert record.challenge.start == warm.champion
     made = {region.region: region.challenger_suv for region in warm.regions}
     assert made["arms"] is not None and made["arms"] > 5.0, "one step away from a network that says SUV 10"
 
@@ -387,17 +424,18 @@ def checkpoints(folder: Path) -> list[int]:
     return [path.stat().st_mtime_ns for path in folder.glob("runs/*/checkpoint.pt")]
 
 
-def missed(folder: Path, url: str) -> None:
-    """A schedule that was set up long ago, and whose moment came while nobody ran."""
-    schedule = CommandSchedule("retrain", YEARLY, command(folder), url)
-    schedule.start()
-    schedule.stop(1.0)
-    jobs = SQLAlchemyJobStore(url, tablename=TABLE)
-    jobs.start(None, "default")
-    job = jobs.lookup_job("retrain")
-    job.next_run_time = datetime(2026, 1, 1, 3, tzinfo=UTC)
-    jobs.update_job(job)
-    jobs.shutdown()
+def schedule_of(folder: Path, runs: FakeRuns) -> CommandSchedule:
+    """The schedule of a service that was started just now; ``runs`` remember those of before."""
+    return CommandSchedule("retrain", YEARLY, command(folder), runs, FakeLeases())
+
+
+def missed(folder: Path) -> FakeRuns:
+    """The memory of a schedule whose moment came while nobody ran."""
+    runs = FakeRuns(lambda: datetime.now(UTC))
+    long_ago = runs.begin(schedule_of(folder, runs).key)
+    long_ago.started_at = datetime(2024, 12, 31, tzinfo=UTC)
+    runs.finish(long_ago, 0)
+    return runs
 
 
 def test_a_killed_and_a_stopped_retraining_end_where_an_undisturbed_one_does(
@@ -407,7 +445,7 @@ def test_a_killed_and_a_stopped_retraining_end_where_an_undisturbed_one_does(
     ended by SIGTERM as the service stops; one that the schedule starts again with the service. Oracle: an undisturbed
     run.
     """
-    models, url = ModelStore(place / "models"), f"sqlite:///{place / 'schedule.sqlite'}"
+    models = ModelStore(place / "models")
     before, by_hand = champion(models), started(place)
     wait_for(lambda: checkpoints(place))
     with pytest.raises(Rejected, match="Another retraining runs on the model store"):
@@ -417,14 +455,14 @@ def test_a_killed_and_a_stopped_retraining_end_where_an_undisturbed_one_does(
     killed = checkpoints(place)
     assert killed and champion(models) == before
 
-    missed(place, url)
-    first = CommandSchedule("retrain", YEARLY, command(place), url)
+    runs = missed(place)
+    first = schedule_of(place, runs)
     first.start()
     wait_for(lambda: checkpoints(place) > killed)
     first.stop(DEADLINE_S)
     assert checkpoints(place) and champion(models) == before and not read_records(models.folder)
 
-    second = CommandSchedule("retrain", YEARLY, command(place), url)
+    second = schedule_of(place, runs)
     second.start()
     wait_for(lambda: champion(models) != before)
     second.stop(DEADLINE_S)
@@ -525,6 +563,78 @@ def test_the_districts_that_judge_are_the_bodys_or_the_partitions_own() -> None:
     assert gate_regions(WHOLE_BODY) == gate_regions(WHOLE_VOLUME) == four
     assert gate_regions(partition("upper", {"top": [1, 2]})) == {"head": (1,), "trunk": (2,)}
     assert gate_regions(partition("organs", {"kidneys": [2, 3], "rest": [9]})) == {"kidneys": (2, 3), "rest": (9,)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"network": NetworkConfig(FEATURES + 1, 2, 1)}, "train.network says otherwise"),
+        ({"partition": "districts"}, "train.partition says otherwise"),
+        (
+            {"partition": "districts", "network": NetworkConfig(FEATURES, 2, 1, "resnet9")},
+            "train.partition and train.network says otherwise",
+        ),
+    ],
+)
+def test_a_start_from_the_champion_that_contradicts_it_is_refused_at_once(
+    store: TrainingStore, models: ModelStore, tmp_path: Path, changes: dict[str, Any], key: str
+) -> None:
+    asked = config(tmp_path, start="champion")
+    with pytest.raises(Rejected, match=key):
+        retrain(store, SPLIT, models, replace(asked, train=replace(asked.train, **changes)))
+    assert not (tmp_path / "runs").exists()
+
+
+def documented(project: Path) -> str:
+    """The configuration of docs/retraining.md, to the letter."""
+    text = (project / "docs" / "retraining.md").read_text("utf-8")
+    return text.split("```toml\n", 1)[1].split("```", 1)[0]
+
+
+def test_the_documented_configuration_takes_plan_partition_and_networks_from_the_champion(
+    project: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "retrain.toml"
+    file.write_text(documented(project))
+    for package in (bad_package(tmp_path / "bad"), DEMONSTRATION_FOLDER):
+        card = read_card(package)
+        train = read_retrain_config(file, card).train
+        assert (train.plan, train.covered) == (card.plan, card.partition)
+        assert (train.network.generator, train.network.features) == (card.architecture.kind, card.architecture.features)
+    demonstration = read_card(DEMONSTRATION_FOLDER).about["training"]["network"]
+    assert train.network.discriminator_features == demonstration["discriminator_features"]
+    from_scratch = documented(project).replace('start = "champion"', 'start = "scratch"')
+    file.write_text(from_scratch)
+    assert read_retrain_config(file, card).train.plan == Plan()
+
+
+def test_the_documented_configuration_runs_as_written(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the words of the page only the schedule's length is given, and the champion is a small one."""
+    studies: list[StudyReference] = [Blocks(number) for number in range(10)]
+    store = prepare(studies, tmp_path / "store", PLAN, None, registered=False)
+    names = [entry.name for entry in store.entries]
+    write_split(tmp_path / "split.json", Split((names[0],), (names[1],), tuple(names[2:]), ()))
+    short = "\n[train.schedule]\nconstant_epochs = 1\ndecay_epochs = 0\nsteps_per_epoch = 1\n"
+    (tmp_path / "retrain.toml").write_text(documented(project) + short)
+    models = served_by(tmp_path, bad_package(tmp_path / "bad", store.segmenter))
+    monkeypatch.chdir(tmp_path)
+    result = main(Path("retrain.toml"), models.folder)
+    assert result.verdict in ("promote", "not better", "worse", "not enough evidence") and result.record is not None
+
+
+def test_a_decision_of_version_0_1_is_still_read(store: TrainingStore, models: ModelStore, tmp_path: Path) -> None:
+    """The file's older names: question, learnt, judged."""
+    result = retrain(store, SPLIT, models, config(tmp_path))
+    file = models.folder / "decisions" / f"{result.record}.json"
+    content = json.loads(file.read_bytes())
+    challenge = content.pop("challenge")
+    challenge["learnt"], challenge["judged"] = challenge.pop("trained_on"), challenge.pop("scored_on")
+    (now,) = read_records(models.folder)
+    file.write_text(json.dumps({**content, "question": challenge}))
+    assert read_records(models.folder) == (now,)
+    assert retrain(store, SPLIT, models, config(tmp_path)).repeated
 
 
 def test_every_fault_of_a_configuration_is_named_at_once(tmp_path: Path) -> None:

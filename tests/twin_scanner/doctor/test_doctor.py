@@ -107,11 +107,13 @@ def test_a_fresh_machine_with_nothing_around_it_is_told_what_to_do(tmp_path: Pat
         "listening port",
         "twin record",
     }
-    assert [finding.name for finding in findings if finding.state == "fault"] == ["PACS"]
+    assert [finding.name for finding in findings if finding.state == "fault"] == ["model", "PACS"]
     assert found(findings, "PACS").sentence == (
         f"PACS at 127.0.0.1:{closed_port} cannot be reached: check that it runs and that no firewall lies between."
     )
     assert "phantoms only" in found(findings, "model").sentence
+    accepted = examine(settings(tmp_path, closed_port, model={"accept_phantom_only": True}))
+    assert found(accepted, "model").state == "warning"
     for finding in findings:
         assert "\n" not in finding.sentence
         assert finding.sentence.endswith(".")
@@ -197,7 +199,7 @@ def test_the_port_is_free_ours_or_someone_elses(tmp_path: Path, free_port: Calla
 
 def test_a_running_scanner_is_well(tmp_path: Path, closed_port: int) -> None:
     one = settings(tmp_path, closed_port, node={"port": 0})
-    with app.Scanner(one) as scanner:
+    with app.Scanner(one).running() as scanner:
         findings = examine(settings(tmp_path, closed_port, node={"port": scanner.receiver.port}))
     assert found(findings, "listening port").state == "ok"
     assert "at migration" in found(findings, "ledger").sentence

@@ -1,22 +1,37 @@
-"""The local worker process: results, errors, a lost process, and no orphan when the parent is killed."""
+"""The local worker processes: results, errors, a lost process, and no orphan when the parent is killed."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Executor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from twin_scanner.errors import Rejected, Transient
-from twin_scanner.executor.local import LocalWorker
+from twin_scanner.errors import Rejected
+from twin_scanner.executor.local import LocalProcesses
+from twin_scanner.logs import current_context, log_context
 
 pytestmark = pytest.mark.unit
 
+TIMEOUT_S = 60.0
 
-def process_id() -> int:
-    return os.getpid()
+
+@pytest.fixture(autouse=True)
+def workers_find_this_module(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
+    """A worker process looks for this module where this process does."""
+    monkeypatch.syspath_prepend(project)
+
+
+@pytest.fixture
+def worker() -> Iterator[LocalProcesses]:
+    with closing(LocalProcesses()) as processes:
+        yield processes
 
 
 def reject() -> None:
@@ -32,43 +47,75 @@ def nap(seconds: float) -> str:
     return "slept"
 
 
-def test_the_worker_stays_resident_and_is_another_process() -> None:
-    worker = LocalWorker()
-    first = worker.run(process_id, 1.0, lambda: None)
-    assert first == worker.run(process_id, 1.0, lambda: None) != os.getpid()
-    worker.close()
+def say_nothing_but_errors() -> None:
+    logging.getLogger().setLevel("ERROR")
 
 
-def test_what_the_work_raises_arrives_as_it_was() -> None:
-    worker = LocalWorker()
+def level() -> int:
+    return logging.getLogger().level
+
+
+def handler_of_ctrl_c() -> bool:
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_the_worker_is_an_executor_in_another_process_that_stays_resident(worker: LocalProcesses) -> None:
+    assert isinstance(worker, Executor)
+    first = worker.submit(os.getpid).result(TIMEOUT_S)
+    assert first == worker.submit(os.getpid).result(TIMEOUT_S) != os.getpid()
+
+
+def test_what_the_work_raises_arrives_as_it_was(worker: LocalProcesses) -> None:
     with pytest.raises(Rejected, match="z = 3 mm"):
-        worker.run(reject, 1.0, lambda: None)
+        worker.submit(reject).result(TIMEOUT_S)
+
+
+def test_after_a_lost_process_the_next_work_has_a_new_one(worker: LocalProcesses) -> None:
+    with pytest.raises(BrokenExecutor):
+        worker.submit(die).result(TIMEOUT_S)
+    assert worker.submit(nap, 0.0).result(TIMEOUT_S) == "slept"
+
+
+def test_closing_ends_work_under_way_at_once_and_takes_no_more(worker: LocalProcesses) -> None:
+    worker.submit(os.getpid).result(TIMEOUT_S)
+    long, waiting = worker.submit(nap, 600.0), worker.submit(nap, 600.0)
+    begun = time.monotonic()
     worker.close()
+    assert time.monotonic() - begun < TIMEOUT_S
+    for future in (long, waiting):
+        assert future.cancelled() or isinstance(future.exception(), BrokenExecutor)
+    with pytest.raises(RuntimeError, match="shut down"):
+        worker.submit(os.getpid)
 
 
-def test_a_killed_worker_is_transient_and_the_next_try_has_a_new_one() -> None:
-    worker = LocalWorker()
-    with pytest.raises(Transient, match="worker process was lost"):
-        worker.run(die, 1.0, lambda: None)
-    assert worker.run(nap, 1.0, lambda: None, 0.0) == "slept"
-    worker.close()
+def test_a_shutdown_lets_what_was_taken_end() -> None:
+    with LocalProcesses() as worker:
+        future = worker.submit(nap, 0.0)
+    assert future.result() == "slept"
+    with pytest.raises(RuntimeError, match="shut down"):
+        worker.submit(os.getpid)
 
 
-def test_the_waiting_side_beats_while_work_is_under_way() -> None:
-    worker = LocalWorker()
-    beats: list[int] = []
-    worker.run(nap, 0.05, lambda: beats.append(1), 0.5)
-    assert len(beats) >= 3
-    worker.close()
+def test_each_process_is_prepared_and_leaves_ctrl_c_to_its_parent() -> None:
+    with closing(LocalProcesses(prepare=say_nothing_but_errors)) as worker:
+        assert worker.submit(level).result(TIMEOUT_S) == logging.ERROR
+        assert worker.submit(handler_of_ctrl_c).result(TIMEOUT_S)
+
+
+def test_the_log_context_of_whoever_asks_goes_with_the_work(worker: LocalProcesses) -> None:
+    with log_context(job_id="7", step="render"):
+        future = worker.submit(current_context)
+    assert future.result(TIMEOUT_S) == {"job_id": "7", "step": "render"}
+    assert worker.submit(current_context).result(TIMEOUT_S) == {}
 
 
 ORPHAN = """
 import os, tests_executor_child
-from twin_scanner.executor.local import LocalWorker
+from twin_scanner.executor.local import LocalProcesses
 if __name__ == "__main__":
-    worker = LocalWorker()
-    print(worker.run(os.getpid, 1.0, lambda: None), flush=True)
-    worker.run(tests_executor_child.nap, 1.0, lambda: None, 600.0)
+    worker = LocalProcesses()
+    print(worker.submit(os.getpid).result(), flush=True)
+    worker.submit(tests_executor_child.nap, 600.0).result()
 """
 
 

@@ -10,8 +10,17 @@ import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
 
-from twin_scanner.errors import Rejected
-from twin_scanner.imaging.volume import Geometry, Triple, read_nifti, read_nifti_labels, write_nifti
+from tests.fakes.full_disk import files_end_at
+from twin_scanner.errors import Rejected, Transient
+from twin_scanner.imaging.volume import (
+    Geometry,
+    Shape,
+    Triple,
+    read_nifti,
+    read_nifti_ct,
+    read_nifti_labels,
+    write_nifti,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -19,8 +28,8 @@ GRID = Geometry((61, 67, 71), (3.0, 2.0, 2.5), (10.0, -20.0, 30.0))
 """An odd number of voxels."""
 QFORM, SFORM = 252, 254
 """Byte offsets of the two codes in a NIfTI-1 header."""
-PIXDIM, UNITS, SROW = 76, 123, 280
-"""Byte offsets of the voxel size, of its unit, and of the sform's rows."""
+DIM, PIXDIM, UNITS, SROW = 42, 76, 123, 280
+"""Byte offsets of the numbers of voxels, of the voxel size, of its unit, and of the sform's rows."""
 
 
 def noise(dtype: npt.DTypeLike = np.float32) -> npt.NDArray[np.generic]:
@@ -182,6 +191,41 @@ def test_voxels_of_no_persons_size_are_rejected(tmp_path: Path, unit: int) -> No
     assert re.match(r"x\.nii has voxels of \S+ x \S+ x \S+ mm, which is no size", rejected(tmp_path / "x.nii"))
 
 
+@pytest.mark.parametrize(
+    ("shape", "spacing"), [((4, 300, 310), (3.0, 4.0, 4.0)), ((300, 4, 310), (4.0, 1.0, 4.0)), ((3, 3, 3), (3, 60, 3))]
+)
+def test_a_field_of_view_that_no_scanner_has_is_rejected(tmp_path: Path, shape: Shape, spacing: Triple) -> None:
+    """One axis may be as long as a person, none of the others wider than a gantry."""
+    grid = Geometry(shape, spacing, (0.0, 0.0, 0.0))
+    write_nifti(tmp_path / "x.nii", np.zeros(shape, np.uint8), grid)
+    assert re.match(r"x\.nii has .* mm", rejected(tmp_path / "x.nii"))
+
+
+def test_more_voxels_than_can_be_read_are_rejected_before_any_is_looked_for(tmp_path: Path) -> None:
+    """2100 x 2100 x 2100 promised by the header, 27 in the file: a copy of it would take 37 GB."""
+    write_nifti(tmp_path / "x.nii", np.zeros((3, 3, 3), np.float32), Geometry((3, 3, 3), (0.4, 0.4, 0.4), (0, 0, 0)))
+    content = bytearray((tmp_path / "x.nii").read_bytes())
+    content[DIM : DIM + 6] = np.array([2100] * 3, "<i2").tobytes()
+    (tmp_path / "x.nii").write_bytes(content)
+    assert re.match(r"x\.nii has .*2100.* voxels", rejected(tmp_path / "x.nii"))
+
+
+def test_a_packed_file_that_goes_on_for_ever_is_left_where_its_image_ends(tmp_path: Path) -> None:
+    """Zeros behind the image, a thousand times its size, packed to a thousandth."""
+    content = plain(written(tmp_path / "x.nii.gz"))
+    (tmp_path / "y.nii.gz").write_bytes(gzip.compress(content + bytes(1 << 28)))
+    assert "holds more than its header says" in rejected(tmp_path / "y.nii.gz")
+
+
+@pytest.mark.parametrize("value", [-32769.0, 65536.0, 1e38])
+def test_hu_that_no_scanner_stores_are_rejected(tmp_path: Path, value: float) -> None:
+    values = noise(np.float32)
+    values[1, 1, 1] = value
+    write_nifti(tmp_path / "x.nii.gz", values, GRID)
+    with pytest.raises(Rejected, match=r"x\.nii\.gz holds .* HU, outside -32768 to 65535: give a CT in HU"):
+        read_nifti_ct(tmp_path / "x.nii.gz")
+
+
 def test_axes_that_are_not_at_right_angles_are_named(tmp_path: Path) -> None:
     assert "axes at right angles" in rejected(changed(tmp_path, SAME + np.eye(3, 4, 1) * 0.2, (0, 1)))
 
@@ -202,3 +246,23 @@ def test_a_long_file_is_checked_to_its_end(tmp_path: Path) -> None:
     values[-1, -1, -1] = 7
     write_nifti(tmp_path / "x.nii.gz", values, grid)
     assert read_nifti(tmp_path / "x.nii.gz").array[-1, -1, -1] == 7
+
+
+@pytest.mark.parametrize("name", ["image.nii.gz", "image.nii"])
+@pytest.mark.parametrize("limit_bytes", [0, 100, 4096, 100_000])
+def test_a_full_disk_is_an_error_and_leaves_neither_half_an_image_nor_the_old_one_damaged(
+    tmp_path: Path, name: str, limit_bytes: int
+) -> None:
+    """ITK reports no error of a write. Oracle: the limit on file sizes, which every write of this process meets."""
+    path = written(tmp_path / name)
+    before = path.read_bytes()
+    with files_end_at(limit_bytes), pytest.raises(Transient, match=rf"{name} cannot be written to") as fault:
+        write_nifti(path, noise() + np.float32(1), GRID)
+    assert "\n" not in str(fault.value)
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_that_cannot_hold_an_image_is_an_error_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(Transient, match=r"image\.nii cannot be written to"):
+        written(tmp_path / "file" / "image.nii")

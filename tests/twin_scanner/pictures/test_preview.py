@@ -1,5 +1,6 @@
 """The pictures; the oracle is the pixels: where a known mark, colour or length must be, and what must not be there."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -7,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from training.phantom.phantom import Phantom, PhantomOptions, make_phantom
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.imaging.district_labels import DISTRICT_COLOURS
 from twin_scanner.imaging.volume import Geometry, Volume
 from twin_scanner.pictures import panels
+from twin_scanner.pictures import preview as preview_pictures
 from twin_scanner.pictures.preview import (
     BANNER_COLOURS,
     KEY_IMAGE_DPI,
@@ -141,10 +144,10 @@ def test_a_limb_that_the_districts_miss_is_still_seen(phantom: Phantom) -> None:
 
 
 def test_a_district_that_was_not_synthesised_is_greyed_in_both_pictures(phantom: Phantom, tmp_path: Path) -> None:
-    assert not has(preview(scene(phantom), tmp_path), panels.UNMADE_COLOUR)
-    assert has(preview(scene(phantom, ("legs",)), tmp_path), panels.UNMADE_COLOUR)
-    assert not has(key_image(scene(phantom), "m"), panels.UNMADE_COLOUR)
-    assert has(key_image(scene(phantom, ("legs",)), "m"), panels.UNMADE_COLOUR)
+    assert not has(preview(scene(phantom), tmp_path), panels.UNSYNTHESISED_COLOUR)
+    assert has(preview(scene(phantom, ("legs",)), tmp_path), panels.UNSYNTHESISED_COLOUR)
+    assert not has(key_image(scene(phantom), "m"), panels.UNSYNTHESISED_COLOUR)
+    assert has(key_image(scene(phantom, ("legs",)), "m"), panels.UNSYNTHESISED_COLOUR)
 
 
 def test_a_missing_district_that_no_label_bears_is_named_all_the_same(phantom: Phantom, tmp_path: Path) -> None:
@@ -204,6 +207,15 @@ def test_the_key_image_warns_above_and_below_and_across_the_pet(phantom: Phantom
     below_banner = reddish[band + 10 : -band - 10]
     quarters = np.array_split(below_banner, 4)
     assert all(quarter.any() for quarter in quarters)
+
+
+@pytest.mark.parametrize("phantom_only", [False, True])
+def test_the_pictures_of_a_model_of_phantoms_say_so(phantom: Phantom, phantom_only: bool) -> None:
+    """Oracle: every piece of text that matplotlib was given."""
+    one = replace(scene(phantom), phantom_only=phantom_only)
+    for figure in (preview_pictures._preview(one), preview_pictures._key_figure(one, "demonstration 0123456789ab")):
+        words = " ".join(text.get_text() for text in figure.findobj(Text))  # type: ignore[attr-defined]
+        assert ("MODEL TRAINED ON PHANTOMS ONLY" in words) is phantom_only
 
 
 def test_parts_that_share_no_upright_grid_are_a_defect(tmp_path: Path) -> None:

@@ -2,52 +2,31 @@
 
 import json
 import tracemalloc
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 
+from tests.fakes.full_disk import files_end_at
+from tests.samples.calibrations import calibration_of
 from tests.samples.known_networks import TRUNK, Displaced, package_of, small_study, unet_package, with_plan
-from twin_scanner.errors import Rejected
+from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, read_nifti
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import DISTRICTS, WHOLE_BODY, WHOLE_VOLUME
 from twin_scanner.models.plan import Plan, ct_to_model, model_to_suv
-from twin_scanner.models.store import ModelStore
-from twin_scanner.synthesis.translate import translate
-from twin_scanner.synthesis.uncertainty import (
+from twin_scanner.synthesis.calibration import (
     FLIPS,
-    Calibration,
-    CalibrationBin,
-    Coverage,
-    SpreadMethod,
-    calibration_file,
-    raw_deviation,
-    read_calibration,
-    spread_method,
-    stored_calibration,
-    uncertainty,
-    write_calibration,
-    write_uncertainty,
 )
+from twin_scanner.synthesis.translate import translate
+from twin_scanner.synthesis.uncertainty import Uncertainty, raw_deviation, spread_method, uncertainty, write_uncertainty
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("one_thread")]
 
 SHAPE = (35, 40, 33)
-LOW = CalibrationBin(0.0, 1.0, (0.1, 0.3), (0.2, 0.4), (1.0, 2.0), 5, 900)
-HIGH = CalibrationBin(1.0, 20.0, (0.5,), (2.0,), (0.5, 3.0), 5, 900)
-
-
-def calibration_of(package: ModelPackage, method: SpreadMethod = FLIPS) -> Calibration:
-    """Two bins that meet at SUV 1, levels of 68.3 and 95 %."""
-    return Calibration(
-        package.model_hash, package.plan.plan_hash, method, 20.0, (0.683, 0.95), (LOW, HIGH), ("ab", "cd", "ef")
-    )
 
 
 def served(ct: Volume, labels: LabelArray, package: ModelPackage) -> Volume:
@@ -147,17 +126,6 @@ def test_each_method_has_a_name_of_its_own() -> None:
     assert len(names) == 4 and {"flips-DHW", "flips-W"} < names
 
 
-def test_a_standard_deviation_is_interpolated_in_its_bin_level_below_and_in_proportion_beyond() -> None:
-    calibration = calibration_of(unet_package())
-    raw = np.array([0.0, 0.2, 0.6, 0.25, 1.0], np.float32)
-    predicted = np.array([0.5, 0.5, 0.5, 3.0, 20.0], np.float32)
-    deviation = calibration.standard_deviation(raw, predicted)
-    np.testing.assert_allclose(deviation, [0.2, 0.3, 0.8, 2.0, 4.0], rtol=1e-6)
-    np.testing.assert_allclose(calibration.half_width(raw, predicted, 0.95), [0.4, 0.6, 1.6, 6.0, 12.0], rtol=1e-6)
-    with pytest.raises(Rejected, match=r"intervals of 0\.683, 0\.95, not of 0\.8"):
-        calibration.half_width(raw, predicted, 0.8)
-
-
 def test_a_calibrated_uncertainty_is_the_calibrations_map_of_the_raw_one_and_zero_outside() -> None:
     (ct, labels), package = small_study(SHAPE), unet_package(TRUNK)
     suv, calibration = served(ct, labels, package), calibration_of(package)
@@ -189,18 +157,6 @@ def test_the_file_its_header_and_the_report_say_whether_it_is_calibrated(tmp_pat
     np.testing.assert_array_equal(stored.array, made.deviation.array)
 
 
-def test_a_calibration_is_kept_beside_the_packages_and_disturbs_none(tmp_path: Path) -> None:
-    package = unet_package()
-    assert stored_calibration(tmp_path, package) is None
-    coverage = Coverage("predicted", 0.0, 1.0, 0.95, 0.94, 0.9, 0.4, 0.6, 3, 800)
-    calibration = replace(calibration_of(package), coverage=(coverage,))
-    before = ModelStore(tmp_path).list()
-    write_calibration(calibration_file(tmp_path, package.model_hash), calibration)
-    assert stored_calibration(tmp_path, package) == calibration
-    assert ModelStore(tmp_path).list() == before
-    assert stored_calibration(tmp_path, package, spread_method(axes="W")) is None
-
-
 def test_a_calibration_of_another_model_plan_or_method_is_refused() -> None:
     (ct, labels), package = small_study(SHAPE), unet_package()
     for calibration, sentence in (
@@ -212,33 +168,9 @@ def test_a_calibration_of_another_model_plan_or_method_is_refused() -> None:
             uncertainty(ct, labels, ct, package, calibration=calibration)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"schema": 2},
-        {"bins": []},
-        {"levels": [1.5, 0.9]},
-        {"patients": []},
-        {"suv_max": 15.0},
-        {"bins": [{**LOW.__dict__, "suv_high": 20.0, "deviation": [0.4, 0.2]}]},
-        {"bins": [{**LOW.__dict__, "suv_high": 20.0, "factors": [1.0]}]},
-        {"bins": [{**LOW.__dict__, "suv_high": 20.0, "raw": [0.1, float("nan")]}]},
-        {"method": {"kind": "flips", "axes": "Q", "members": []}},
-        {"colour": "red"},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_a_damaged_calibration_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    path = tmp_path / "flips-DHW.json"
-    write_calibration(path, calibration_of(unet_package()))
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(Rejected, match="calibrate the model again"):
-        read_calibration(path)
-
-
-def test_a_calibration_that_is_no_json_or_is_not_there_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "flips-DHW.json").write_text("[1,")
-    with pytest.raises(Rejected, match="calibrate the model again"):
-        read_calibration(tmp_path / "flips-DHW.json")
-    with pytest.raises(Rejected, match="does not exist"):
-        read_calibration(tmp_path / "none.json")
+def test_an_uncertainty_that_does_not_fit_on_the_disk_is_transient(tmp_path: Path) -> None:
+    (ct, _), package = small_study(SHAPE), unet_package(TRUNK)
+    deviation = Volume(np.random.default_rng(0).random(SHAPE, np.float32), ct.geometry)
+    with files_end_at(2000), pytest.raises(Transient, match=r"uncertainty.*\.nii\.gz cannot be written to"):
+        write_uncertainty(tmp_path, Uncertainty(deviation, package.model_hash, FLIPS, None))
+    assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from twin_scanner.dicom.read.slice_headers import name_of, rescale
 from twin_scanner.dicom.read.stored_pixels import IntegerArray, decoded_frames, decoded_slice, padding_of
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.bounds import HOUNSFIELD_RANGE
 from twin_scanner.imaging.volume import AIR_HU, FloatArray
 
 TISSUE_HU: Final = (-500.0, 3000.0)
@@ -31,7 +32,10 @@ def hounsfield_frames(dataset: Dataset, frames: Sequence[tuple[int, Dataset]]) -
 
 
 def to_hounsfield(stored: IntegerArray, header: Dataset) -> FloatArray:
-    """HU = stored x RescaleSlope + RescaleIntercept (PS3.3 C.11.1.1.2) in float32; padding becomes AIR_HU first."""
+    """HU = stored x RescaleSlope + RescaleIntercept (PS3.3 C.11.1.1.2) in float32; padding becomes AIR_HU first.
+
+    Raises Rejected, naming the slice, where the result lies outside HOUNSFIELD_RANGE.
+    """
     padding = padding_of(stored, header)
     slope, intercept = rescale(header)
     hounsfield = stored.astype(np.float32)
@@ -40,7 +44,18 @@ def to_hounsfield(stored: IntegerArray, header: Dataset) -> FloatArray:
     if padding is not None:
         _check_padding(hounsfield, padding, header)
         hounsfield[padding] = AIR_HU
+    _check_range(hounsfield, header)
     return np.maximum(hounsfield, np.float32(AIR_HU), out=hounsfield)
+
+
+def _check_range(hounsfield: FloatArray, header: Dataset) -> None:
+    low, high = HOUNSFIELD_RANGE
+    for value in (float(hounsfield.min()), float(hounsfield.max())):
+        if not low <= value <= high:
+            raise Rejected(
+                f"RescaleSlope or RescaleIntercept of {name_of(header)} is wrong, for it gives {value:.0f} HU, outside "
+                f"{low:g} to {high:g}: correct the sender."
+            )
 
 
 def _check_padding(hounsfield: FloatArray, padding: npt.NDArray[np.bool_], header: Dataset) -> None:

@@ -13,9 +13,10 @@ from twin_scanner.dicom.read.ct_stack import MINIMUM_SLICES, Instance
 from twin_scanner.dicom.read.dicom_files import find_dicom_files, quiet_pydicom, read_dataset, read_header
 from twin_scanner.dicom.read.pet_headers import PET_KEYWORDS, attributes_of, is_pet, pet_slice, philips_factors
 from twin_scanner.dicom.read.slice_grid import SliceStack, axial_slices, stacked
-from twin_scanner.dicom.read.slice_headers import ImageSlice, lossy_remark, rescale
+from twin_scanner.dicom.read.slice_headers import ImageSlice, lossy_remark, name_of, rescale
 from twin_scanner.dicom.read.stored_pixels import confirmed_repeats, decoded_slice, padding_of
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.bounds import LARGEST_SUV
 from twin_scanner.imaging.suv import PetAttributes, PhilipsFactors, bqml_factor, decay_reference, suv_factor
 from twin_scanner.imaging.volume import FloatArray, Volume
 
@@ -146,4 +147,10 @@ def _suv_slice(image: ImageSlice, factor: float) -> FloatArray:
     values = (stored * slope + intercept) * factor
     if padding is not None:
         values[padding] = 0.0
+    if not max(abs(float(values.min())), abs(float(values.max()))) <= LARGEST_SUV:
+        worst = max(values.min(), values.max(), key=abs)
+        raise Rejected(
+            f"RescaleSlope of {name_of(dataset)} or the dose is wrong, for they give SUV {worst:g}, outside "
+            f"{-LARGEST_SUV:g} to {LARGEST_SUV:g}: correct the sender."
+        )
     return values.astype(np.float32)

@@ -13,9 +13,10 @@ from pydicom.pixels.utils import iter_pixels
 from scipy import ndimage
 
 from twin_scanner.dicom.read.dicom_files import MALFORMED, quiet_pydicom, read_dataset, read_header
-from twin_scanner.dicom.read.slice_grid import COSINE_TOLERANCE, MAXIMUM_VOXELS, POSITION_TOLERANCE_MM
+from twin_scanner.dicom.read.slice_grid import COSINE_TOLERANCE, POSITION_TOLERANCE_MM
 from twin_scanner.dicom.read.slice_headers import text
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.bounds import extent_fault, voxels_fault
 from twin_scanner.imaging.volume import Geometry, LabelArray, Triple
 
 Frame: TypeAlias = npt.NDArray[np.unsignedinteger]
@@ -134,15 +135,16 @@ def _with_geometry(dataset: Dataset, file: Path) -> SegmentationFile:
     step_mm = _step_mm(file, along, _declared_step_mm(frames[0], shared))
     places = np.rint((along - along.min()) / step_mm).astype(np.int64)
     shape = (int(places.max()) + 1, int(dataset.Rows), int(dataset.Columns))
-    if math.prod(shape) > MAXIMUM_VOXELS:
-        raise Rejected(f"{file.name} spans {shape} voxels, more than can be read: check its slice spacing.")
+    grid_mm = (step_mm, float(spacing[0]), float(spacing[1]))
+    if fault := voxels_fault(shape) or extent_fault(shape, grid_mm):
+        raise Rejected(f"{file.name} spans {fault}, more than can be read: check its positions and PixelSpacing.")
     x, y, z = positions[int(along.argmin())]
     return SegmentationFile(
         file=file,
         dataset=dataset,
         geometry=Geometry(
             shape,
-            (step_mm, float(spacing[0]), float(spacing[1])),
+            grid_mm,
             (float(x), float(y), float(z)),
             (_triple(normal), _triple(column), _triple(row)),
         ),

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from twin_scanner.dicom.read.slice_headers import ImageSlice, Plane, SliceKind, sop_class_name, text
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.bounds import LONGEST_MM, SPACING_MM, WIDEST_MM, voxels_fault
 from twin_scanner.imaging.volume import Geometry
 
 POSITION_TOLERANCE_MM: Final = 0.1
@@ -28,8 +29,6 @@ COSINE_TOLERANCE: Final = 1e-4
 """Direction cosines of one series agree within the rounding of 4 to 6 digits."""
 PIXEL_SPACING_TOLERANCE_MM: Final = 1e-4
 """Pixel spacings of one series agree within the rounding of a decimal string."""
-MAXIMUM_VOXELS: Final = 2**31
-"""1024 x 1024 x 2048: more is 8 GiB as float32, and no scan of a person."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,14 @@ def _slice_spacing_mm(ordered: Sequence[ImageSlice]) -> float:
     _check_positions_differ(ordered, steps)
     _check_straight(ordered, along, offsets - np.outer(along, normal))
     _check_regular(ordered, along, steps)
-    return float(along[-1] / (len(ordered) - 1))
+    spacing_mm = float(along[-1] / (len(ordered) - 1))
+    low, high = SPACING_MM
+    if not low <= spacing_mm <= high:
+        raise Rejected(
+            f"The slices lie {spacing_mm:g} mm apart, outside {low:g} to {high:g} (ImagePositionPatient of "
+            f"{ordered[0].name} to {ordered[-1].name}): correct the sender."
+        )
+    return spacing_mm
 
 
 def _check_positions_differ(ordered: Sequence[ImageSlice], steps: npt.NDArray[np.float64]) -> None:
@@ -263,13 +269,19 @@ def _check_frame_of_reference(ordered: Sequence[ImageSlice]) -> None:
 def _geometry(ordered: Sequence[ImageSlice], spacing_mm: float) -> Geometry:
     plane = _plane(ordered[0])
     rows, columns = plane.shape
-    shape = (len(ordered), rows, columns)
-    if math.prod(shape) > MAXIMUM_VOXELS:
-        raise Rejected(f"The series has {shape} voxels (slices, Rows, Columns), more than can be read: split it.")
-    between_rows, between_columns = plane.pixel_spacing_mm
+    shape, spacing = (len(ordered), rows, columns), (spacing_mm, *plane.pixel_spacing_mm)
+    if fault := voxels_fault(shape):
+        raise Rejected(f"The series has {fault} (slices, Rows, Columns), more than can be read: split it.")
+    length_mm, height_mm, width_mm = (n * mm for n, mm in zip(shape, spacing, strict=True))
+    if length_mm > LONGEST_MM or max(height_mm, width_mm) > WIDEST_MM:
+        raise Rejected(
+            f"The series is {length_mm:.0f} mm long and its slices {height_mm:.0f} x {width_mm:.0f} mm large, which no "
+            f"scan of a person is (at most {LONGEST_MM:g} mm and {WIDEST_MM:g} mm): correct PixelSpacing and "
+            "ImagePositionPatient at the sender."
+        )
     return Geometry(
         shape,
-        (spacing_mm, between_rows, between_columns),
+        spacing,
         plane.position_lps_mm,
         (plane.normal, plane.column_direction, plane.row_direction),
     )

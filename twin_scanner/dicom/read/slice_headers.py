@@ -63,6 +63,12 @@ COSINE_TOLERANCE: Final = 1e-3
 """Direction cosines are written with 4 to 6 digits; vectors further from unit length or a right angle are a mistake."""
 PIXEL_SPACING_MM: Final = (0.05, 10.0)
 """In-plane spacing of any CT or PET of a patient: 0.1 mm for the inner ear to about 5.5 mm in PET."""
+FARTHEST_MM: Final = 1e5
+"""Of a slice from the origin of its frame of reference, along an axis: a hundred metres, where decimal strings still
+carry a thousandth of a millimetre. A table moves by two metres."""
+SLOPE: Final = (1e-10, 1e10)
+INTERCEPT: Final = (-1e10, 1e10)
+"""Of any CT or PET: SUV in steps of 1e-6 to activity in steps of 1e5 Bq/ml. Beyond it a float32 overflows."""
 MAXIMUM_MATRIX: Final = 4096
 """Rows and columns of any CT or PET: the largest in use have 2048; a damaged header has more."""
 
@@ -228,10 +234,15 @@ def integer(header: Dataset, keyword: str) -> int:
 
 
 def rescale(header: Dataset) -> tuple[float, float]:
-    """RescaleSlope and RescaleIntercept; raises Rejected where one is missing or the slope is not positive."""
+    """RescaleSlope and RescaleIntercept; raises Rejected where one is missing or no scanner's."""
     (slope,), (intercept,) = numbers(header, "RescaleSlope", 1), numbers(header, "RescaleIntercept", 1)
     if slope <= 0:
         raise Rejected(f"RescaleSlope of {name_of(header)} is {slope:g} and must be positive: correct the sender.")
+    for keyword, value, (low, high) in (("RescaleSlope", slope, SLOPE), ("RescaleIntercept", intercept, INTERCEPT)):
+        if not low <= value <= high:
+            raise Rejected(
+                f"{keyword} of {name_of(header)} is {value:g}, outside {low:g} to {high:g}: correct the sender."
+            )
     return slope, intercept
 
 
@@ -271,6 +282,11 @@ def image_type(header: Dataset) -> tuple[str, ...]:
 def plane_of(header: Dataset, name: str) -> Plane:
     """Where the slice lies; raises Rejected, naming slice and attribute, where that is missing or impossible."""
     x, y, z = numbers(header, "ImagePositionPatient", 3)
+    if max(abs(x), abs(y), abs(z)) > FARTHEST_MM:
+        raise Rejected(
+            f"ImagePositionPatient of {name} lies more than {FARTHEST_MM:g} mm from the origin of its frame of "
+            "reference: correct the sender."
+        )
     cosines = np.array(numbers(header, "ImageOrientationPatient", 6)).reshape(2, 3)
     lengths = np.linalg.norm(cosines, axis=1)
     if np.abs(lengths - 1.0).max() > COSINE_TOLERANCE or abs(cosines[0] @ cosines[1]) > COSINE_TOLERANCE:

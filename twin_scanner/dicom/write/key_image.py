@@ -20,13 +20,13 @@ from twin_scanner.dicom.write.companions import (
     write_object,
 )
 from twin_scanner.dicom.write.pet_series import (
-    COMMENT,
     Synthesis,
     WrittenSeries,
     add_compression,
-    naming_missing,
+    comment,
     series_reference,
     source_image,
+    titled,
 )
 from twin_scanner.errors import Defect
 
@@ -47,14 +47,14 @@ def write_key_image(
     made.SOPClassUID = SecondaryCaptureImageStorage
     made.SeriesInstanceUID = companion_series_uid("key-image", pet.series_uid)
     made.SOPInstanceUID = derive_uid("key-image-instance", made.SeriesInstanceUID)
-    put_into_study(made, "key-image", source, synthesis, DESCRIPTION, synthetic=True)
+    put_into_study(made, "key-image", source, synthesis, titled(DESCRIPTION, synthesis), synthetic=True)
     made.Modality = "OT"
     made.ConversionType = "SYN"
     made.InstanceNumber = 1
     made.BodyPartExamined = "WHOLEBODY"
     made.PatientOrientation = ""
     made.ImageType = ["DERIVED", "SECONDARY"]
-    made.ImageComments = COMMENT + naming_missing(synthesis, "; not synthesised: ")
+    made.ImageComments = comment(synthesis)
     made.DerivationDescription = "Maximum projections of a synthetic FDG-PET and of the CT that it was computed from"
     made.BurnedInAnnotation = "YES"
     made.ContentQualification = "RESEARCH"

@@ -36,7 +36,7 @@ from twin_scanner.dicom.write.companions import (
     put_into_study,
     write_object,
 )
-from twin_scanner.dicom.write.pet_series import COMMENT, Synthesis, WrittenSeries
+from twin_scanner.dicom.write.pet_series import COMMENT, PHANTOM_ONLY, Synthesis, WrittenSeries, titled
 from twin_scanner.dicom.write.segmentation import code_of
 from twin_scanner.imaging.suv import RegionSuv
 
@@ -98,7 +98,7 @@ def write_measurement_report(
         "measurement-report",
         source,
         synthesis,
-        "SYNTHETIC FDG-PET, SUV by district, RESEARCH",
+        titled("SYNTHETIC FDG-PET, SUV by district, RESEARCH", synthesis),
         synthetic=True,
     )
     return write_object(made, "measurement-report", folder)
@@ -152,6 +152,7 @@ def _parameters(district: DistrictMeasurement, synthesis: Synthesis) -> list[str
     """What decided the numbers, and what a reader of them must know."""
     told = [
         COMMENT,
+        *([PHANTOM_ONLY] if synthesis.phantom_only else []),
         f"districts by {synthesis.segmenter} {synthesis.segmenter_hash}",
         f"plan {synthesis.plan_hash}",
         *([f"district: {district.remark}"] if district.remark else []),

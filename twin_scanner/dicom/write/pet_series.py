@@ -41,6 +41,12 @@ WINDOW_SUV: Final = (5.0, 10.0)
 OVERLAP_FRACTION: Final = 1e-3
 """Slabs that share less than this part of a CT slice's spacing only touch: decimal strings carry about 1e-3 mm."""
 COMMENT: Final = "RESEARCH, SYNTHETIC, NOT FOR DIAGNOSIS"
+PHANTOM_ONLY: Final = "model trained on phantoms only"
+"""What every object of such a model says in words: it has seen no patient."""
+PHANTOM_ONLY_TITLE: Final = ", PHANTOM-ONLY MODEL"
+"""The same in a SeriesDescription, which has 64 characters."""
+LONGEST_DESCRIPTION: Final = 64
+"""Of an LO (PS3.5 6.2)."""
 FLUORINE_18_HALF_LIFE_S: Final = "6586.2"
 SOURCE_IMAGE_PURPOSE: Final = Code("121322", "DCM", "Source image for image processing operation")
 FDG: Final = Code("35321007", "SCT", "Fluorodeoxyglucose F^18^")
@@ -91,6 +97,7 @@ class Synthesis:
     made_at: datetime
     missing_districts: tuple[str, ...] = ()
     revision: int = 1
+    phantom_only: bool = False
 
     def __post_init__(self) -> None:
         if self.made_at.tzinfo is None:
@@ -271,7 +278,7 @@ def _add_image(pet: Dataset, header: Dataset, synthesis: Synthesis, made_at: dat
     pet.InstanceCreationDate, pet.InstanceCreationTime = dicom_date(made_at), dicom_time(made_at)
     pet.ContentDate, pet.ContentTime = dicom_date(made_at), dicom_time(made_at)
     pet.AcquisitionDate, pet.AcquisitionTime = text(header, "AcquisitionDate"), text(header, "AcquisitionTime")
-    pet.ImageComments = COMMENT + naming_missing(synthesis, "; not synthesised: ")
+    pet.ImageComments = comment(synthesis)
     pet.BurnedInAnnotation = "NO"
     pet.ContentQualification = "RESEARCH"
     pet.DerivationDescription = "Synthetic FDG-PET computed from CT by a neural network; no PET was acquired"
@@ -378,11 +385,23 @@ def _put(content: bytes, stream: IO[bytes]) -> None:
 
 
 def series_description(synthesis: Synthesis) -> str:
-    """SYNTHETIC first, then the revision and what is missing, within LO's 64 characters."""
+    """SYNTHETIC first, then what the model has seen, the revision and what is missing, within LO's 64 characters."""
     revision = f", revision {synthesis.revision}" if synthesis.revision > 1 else ""
-    start = "SYNTHETIC FDG-PET" + revision
-    full = start + naming_missing(synthesis, ", without ")
-    return full if len(full) <= 64 else f"{start}, without {len(synthesis.missing_districts)} districts"
+    start = titled("SYNTHETIC FDG-PET", synthesis) + revision
+    named, counted = naming_missing(synthesis, ", without "), f", without {len(synthesis.missing_districts)} districts"
+    candidates = [start + ending for ending in (named, counted) if len(start + ending) <= LONGEST_DESCRIPTION]
+    return candidates[0] if candidates else f"{start}, INCOMPLETE"[:LONGEST_DESCRIPTION]
+
+
+def titled(description: str, synthesis: Synthesis) -> str:
+    """A SeriesDescription that says where the model has seen no patient."""
+    return description + (PHANTOM_ONLY_TITLE if synthesis.phantom_only else "")
+
+
+def comment(synthesis: Synthesis) -> str:
+    """What an image is, what its model has seen and what is missing in it: ImageComments (LT)."""
+    seen = f"; {PHANTOM_ONLY}" if synthesis.phantom_only else ""
+    return COMMENT + seen + naming_missing(synthesis, "; not synthesised: ")
 
 
 def naming_missing(synthesis: Synthesis, introduction: str) -> str:
@@ -392,10 +411,12 @@ def naming_missing(synthesis: Synthesis, introduction: str) -> str:
 
 def _description_of(synthesis: Synthesis) -> str:
     """ContributionDescription (ST, at most 1024 characters): enough to repeat the synthesis."""
+    seen = f"; {PHANTOM_ONLY}" if synthesis.phantom_only else ""
     return (
-        f"Synthetic FDG-PET from CT; model {synthesis.model_name} {synthesis.model_hash}; plan {synthesis.plan_hash}; "
-        f"districts by {synthesis.segmenter} {synthesis.segmenter_hash}; precision {synthesis.precision}; "
-        f"revision {synthesis.revision}" + naming_missing(synthesis, "; not synthesised: ")
+        f"Synthetic FDG-PET from CT; model {synthesis.model_name} {synthesis.model_hash}{seen}; "
+        f"plan {synthesis.plan_hash}; districts by {synthesis.segmenter} {synthesis.segmenter_hash}; "
+        f"precision {synthesis.precision}; revision {synthesis.revision}"
+        + naming_missing(synthesis, "; not synthesised: ")
     )[:1024]
 
 

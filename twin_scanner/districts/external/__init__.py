@@ -1,1 +1,1 @@
-"""Segmenters of others, each in a process of its own."""
+"""Other people's segmentation networks; each runs in a process of its own."""

@@ -77,7 +77,7 @@ class Surroundings:
 
 @dataclass(frozen=True, eq=False)
 class Arms:
-    """The arms (D, H, W) on the coarse grid, the humeri they were told by, and where they touch trunk or legs.
+    """The arms (D, H, W) on the coarse grid, the humeri that they were found by, and where they touch trunk or legs.
 
     Where an arm is ``touching``, it and the trunk are one in the axial slice, and its bones alone divide them.
     """
@@ -118,7 +118,7 @@ def _humeri(around: Surroundings, bone: BoolArray) -> tuple[Humerus, ...]:
 
 
 def _parts(around: Surroundings, bone: BoolArray, loose: BoolArray, humeri: tuple[Humerus, ...]) -> ArmParts:
-    """Everything that tells the arms from the trunk, from the loose parts and the humeri."""
+    """Everything that separates the arms from the trunk, from the loose parts and the humeri."""
     ct, body = around.ct, around.body
     capsules, heads, doubtful, behind, joint, free = (np.zeros_like(body) for _ in range(6))
     for humerus in (one for one in humeri if one.has_head):

@@ -1,4 +1,4 @@
-"""Where the lungs lie: they tell chest from belly, shoulder from hip, and a raised arm from a lowered one."""
+"""The lungs: they separate chest from belly, shoulder from hip, and a raised arm from a lowered one."""
 
 from typing import Final
 

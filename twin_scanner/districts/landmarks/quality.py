@@ -19,7 +19,7 @@ LEAST_ML: Final = 5.0
 SMALL_ML: Final = 400.0
 """Of a part of which the image shows less, the border is a large share."""
 FOUND: Final = 0.95
-"""Confidence where every landmark of the border was found; all of these were set on drawn examinations."""
+"""Confidence where every landmark of the border was found; all of these were set on phantoms."""
 ESTIMATED: Final = 0.7
 """Where one of two landmarks is missing and the usual proportions stand for it."""
 LONE: Final = 0.6
@@ -32,7 +32,7 @@ LOSS: Final = 0.15
 """What each doubt takes off: a border near the end, a small part, an arm cut at its side or laid on the trunk."""
 
 
-def judged(
+def part_qualities(
     ct: CoarseCt, labels: LabelArray, lateral: FloatArray, head: Skull, legs: LegsLevel, arms: Arms
 ) -> tuple[PartQuality, ...]:
     """Head, right arm, left arm and legs; ``labels`` are the districts on the coarse grid (D, H, W)."""

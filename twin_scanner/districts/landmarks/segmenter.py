@@ -11,7 +11,7 @@ from twin_scanner.districts import body, coarse_grid, morphology
 from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, to_ct_grid, to_fine
 from twin_scanner.districts.district_map import DistrictMap, PartQuality
 from twin_scanner.districts.landmarks import arms, axial_skeleton, flesh, long_bones, lungs, shoulders, skull
-from twin_scanner.districts.landmarks.quality import judged
+from twin_scanner.districts.landmarks.quality import part_qualities
 from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.imaging.district_labels import DISTRICT_LABELS
 from twin_scanner.imaging.volume import LabelArray, Volume
@@ -43,7 +43,7 @@ class LandmarkSegmenter:
         coarse = coarse_ct(ct)
         mask = body.find_body(coarse)
         districts, quality = _districts(coarse, mask)
-        upright = carried_to_skin(districts, coarse, body.refine_body(mask, coarse))
+        upright = extended_to_skin(districts, coarse, body.refine_body(mask, coarse))
         return DistrictMap(
             to_ct_grid(upright, ct.geometry), ct.geometry, self.name, self.segmenter_hash, quality=quality
         )
@@ -63,17 +63,17 @@ def _districts(ct: CoarseCt, mask: BoolArray) -> tuple[LabelArray, tuple[PartQua
     labels[:below][mask[:below]] = DISTRICT_LABELS["legs"]
     found = arms.find_arms(arms.Surroundings(ct, mask, depth, lateral, lung, bool(head.head.any()), below))
     labels[found.mask] = DISTRICT_LABELS["arms"]
-    return labels, judged(ct, labels, lateral, head, legs, found)
+    return labels, part_qualities(ct, labels, lateral, head, legs, found)
 
 
-def carried_to_skin(districts: LabelArray, ct: CoarseCt, skin: BoolArray) -> LabelArray:
+def extended_to_skin(districts: LabelArray, ct: CoarseCt, skin: BoolArray) -> LabelArray:
     """Coarse districts on the upright CT's grid: every voxel of the fine body mask takes the nearest coarse label."""
-    spread = np.where(districts > 0, districts, _grown(districts))
+    spread = np.where(districts > 0, districts, _dilated(districts))
     fine = to_fine(spread, ct).astype(np.uint8, copy=True)
     fine[~skin] = 0
     return fine
 
 
-def _grown(districts: LabelArray) -> LabelArray:
+def _dilated(districts: LabelArray) -> LabelArray:
     """The largest label within one voxel: what the fine mask can reach beyond the coarse one."""
     return np.asarray(ndimage.grey_dilation(districts, size=(3, 3, 3)), dtype=np.uint8)

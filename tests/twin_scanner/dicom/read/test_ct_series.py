@@ -14,13 +14,14 @@ import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from tests.samples import ct_files
 from tests.samples.ct_files import ct_image, overwrite, save, stored_values, write_series
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.dicom.read.dicom_files import quiet_pydicom
 from twin_scanner.dicom.read.hounsfield import hounsfield_slice
+from twin_scanner.dicom.read.series_choice import Preference, choose_series
 from twin_scanner.dicom.read.slice_grid import POSITION_TOLERANCE_MM
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import AIR_HU, geometry_of
@@ -481,6 +482,84 @@ def test_a_number_that_is_none_is_named(tmp_path: Path, old: bytes, new: bytes, 
     assert re.search(expected, rejection(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"RescaleSlope": "1e38"}, r"RescaleSlope of .*InstanceNumber 4 is 1e\+38, outside"),
+        ({"RescaleSlope": "1e-38"}, r"RescaleSlope of .*InstanceNumber 4 is 1e-38, outside"),
+        ({"RescaleIntercept": "-1e38"}, r"RescaleIntercept of .*InstanceNumber 4 is -1e\+38, outside"),
+        ({"RescaleSlope": "1000"}, r"InstanceNumber 4 is wrong, for it gives 250000 HU, outside -32768 to 65535"),
+        ({"RescaleIntercept": "-40000"}, r"InstanceNumber 4 is wrong, for it gives -39979 HU, outside -32768"),
+        ({"RescaleIntercept": "70000"}, r"InstanceNumber 4 is wrong, for it gives 70021 HU, outside -32768"),
+    ],
+)
+def test_hu_that_no_scanner_stores_are_rejected_and_the_slice_is_named(
+    tmp_path: Path, attributes: dict[str, Any], expected: str
+) -> None:
+    write_series(tmp_path, change=_only(3, **attributes))
+    assert re.search(expected, rejection(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("bits", "representation", "intercept", "value", "expected"),
+    [(16, 1, 0, 30710, 30710), (16, 0, -1024, 65535, 64511), (16, 0, -8192, 0, AIR_HU)],
+)
+def test_metal_on_the_extended_scale_and_what_16_bits_hold_are_read(
+    tmp_path: Path, bits: int, representation: int, intercept: int, value: int, expected: float
+) -> None:
+    """30710 HU: the end of Siemens' extended scale; 65535: all that 16 bits can say."""
+
+    def change(image: Dataset, index: int) -> None:
+        stored = stored_values(index).astype("<u2")
+        stored[5, 5] = value
+        image.PixelData = stored.tobytes()
+
+    write_series(tmp_path, change=change, PixelRepresentation=representation, RescaleIntercept=intercept)
+    assert read_ct_series(tmp_path).volume.array[7, 5, 5] == expected
+
+
+def test_a_padding_value_may_lie_outside_hu(tmp_path: Path) -> None:
+    def change(image: Dataset, index: int) -> None:
+        stored = stored_values(index)
+        stored[:, 0] = -32768
+        image.PixelData = stored.tobytes()
+
+    write_series(tmp_path, change=change, PixelPaddingValue=-32768, RescaleIntercept=-1024)
+    assert (read_ct_series(tmp_path).volume.array[:, :, 0] == AIR_HU).all()
+
+
+def _wide(image: Dataset, index: int) -> None:
+    image.Columns = 120
+    image.PixelData = bytes(2 * 12 * 120)
+
+
+SIZES: dict[str, tuple[dict[str, Any], str]] = {
+    "slices a metre apart": ({"step_mm": 1000.0}, r"slices lie 1000 mm apart, outside 0\.05 to 50"),
+    "slices a hundred metres apart": ({"step_mm": 1e5}, r"ImagePositionPatient of .* more than 100000 mm from"),
+    "a stack of four metres": ({"step_mm": 45.0, "count": 90}, r"4050 mm long .*at most 3000 mm and 1000 mm"),
+    "a slice wider than any gantry": ({"PixelSpacing": [1.1, 9.0], "change": _wide}, r"1080 mm large"),
+    "a place beyond the building": (
+        {"ImagePositionPatient": [0, 0, 1e6]},
+        r"ImagePositionPatient of .* more than 100000 mm from",
+    ),
+    "a place beyond numbers": (
+        {"ImagePositionPatient": [0, 1e300, 0]},
+        r"ImagePositionPatient of .* more than 100000 mm from",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SIZES)
+def test_a_stack_of_no_persons_size_is_rejected_from_its_headers_and_never_chosen(tmp_path: Path, case: str) -> None:
+    attributes, expected = SIZES[case]
+    files = write_series(tmp_path, **attributes)
+    assert re.search(expected, rejection(tmp_path))
+    (choice,) = choose_series(files, Preference())
+    ((_, reason),) = choice.skipped
+    assert choice.series_uid is None
+    assert re.search(expected, reason)
+
+
 def test_coronal_images_are_not_axial(tmp_path: Path) -> None:
     write_series(tmp_path, axes=((1.0, 0.0, 0.0), (0.0, 0.0, -1.0)))
     assert "planes of the series are not axial" in rejection(tmp_path)
@@ -562,6 +641,38 @@ def test_other_files_in_the_folder_are_passed_over_and_named(tmp_path: Path) -> 
     assert series.set_aside == (
         "5 files that are no DICOM images were passed over: .DS_Store, ._slice-001.dcm, DICOMDIR, README, notes.txt.",
     )
+
+
+def _object(file: Path, media_class: str | None, **attributes: Any) -> None:
+    """A DICOM file that is no image: only these attributes, and a class in its meta information where one is given."""
+    dataset = Dataset()
+    dataset.update(attributes)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    if media_class is not None:
+        dataset.file_meta.MediaStorageSOPClassUID = media_class
+    dataset.preamble = bytes(128)
+    dataset.save_as(file, enforce_file_format=False)
+
+
+def test_an_index_by_any_name_and_a_file_without_class_and_pixels_are_passed_over(tmp_path: Path) -> None:
+    """Philips writes its DICOMDIR as DIRFILE; other programs leave DICOM files that are no objects."""
+    write_series(tmp_path)
+    (tmp_path / "DIRFILE").write_bytes(bytes(128) + b"DICM" + bytes(10))
+    _object(tmp_path / "INDEX", "1.2.840.10008.1.3.10", FileSetID="CT")
+    _object(tmp_path / "settings.dcm", None, PatientName="Oberhuber^Kreszentia")
+    series = read_ct_series(tmp_path)
+    assert series.volume.array.shape == (16, 12, 10)
+    assert series.set_aside == ("3 files that are no DICOM images were passed over: DIRFILE, INDEX, settings.dcm.",)
+
+
+@pytest.mark.parametrize("media_class", ["1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.128"])
+def test_a_file_that_was_an_image_by_its_meta_information_is_never_passed_over(
+    tmp_path: Path, media_class: str
+) -> None:
+    write_series(tmp_path)
+    _object(tmp_path / "lost", media_class, PatientName="Oberhuber^Kreszentia")
+    assert "SOPClassUID of lost is missing" in rejection(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -275,6 +275,39 @@ def test_each_fault_is_rejected_by_its_attributes_name(tmp_path: Path, fault: st
     assert re.search(expected, rejection(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"RescaleSlope": "1e38"}, r"RescaleSlope of .*InstanceNumber 4 is 1e\+38, outside"),
+        ({"RescaleIntercept": "1e38"}, r"RescaleIntercept of .*InstanceNumber 4 is 1e\+38, outside"),
+        (
+            {"RescaleSlope": "1e8"},
+            r"InstanceNumber 4 or the dose is wrong, for they give SUV [0-9.e+]+, outside -1e\+06 to 1e\+06",
+        ),
+    ],
+)
+def test_suv_that_no_dose_can_give_is_rejected_and_the_slice_is_named(
+    tmp_path: Path, attributes: dict[str, Any], expected: str
+) -> None:
+    """All of the dose in one voxel of 0.07 ml of a person of 70 kg is SUV 1e6."""
+
+    def change(image: Dataset, index: int) -> None:
+        if index == 3:
+            image.update(attributes)
+
+    write_series(tmp_path, change=change)
+    assert re.search(expected, rejection(tmp_path))
+
+
+def test_slices_a_metre_apart_are_rejected(tmp_path: Path) -> None:
+    def change(image: Dataset, index: int) -> None:
+        x, y, _ = image.ImagePositionPatient
+        image.ImagePositionPatient = [x, y, index * 1000.0]
+
+    write_series(tmp_path, change=change)
+    assert re.search("slices lie 1000 mm apart, outside", rejection(tmp_path))
+
+
 def test_a_known_scanners_derived_image_is_read(tmp_path: Path) -> None:
     """Recompression alone makes an image DERIVED (PS3.3 C.7.6.1.1.2)."""
     write_series(tmp_path, ImageType=["DERIVED", "PRIMARY"], Manufacturer="GE MEDICAL SYSTEMS")
@@ -374,7 +407,7 @@ def test_damaged_bytes_in_a_header_end_in_a_sentence_or_a_volume(tmp_path: Path)
 
 def test_other_objects_in_the_series_are_set_aside_and_named(tmp_path: Path) -> None:
     write_series(tmp_path)
-    capture = pet_files.pt_image(40, SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    capture = pet_files.pet_image(40, SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
     ct_files.save(capture, tmp_path / "capture.dcm")
     assert read_pet_series(tmp_path).set_aside == (
         "1 object in the series set aside, as no PET image: Secondary Capture Image Storage.",

@@ -84,9 +84,12 @@ def enhanced() -> CtSeries:
     ],
     ids=["axial", "oblique", "multi-frame", "poor header", "synthetic CT"],
 )
-def test_dciodvfy_finds_no_error(ct: CtSeries, tmp_path: Path, project: Path, peer: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("phantom_only", [False, True])
+def test_dciodvfy_finds_no_error(
+    ct: CtSeries, phantom_only: bool, tmp_path: Path, project: Path, peer: Callable[[str], str]
+) -> None:
     peer("dciodvfy")
-    make_all(tmp_path, ct)
+    make_all(tmp_path, ct, replace(SYNTHESIS, phantom_only=phantom_only))
     check = [sys.executable, project / "tests/peers/check_dicom.py", tmp_path]
     report = subprocess.run(check, capture_output=True, text=True)
     assert report.returncode == 0, report.stdout

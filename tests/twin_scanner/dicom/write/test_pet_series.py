@@ -146,7 +146,7 @@ def test_dciodvfy_finds_no_error_in_unusual_series(
     attributes: dict[str, object], tmp_path: Path, project: Path, peer: Callable[[str], str]
 ) -> None:
     peer("dciodvfy")
-    _write(tmp_path, _ct(**attributes), replace(SYNTHESIS, missing_districts=("legs",), revision=3))
+    _write(tmp_path, _ct(**attributes), replace(SYNTHESIS, missing_districts=("legs",), revision=3, phantom_only=True))
     check = [sys.executable, project / "tests/peers/check_dicom.py", "--synthetic", tmp_path]
     report = subprocess.run(check, capture_output=True, text=True)
     assert report.returncode == 0, report.stdout
@@ -417,6 +417,11 @@ def test_a_description_never_exceeds_64_characters() -> None:
     many = replace(SYNTHESIS, missing_districts=tuple(f"district-{i}" for i in range(12)), revision=10**6)
     assert series_description(many) == "SYNTHETIC FDG-PET, revision 1000000, without 12 districts"
     assert len(series_description(replace(many, missing_districts=("x" * 50,)))) <= 64
+    of_phantoms = replace(many, phantom_only=True)
+    assert series_description(replace(of_phantoms, revision=2)).endswith("PHANTOM-ONLY MODEL, revision 2, INCOMPLETE")
+    for revision in (1, 2, 99, 10**6):
+        described = series_description(replace(of_phantoms, revision=revision))
+        assert described.startswith("SYNTHETIC FDG-PET, PHANTOM-ONLY MODEL") and len(described) <= 64
 
 
 def test_the_equipment_is_ours_and_the_cts_scanner_is_named_as_the_acquiring_one(tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
-"""Run by Alembic: migrates over the connection that the ledger hands over."""
+"""Run by Alembic: migrates over the connection that ``migrate`` hands over."""
 
 from alembic import context
 
-from twin_scanner.service.ledger.schema import METADATA
-
-context.configure(connection=context.config.attributes["connection"], target_metadata=METADATA, render_as_batch=True)
+context.configure(connection=context.config.attributes["connection"])
 with context.begin_transaction():
     context.run_migrations()

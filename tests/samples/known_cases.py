@@ -1,10 +1,10 @@
-"""Judged studies with known answers: a body of four districts, lesions, and the synthetic PET that a test wants."""
+"""Evaluated studies with known answers: a body of four districts, lesions, and the synthetic PET that a test wants."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from training.evaluation.case import Case, Native
+from training.evaluation.case import Case
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray
 from twin_scanner.models.plan import Plan
 
@@ -32,12 +32,11 @@ def body_pet(seed: int = 0, noise: float = 0.05) -> FloatArray:
 
 
 def case_of(real: FloatArray, synthetic: FloatArray, lesions: LabelArray | None = None, **names: str) -> Case:
-    """A study whose PET was reconstructed on the Plan's grid."""
+    """A study whose CT has the field of view of its PET."""
     known = {"study": "study-1", "patient": "patient-1", "diagnosis": "LYMPHOMA", **names}
-    native = Native(real, synthetic, lesions, GEOMETRY)
     return Case(
         **known, real=real, synthetic=synthetic, labels=districts(), lesions=lesions, geometry=GEOMETRY, plan=PLAN,
-        native=native,
+        translated=GEOMETRY,
     )  # fmt: skip
 
 

@@ -1,15 +1,20 @@
-"""One study measured: every metric of every region as rows, each with its mask stated."""
+"""The one place where a synthetic PET is scored: every metric of every region of a case as rows, each mask stated.
 
-from collections.abc import Iterator
+Evaluation asks for all of them; validation, gate and calibration ask for the mean absolute error alone.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from training.data.sampling import covers
 from training.evaluation.case import BODY, LESION, Case, Row
 from training.evaluation.lesion_metrics import EDGE_VOXELS, Lesion, Uptake, false_uptake, lesions_of
-from training.evaluation.metrics import SimilarityMaps, box_around, mae, mean_inside, ms_ssim, nrmse, psnr, similarity
+from training.evaluation.metrics import box_around, mae, mean_inside, ms_ssim, nrmse, psnr, similarity
 from training.evaluation.seam import seam
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 from twin_scanner.imaging.volume import FloatArray, Geometry
@@ -17,28 +22,38 @@ from twin_scanner.models.plan import suv_to_model
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Box: TypeAlias = tuple[slice, slice, slice]
+Regions: TypeAlias = Mapping[str, tuple[int, ...]]
+"""The labels of each region by its name; none stands for every voxel, the air included."""
 
+EVERY_LABEL: Final = tuple(range(1, 256))
+"""Of the whole body: every voxel that has a label."""
+EVALUATED: Final[Regions] = MappingProxyType(
+    {BODY: EVERY_LABEL, **{name: (label,) for label, name in DISTRICT_NAMES.items()}}
+)
 NEGATIVE: Final = "NEGATIVE"
 """autoPET's word for a study without a malignant lesion."""
 CLIPPED_ABOVE_SUV: Final = 20.0
 """Where both PETs are clipped and what 1 is in the errors, as in the paper; what the tables count lesions above.
 
-Of every model, whatever its own Plan's range: errors in different units could not be compared.
+For every model, whatever its own Plan's range: errors in different units could not be compared.
 """
 LABELS: Final = 256
 """Of a label map: uint8."""
+GRID: Final = (
+    "Every model is scored on the real PET's own grid: the synthetic PET is resampled to it linearly, as a "
+    "concentration, districts and organs to the nearest neighbour. So all models share their voxels and SSIM's windows."
+)
+"""What all definitions have in common."""
 DEFINITIONS: Final = {
     "mae": "Mean absolute error in model space (1 is SUV 20, both PETs clipped to it), inside the region.",
     "mae_suv": "The same in SUV (g/ml).",
     "psnr": "10 log10(1 / mean squared error) in dB, model space (data range 1 is SUV 20), inside the region.",
-    "ssim": "scikit-image's map (Gaussian of sigma 1.5 voxels), model space, averaged inside the region; both PETs are "
-    "0 where the real one has no value.",
+    "ssim": "scikit-image's map (Gaussian of sigma 1.5 voxels of the real PET's own grid), model space, averaged "
+    "inside the region; both PETs are 0 beyond the CT.",
     "ms_ssim": "SSIM at five scales, averaged inside the body at each scale; body only.",
     "nrmse": "Root mean squared error over the real PET's root mean square, inside the region.",
-    "suv_mean_bias": "Synthetic minus real SUVmean; of a lesion on the real PET's own grid, unclipped; of an organ on "
-    "the Plan's grid.",
-    "suv_max_bias": "Synthetic minus real SUVmax of a lesion (26-connected component of the annotation), on the real "
-    "PET's own grid, unclipped.",
+    "suv_mean_bias": "Synthetic minus real SUVmean of a lesion or an organ, unclipped.",
+    "suv_max_bias": "Synthetic minus real SUVmax of a lesion (26-connected component of the annotation), unclipped.",
     "suv_peak_bias": "The same of SUVpeak, the highest mean of a 1 ml sphere centred in the lesion.",
     "tlg_bias": "The same of total lesion glycolysis, SUVmean times the annotated volume.",
     "volume_41_real": "Volume of an annotated lesion at or above 41 % of its own real SUVmax, in the real PET.",
@@ -50,7 +65,7 @@ DEFINITIONS: Final = {
     "detection_recall_41": "Share of a study's lesions that reach 41 % of their own real SUVmax in the synthetic PET.",
     "lesions_above_suv20": "Lesions of a study whose real SUVmax is above SUV 20, where the voxel metrics clip.",
     "false_positives": "Components of the synthetic PET at SUV 4 or more, at least 0.5 ml, with no real voxel at SUV 4 "
-    "or more within 10 mm; body, Plan's grid.",
+    "or more within 10 mm; body.",
     "false_uptake_ml": "Volume of the false positives in a study without a malignant lesion (negative control).",
     "seam_excess": "How much more the synthetic PET jumps across district borders than the real one, beyond the steps "
     "on both sides, mean over the faces between districts.",
@@ -60,32 +75,12 @@ DEFINITIONS: Final = {
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    """Both PETs of a case, 1 is SUV 20 and clipped, and what is known of the box around its body alone."""
+    """Both PETs of a case, 1 is SUV 20 and clipped, and the box around its regions."""
 
     case: Case
+    regions: Regions
     whole: tuple[FloatArray, FloatArray]
     box: Box
-    body: BoolArray
-    maps: SimilarityMaps
-
-
-def measure(case: Case, model: str) -> list[Row]:
-    """Every number of a study under a model's name; what has an empty mask has no row.
-
-    Voxel metrics are on the Plan's grid against the PET clipped at SUV 20, per district, body and lesion; lesion
-    uptake is against the unclipped PET on its own grid. Raises ValueError where the case shows no body.
-    """
-    cut = _cut(case)
-    numbers = [*_voxel_metrics(cut), *_hot_spots(case, cut.body), *_seams(case, cut.box), *_organs(case, cut.box)]
-    native, annotated = case.native, case.native.lesions
-    if annotated is not None:
-        lesions = lesions_of(native.real, native.synthetic, annotated, native.geometry, case.geometry)
-        numbers += [*_lesion_metrics(lesions), *_study_metrics(lesions)]
-    return [
-        Row(model, case.study, case.patient, case.diagnosis, n.region, n.item, n.metric, n.unit, n.value, n.n)
-        for n in numbers
-        if n.value is not None
-    ]
 
 
 @dataclass(frozen=True)
@@ -100,21 +95,53 @@ class _Number:
     item: int = 0
 
 
-def _cut(case: Case) -> _Cut:
-    body = case.labels > 0
-    box = box_around(body)
+def score(
+    case: Case, model: str, *, metrics: Literal["all", "mae_suv"] = "all", regions: Regions = EVALUATED
+) -> list[Row]:
+    """The numbers of a study under a model's name; what has an empty mask has no row.
+
+    Voxel metrics compare both PETs clipped at SUV 20, for each of ``regions`` and the lesions; lesions' uptake is that
+    of the unclipped PETs. ``metrics`` "mae_suv" gives the mean absolute error in SUV of each region and nothing else.
+    Raises ValueError where the case shows no body.
+    """
+    cut = _cut(case, regions)
+    numbers = [*(_absolute_errors(cut) if metrics == "mae_suv" else _everything(cut))]
+    return [
+        Row(model, case.study, case.patient, case.diagnosis, n.region, n.item, n.metric, n.unit, n.value, n.n)
+        for n in numbers
+        if n.value is not None
+    ]
+
+
+def _everything(cut: _Cut) -> Iterator[_Number]:
+    case, body = cut.case, cut.case.labels > 0
+    yield from _voxel_metrics(cut)
+    yield from _similarities(cut, body)
+    yield from _hot_spots(case, body)
+    yield from _seams(case, cut.box)
+    yield from _organs(case, cut.box)
+    if case.lesions is not None:
+        lesions = lesions_of(case.real, case.synthetic, case.lesions, case.geometry, case.translated)
+        yield from _lesion_metrics(lesions)
+        yield from _study_metrics(lesions)
+
+
+def _cut(case: Case, regions: Regions) -> _Cut:
+    box = box_around(case.labels > 0)
     if box is None:
         raise ValueError(f"the case of {case.study} shows no body")
+    if not all(regions.values()):
+        box = (slice(None), slice(None), slice(None))
     common = replace(case.plan, suv_max=CLIPPED_ABOVE_SUV)
     real, synthetic = (suv_to_model(image, common) for image in (case.real, case.synthetic))
-    _forget_beyond(synthetic, case.geometry, case.native.geometry)
-    return _Cut(case, (real, synthetic), box, body, similarity(real[box], synthetic[box]))
+    _forget_beyond((real, synthetic), case.geometry, case.translated)
+    return _Cut(case, regions, (real, synthetic), box)
 
 
-def _forget_beyond(synthetic: FloatArray, grid: Geometry, field: Geometry) -> None:
-    """Set an image (D, H, W) on a grid to 0 where another field of view ends, as the real PET is there.
+def _forget_beyond(images: tuple[FloatArray, ...], grid: Geometry, field: Geometry) -> None:
+    """Set images (D, H, W) on one grid to 0 where another field of view ends.
 
-    The windows of SSIM reach beyond the region that is judged: what nobody measured is no difference.
+    The windows of SSIM reach beyond the region that is scored: what nobody translated is no difference.
     """
     to_field = np.linalg.inv(field.affine) @ grid.affine
     highest = np.asarray(field.shape) - 1 + EDGE_VOXELS
@@ -124,14 +151,25 @@ def _forget_beyond(synthetic: FloatArray, grid: Geometry, field: Geometry) -> No
         return
     of_plane = [to_field[axis, 1] * np.arange(grid.shape[1])[:, None] + to_field[axis, 2] * np.arange(grid.shape[2])
                 for axis in range(3)]  # fmt: skip
-    for d, plane in enumerate(synthetic):
+    for d in range(grid.shape[0]):
         for axis, within in enumerate(of_plane):
             index = within + (to_field[axis, 0] * d + to_field[axis, 3])
-            plane[(index < -EDGE_VOXELS) | (index > highest[axis])] = 0
+            beyond = (index < -EDGE_VOXELS) | (index > highest[axis])
+            for image in images:
+                image[d][beyond] = 0
+
+
+def _absolute_errors(cut: _Cut) -> Iterator[_Number]:
+    labels = cut.case.labels[cut.box]
+    for name, covered in cut.regions.items():
+        mask = covers(labels, covered)
+        error = mae(cut.whole[0][cut.box], cut.whole[1][cut.box], mask)
+        if error is not None:
+            yield _Number(name, "mae_suv", error * CLIPPED_ABOVE_SUV, int(np.count_nonzero(mask)), "g/ml")
 
 
 def _voxel_metrics(cut: _Cut) -> Iterator[_Number]:
-    for name, mask in _regions(cut):
+    for name, mask in _masks(cut):
         n = int(np.count_nonzero(mask))
         if not n:
             continue
@@ -142,17 +180,21 @@ def _voxel_metrics(cut: _Cut) -> Iterator[_Number]:
         yield _Number(name, "mae_suv", None if error is None else error * CLIPPED_ABOVE_SUV, n, "g/ml")
         yield _Number(name, "psnr", psnr(real, synthetic, everywhere), n, "dB")
         yield _Number(name, "nrmse", nrmse(real, synthetic, everywhere), n)
-        yield _Number(name, "ssim", mean_inside(cut.maps.ssim, mask), n)
-    several_scales = ms_ssim(*cut.whole, cut.body, finest=cut.maps)
-    yield _Number(BODY, "ms_ssim", several_scales, int(np.count_nonzero(cut.body)))
 
 
-def _regions(cut: _Cut) -> Iterator[tuple[str, BoolArray]]:
-    """Names and masks over the body's box; a lesion counts as far as it lies in the body."""
+def _similarities(cut: _Cut, body: BoolArray) -> Iterator[_Number]:
+    maps = similarity(*(image[cut.box] for image in cut.whole))
+    for name, mask in _masks(cut):
+        yield _Number(name, "ssim", mean_inside(maps.ssim, mask), int(np.count_nonzero(mask)))
+    finest = maps if all(cut.regions.values()) else None
+    yield _Number(BODY, "ms_ssim", ms_ssim(*cut.whole, body, finest=finest), int(np.count_nonzero(body)))
+
+
+def _masks(cut: _Cut) -> Iterator[tuple[str, BoolArray]]:
+    """Names and masks over the box; a lesion counts as far as it lies in the body."""
     labels = cut.case.labels[cut.box]
-    yield BODY, labels > 0
-    for label, name in DISTRICT_NAMES.items():
-        yield name, labels == label
+    for name, covered in cut.regions.items():
+        yield name, covers(labels, covered)
     if cut.case.lesions is not None:
         yield LESION, (cut.case.lesions[cut.box] > 0) & (labels > 0)
 
@@ -174,7 +216,7 @@ def _seams(case: Case, box: Box) -> Iterator[_Number]:
 
 
 def _organs(case: Case, box: Box) -> Iterator[_Number]:
-    """Of an organ's voxels in the body alone: beyond, the real PET has no value or nobody synthesised one."""
+    """Of each organ's voxels in the body alone: beyond, the real PET has no value or nobody synthesised one."""
     if case.organs is None:
         return
     body = case.labels[box] > 0
@@ -207,9 +249,9 @@ def _of(uptake: Uptake, metric: str) -> float | None:
 
 
 def _study_metrics(lesions: list[Lesion]) -> Iterator[_Number]:
-    judged = [lesion.detected for lesion in lesions if lesion.detected is not None]
-    if judged:
-        yield _Number(LESION, "detection_recall", sum(judged) / len(judged), len(judged))
+    asked = [lesion.detected for lesion in lesions if lesion.detected is not None]
+    if asked:
+        yield _Number(LESION, "detection_recall", sum(asked) / len(asked), len(asked))
     if lesions:
         own = sum(lesion.detected_own for lesion in lesions)
         yield _Number(LESION, "detection_recall_41", own / len(lesions), len(lesions))

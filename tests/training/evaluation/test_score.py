@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from tests.samples.judged_cases import (
+from tests.samples.known_cases import (
     GEOMETRY,
     PLAN,
     SHAPE,
@@ -17,12 +17,12 @@ from tests.samples.judged_cases import (
     spot_label,
     with_spot,
 )
-from training.evaluation.case import Case, Native, Row
+from training.evaluation.case import Case, Row
 from training.evaluation.lesion_metrics import false_uptake
-from training.evaluation.measure import DEFINITIONS, measure
 from training.evaluation.metrics import ms_ssim
+from training.evaluation.score import DEFINITIONS, score
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
-from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample
+from twin_scanner.imaging.volume import LabelArray, Volume, resample
 
 pytestmark = pytest.mark.unit
 
@@ -32,7 +32,7 @@ BODY = districts() > 0
 
 
 def rows_of(case: Case) -> dict[tuple[str, str, int], Row]:
-    rows = measure(case, "m")
+    rows = score(case, "m")
     named = {(row.region, row.metric, row.item): row for row in rows}
     assert len(named) == len(rows), "each number has one row"
     return named
@@ -102,20 +102,13 @@ def test_a_lesion_below_suv_4_is_measured_and_not_asked_for() -> None:
     assert ("lesion", "detected", 1) not in rows and ("lesion", "detection_recall", 0) not in rows
 
 
-def test_lesion_uptake_is_of_the_unclipped_pet_on_its_own_grid_and_voxel_errors_of_the_clipped_one() -> None:
-    """The real maximum of 50 lies on a finer grid; the model can say 20 at most."""
-    fine_shape = (96, 88, 92)
-    fine = Geometry(fine_shape, (2.0, 2.0, 2.0), (0.0, 0.0, 0.0))
-    native_real, native_made = np.ones(fine_shape, np.float32), np.ones(fine_shape, np.float32)
-    lesions = np.zeros(fine_shape, np.uint8)
-    spot = (slice(40, 48), slice(24, 32), slice(24, 32))
-    native_real[spot], native_made[spot], lesions[spot] = 50.0, 20.0, 1
+def test_lesion_uptake_is_of_the_unclipped_pet_and_voxel_errors_of_the_clipped_one() -> None:
+    """The real maximum is 50; the model can say 20 at most."""
     real, made = with_spot(body_pet(), ONE, 50.0), with_spot(body_pet(), ONE, 20.0)
-    case = replace(case_of(real, made), native=Native(native_real, native_made, lesions, fine), lesions=spot_label(ONE))
-    rows = rows_of(case)
+    rows = rows_of(case_of(real, made, spot_label(ONE)))
     assert rows["lesion", "suv_max_real", 1].value == 50.0 and rows["lesion", "suv_max_bias", 1].value == -30.0
-    assert rows["lesion", "suv_max_bias", 1].n == 8**3
-    assert rows["lesion", "tlg_real", 1].value == pytest.approx(50.0 * 8**3 * 0.008)
+    assert rows["lesion", "suv_max_bias", 1].n == 4**3
+    assert rows["lesion", "tlg_real", 1].value == pytest.approx(50.0 * 4**3 * VOXEL_ML)
     assert rows["lesion", "lesions_above_suv20", 0].value == 1
     assert rows["lesion", "mae_suv", 0].value == 0, "both are clipped to 20 there"
 
@@ -159,7 +152,7 @@ def test_organs_have_a_bias_of_their_own() -> None:
     assert not any(region == "organ:spleen" for region, _, _ in rows)
 
 
-def test_what_the_real_pet_does_not_show_is_not_judged() -> None:
+def test_what_the_real_pet_does_not_show_is_not_scored() -> None:
     """Labels are 0 where the PET has no value; wild voxels there change nothing."""
     real, labels = body_pet(), districts()
     labels[34:44] = 0
@@ -173,7 +166,7 @@ def test_what_the_real_pet_does_not_show_is_not_judged() -> None:
 def test_every_metric_of_the_report_is_defined() -> None:
     real = with_spot(with_spot(body_pet(), ONE, 9.0), TWO, 5.0)
     made = with_spot(body_pet(1), ONE, 5.0)
-    rows = measure(of_patient(case_of(real, made, spot_label(ONE, TWO)), "p", "NEGATIVE"), "m")
+    rows = score(of_patient(case_of(real, made, spot_label(ONE, TWO)), "p", "NEGATIVE"), "m")
     plain = {row.metric for row in rows} - DEFINITIONS.keys()
     assert plain == {
         "seam_real", "seam_synthetic",
@@ -185,7 +178,7 @@ def test_every_metric_of_the_report_is_defined() -> None:
 def test_a_study_without_a_body_is_a_fault_of_the_caller() -> None:
     real = body_pet()
     with pytest.raises(ValueError, match="shows no body"):
-        measure(replace(case_of(real, real), labels=np.zeros(SHAPE, np.uint8)), "m")
+        score(replace(case_of(real, real), labels=np.zeros(SHAPE, np.uint8)), "m")
 
 
 def test_similarity_rows_are_scikit_images_map_of_the_whole_clipped_image() -> None:
@@ -218,7 +211,7 @@ def test_recall_counts_the_lesions_that_it_asks_for() -> None:
     assert rows["lesion", "lesions_above_suv20", 0].n == 3
 
 
-def test_recall_is_told_at_suv_4_and_at_41_percent_of_the_own_maximum() -> None:
+def test_recall_is_measured_at_suv_4_and_at_41_percent_of_the_own_maximum() -> None:
     real = with_spot(with_spot(body_pet(), ONE, 10.0), TWO, 6.0)
     made = with_spot(with_spot(body_pet(), ONE, 3.0), TWO, 3.0)
     rows = rows_of(case_of(real, made, spot_label(ONE, TWO)))
@@ -228,52 +221,55 @@ def test_recall_is_told_at_suv_4_and_at_41_percent_of_the_own_maximum() -> None:
     assert rows["lesion", "detection_recall_41", 0].n == 2
 
 
-def test_a_lesion_beyond_the_ct_has_no_row() -> None:
-    """The PET reaches higher than the CT; its upper lesion was never translated."""
-    tall = Geometry((SHAPE[0] + 12, *SHAPE[1:]), PLAN.spacing_mm, (0.0, 0.0, 0.0))
-    real, labels = np.ones(tall.shape, np.float32), np.zeros(tall.shape, np.uint8)
-    low, high = (slice(20, 24), slice(12, 16), slice(12, 16)), (slice(46, 52), slice(12, 16), slice(12, 16))
-    for spot in (low, high):
-        real[spot], labels[spot] = 9.0, 1
-    made = np.where(labels > 0, np.float32(9.0), np.float32(0.0))
-    made[SHAPE[0] :] = 0
-    case = replace(case_of(body_pet(), body_pet()), native=Native(real, made, labels, tall))
-    rows = rows_of(case)
-    assert {item for region, _, item in rows if region == "lesion"} == {0, 1}
-    assert rows["lesion", "detection_recall", 0].value == 1 and rows["lesion", "suv_mean_bias", 1].value == 0
-
-
-def test_a_lesion_keeps_its_number_where_another_is_not_judged() -> None:
-    """The CT of this model begins above the first lesion; another model's would show both."""
+def test_a_lesion_beyond_the_ct_has_no_row_and_the_others_keep_their_numbers() -> None:
+    """The CT begins above the first lesion: no model could have shown it."""
     real = with_spot(with_spot(body_pet(), ONE, 9.0), TWO, 6.0)
     case = case_of(real, real, spot_label(ONE, TWO))
-    cut = tuple(slice(24 if axis == 0 else 0, length) for axis, length in enumerate(SHAPE))
-    above = replace(
-        case, real=real[cut], synthetic=real[cut], labels=districts()[cut], lesions=spot_label(ONE, TWO)[cut],
-        geometry=GEOMETRY.cropped(cut),
-    )  # fmt: skip
+    ct = tuple(slice(24 if axis == 0 else 0, length) for axis, length in enumerate(SHAPE))
+    labels = districts()
+    labels[:24] = 0
+    above = replace(case, labels=labels, translated=GEOMETRY.cropped(ct))
     assert rows_of(case)["lesion", "suv_max_real", 2].value == 6.0
     rows = rows_of(above)
     assert rows["lesion", "suv_max_real", 2].value == 6.0 and ("lesion", "suv_max_real", 1) not in rows
+    assert {item for region, _, item in rows if region == "lesion"} == {0, 2}
+    assert rows["lesion", "detection_recall", 0].value == 1 and rows["lesion", "suv_mean_bias", 2].value == 0
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("tilt_deg", [0.0, 3.0])
-def test_where_the_pet_ends_before_the_ct_equal_images_are_still_perfect(axis: int, tilt_deg: float) -> None:
-    """The windows of SSIM reach beyond the PET's end, where nobody measured and the synthetic PET goes on."""
-    made = body_pet(noise=0.3) * np.float32(4.0)
+def test_where_the_ct_ends_before_the_pet_equal_images_are_still_perfect(axis: int, tilt_deg: float) -> None:
+    """The windows of SSIM reach beyond the CT's end, where nobody translated and the real PET goes on."""
+    real = body_pet(noise=0.3) * np.float32(4.0)
     part = tuple(slice(0, 28 if each == axis else length) for each, length in enumerate(SHAPE))
     field = GEOMETRY.cropped(part)
     cos, sin = float(np.cos(np.radians(tilt_deg))), float(np.sin(np.radians(tilt_deg)))
     field = replace(field, direction=((0.0, -sin, cos), (0.0, cos, sin), (1.0, 0.0, 0.0)))
     inside = np.isfinite(resample(Volume(np.ones(field.shape, np.float32), field), GEOMETRY, float("nan")).array)
-    real, labels = np.where(inside, made, np.float32(0.0)), np.where(inside, districts(), np.uint8(0))
-    native = Native(np.ones(field.shape, np.float32), np.ones(field.shape, np.float32), None, field)
-    rows = rows_of(replace(case_of(real, made), labels=labels, native=native))
+    made, labels = np.where(inside, real, np.float32(0.0)), np.where(inside, districts(), np.uint8(0))
+    rows = rows_of(replace(case_of(real, made), labels=labels, translated=field))
     assert 0 < rows["body", "mae", 0].n < np.count_nonzero(BODY) and rows["body", "mae", 0].value == 0
     for region in {region for region, metric, _ in rows if metric == "ssim"}:
         assert rows[region, "ssim", 0].value == pytest.approx(1.0, abs=1e-6)
     assert rows["body", "ms_ssim", 0].value == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_mean_absolute_error_alone_is_the_same_number_in_any_regions() -> None:
+    """What validation and gate ask for; oracle: the row of the full score, and NumPy for a region of its own."""
+    real, made = body_pet(), body_pet(1)
+    made[:2] = 3.0
+    case = case_of(real, made, spot_label(ONE))
+    alone = {row.region: row for row in score(case, "m", metrics="mae_suv")}
+    full = rows_of(case)
+    assert alone.keys() == {"body", "head", "trunk", "arms", "legs"}
+    for region, row in alone.items():
+        assert row == full[region, "mae_suv", 0]
+    rows = score(case, "m", metrics="mae_suv", regions={"limbs": (3, 4), "everywhere": ()})
+    found = {row.region: row for row in rows}
+    error = np.abs(real.astype(np.float64) - made)
+    limbs = np.isin(districts(), (3, 4))
+    assert found["limbs"].value == pytest.approx(error[limbs].mean(), rel=1e-5)
+    assert found["everywhere"].value == pytest.approx(error.mean(), rel=1e-5) and found["everywhere"].n == error.size
 
 
 def test_an_organ_counts_as_far_as_both_pets_show_it() -> None:
@@ -292,7 +288,7 @@ def test_measuring_changes_nothing_in_the_case() -> None:
     real, made, lesions = with_spot(body_pet(), ONE, 30.0), body_pet(1), spot_label(ONE)
     case = case_of(real, made, lesions)
     before = [image.copy() for image in (real, made, lesions, case.labels)]
-    first = measure(case, "m")
+    first = score(case, "m")
     for now, was in zip((real, made, lesions, case.labels), before, strict=True):
         np.testing.assert_array_equal(now, was)
-    assert measure(case, "m") == first
+    assert score(case, "m") == first

@@ -1,0 +1,59 @@
+"""Waiting for work: the result, the beat meanwhile, and a lost process as an error that may be tried again."""
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+
+from twin_scanner.errors import Rejected, Transient
+from twin_scanner.executor.waiting import wait
+
+pytestmark = pytest.mark.unit
+
+
+class Enough(Exception):
+    """Raised by a beat."""
+
+
+def test_the_beat_is_called_until_the_work_is_done() -> None:
+    """The work ends only once it has heard three beats, so a missing one would hang this test."""
+    beats = threading.Semaphore(0)
+
+    def work() -> str:
+        for _ in range(3):
+            beats.acquire()
+        return "done"
+
+    with ThreadPoolExecutor(1) as executor:
+        assert wait(executor.submit(work), beats.release, 0.001) == "done"
+
+
+def test_what_the_work_raises_arrives_as_it_was_even_a_timeout() -> None:
+    for error in (Rejected("The slice at z = 3 mm is missing."), TimeoutError("of the work itself")):
+        future: Future[None] = Future()
+        future.set_exception(error)
+        with pytest.raises(type(error)) as raised:
+            wait(future, lambda: None, 1.0)
+        assert raised.value is error
+
+
+def test_a_lost_or_closed_executor_is_transient() -> None:
+    lost: Future[None] = Future()
+    lost.set_exception(BrokenProcessPool())
+    cancelled: Future[None] = Future()
+    cancelled.cancel()
+    for future in (lost, cancelled):
+        with pytest.raises(Transient, match="worker process was lost"):
+            wait(future, lambda: None, 1.0)
+
+
+def test_a_beat_that_raises_ends_the_waiting_and_work_that_has_not_begun_never_begins() -> None:
+    future: Future[None] = Future()
+
+    def beat() -> None:
+        raise Enough
+
+    with pytest.raises(Enough):
+        wait(future, beat, 0.001)
+    assert future.cancelled()

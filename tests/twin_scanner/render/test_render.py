@@ -1,0 +1,110 @@
+"""A render of a small phantom's CT: what its files say, and what keeps it from starting."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from tests.fakes.full_disk import files_end_at
+from tests.samples.saved_packages import saved_package
+from training.phantom.files import write_ct_dicom
+from training.phantom.phantom import make_phantom, sample_options
+from twin_scanner.districts.choice import SegmenterChoice
+from twin_scanner.errors import Misconfigured, Transient
+from twin_scanner.models.plan import Plan
+from twin_scanner.models.store import ModelStore
+from twin_scanner.render.render import render
+from twin_scanner.render.report import read_report, write_report
+from twin_scanner.render.request import RenderRequest
+
+pytestmark = pytest.mark.unit
+
+PLAN = Plan(spacing_mm=(20.0, 20.0, 20.0))
+PHANTOMS = {"training_data": {"kind": "phantoms", "pairs": 1}}
+PATIENTS = {"training_data": {"kind": "store", "pairs": 9, "phantoms": 1}}
+SENTENCE = "model trained on phantoms only"
+RequestFor = Callable[[dict[str, object]], RenderRequest]
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A phantom's CT as DICOM, at 10 mm."""
+    folder = tmp_path_factory.mktemp("ct")
+    options = sample_options(3, spacing_mm=(10.0, 10.0, 10.0))
+    write_ct_dicom(make_phantom(3, options).ct, folder, seed=3, options=options)
+    return folder
+
+
+@pytest.fixture
+def request_for(ct: Path, tmp_path: Path) -> RequestFor:
+    """A request for a model whose card says this."""
+
+    def build(about: dict[str, object]) -> RenderRequest:
+        store = ModelStore(tmp_path / "models")
+        package = store.add(saved_package(tmp_path / "package", plan=PLAN, about=about))
+        return RenderRequest(
+            source=ct,
+            result=tmp_path / "result",
+            made_at=datetime(2026, 1, 1, tzinfo=UTC),
+            model=package.name,
+            model_store=store.folder,
+            segmenter=SegmenterChoice("landmarks"),
+            allow_other_segmenter=False,
+            missing_district="reject",
+            device_serial_number="TS-0001",
+            accept_synthetic_ct=True,
+        )
+
+    return build
+
+
+def test_a_model_of_phantoms_renders_nothing_unless_that_is_accepted(request_for: RequestFor) -> None:
+    request = request_for(PHANTOMS)
+    with pytest.raises(Misconfigured, match=r"'small' .* trained on phantoms only.*model\.accept_phantom_only"):
+        render(request)
+    assert not request.result.exists()
+
+
+def test_whatever_a_model_of_phantoms_makes_says_so(request_for: RequestFor) -> None:
+    request = replace(request_for(PHANTOMS), accept_phantom_only=True)
+    report = render(request)
+    assert report.phantom_only and read_report(request.result) == report
+    assert [note for note in report.notes if "trained on phantoms only" in note]
+    pet = [pydicom.dcmread(request.result / name) for name in report.pet_files]
+    assert {image.SeriesDescription for image in pet} == {"SYNTHETIC FDG-PET, PHANTOM-ONLY MODEL"}
+    assert all(SENTENCE in image.ImageComments for image in pet)
+    files = ("sr/measurement-report.dcm", "key/key-image.dcm")
+    sr, key = (pydicom.dcmread(request.result / file) for file in files)
+    assert SENTENCE in str(sr) and sr.SeriesDescription.endswith("PHANTOM-ONLY MODEL")
+    assert SENTENCE in key.ImageComments and key.SeriesDescription.endswith("PHANTOM-ONLY MODEL")
+
+
+def test_a_model_of_patients_needs_no_acceptance_and_nothing_speaks_of_phantoms(request_for: RequestFor) -> None:
+    request = request_for(PATIENTS)
+    report = render(request)
+    assert not report.phantom_only
+    files = [request.result / name for name in (*report.pet_files, *(one.file for one in report.companions))]
+    assert files and not any("PHANTOM-ONLY" in str(pydicom.dcmread(file)) for file in files)
+    assert not any(SENTENCE in str(pydicom.dcmread(file)) for file in files)
+
+
+@pytest.mark.parametrize("limit_bytes", [400, 8_000, 60_000])
+def test_a_full_disk_is_an_error_in_one_sentence_whatever_was_being_written(
+    request_for: RequestFor, limit_bytes: int
+) -> None:
+    """Oracle: a limit on file sizes; by size it first meets a DICOM object, the NIfTI files or the pictures."""
+    request = request_for(PATIENTS)
+    with files_end_at(limit_bytes), pytest.raises(Transient, match="cannot be written to") as fault:
+        render(request)
+    assert "\n" not in str(fault.value)
+    assert not (request.result / "report.json").exists(), "nobody takes half a result for a whole one"
+
+
+def test_a_report_that_does_not_fit_on_the_disk_is_transient(request_for: RequestFor, tmp_path: Path) -> None:
+    report = render(request_for(PATIENTS))
+    (tmp_path / "other").mkdir()
+    with files_end_at(100), pytest.raises(Transient, match=r"report\.json cannot be written to"):
+        write_report(tmp_path / "other", report)

@@ -1,0 +1,43 @@
+"""What a render is asked for: everything that decides the result, as plain values, without torch."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from twin_scanner.districts.choice import SegmenterChoice
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Which DICOM objects accompany the PET series."""
+
+    segmentation: Literal["binary", "labelmap", "none"] = "binary"
+    measurement_report: bool = True
+    key_image: bool = True
+
+
+@dataclass(frozen=True)
+class RenderRequest:
+    """Everything that decides the result; plain values, so that it travels to another process."""
+
+    source: Path
+    result: Path
+    made_at: datetime
+    model: str
+    model_store: Path
+    segmenter: SegmenterChoice
+    allow_other_segmenter: bool
+    missing_district: Literal["reject", "deliver"]
+    device_serial_number: str
+    accept_synthetic_ct: bool
+    outputs: Outputs = field(default_factory=Outputs)
+    revision: int = 1
+    needs_patient_id: bool = False
+    """Whether the PET must belong to a twin: a service records it, a translation at the desk need not."""
+    uncertainty: bool = False
+    """Whether the standard deviation of every voxel is wanted too: seven more translations."""
+    explain: str = ""
+    """A target whose uptake is to be explained (``explain.find_target`` reads it); empty for none."""
+    accept_phantom_only: bool = False
+    """Whether a model that was trained on phantoms only may be used; every result then says so."""

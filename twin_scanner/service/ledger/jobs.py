@@ -1,0 +1,284 @@
+"""Table ``jobs``: one render each, of one CT series of a study and frame of reference, and what has become of it."""
+
+import hashlib
+import string
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from twin_scanner.errors import Rejected
+from twin_scanner.service.ledger.claims import AT_ONCE, Claims
+from twin_scanner.service.ledger.columns import METADATA, UtcDateTime, waiting_columns
+from twin_scanner.service.ledger.database import Transaction
+from twin_scanner.service.ledger.moves import ENDED, State
+
+RENDER: Final = "render"
+"""The kind of job that there is today."""
+_NOT_CLEARED: Final = sa.text("cleared_at IS NULL")
+_CLAIMED: Final = sa.text("lease_owner IS NOT NULL")
+JOBS: Final = sa.Table(
+    "jobs",
+    METADATA,
+    sa.Column("job_id", sa.String(32), primary_key=True),
+    *waiting_columns(),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("study_uid", sa.String(64), nullable=False, index=True),
+    sa.Column("frame_of_reference_uid", sa.String(64), nullable=False),
+    sa.Column("series_uid", sa.String(64), nullable=False),
+    sa.Column("source_digest", sa.String(64), nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("made_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("ended_at", UtcDateTime),
+    sa.Column("cleared_at", UtcDateTime),
+    sa.Column("stood_at", sa.String(16)),
+    sa.Column("held_for", sa.String(32), nullable=False),
+    sa.Column("skipped", sa.JSON, nullable=False),
+    sa.Column("instance_count", sa.Integer, nullable=False),
+    sa.Column("pet_series_uid", sa.String(64), unique=True),
+    sa.Column("model_hash", sa.String(64)),
+    sa.Index("ix_jobs_lane", "state", "node", "priority", "due_at", "job_id"),
+    sa.Index("ix_jobs_newest", "made_at", "job_id"),
+    sa.Index("ix_jobs_newest_in_state", "state", "made_at", "job_id"),
+    sa.Index("ix_jobs_clearing", "ended_at", "job_id", sqlite_where=_NOT_CLEARED, postgresql_where=_NOT_CLEARED),
+    sa.Index("ix_jobs_claimed", "node", sqlite_where=_CLAIMED, postgresql_where=_CLAIMED),
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row. ``stood_at`` is where it goes on after a release or a retry; of two jobs the smaller priority is first.
+
+    ``made_at`` and ``updated_at`` are wall times, ``ended_at``, ``due_at`` and ``waiting_since`` steady ones.
+    """
+
+    job_id: str
+    node: str | None
+    state: State
+    attempts: int
+    due_at: datetime | None
+    waiting_since: datetime | None
+    lease_owner: str | None
+    reason: str
+    kind: str
+    priority: int
+    study_uid: str
+    frame_of_reference_uid: str
+    series_uid: str
+    source_digest: str
+    revision: int
+    made_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None
+    cleared_at: datetime | None
+    stood_at: State | None
+    held_for: str
+    skipped: tuple[tuple[str, str], ...]
+    instance_count: int
+    pet_series_uid: str | None
+    model_hash: str | None
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What intake knows of a series that is to be translated."""
+
+    study_uid: str
+    frame_of_reference_uid: str
+    series_uid: str
+    source_digest: str
+    instance_count: int
+    skipped: tuple[tuple[str, str], ...] = ()
+    priority: int = 0
+
+    @property
+    def job_id(self) -> str:
+        """The same source content always has the same job: sending a CT again opens nothing new."""
+        key = "\n".join((self.study_uid, self.frame_of_reference_uid, self.source_digest))
+        return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+class Jobs(Claims[Job]):
+    """Queries on the jobs; the lane that claims them renders."""
+
+    table = JOBS
+    key = "job_id"
+    row_type = Job
+    states = State
+    waits = State.QUEUED
+
+    def open(self, new: NewJob, rejection: str | None = None) -> Job:
+        """The job of this source, opened where it is new; ``rejection`` opens it as rejected with that reason.
+
+        An older job of the same study and frame of reference that was not rendered yet is superseded; where a PET was
+        rendered, the new job is its next revision. Files that come again for an ended job are cleared again.
+        """
+        with self._database.write() as write:
+            write.lock(f"study {new.study_uid}")
+            siblings = [self._row(row) for row in write.execute(_of_study(new.study_uid, new.frame_of_reference_uid))]
+            for known in siblings:
+                if known.job_id == new.job_id:
+                    self._update(write, known, cleared_at=None)
+                    return known
+            if rejection is None:
+                for older in siblings:
+                    if State.QUEUED in (older.state, older.stood_at) and older.state in (State.QUEUED, State.HELD):
+                        self.move(write, older, State.SUPERSEDED, reason="More of the study arrived.")
+            values = {
+                "job_id": new.job_id,
+                "node": self._database.node,
+                "state": (State.QUEUED if rejection is None else State.REJECTED).value,
+                "attempts": 0,
+                "due_at": write.steady,
+                "waiting_since": write.steady,
+                "reason": rejection or "",
+                "kind": RENDER,
+                "priority": new.priority,
+                "study_uid": new.study_uid,
+                "frame_of_reference_uid": new.frame_of_reference_uid,
+                "series_uid": new.series_uid,
+                "source_digest": new.source_digest,
+                "revision": 1 + sum(older.pet_series_uid is not None for older in siblings),
+                "made_at": write.now,
+                "updated_at": write.now,
+                "ended_at": None if rejection is None else write.steady,
+                "stood_at": None if rejection is None else State.QUEUED.value,
+                "held_for": "",
+                "skipped": [list(pair) for pair in new.skipped],
+                "instance_count": new.instance_count,
+            }
+            write.execute(self.table.insert().values(**values))
+            write.note("jobs", new.job_id, "opened" if rejection is None else "rejected")
+            return self._row(write.execute(sa.select(JOBS).where(JOBS.c.job_id == new.job_id)).one())
+
+    def claim(self, kind: str = RENDER) -> Job | None:
+        """The queued job that comes first, claimed for the calling thread."""
+        return self._claim(JOBS.c.kind == kind)
+
+    def mine(self, write: Transaction, job: Job) -> Job:
+        """The job as it is now, locked; raises LeaseLost where it is not this thread's any more."""
+        return self._mine(write, job)
+
+    def hold(self, job: Job, reason: str, held_for: str = "") -> None:
+        """A person must decide; ``jobs release`` lets it go on."""
+        with self._database.write() as write:
+            held = self._mine(write, job)
+            self.move(write, held, State.HELD, reason=reason, held_for=held_for, stood_at=held.state.value)
+
+    def reject(self, job: Job, reason: str) -> None:
+        """The CT itself is wrong, for a reason that a PACS administrator understands."""
+        self._give_up(job, State.REJECTED, reason)
+
+    def fail(self, job: Job, reason: str) -> None:
+        """A fault of ours, or the age limit."""
+        self._give_up(job, State.FAILED, reason)
+
+    def move(self, write: Transaction, job: Job, state: State, **values: Any) -> None:
+        """Go to another state; whoever worked on the job learns that it is not theirs any more."""
+        ended_at = write.steady if state in ENDED else None
+        self._move(write, job, state, **{"updated_at": write.now, "ended_at": ended_at, "due_at": None, **values})
+
+    def put_on(self, write: Transaction, job: Job) -> State:
+        """A held, failed or rejected job goes on where it stood, as if it had never been tried."""
+        stood_at = job.stood_at or State.QUEUED
+        facts = {"attempts": 0, "reason": "", "held_for": "", "stood_at": None, "waiting_since": write.steady}
+        self.move(write, job, stood_at, due_at=AT_ONCE if stood_at == State.QUEUED else None, **facts)
+        return stood_at
+
+    def locked(self, write: Transaction, job_id: str) -> Job:
+        """The job, locked until the transaction ends."""
+        return self._row(write.execute(sa.select(JOBS).where(JOBS.c.job_id == job_id).with_for_update()).one())
+
+    def find(self, beginning: str) -> Job:
+        """One job by its id or the beginning of it; raises Rejected where none or several fit."""
+        found: list[Job] = []
+        if beginning and set(beginning) <= set(string.hexdigits.lower()):
+            # Of what begins with hexadecimal digits, nothing sorts behind a 'g': a range, which an index answers.
+            fits = (JOBS.c.job_id >= beginning, JOBS.c.job_id < beginning + "g")
+            with self._database.read() as connection:
+                found = [self._row(row) for row in connection.execute(sa.select(JOBS).where(*fits).limit(2))]
+        if len(found) == 1:
+            return found[0]
+        fault = "Several jobs begin" if found else "No job begins"
+        raise Rejected(f"{fault} with '{beginning}': 'twin-scanner jobs list' shows them.")
+
+    def newest(self, state: State | None = None, limit: int = 1000) -> list[Job]:
+        """The newest jobs, newest first."""
+        query = sa.select(JOBS).order_by(JOBS.c.made_at.desc(), JOBS.c.job_id.desc()).limit(limit)
+        if state is not None:
+            query = query.where(JOBS.c.state == state.value)
+        with self._database.read() as connection:
+            return [self._row(row) for row in connection.execute(query)]
+
+    def given_up(self, reason: str) -> list[Job]:
+        """Failed and rejected jobs that can be tried again, and whose reason contains these words."""
+        columns = JOBS.c
+        possible = (columns.state.in_((State.FAILED.value, State.REJECTED.value)), columns.series_uid != "")
+        query = sa.select(JOBS).where(
+            *possible, columns.cleared_at.is_(None), columns.reason.contains(reason, autoescape=True)
+        )
+        with self._database.read() as connection:
+            return [self._row(row) for row in connection.execute(query)]
+
+    def of_study(self, study_uid: str, frame_of_reference_uid: str) -> list[Job]:
+        """The jobs of one study and frame of reference, oldest first."""
+        with self._database.read() as connection:
+            return [self._row(row) for row in connection.execute(_of_study(study_uid, frame_of_reference_uid))]
+
+    def to_clear(self, before: datetime, after: Job | None, limit: int) -> list[Job]:
+        """This node's jobs that ended before a steady moment and have files, in the order in which they ended.
+
+        ``after`` is the last job of the batch before.
+        """
+        due = [JOBS.c.node == self._database.node, JOBS.c.cleared_at.is_(None), JOBS.c.ended_at < before]
+        if after is not None:
+            due.append(sa.tuple_(JOBS.c.ended_at, JOBS.c.job_id) > sa.tuple_(after.ended_at, after.job_id))
+        query = sa.select(JOBS).where(*due).order_by(JOBS.c.ended_at, JOBS.c.job_id).limit(limit)
+        with self._database.read() as connection:
+            return [self._row(row) for row in connection.execute(query)]
+
+    def need_files(self, study_uid: str, beside: Collection[str]) -> bool:
+        """Whether a job of the study on this node, other than those named, still has its files."""
+        others = (JOBS.c.study_uid == study_uid, JOBS.c.node == self._database.node, JOBS.c.job_id.not_in(beside))
+        query = sa.select(JOBS.c.job_id).where(*others, JOBS.c.cleared_at.is_(None)).limit(1)
+        with self._database.read() as connection:
+            return connection.execute(query).first() is not None
+
+    def cleared(self, job_ids: Collection[str]) -> None:
+        """The files of these jobs are gone."""
+        with self._database.write() as write:
+            write.execute(JOBS.update().where(JOBS.c.job_id.in_(job_ids)).values(cleared_at=write.now))
+            for job_id in job_ids:
+                write.note("jobs", job_id, "cleared")
+
+    def adopt(self, job_ids: Sequence[str]) -> int:
+        """Jobs that an earlier version left without a node, and whose files lie here, are this node's; how many."""
+        with self._database.write() as write:
+            ours = (JOBS.c.node.is_(None), JOBS.c.job_id.in_(job_ids))
+            return write.execute(JOBS.update().where(*ours).values(node=self._database.node)).rowcount
+
+    def _give_up(self, job: Job, state: State, reason: str) -> None:
+        with self._database.write() as write:
+            mine = self._mine(write, job)
+            self.move(write, mine, state, reason=reason, stood_at=mine.state.value)
+
+    def _order(self) -> tuple[sa.ColumnElement[Any], ...]:
+        return (JOBS.c.priority, *super()._order())
+
+    def _row(self, found: sa.Row[Any]) -> Job:
+        job = super()._row(found)
+        skipped = tuple((str(series_uid), str(reason)) for series_uid, reason in job.skipped)
+        stood_at = State(job.stood_at) if job.stood_at else None
+        return Job(**{**vars(job), "skipped": skipped, "stood_at": stood_at})
+
+
+def _of_study(study_uid: str, frame_of_reference_uid: str) -> sa.Select[Any]:
+    return (
+        sa.select(JOBS)
+        .where(JOBS.c.study_uid == study_uid, JOBS.c.frame_of_reference_uid == frame_of_reference_uid)
+        .order_by(JOBS.c.revision, JOBS.c.made_at, JOBS.c.job_id)
+    )

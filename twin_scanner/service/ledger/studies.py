@@ -1,0 +1,193 @@
+"""Table ``studies``: what arrives at which node, from whom, how many instances, and whether intake went through it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from twin_scanner.errors import Rejected
+from twin_scanner.service.ledger.claims import AT_ONCE, Claims
+from twin_scanner.service.ledger.columns import METADATA, UtcDateTime, waiting_columns
+from twin_scanner.service.ledger.database import Transaction
+from twin_scanner.service.ledger.moves import StudyState
+
+STUDIES: Final = sa.Table(
+    "studies",
+    METADATA,
+    sa.Column("study_id", sa.Integer, primary_key=True),
+    *waiting_columns(),
+    sa.Column("study_uid", sa.String(64), nullable=False),
+    sa.Column("calling_ae", sa.String(16), nullable=False),
+    sa.Column("received", sa.Integer, nullable=False),
+    sa.Column("first_instance_at", UtcDateTime),
+    sa.Column("last_instance_at", UtcDateTime),
+    sa.Column("evidence", sa.String(64), nullable=False),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("taken_at", UtcDateTime),
+    sa.UniqueConstraint("node", "study_uid", name="uq_studies_node"),
+    sa.Index("ix_studies_lane", "state", "node", "due_at"),
+    sa.Index(
+        "ix_studies_claimed",
+        "node",
+        sqlite_where=sa.text("lease_owner IS NOT NULL"),
+        postgresql_where=sa.text("lease_owner IS NOT NULL"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Instances of one study that came in since the last time it was recorded."""
+
+    study_uid: str
+    calling_ae: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True)
+class Study:
+    """One row: a study as one node receives it; ``received`` counts every instance that was acknowledged."""
+
+    study_id: int
+    node: str | None
+    state: StudyState
+    attempts: int
+    due_at: datetime | None
+    waiting_since: datetime | None
+    lease_owner: str | None
+    reason: str
+    study_uid: str
+    calling_ae: str
+    received: int
+    first_instance_at: datetime | None
+    last_instance_at: datetime | None
+    evidence: str
+    fingerprint: str
+    taken_at: datetime | None
+
+
+class Studies(Claims[Study]):
+    """Queries on the studies of this node; the lane that claims them is intake."""
+
+    table = STUDIES
+    key = "study_id"
+    row_type = Study
+    states = StudyState
+    waits = StudyState.ARRIVING
+
+    def arrived(self, arrivals: Sequence[Arrival]) -> None:
+        """Count what came in; a study that was taken already is arriving again, a held one stays held."""
+        with self._database.write() as write:
+            for arrival in arrivals:
+                study = self._found_or_new(write, arrival.study_uid)
+                self._arriving(write, study)
+                values = {
+                    "calling_ae": arrival.calling_ae,
+                    "received": study.received + arrival.count,
+                    "first_instance_at": study.first_instance_at or arrival.first_at,
+                    "last_instance_at": arrival.last_at,
+                    "due_at": None,
+                }
+                self._update(write, study, **values)
+
+    def complete(self, study_uid: str, evidence: str) -> None:
+        """Hand a study to intake; ``evidence`` says why nothing more is expected."""
+        with self._database.write() as write:
+            study = self._found_or_new(write, study_uid)
+            self._arriving(write, study)
+            self._update(write, study, evidence=evidence, due_at=write.steady, waiting_since=write.steady)
+
+    def claim(self) -> Study | None:
+        """The complete study that has waited longest, claimed for the calling thread."""
+        return self._claim()
+
+    def taken(self, study: Study, fingerprint: str) -> None:
+        """Intake went through the files that had this fingerprint; what has arrived since is looked at again."""
+        with self._database.write() as write:
+            current = self._mine(write, study)
+            facts: dict[str, Any] = {"fingerprint": fingerprint, "attempts": 0, "reason": "", "taken_at": write.now}
+            if current.received == study.received:
+                self._move(write, study, StudyState.TAKEN, due_at=None, **facts)
+            else:
+                self._update(write, study, lease_owner=None, **facts)
+
+    def hold(self, study: Study, reason: str, held_for: str = "") -> None:
+        """Keep the study's files until a person releases it."""
+        with self._database.write() as write:
+            self._mine(write, study)
+            self._move(write, study, StudyState.HELD, due_at=None, reason=reason)
+
+    def reject(self, study: Study, reason: str) -> None:
+        """Intake rejects by a job with its reason: a study that cannot even get there is held."""
+        self.hold(study, reason)
+
+    def fail(self, study: Study, reason: str) -> None:
+        """A fault of ours is no reason to lose a study: it is held."""
+        self.hold(study, reason)
+
+    def release(self, study_uid: str) -> Study:
+        """Let intake look at a held study again; raises Rejected where it is not held."""
+        with self._database.write() as write:
+            study = self._find(write, study_uid)
+            if study is None or study.state != StudyState.HELD:
+                raise Rejected(f"Study {study_uid} is not held on node {self._database.node}: nothing to release.")
+            self._move(write, study, StudyState.ARRIVING, due_at=AT_ONCE, attempts=0, reason="")
+            write.note("studies", study.study_id, "released")
+            return study
+
+    def of_node(self, state: StudyState) -> list[Study]:
+        """This node's studies in one state."""
+        columns = self.table.c
+        query = sa.select(self.table).where(columns.state == state.value, columns.node == self._database.node)
+        with self._database.read() as connection:
+            return [self._row(row) for row in connection.execute(query.order_by(columns.study_id))]
+
+    def find(self, study_uid: str) -> Study | None:
+        """The study as this node has it."""
+        with self._database.read() as connection:
+            found = connection.execute(self._of(study_uid)).one_or_none()
+            return None if found is None else self._row(found)
+
+    def adopt(self, study_uids: Sequence[str]) -> None:
+        """Studies that an earlier version left without a node, and whose files lie here, are this node's."""
+        columns = self.table.c
+        with self._database.write() as write:
+            ours = (columns.node.is_(None), columns.study_uid.in_(study_uids))
+            write.execute(self.table.update().where(*ours).values(node=self._database.node))
+
+    def _of(self, study_uid: str) -> sa.Select[Any]:
+        columns = self.table.c
+        return sa.select(self.table).where(columns.node == self._database.node, columns.study_uid == study_uid)
+
+    def _find(self, write: Transaction, study_uid: str) -> Study | None:
+        found = write.execute(self._of(study_uid).with_for_update()).one_or_none()
+        return None if found is None else self._row(found)
+
+    def _found_or_new(self, write: Transaction, study_uid: str) -> Study:
+        found = self._find(write, study_uid)
+        if found is not None:
+            return found
+        values = {
+            "node": self._database.node,
+            "state": StudyState.ARRIVING.value,
+            "attempts": 0,
+            "reason": "",
+            "study_uid": study_uid,
+            "calling_ae": "",
+            "received": 0,
+            "evidence": "",
+            "fingerprint": "",
+        }
+        write.execute(self.table.insert().values(**values))
+        study = self._find(write, study_uid)
+        assert study is not None
+        write.note("studies", study.study_id, "arriving")
+        return study
+
+    def _arriving(self, write: Transaction, study: Study) -> None:
+        if study.state == StudyState.TAKEN:
+            self._move(write, study, StudyState.ARRIVING)
