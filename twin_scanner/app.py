@@ -91,11 +91,6 @@ def open_twin(settings: Settings) -> TwinTarget:
     return FhirClient(twin.url, site, token_file=twin.token_file, timeout_s=twin.timeout_s, ca_file=twin.ca_file)
 
 
-def model_store(settings: Settings) -> Path:
-    """The folder of the model store."""
-    return settings.model.store or Folders(settings.storage.folder).models
-
-
 def render_template(settings: Settings) -> RenderRequest:
     """A render as the configuration wants it; source, result, moment and revision come with the job."""
     return RenderRequest(
@@ -103,7 +98,7 @@ def render_template(settings: Settings) -> RenderRequest:
         result=Path(),
         made_at=utc_now(),
         model=settings.model.name,
-        model_store=model_store(settings).resolve(),
+        model_store=settings.model_store.resolve(),
         segmenter=segmenter_choice(settings),
         allow_other_segmenter=settings.model.allow_other_segmenter,
         missing_district=settings.model.missing_district,
@@ -312,7 +307,7 @@ def _preference(settings: Settings) -> Preference:
 def check_preconditions(settings: Settings) -> None:
     """Raise Misconfigured, with the sentence that `doctor` gives, where no patient could be served."""
     model = settings.model
-    card = check_model(model_store(settings), model.name, accept_phantom_only=model.accept_phantom_only)
+    card = check_model(settings.model_store, model.name, accept_phantom_only=model.accept_phantom_only)
     check_segmenter(segmenter_choice(settings), card, allow_other=model.allow_other_segmenter)
 
 

@@ -31,8 +31,8 @@ from twin_scanner.models.package import build_network, save_package
 from twin_scanner.models.partition import DISTRICTS
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import ModelStore
-from twin_scanner.service.ledger.migrate import migrate
-from twin_scanner.settings import Settings
+from twin_scanner.service.ledger import migrate
+from twin_scanner.settings import Folders, Settings
 
 pytestmark = pytest.mark.node
 
@@ -211,7 +211,7 @@ def test_a_running_scanner_is_well(tmp_path: Path, closed_port: int) -> None:
 def test_a_ledger_of_a_newer_version_is_left_as_it_is(tmp_path: Path, closed_port: int) -> None:
     revision = "9999"
     one = settings(tmp_path, closed_port)
-    (tmp_path / "data").mkdir()
+    Folders(one.storage.folder).prepare()
     migrate(app.ledger_url(one))
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'data' / 'ledger.sqlite'}")
     with engine.begin() as connection:
