@@ -150,8 +150,8 @@ def page(rows: Sequence[Row], results: Sequence[Figure]) -> str:
 
 PAGE_HEAD: Final = f"""# How well the districts are found
 
-`python -m benchmarks segmentation` draws {PHANTOMS} examinations (seeds 0 to {PHANTOMS - 1}) whose districts are known
-voxel by voxel, segments each CT with the landmark segmenter and compares. This page is written by
+`python -m benchmarks segmentation` generates {PHANTOMS} phantom examinations (seeds 0 to {PHANTOMS - 1}) whose
+districts are known voxel by voxel, segments each CT with the landmark segmenter and compares. This page is written by
 `python -m benchmarks segmentation --write docs/segmentation.md`; `--count N --seed S` runs a part of it.
 
 The examinations (`training/phantom/variations.py`) vary, beside the person's size, sex, fat, contrast medium and noise:

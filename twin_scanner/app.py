@@ -1,16 +1,16 @@
 """Wires everything together: settings in, a running scanner out; the only such place."""
 
+import contextlib
 import logging
 import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 from zoneinfo import ZoneInfo
 
@@ -34,6 +34,8 @@ from twin_scanner.executor.local import LocalProcesses
 from twin_scanner.executor.waiting import wait
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.files.file_lock import take_lock
+from twin_scanner.logs import set_up_service_logging
+from twin_scanner.preconditions import check_model, check_segmenter
 from twin_scanner.render.in_worker import render_in_worker
 from twin_scanner.render.report import RenderReport
 from twin_scanner.render.request import Outputs, RenderRequest
@@ -42,10 +44,10 @@ from twin_scanner.service.intake import Arrivals, ChosenSource, Intake, JobFolde
 from twin_scanner.service.ledger import Ledger, migrate, utc_now
 from twin_scanner.service.retention import clear_aged
 from twin_scanner.service.retry import DAY_S, RetryPolicy
-from twin_scanner.service.schedule import CommandSchedule, Scheduler
+from twin_scanner.service.schedule import CommandSchedule, PeriodicTasks
 from twin_scanner.service.steps import Steps
 from twin_scanner.service.worker import Beat, Worker
-from twin_scanner.settings import ENVIRONMENT_PREFIX, Folders, Settings
+from twin_scanner.settings import Folders, Settings
 
 LOG = logging.getLogger("twin_scanner.app")
 
@@ -58,8 +60,10 @@ HEARTBEAT_S = 0.5
 """How often a stop is looked for while another process works."""
 LONGEST_PROBE_DELAY_S = 60.0
 """A destination that is down is asked at least so often whether it is there again."""
-STOP_TIMEOUT_S = 20.0
-"""How long a stop waits for the stores and steps under way; what is left is repeated after the next start."""
+RECEIVER_STOP_S, RETRAINING_STOP_S, TASKS_STOP_S, WORKER_STOP_S = 10.0, 10.0, 5.0, 15.0
+"""How long a stop waits for each of them; what is left is repeated after the next start."""
+STOP_BUDGET_S = 45.0
+"""A stop takes no longer, whatever does not end; TimeoutStopSec of deploy/twin-scanner.service is above it."""
 
 
 def ledger_url(settings: Settings) -> str:
@@ -126,68 +130,95 @@ class Scanner:
         self,
         settings: Settings,
         *,
+        config: Path | None = None,
         now: Callable[[], datetime] = utc_now,
         render: Callable[[RenderRequest, Beat], RenderReport] | None = None,
         on_fatal: Callable[[], None] = lambda: os._exit(1),
     ) -> None:
-        """``render`` replaces the worker process; ``on_fatal`` ends this process when a thread of it has died."""
-        self._settings = settings
+        """Take the folder, the ledger and the port; raises with all of them given back where one cannot be had.
+
+        ``config`` is the file that ``settings`` came from, for the commands that are started by the clock. ``render``
+        replaces the worker process; ``on_fatal`` ends this process when a thread of it has died.
+        """
+        self._settings, self._config, self._now, self._started = settings, config, now, False
+        if render is None:
+            check_preconditions(settings)
         self._folders = Folders(settings.storage.folder.resolve())
         self._folders.prepare()
-        self._lock = _lock(self._folders.root)
-        migrate(ledger_url(settings))
-        self.ledger = open_ledger(settings, now)
-        self._spool = Spool(self._folders.spool)
-        self._quiet = QuietPeriod(
-            quiet_period_s=settings.node.quiet_period_s, longest_wait_s=settings.node.longest_wait_s
-        )
-        self._arrivals = Arrivals(self.ledger, self._quiet, now)
-        self._executor, self._reader = LocalProcesses(), LocalProcesses()
-        self._job_folders = JobFolders(self._folders.jobs)
-        self._intake = Intake(self.ledger, self._spool, self._job_folders, self._look)
-        self._worker = self._make_worker(render or self._render, on_fatal)
-        self._scheduler = Scheduler()
-        self.retraining = self._make_retraining()
-        self.receiver = self._make_receiver()
+        with ExitStack() as closing:
+            self._lock = _lock(self._folders.root)
+            closing.callback(self._give_folder_back)
+            migrate(ledger_url(settings))
+            self.ledger = closing.enter_context(contextlib.closing(open_ledger(settings, now)))
+            self._spool = Spool(self._folders.spool)
+            self._quiet = QuietPeriod(
+                quiet_period_s=settings.node.quiet_period_s, longest_wait_s=settings.node.longest_wait_s
+            )
+            self._arrivals = Arrivals(self.ledger, self._quiet, now)
+            logs = partial(set_up_service_logging, settings.log.level)
+            self._executor = closing.enter_context(contextlib.closing(LocalProcesses(prepare=logs)))
+            self._reader = closing.enter_context(contextlib.closing(LocalProcesses(prepare=logs)))
+            self._job_folders = JobFolders(self._folders.jobs)
+            self._intake = Intake(self.ledger, self._spool, self._job_folders, self._look)
+            self._worker = self._make_worker(render or self._render, on_fatal)
+            self._tasks = PeriodicTasks(on_fatal)
+            self.retraining = self._make_retraining()
+            self.receiver = self._make_receiver()
+            closing.callback(self.receiver.stop, RECEIVER_STOP_S)
+            self.receiver.bind()
+            self._closing = closing.pop_all()
 
     def start(self) -> None:
-        """Recover what an earlier run left, then open the port."""
-        self._spool.sweep()
-        self.ledger.enter(_storage_id(self._folders.root))
-        self.ledger.adopt(self._job_folders.job_ids(), self._spool.studies())
-        for study_uid in self._intake.waiting():
-            self._quiet.touch(study_uid, time.monotonic())
-        self._worker.start()
-        self._scheduler.every(SWEEP_S, "completeness", self._take_quiet_studies)
-        self._scheduler.every(CLEARING_S, "clearing", self.clear_aged)
-        self._scheduler.start()
-        self.retraining.start()
-        self.receiver.start()
+        """Recover what an earlier run left, then serve the port; raises with everything undone where it cannot."""
+        with self._closing.pop_all() as closing:
+            self._spool.sweep()
+            self.ledger.enter(_storage_id(self._folders.root))
+            self.ledger.adopt(self._job_folders.job_ids(), self._spool.studies())
+            for study_uid in self._intake.waiting():
+                self._quiet.touch(study_uid, time.monotonic())
+            self._started = True
+            closing.callback(self._worker.stop, WORKER_STOP_S)
+            self._worker.start()
+            closing.callback(self._tasks.stop, TASKS_STOP_S)
+            self._tasks.every(SWEEP_S, "completeness", self._take_quiet_studies)
+            self._tasks.every(CLEARING_S, "clearing", self.clear_aged)
+            closing.callback(self.retraining.stop, RETRAINING_STOP_S)
+            self.retraining.start()
+            closing.callback(self.receiver.stop, RECEIVER_STOP_S)
+            self.receiver.start()
+            self._closing = closing.pop_all()
         if not self._settings.node.allowed_calling_ae:
             LOG.warning("any caller may send: name the PACS in node.allowed_calling_ae")
         LOG.info("listening", extra={"ae_title": self._settings.node.ae_title, "port": self.receiver.port})
 
     def stop(self) -> None:
-        """Close the port, finish or leave the steps under way, and release the folder."""
-        with ExitStack() as closing:
-            closing.callback(self._lock.close)
-            closing.callback(self.ledger.close)
-            closing.callback(self._executor.close)
-            closing.callback(self._reader.close)
-            closing.callback(self._worker.stop, STOP_TIMEOUT_S)
-            closing.callback(self.retraining.stop, STOP_TIMEOUT_S)
-            closing.callback(self._scheduler.stop)
-            closing.callback(self.receiver.stop, STOP_TIMEOUT_S)
+        """Close the port, finish or leave the steps under way, and give the folder back: last, and only if all ended.
+
+        Where a thread is still at work then (a PACS that does not answer, say), the folder stays locked until this
+        process ends: another scanner would deliver the same once more.
+        """
+        self._closing.close()
         LOG.info("stopped")
 
-    def __enter__(self) -> "Scanner":
-        self.start()
-        return self
+    @property
+    def at_work(self) -> bool:
+        """Whether a thread has not ended although ``stop`` waited for it."""
+        return self._worker.at_work or self._tasks.at_work
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    @contextmanager
+    def running(self) -> Iterator["Scanner"]:
+        """Started at the beginning of a ``with`` block, stopped at its end."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def _give_folder_back(self) -> None:
+        if self._started and self.at_work:
+            LOG.error("steps are still at work: the folder stays locked until this process ends")
+        else:
+            self._lock.close()
 
     def clear_aged(self) -> None:
         """Remove the files of jobs that ended longer than storage.keep_days ago; their rows stay."""
@@ -202,11 +233,14 @@ class Scanner:
         self._arrivals.stored(instance.study_uid, instance.calling_ae, instance.association)
 
     def _render(self, request: RenderRequest, beat: Beat) -> RenderReport:
+        beat()
         return wait(self._executor.submit(render_in_worker, request), beat, HEARTBEAT_S)
 
     def _look(self, study_uid: str, files: Sequence[Path], beat: Beat) -> list[ChosenSource]:
-        read = partial(chosen_sources, study_uid, files, _preference(self._settings))
-        return wait(self._reader.submit(read, self._settings.scanner.accept_synthetic_ct), beat, HEARTBEAT_S)
+        beat()
+        accept_synthetic = self._settings.scanner.accept_synthetic_ct
+        reading = self._reader.submit(chosen_sources, study_uid, files, _preference(self._settings), accept_synthetic)
+        return wait(reading, beat, HEARTBEAT_S)
 
     def _is_own(self, header: Dataset) -> bool:
         if is_our_own(header, self._settings.scanner.device_serial_number):
@@ -237,14 +271,15 @@ class Scanner:
         return Worker(ledger=self.ledger, lanes=steps.lanes(), policy=policy, on_fatal=on_fatal)
 
     def _make_retraining(self) -> CommandSchedule:
-        """`twin-scanner retrain` by the configured cron text, as a process of its own, on this scanner's models."""
+        """`twin-scanner retrain` by the configured cron text, as a process of its own, on this configuration."""
         section = self._settings.retrain
         command = [sys.executable, "-m", "twin_scanner.cli", "retrain"]
         if section.config is not None:
             command.append(str(section.config.resolve()))
-        models = {f"{ENVIRONMENT_PREFIX}MODEL__STORE": str(model_store(self._settings).resolve())}
-        url = f"sqlite:///{self._folders.root / 'schedule.sqlite'}"
-        return CommandSchedule("retrain", section.cron, command, url, section.zone, models)
+        if self._config is not None:
+            command += ["--config", str(self._config.resolve())]
+        ledger = self.ledger
+        return CommandSchedule("retrain", section.cron, command, ledger.runs, ledger.leases, section.zone, self._now)
 
     def _make_receiver(self) -> Listener:
         node = self._settings.node
@@ -274,6 +309,13 @@ def _preference(settings: Settings) -> Preference:
     )
 
 
+def check_preconditions(settings: Settings) -> None:
+    """Raise Misconfigured, with the sentence that `doctor` gives, where no patient could be served."""
+    model = settings.model
+    card = check_model(model_store(settings), model.name, accept_phantom_only=model.accept_phantom_only)
+    check_segmenter(segmenter_choice(settings), card, allow_other=model.allow_other_segmenter)
+
+
 def _lock(folder: Path) -> IO[str]:
     """One scanner a storage folder: two would double every PET. The file says which process runs."""
     busy = Rejected(f"Another scanner already runs on {folder}: stop it, or give this one its own folder.")
@@ -300,5 +342,6 @@ def embedded_settings(folder: Path, pacs_port: int, quiet_period_s: float) -> Se
             "storage": {"folder": folder},
             "model": {"accept_phantom_only": True},
             "scanner": {"accept_synthetic_ct": True},
+            "log": {"level": "ERROR"},
         }
     )

@@ -83,7 +83,7 @@ def run_demo(out: Path, stage: Stage) -> DemoResult:
         spool = Spool(Path(scratch) / "pacs")
         with _pacs_stand_in(spool).listening() as pacs:
             settings = app.embedded_settings(folders.root, pacs.port, QUIET_PERIOD_S)
-            with app.Scanner(settings) as scanner:
+            with app.Scanner(settings).running() as scanner:
                 node = Peer("TWINSCANNER", "127.0.0.1", scanner.receiver.port)
                 send(ct_files, node, calling_ae=app.DEMO_PACS_AE, on_progress=stage("Sending the CT by C-STORE"))
                 result = _wait_for_job(scanner, folders, spool, stage)

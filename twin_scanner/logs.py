@@ -89,6 +89,12 @@ def set_up_logging(level: str, console: Console | None = None) -> None:
     logging.getLogger("pynetdicom.dul").setLevel(logging.CRITICAL)
 
 
+def set_up_service_logging(level: str) -> None:
+    """For a process that serves, and for its worker processes: nothing reaches stderr but records."""
+    set_up_logging(level)
+    record_strays()
+
+
 def record_strays() -> None:
     """Record what would else be printed to stderr: warnings, and errors that nobody caught, of every thread."""
     sys.excepthook = _record_uncaught

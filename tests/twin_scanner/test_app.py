@@ -1,109 +1,191 @@
-"""The wiring: one scanner a folder, recovery at start, clearing of aged files, and the loop guard's two questions."""
+"""The wiring: one scanner a folder, a start that leaves nothing behind, recovery, clearing, and the loop guard."""
 
+import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
-from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 
 from dicom_node.client import Peer
 from dicom_node.store_scu import send
+from tests.fakes.clock import Clock
 from tests.samples.small_ct import write_series
+from twin_scanner import app
 from twin_scanner.app import Scanner
-from twin_scanner.errors import Rejected
-from twin_scanner.service.ledger.ledger import State
-from twin_scanner.service.schedule import TABLE
-from twin_scanner.settings import RetrainSection, Settings
+from twin_scanner.errors import Misconfigured, Rejected, Transient
+from twin_scanner.render.report import RenderReport
+from twin_scanner.render.request import RenderRequest
+from twin_scanner.service.ledger import State, StudyState
+from twin_scanner.service.worker import Beat
+from twin_scanner.settings import Settings
 
 pytestmark = pytest.mark.node
 
 STUDY_UID = "1.2.3"
+DEADLINE_S = 60.0
 
 
-def settings(folder: Path, port: int, keep_days: float = 7.0) -> Settings:
+def settings(folder: Path, **sections: dict[str, Any]) -> Settings:
     return Settings.model_validate(
         {
-            "node": {"port": port, "quiet_period_s": 0.5, "minimum_free_mb": 0},
-            "storage": {"folder": folder / "data", "keep_days": keep_days},
+            "node": {"port": 0, "quiet_period_s": 0.5, "minimum_free_mb": 0},
+            "storage": {"folder": folder / "data", "keep_days": 0.0},
             "pacs": {"port": 1},
-            "model": {"name": "nobody-has-this-model"},
+            "model": {"accept_phantom_only": True},
+            **sections,
         }
     )
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
-    return write_series(tmp_path / "ct")
+def short(tmp_path: Path) -> list[Path]:
+    """A CT that covers too little to be translated: its study is rejected without a render."""
+    return write_series(tmp_path / "ct", slices=3)
 
 
 @pytest.fixture
-def scanner(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Scanner]:
-    running = Scanner(settings(tmp_path, free_port(), keep_days=0.0))
-    running.start()
-    yield running
-    running.stop()
+def scanner(tmp_path: Path) -> Iterator[Scanner]:
+    with Scanner(settings(tmp_path)).running() as running:
+        yield running
 
 
 def push(files: list[Path], scanner: Scanner) -> None:
     send(files, Peer("TWINSCANNER", "127.0.0.1", scanner.receiver.port), calling_ae="CT")
 
 
-def wait_for_state(scanner: Scanner, state: State) -> None:
-    deadline = time.monotonic() + 60
-    while [job.state for job in scanner.ledger.jobs()] != [state]:
-        assert time.monotonic() < deadline, scanner.ledger.jobs()
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_a_second_scanner_on_the_same_folder_is_refused(
-    scanner: Scanner, tmp_path: Path, free_port: Callable[[], int]
-) -> None:
+def states(scanner: Scanner) -> list[State]:
+    return [job.state for job in scanner.ledger.jobs.newest()]
+
+
+def own_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if not thread.daemon}
+
+
+def test_a_second_scanner_on_the_same_folder_is_refused(scanner: Scanner, tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="Another scanner already runs on"):
-        Scanner(settings(tmp_path, free_port()))
+        Scanner(settings(tmp_path))
 
 
 def test_the_storage_folder_is_its_owners_alone(scanner: Scanner, tmp_path: Path) -> None:
     assert (tmp_path / "data").stat().st_mode & 0o077 == 0
 
 
-def test_a_model_that_is_not_there_rejects_the_job_with_its_name(scanner: Scanner, files: list[Path]) -> None:
-    push(files, scanner)
-    wait_for_state(scanner, State.REJECTED)
-    assert "nobody-has-this-model" in scanner.ledger.jobs()[0].reason
+def test_a_busy_port_leaves_no_thread_and_no_lock(tmp_path: Path) -> None:
+    before = own_threads()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        node = {"port": other.getsockname()[1], "minimum_free_mb": 0}
+        with pytest.raises(Transient, match="is in use"):
+            Scanner(settings(tmp_path, node=node))
+    assert own_threads() == before
+    with Scanner(settings(tmp_path)).running():
+        assert own_threads() > before
+
+
+def test_a_start_that_fails_half_way_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = own_threads()
+    scanner = Scanner(settings(tmp_path))
+
+    def fail() -> None:
+        raise Transient("The ledger cannot be reached.")
+
+    monkeypatch.setattr(scanner.retraining, "start", fail)
+    with pytest.raises(Transient, match="ledger"):
+        scanner.start()
+    assert own_threads() == before
+    with Scanner(settings(tmp_path)).running():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        ({"model": {"name": "nobody-has-this-model"}}, "There is no model 'nobody-has-this-model'"),
+        ({"model": {"accept_phantom_only": False}}, "was trained on phantoms only"),
+        ({"districts": {"segmenter": "moose"}, "model": {"accept_phantom_only": True}}, "moose"),
+        (
+            {"districts": {"segmenter": "labelmap", "labelmap": "."}, "model": {"accept_phantom_only": True}},
+            "trained on districts by 'landmarks', configured is 'labelmap'",
+        ),
+    ],
+)
+def test_a_configuration_with_which_no_patient_can_be_served_is_refused_before_anything_is_touched(
+    tmp_path: Path, sections: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(Misconfigured, match=sentence):
+        Scanner(settings(tmp_path, **sections))
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_folder_stays_locked_while_a_step_does_not_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when a PACS does not answer: another scanner would deliver the same once more."""
+    monkeypatch.setattr(app, "WORKER_STOP_S", 0.1)
+    begun, end = threading.Event(), threading.Event()
+
+    def render(request: RenderRequest, beat: Beat) -> RenderReport:
+        begun.set()
+        end.wait(DEADLINE_S)
+        raise Transient("It was too late.")
+
+    scanner = Scanner(settings(tmp_path), render=render)
+    with scanner.running():
+        push(write_series(tmp_path / "long"), scanner)
+        assert begun.wait(DEADLINE_S)
+    assert scanner.at_work
+    assert "the folder stays locked" in caplog.text
+    with pytest.raises(Rejected, match="Another scanner already runs on"):
+        Scanner(settings(tmp_path))
+    end.set()
+    wait_for(lambda: not scanner.at_work)
+    scanner._lock.close()
 
 
 def test_aged_files_are_cleared_while_the_row_stays_and_the_same_ct_makes_nothing_new(
-    scanner: Scanner, files: list[Path], tmp_path: Path
+    scanner: Scanner, short: list[Path], tmp_path: Path
 ) -> None:
-    push(files, scanner)
-    wait_for_state(scanner, State.REJECTED)
-    scanner.clear_aged()
-    assert list((tmp_path / "data" / "spool").rglob("*.dcm")) == []
-    assert list((tmp_path / "data" / "jobs").iterdir()) == []
-    push(files, scanner)
-    deadline = time.monotonic() + 30
+    push(short, scanner)
+    wait_for(lambda: states(scanner) == [State.REJECTED])
     spool = tmp_path / "data" / "spool"
-    while scanner.ledger.intake_fingerprint(STUDY_UID) is None or not list(spool.rglob("*.dcm")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert len(scanner.ledger.jobs()) == 1
+
+    def cleared() -> bool:
+        scanner.clear_aged()
+        return not list(spool.rglob("*.dcm"))
+
+    wait_for(cleared)
+    assert not list((tmp_path / "data" / "jobs").glob("*"))
+    push(short, scanner)
+
+    def taken_again() -> bool:
+        study = scanner.ledger.studies.find(STUDY_UID)
+        return study is not None and study.state == StudyState.TAKEN and bool(list(spool.rglob("*.dcm")))
+
+    wait_for(taken_again)
+    assert states(scanner) == [State.REJECTED]
 
 
-def test_what_was_spooled_before_a_stop_is_taken_up_at_the_next_start(
-    tmp_path: Path, files: list[Path], free_port: Callable[[], int]
-) -> None:
-    first = Scanner(settings(tmp_path, free_port()))
-    first.receiver.start()
-    push(files, first)
-    first.receiver.stop()
-    assert first.ledger.jobs() == []
-    first._lock.close()
-    first.ledger.close()
-    with Scanner(settings(tmp_path, free_port())) as second:
-        wait_for_state(second, State.REJECTED)
+def test_what_was_spooled_before_a_stop_is_taken_up_at_the_next_start(tmp_path: Path, short: list[Path]) -> None:
+    patient = {"port": 0, "quiet_period_s": 600.0, "minimum_free_mb": 0}
+    with Scanner(settings(tmp_path, node=patient)).running() as first:
+        push(short, first)
+        assert states(first) == []
+    with Scanner(settings(tmp_path)).running() as second:
+        wait_for(lambda: states(second) == [State.REJECTED])
 
 
 def test_the_loop_guard_knows_our_equipment_and_our_series(scanner: Scanner) -> None:
@@ -116,32 +198,27 @@ def test_the_loop_guard_knows_our_equipment_and_our_series(scanner: Scanner) -> 
     assert scanner._is_own(ours)
 
 
-def test_a_retraining_that_was_missed_is_started_with_the_scanner_on_its_models(
-    tmp_path: Path, free_port: Callable[[], int], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+def test_a_retraining_that_was_missed_is_started_with_the_scanner_and_its_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The command's own process: the configuration's fault is its sentence, with the exit code 1 in our log."""
-    faulty = tmp_path / "retrain.toml"
-    faulty.write_text("[train]\n")
-    configured = settings(tmp_path, free_port()).model_copy(
-        update={"retrain": RetrainSection(config=faulty, cron="0 3 1 1 *")}
-    )
-    with Scanner(configured) as first:
-        assert first.retraining.next_start is not None
-    jobs = SQLAlchemyJobStore(f"sqlite:///{tmp_path / 'data' / 'schedule.sqlite'}", tablename=TABLE)
-    jobs.start(None, "default")
-    job = jobs.lookup_job("retrain")
-    job.next_run_time = datetime(2026, 1, 1, 3, tzinfo=UTC)
-    jobs.update_job(job)
-    jobs.shutdown()
-    with caplog.at_level("INFO", "twin_scanner.scheduler"), Scanner(configured):
-        deadline = time.monotonic() + 60
-        while "command ended" not in caplog.messages:
-            assert time.monotonic() < deadline, caplog.messages
-            time.sleep(0.05)
-    (ended,) = (record for record in caplog.records if record.message == "command ended")
-    assert ended.__dict__["exit_code"] == 1
-    assert "retrain.toml is no retraining configuration" in capfd.readouterr().err
+    """The command is a program of the test that writes its words down, in the place of Python."""
+    program, words = tmp_path / "python", tmp_path / "words"
+    program.write_text(f'#!/bin/sh\necho "$@" > {words}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    config, retrain = tmp_path / "twin-scanner.toml", tmp_path / "retrain.toml"
+    configured = settings(tmp_path, retrain={"config": retrain, "cron": "0 3 1 1 *"})
+    clock = Clock()
+    with Scanner(configured, config=config, now=clock).running() as first:
+        due = first.retraining.next_start()
+        assert due is not None
+    clock.pass_s((due - clock.now + timedelta(days=1)).total_seconds())
+    caplog.set_level("INFO", "twin_scanner.schedule")
+    with Scanner(configured, config=config, now=clock).running() as second:
+        wait_for(lambda: "command ended" in caplog.messages)
+        assert second.retraining.next_start() == due.replace(year=due.year + 1)
+    assert words.read_text().split() == ["-m", "twin_scanner.cli", "retrain", str(retrain), "--config", str(config)]
 
 
 def test_without_a_cron_text_nothing_is_scheduled(scanner: Scanner) -> None:
-    assert scanner.retraining.next_start is None
+    assert scanner.retraining.next_start() is None

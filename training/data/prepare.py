@@ -4,13 +4,12 @@ import hashlib
 import json
 import logging
 import shutil
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -44,6 +43,7 @@ from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import PART, write_durably
 from twin_scanner.files.file_lock import take_lock
+from twin_scanner.files.writable import check_writable, disk_fault
 from twin_scanner.imaging.volume import LabelArray, Volume, label_counts
 from twin_scanner.models.plan import Plan
 from twin_scanner.progress import Progress
@@ -106,8 +106,7 @@ def prepare(
     Transient where another run writes to the store, the disk fails or a worker process was lost; what is finished
     stays, and the next run goes on from there.
     """
-    if workers < 1:
-        raise Rejected(f"{workers} workers cannot prepare a study: give 1 or more.")
+    check_writable(folder)
     studies = _checked(references)
     segmenter = recipe() if recipe is not None else None
     name, digest = (segmenter.name, segmenter.segmenter_hash) if segmenter is not None else (TRUTH, "")
@@ -118,16 +117,26 @@ def prepare(
         held = {entry.name: entry for entry in store.entries}
         waiting = _waiting(studies, store, retry_refused=retry_refused)
         tasks = [_Task(reference, folder, kind, recipe, held.get(reference.name)) for reference in waiting]
-        before = len(studies) - len(tasks)
-        _report(progress, before, len(studies))
-        with closing(
-            _in_this_process(tasks) if executor is None else _in_executor(tasks, executor, workers)
-        ) as results:
-            for done, refusal in enumerate(results, before + 1):
-                if refusal is not None:
-                    LOG.warning("study refused", extra={"study": refusal.name, "reason": refusal.reason})
-                _report(progress, done, len(studies))
+        results = _in_this_process(tasks) if executor is None else _in_executor(tasks, executor, workers)
+        try:
+            with closing(results):
+                _follow(results, len(studies) - len(tasks), len(studies), progress)
+        except KeyboardInterrupt as stop:
+            held_now = len(open_store(folder).entries)
+            raise Transient(
+                f"The preparation was stopped: the training store {folder} holds {held_now} of {len(studies)} studies "
+                "whole; run it again to go on."
+            ) from stop
         return open_store(folder)
+
+
+def _follow(results: Results, before: int, total: int, progress: Progress | None) -> None:
+    """Log every refusal and report progress, until no result is left."""
+    _report(progress, before, total)
+    for done, refusal in enumerate(results, before + 1):
+        if refusal is not None:
+            LOG.warning("study refused", extra={"study": refusal.name, "reason": refusal.reason})
+        _report(progress, done, total)
 
 
 def prepare_study(task: _Task) -> Refusal | None:
@@ -154,13 +163,21 @@ def prepare_study(task: _Task) -> Refusal | None:
         refusal.unlink(missing_ok=True)
     except Rejected as reason:
         refused = Refusal(reference.name, reference.patient, reference.diagnosis, str(reason), stamp)
-        _write_refusal(refusal, refused)
-        if task.held is not None:
-            remove_study(folder, reference.name)
-        return refused
+        return _refused(task, refused)
     except OSError as error:
-        raise Transient(f"The training store {folder} cannot be written: check its free space and rights.") from error
+        raise disk_fault(folder, error) from error
     return None
+
+
+def _refused(task: _Task, refused: Refusal) -> Refusal:
+    """Say in the store why it does not hold a study, and hold it no longer; raises Transient where the disk fails."""
+    try:
+        write_durably(refusal_file(task.folder, refused.name), json_bytes(asdict(refused)))
+        if task.held is not None:
+            remove_study(task.folder, refused.name)
+    except OSError as error:
+        raise disk_fault(task.folder, error) from error
+    return refused
 
 
 def source_stamp(reference: StudyReference) -> str:
@@ -300,7 +317,7 @@ def _begun(folder: Path, kind: StoreKind) -> TrainingStore:
         for unfinished in (folder / STUDIES).glob(f"{UNFINISHED}*"):
             shutil.rmtree(unfinished)
     except OSError as error:
-        raise Transient(f"The training store {folder} cannot be written: check its free space and rights.") from error
+        raise disk_fault(folder, error) from error
     return open_store(folder)
 
 
@@ -343,24 +360,21 @@ def _in_this_process(tasks: Sequence[_Task]) -> Results:
 
 def _in_executor(tasks: Sequence[_Task], executor: Executor, workers: int) -> Results:
     """Each study as work of its own, ``workers`` at once; yields after each."""
-    waiting = iter(tasks)
-    under_way: dict[Future[Refusal | None], str] = {}
+    waiting, under_way = deque(tasks), dict[Future[Refusal | None], str]()
     try:
-        while True:
-            for task in islice(waiting, workers - len(under_way)):
+        while waiting or under_way:
+            while waiting and len(under_way) < workers:
+                task = waiting.popleft()
                 under_way[executor.submit(prepare_study, task)] = task.reference.name
-            if not under_way:
-                return
-            try:
-                results = [ended.result() for ended in wait(under_way, return_when=FIRST_COMPLETED).done]
-            except BrokenExecutor as error:
-                lost = [repr(name) for future, name in under_way.items() if not future.done() or future.exception()]
-                raise Transient(
-                    f"A process that prepared study {' or '.join(lost)} was lost, most often for want of memory: run "
-                    "again with fewer workers, finished studies are kept."
-                ) from error
-            under_way = {future: name for future, name in under_way.items() if not future.done()}
-            yield from results
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                yield future.result()
+                del under_way[future]
+    except BrokenExecutor as error:
+        lost = " or ".join(f"'{name}'" for name in sorted(under_way.values()))
+        raise Transient(
+            f"A process that prepared study {lost} was lost, most often for want of memory: run again with fewer "
+            "workers, finished studies are kept."
+        ) from error
     finally:
         for future in under_way:
             future.cancel()
@@ -369,13 +383,6 @@ def _in_executor(tasks: Sequence[_Task], executor: Executor, workers: int) -> Re
 def _report(progress: Progress | None, done: int, total: int) -> None:
     if progress is not None:
         progress(done, total)
-
-
-def _write_refusal(path: Path, refusal: Refusal) -> None:
-    try:
-        write_durably(path, json_bytes(asdict(refusal)))
-    except OSError as error:
-        raise Transient(f"The training store {path.parents[1]} cannot be written: check its free space.") from error
 
 
 def _add_files(digest: "hashlib._Hash", path: Path) -> None:

@@ -23,6 +23,7 @@ from training.evaluation.score import EVERY_LABEL, score
 from training.evaluation.tables import RESEARCH_ONLY
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably, write_whole
+from twin_scanner.files.writable import disk_fault
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.progress import Progress
 from twin_scanner.synthesis.calibration import FLIPS, Calibration, calibration_file, write_calibration
@@ -60,7 +61,12 @@ def calibrate(request: EvaluationRequest, store: Path, progress: Progress | None
         calibration = replace(calibration, coverage=coverage)
         write_calibration(calibration_file(store, model.package.model_hash), calibration)
     except OSError as error:
-        raise Transient(f"The calibration cannot be written to {request.out}: check free space and rights.") from error
+        raise disk_fault(request.out, error) from error
+    except KeyboardInterrupt as stop:
+        raise Transient(
+            f"The calibration was stopped: {request.out} keeps the samples of {len(samples)} of {len(request.studies)} "
+            "studies; run it again to go on."
+        ) from stop
     return calibration
 
 

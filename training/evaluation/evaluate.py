@@ -20,6 +20,7 @@ from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.files.file_lock import take_lock
+from twin_scanner.files.writable import check_writable, disk_fault
 from twin_scanner.models.package import ModelPackage, load_package
 from twin_scanner.progress import Progress
 from twin_scanner.synthesis.pipeline import PipelineOptions
@@ -133,24 +134,31 @@ def measure_all(request: EvaluationRequest, progress: Progress | None = None) ->
     rows: list[Row] = []
     refused: list[Refused] = []
     patients: set[str] = set()
+    done, total = 0, len(request.studies)
+    check_writable(request.out)
     busy = Transient(f"Another evaluation writes to {request.out}: wait until it ends.")
     try:
         (request.out / MEASURED).mkdir(parents=True, exist_ok=True)
         with take_lock(request.out / LOCK, busy):
             for done, reference in enumerate(request.studies):
-                _report(progress, done, len(request.studies))
+                _report(progress, done, total)
                 try:
                     rows += _measured(request, reference)
                     patients.add(reference.patient)
                 except Rejected as reason:
                     refused.append(Refused(reference.name, str(reason)))
     except OSError as error:
-        raise Transient(f"The evaluation cannot be written to {request.out}: check free space and rights.") from error
-    _report(progress, len(request.studies), len(request.studies))
+        raise disk_fault(request.out, error) from error
+    except KeyboardInterrupt as stop:
+        raise Transient(
+            f"The evaluation was stopped: {request.out} keeps what was measured of {done} of {total} studies; run it "
+            "again to go on."
+        ) from stop
+    _report(progress, total, total)
     if not rows:
-        said = f" The first was refused because: {refused[0].reason}" if refused else ""
-        raise Rejected(f"None of {len(request.studies)} studies could be evaluated: give others.{said}")
-    return EvaluationResult(rows, refused, len(request.studies) - len(refused), len(patients))
+        first = f" The first was refused because: {refused[0].reason}" if refused else ""
+        raise Rejected(f"None of {total} studies could be evaluated: give others.{first}")
+    return EvaluationResult(rows, refused, total - len(refused), len(patients))
 
 
 def _measured(request: EvaluationRequest, reference: StudyReference) -> list[Row]:

@@ -1,16 +1,18 @@
 """The one file that a killed run goes on from: the whole TrainState, replaced atomically."""
 
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import torch
 
 from training.fit.config import TrainConfig
 from training.fit.distributed import process_rank
 from training.fit.state import ImagePool, TrainState, fresh_state
-from twin_scanner.errors import Rejected, Transient
+from twin_scanner.errors import Rejected
 from twin_scanner.files.durable_file import sync_folder, write_whole
+from twin_scanner.files.writable import disk_fault
 
 CHECKPOINT: Final = "checkpoint.pt"
 MODULES: Final = ("generators", "discriminators", "generator_optimiser", "discriminator_optimiser", "scaler")
@@ -41,10 +43,20 @@ def save_checkpoint(config: TrainConfig, state: TrainState, data_sha256: str = "
     }
     try:
         config.out.mkdir(parents=True, exist_ok=True)
-        write_whole(checkpoint_file(config), lambda stream: torch.save(content, stream))
+        write_whole(checkpoint_file(config), partial(_save, content))
         sync_folder(config.out)
     except OSError as error:
-        raise Transient(f"The checkpoint cannot be written to {config.out}: check free space and rights.") from error
+        raise disk_fault(checkpoint_file(config), error) from error
+
+
+def _save(content: dict[str, Any], stream: IO[bytes]) -> None:
+    """As torch.save; where the disk fails, its own writer complains about its state and hides the OSError: not here."""
+    try:
+        torch.save(content, stream)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
 
 
 def load_checkpoint(config: TrainConfig, data_sha256: str = "") -> tuple[TrainState, int]:

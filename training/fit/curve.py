@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from training.fit.distributed import process_rank
-from twin_scanner.errors import Transient
+from twin_scanner.files.writable import disk_fault
 
 CURVE: Final = "curve.jsonl"
 DIGITS: Final = 6
@@ -24,9 +24,12 @@ class Curve:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def cut(self, length: int) -> None:
-        """Drop what was written after a checkpoint."""
+        """Drop what was written after a checkpoint; raises Transient where the disk fails."""
         if process_rank() == 0 and self.length > length:
-            os.truncate(self.path, length)
+            try:
+                os.truncate(self.path, length)
+            except OSError as error:
+                raise disk_fault(self.path, error) from error
 
     def record(self, network: str, step: int, values: dict[str, float]) -> None:
         """Add a line; raises Transient where the disk fails."""
@@ -37,7 +40,7 @@ class Curve:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"network": network, "step": step, **rounded}) + "\n")
         except OSError as error:
-            raise Transient(f"{self.path} cannot be written: check its folder's free space and rights.") from error
+            raise disk_fault(self.path, error) from error
 
 
 def read_curve(folder: Path) -> list[dict[str, str | int | float]]:

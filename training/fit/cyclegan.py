@@ -6,7 +6,7 @@ from torch import Tensor
 from training.fit.batches import POOL, Batch, step_random
 from training.fit.config import TrainConfig
 from training.fit.distributed import gathered, mean_over_processes, process_rank
-from training.fit.gradient_step import check_finite, descend, precision
+from training.fit.gradient_step import check_finite, precision, take_gradient_step
 from training.fit.losses import (
     CycleLoss,
     cycle_generator_loss,
@@ -26,12 +26,12 @@ def cyclegan_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[
     state.discriminators.requires_grad_(False)
     made_ct, made_pet, generators = _translate_both_ways(config, state, batch)
     check_finite(config, state, batch, "generator", generators.total)
-    descend(config, state, state.generators, state.generator_optimiser, generators.total)
+    take_gradient_step(config, state, state.generators, state.generator_optimiser, generators.total)
 
     state.discriminators.requires_grad_(True)
     loss = _judge(config, state, "ct", batch.ct, made_ct) + _judge(config, state, "pet", batch.pet, made_pet)
     check_finite(config, state, batch, "discriminator", loss)
-    descend(config, state, state.discriminators, state.discriminator_optimiser, loss)
+    take_gradient_step(config, state, state.discriminators, state.discriminator_optimiser, loss)
 
     state.scaler.update()
     return mean_over_processes(

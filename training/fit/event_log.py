@@ -12,6 +12,7 @@ from training.fit.config import TrainConfig
 from training.fit.distributed import process_rank
 from training.fit.state import TrainState
 from twin_scanner.errors import Rejected
+from twin_scanner.files.writable import disk_fault
 from twin_scanner.imaging.volume import FloatArray
 
 FOLDER: Final = "tensorboard"
@@ -30,20 +31,32 @@ class EventLog:
                 "tensorboard = true needs TensorBoard, which is not installed: install the extra 'tensorboard', or "
                 "leave the key out."
             ) from error
-        self._writer: Any = SummaryWriter(str(folder / FOLDER / network), purge_step=step)
+        self._folder = folder / FOLDER / network
+        with self._writing():
+            self._writer: Any = SummaryWriter(str(self._folder), purge_step=step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Losses and errors by name."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        """Losses and errors by name; raises Transient where the disk fails."""
+        with self._writing():
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
 
     def picture(self, step: int, case: Case) -> None:
-        """The real and the synthetic PET side by side."""
-        self._writer.add_image("real and synthetic PET", projections(case), step, dataformats="HW")
+        """The real and the synthetic PET side by side; raises Transient where the disk fails."""
+        with self._writing():
+            self._writer.add_image("real and synthetic PET", projections(case), step, dataformats="HW")
 
     def close(self) -> None:
-        """Everything on disk."""
-        self._writer.close()
+        """Everything on disk; raises Transient where it fails."""
+        with self._writing():
+            self._writer.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise disk_fault(self._folder, error) from error
 
 
 @contextmanager

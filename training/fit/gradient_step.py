@@ -14,6 +14,7 @@ from training.fit.config import TrainConfig
 from training.fit.distributed import any_process, average_gradients, process_rank
 from training.fit.state import TrainState
 from twin_scanner.errors import Rejected
+from twin_scanner.files.durable_file import write_durably
 
 AUTOCAST: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -40,7 +41,7 @@ def precision(config: TrainConfig, state: TrainState) -> AbstractContextManager[
     return torch.autocast(state.device.type, dtype, enabled=dtype != torch.float32)
 
 
-def descend(
+def take_gradient_step(
     config: TrainConfig, state: TrainState, networks: nn.ModuleDict, optimiser: torch.optim.Adam, loss: Tensor
 ) -> None:
     """Step the networks of one optimiser down the loss; the gradient of all processes' patches is clipped, once.
@@ -62,12 +63,20 @@ def check_finite(config: TrainConfig, state: TrainState, batch: Batch, which: st
         return
     if finite:
         raise Rejected(f"Training of '{state.network}' diverged at step {state.step + 1} in another process.")
-    name = f"diverged-{state.network}-step-{state.step + 1}-process-{process_rank()}.safetensors"
-    windows = {"ct": batch.ct.detach().cpu().contiguous(), "pet": batch.pet.detach().cpu().contiguous()}
-    config.out.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(windows, config.out / name, {"origins": json.dumps(batch.origins)})
     raise Rejected(
         f"Training of '{state.network}' diverged at step {state.step + 1}: the {which} loss is "
-        f"{float(loss.detach())}; look at its batch in {config.out / name} for impossible values, or lower "
-        "optimiser.learning_rate."
+        f"{float(loss.detach())}; {_kept_batch(config, state, batch)}, or lower optimiser.learning_rate."
     )
+
+
+def _kept_batch(config: TrainConfig, state: TrainState, batch: Batch) -> str:
+    """Put a batch into the run's folder; what to do with it, or why it is not there."""
+    path = config.out / f"diverged-{state.network}-step-{state.step + 1}-process-{process_rank()}.safetensors"
+    windows = {"ct": batch.ct.detach().cpu().contiguous(), "pet": batch.pet.detach().cpu().contiguous()}
+    content = safetensors.torch.save(windows, {"origins": json.dumps(batch.origins)})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, content)
+    except OSError:
+        return f"its batch could not be written to {path}, so free space there to see it next time"
+    return f"look at its batch in {path} for impossible values"

@@ -20,6 +20,7 @@ from training.fit.fit import train_networks
 from training.fit.run_data import load_data
 from training.fit.stopping import stopped_by_signals
 from twin_scanner.errors import Rejected, Transient, TwinScannerError
+from twin_scanner.files.writable import check_writable
 from twin_scanner.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -88,8 +89,16 @@ def train_grid(
     raises Rejected (or Transient, where trying again may help) at the end, with the first reason.
     """
     runs = grid.runs(only)
+    for config in runs:
+        check_writable(config.out)
     work = _Work(runs, at_once)
-    work.run(executor, progress or (lambda done, total: None))
+    try:
+        work.run(executor, progress or (lambda done, total: None))
+    except KeyboardInterrupt as stop:
+        raise Transient(
+            f"The grid was stopped: {work.done} of {work.jobs} jobs are done, and every run keeps its last checkpoint; "
+            "start it again to go on."
+        ) from stop
     if work.failures:
         name, error = next(iter(work.failures.items()))
         raise type(error)(f"{len(work.failures)} of {len(runs)} runs of the grid failed, the first is {name}: {error}")
@@ -124,12 +133,12 @@ class _Work:
                 self.missing[config.name] = set(config.covered.networks)
                 self.ready += [(config, network) for network in config.covered.networks]
         self.jobs = len(self.ready) + len(self.missing)
+        self.done = 0
 
     def run(self, executor: Executor, progress: Progress) -> None:
         """Every job that can be done; a package is written as soon as its networks are there."""
         under_way: dict[Future[Any], tuple[TrainConfig, str | None]] = {}
-        done = 0
-        progress(done, self.jobs)
+        progress(self.done, self.jobs)
         while self.ready or under_way:
             while self.ready and len(under_way) < self.at_once:
                 config, network = self.ready.popleft()
@@ -141,8 +150,8 @@ class _Work:
                 under_way[job] = (config, network)
             for job in wait(under_way, return_when=FIRST_COMPLETED).done:
                 self._ended(job, *under_way.pop(job))
-                done += 1
-                progress(done, self.jobs)
+                self.done += 1
+                progress(self.done, self.jobs)
 
     def _ended(self, job: Future[Any], config: TrainConfig, network: str | None) -> None:
         try:

@@ -5,7 +5,7 @@ import torch
 from training.fit.batches import Batch
 from training.fit.config import TrainConfig
 from training.fit.distributed import mean_over_processes
-from training.fit.gradient_step import check_finite, descend, precision
+from training.fit.gradient_step import check_finite, precision, take_gradient_step
 from training.fit.losses import discriminator_loss, generator_loss
 from training.fit.state import TrainState
 
@@ -25,14 +25,14 @@ def pix2pix_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[s
         judged_made = judge(torch.cat([ct, made.detach()], 1))
     loss = discriminator_loss(judged_real.float(), judged_made.float())
     check_finite(config, state, batch, "discriminator", loss)
-    descend(config, state, state.discriminators, state.discriminator_optimiser, loss)
+    take_gradient_step(config, state, state.discriminators, state.discriminator_optimiser, loss)
 
     state.discriminators.requires_grad_(False)
     with precision(config, state):
         judged = judge(torch.cat([ct, made], 1))
     generator = generator_loss(judged.float(), made, pet, config.optimiser.lambda_l1)
     check_finite(config, state, batch, "generator", generator.total)
-    descend(config, state, state.generators, state.generator_optimiser, generator.total)
+    take_gradient_step(config, state, state.generators, state.generator_optimiser, generator.total)
 
     state.scaler.update()
     return mean_over_processes({"L1": generator.l1, "adversarial": generator.adversarial, "discriminator": loss})

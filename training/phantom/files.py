@@ -13,6 +13,8 @@ from training.phantom.dicom_series import PHANTOM_MANUFACTURER, Examination, wri
 from training.phantom.phantom import Phantom, PhantomOptions, draw_options, make_phantom
 from training.phantom.tissues import World
 from twin_scanner.errors import Rejected, Transient
+from twin_scanner.files.durable_file import whole_folder
+from twin_scanner.files.writable import check_writable, disk_fault
 from twin_scanner.imaging.volume import Triple, write_nifti
 from twin_scanner.progress import Progress
 
@@ -58,34 +60,46 @@ def write_studies(
         raise Rejected(f"{out} already holds studies: give a new folder, nothing is overwritten.")
     if not 1 <= count <= MOST_STUDIES:
         raise Rejected(f"Between 1 and {MOST_STUDIES} phantoms can be written at once, not {count}.")
-    folders, rows = [], []
-    for number in range(count):
-        patient = seed * MOST_STUDIES + number
-        options = draw(patient) if draw is not None else draw_options(patient, world=world, spacing_mm=spacing_mm)
-        phantom = make_phantom(patient, options)
-        folders.append(write_study(out, phantom, dicom=dicom))
-        rows += _metadata_rows(phantom)
-        if progress is not None:
-            progress(number + 1, count)
+    check_writable(out)
+    folders, rows = list[Path](), list[dict[str, str]]()
+    try:
+        for number in range(count):
+            patient = seed * MOST_STUDIES + number
+            options = draw(patient) if draw is not None else draw_options(patient, world=world, spacing_mm=spacing_mm)
+            phantom = make_phantom(patient, options)
+            folders.append(write_study(out, phantom, dicom=dicom))
+            rows += _metadata_rows(phantom)
+            if progress is not None:
+                progress(number + 1, count)
+    except KeyboardInterrupt as stop:
+        _write_table(out / METADATA_FILE, rows)
+        raise Transient(
+            f"The phantoms were stopped: {out} holds {len(folders)} of {count} whole, with their table; give another "
+            "folder to begin again."
+        ) from stop
     _write_table(out / METADATA_FILE, rows)
     return tuple(folders)
 
 
 def write_study(out: Path, phantom: Phantom, *, dicom: bool = False) -> Path:
-    """Write one study in autoPET's layout, districts beside it, and DICOM into ``dicom/``; returns its folder."""
+    """Write one study in autoPET's layout, whole or not at all, districts beside it; returns its folder.
+
+    ``dicom`` writes it as DICOM too, into ``out``/dicom. Raises Transient where the disk fails.
+    """
     folder = out / study_folder(phantom)
     examination = Examination(phantom.seed, phantom.options)
     hounsfield = np.rint(phantom.ct.array).astype(np.int16)
     activity = phantom.pet.array * np.float32(examination.bqml_per_suv)
     try:
-        write_nifti(folder / "CTres.nii.gz", hounsfield, phantom.geometry)
-        shutil.copyfile(folder / "CTres.nii.gz", folder / "CT.nii.gz")
-        write_nifti(folder / "SUV.nii.gz", phantom.pet.array, phantom.geometry)
-        write_nifti(folder / "PET.nii.gz", activity, phantom.geometry)
-        write_nifti(folder / "SEG.nii.gz", phantom.lesions, phantom.geometry)
-        write_nifti(folder / "DISTRICTS.nii.gz", phantom.districts, phantom.geometry)
-    except (OSError, RuntimeError) as error:
-        raise Transient(f"The study cannot be written to {folder}: check its free space and rights.") from error
+        with whole_folder(folder) as scratch:
+            write_nifti(scratch / "CTres.nii.gz", hounsfield, phantom.geometry)
+            shutil.copyfile(scratch / "CTres.nii.gz", scratch / "CT.nii.gz")
+            write_nifti(scratch / "SUV.nii.gz", phantom.pet.array, phantom.geometry)
+            write_nifti(scratch / "PET.nii.gz", activity, phantom.geometry)
+            write_nifti(scratch / "SEG.nii.gz", phantom.lesions, phantom.geometry)
+            write_nifti(scratch / "DISTRICTS.nii.gz", phantom.districts, phantom.geometry)
+    except OSError as error:
+        raise disk_fault(folder, error) from error
     if dicom:
         place = out / "dicom" / folder.parent.name
         write_ct_dicom(phantom.ct, place / "CT", seed=phantom.seed, options=phantom.options)
@@ -125,9 +139,10 @@ def _metadata_rows(phantom: Phantom) -> list[dict[str, str]]:
 
 def _write_table(path: Path, rows: list[dict[str, str]]) -> None:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as stream:
             table = csv.DictWriter(stream, METADATA_COLUMNS, lineterminator="\n")
             table.writeheader()
             table.writerows(rows)
     except OSError as error:
-        raise Transient(f"The table of studies cannot be written to {path}: check free space and rights.") from error
+        raise disk_fault(path, error) from error

@@ -38,6 +38,7 @@ from training.retraining.gate_record import (
 from training.retraining.gate_scores import gate_patients, gate_regions, gate_scores, required_regions
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.file_lock import take_lock
+from twin_scanner.files.writable import check_writable, disk_fault
 from twin_scanner.models.card import Card, read_card
 from twin_scanner.models.package import ModelPackage, load_package
 from twin_scanner.models.partition import PARTITIONS, Partition
@@ -167,6 +168,7 @@ def retrain(
     busy = Rejected(f"Another retraining runs on the model store {models.folder}: wait until it has ended.")
     with take_lock(models.folder / LOCK, busy):
         data, folder = stored(config.train, store, split), models.resolve("champion")
+        check_writable(config.train.out)
         task = _Task(store, split, models, config, data, load_package(folder), folder, progress, stop)
         _check_comparable(task)
         challenge = _challenge(task)
@@ -386,8 +388,11 @@ def _finish(models: ModelStore, record: GateRecord) -> bool:
 def _clear(task: _Task, challenge: Challenge) -> None:
     """The model store holds the challenger now: of the run's folder only the curves stay."""
     run = _run_folder(task, challenge)
-    (run / CHECKPOINT).unlink(missing_ok=True)
-    (run / LOCK_OF_RUN).unlink(missing_ok=True)
+    try:
+        (run / CHECKPOINT).unlink(missing_ok=True)
+        (run / LOCK_OF_RUN).unlink(missing_ok=True)
+    except OSError as error:
+        raise disk_fault(run, error) from error
     shutil.rmtree(run / PACKAGE, ignore_errors=True)
 
 

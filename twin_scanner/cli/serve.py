@@ -1,25 +1,53 @@
 """The running scanner."""
 
+import os
 import signal
 import threading
+from types import FrameType
+from typing import Final
 
 from twin_scanner.cli.options import ConfigFile, read_settings
-from twin_scanner.cli.output import log_from
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(config: ConfigFile = None) -> None:
     """Run the scanner: receive CTs, send synthetic PETs back, record them in the twin; stops on SIGTERM or Ctrl-C."""
-    from twin_scanner.app import Scanner
+    from twin_scanner.app import STOP_BUDGET_S, Scanner
+    from twin_scanner.errors import Defect
     from twin_scanner.files.writable import check_writable
-    from twin_scanner.logs import record_strays
+    from twin_scanner.logs import set_up_service_logging
 
     settings = read_settings(config)
-    log_from(settings.log.level)
-    record_strays()
+    set_up_service_logging(settings.log.level)
     check_writable(settings.storage.folder)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    with Scanner(settings) as scanner:
+    stop, died = threading.Event(), threading.Event()
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        """The next signal ends the process at once, as if there were no handler."""
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        stop.set()
+
+    def on_fatal() -> None:
+        died.set()
+        stop.set()
+
+    for number in SIGNALS:
+        signal.signal(number, ask_to_stop)
+    scanner = Scanner(settings, config=config, on_fatal=on_fatal)
+    with scanner.running():
         print(f"listening {scanner.receiver.port}", flush=True)
         stop.wait()
+        _end_within(STOP_BUDGET_S)
+    if scanner.at_work:
+        os._exit(1)
+    if died.is_set():
+        raise Defect("A thread of the scanner died, so the process ends: the log says where.")
+
+
+def _end_within(budget_s: float) -> None:
+    """End this process then, whatever still runs in it: only its end gives the storage folder to another."""
+    timer = threading.Timer(budget_s, os._exit, [1])
+    timer.daemon = True
+    timer.start()

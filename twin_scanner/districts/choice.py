@@ -61,6 +61,8 @@ def missing(choice: SegmenterChoice) -> str | None:
     """What keeps the chosen segmenter from running, as one sentence that says what to do; None where it is ready."""
     from twin_scanner.districts.external import moose, totalsegmentator
 
+    if choice.name == "landmarks":
+        return None
     if choice.name == "moose":
         return moose.missing(choice.moose_weights, choice.moose_sha256)
     if choice.name == "totalsegmentator":

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from twin_scanner.errors import TwinScannerError
+from twin_scanner.preconditions import unusable
 from twin_scanner.settings import Settings
 
 FindingState: TypeAlias = Literal["ok", "warning", "fault"]
@@ -30,8 +30,7 @@ def findings_of(name: str, check: Check, settings: Settings) -> Iterator[Finding
     except TwinScannerError as error:
         yield Finding(name, "fault", one_sentence(str(error)))
     except OSError as error:
-        what = Path(error.filename).name if isinstance(error.filename, str) else "What it needs"
-        yield Finding(name, "fault", f"{what} cannot be used ({error.strerror}): check its rights and the disk.")
+        yield Finding(name, "fault", unusable(error))
     except UnicodeError:
         yield Finding(name, "fault", "A file or value that it needs is not plain text: look into the configuration.")
 

@@ -8,6 +8,7 @@ from twin_scanner.errors import Misconfigured
 from twin_scanner.models.card import check_serves_patients
 from twin_scanner.models.package import ModelPackage, load_package
 from twin_scanner.models.store import ModelStore
+from twin_scanner.preconditions import other_segmenter
 from twin_scanner.settings import Settings
 
 
@@ -32,14 +33,13 @@ def _training_data_of(package: ModelPackage, settings: Settings) -> Finding:
 
 def _segmenter_of(package: ModelPackage, settings: Settings) -> Finding:
     name = "model's segmenter"
-    trained, configured = package.card.segmenter, settings.districts.segmenter
     if package.partition.whole_volume:
         return Finding(name, "ok", "The model needs no districts.")
-    if trained == configured:
+    trained, configured = package.card.segmenter, settings.districts.segmenter
+    fault = other_segmenter(package.card, configured)
+    if fault is None:
         return Finding(name, "ok", f"The model was trained on districts by '{trained}', which are configured.")
-    told = f"The model was trained on districts by '{trained}', configured is '{configured}'"
     if settings.model.allow_other_segmenter:
+        told = f"The model was trained on districts by '{trained}', configured is '{configured}'"
         return Finding(name, "warning", f"{told}: compare its results before relying on model.allow_other_segmenter.")
-    return Finding(
-        name, "fault", f"{told}: set districts.segmenter to '{trained}', or set model.allow_other_segmenter."
-    )
+    return Finding(name, "fault", fault)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from twin_scanner.errors import Transient
+
 PART = ".part"
 """Ends the name of a file that is being written; one that a crash left is overwritten by the next attempt."""
 
@@ -26,6 +28,24 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(path)
+
+
+def put_in_place(part: Path, path: Path) -> None:
+    """Give a file that another library wrote its final name, durably; raises OSError."""
+    with part.open("rb") as stream:
+        os.fsync(stream.fileno())
+    part.replace(path)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def writing(what: str, folder: Path) -> Iterator[None]:
+    """Turn any error of the disk into Transient: ``what`` cannot be written to ``folder``, and why."""
+    try:
+        yield
+    except OSError as error:
+        reason = f" ({error.strerror})" if error.strerror else ""
+        raise Transient(f"{what} cannot be written to {folder}{reason}: check its free space and rights.") from error
 
 
 @contextmanager

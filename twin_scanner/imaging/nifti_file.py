@@ -1,5 +1,6 @@
-"""NIfTI files as they are read: whole, of finite numbers, of a person's size and one orientation, or not at all."""
+"""NIfTI files, read or written whole or not at all; read ones hold numbers, a person's size and one orientation."""
 
+import errno
 import gzip
 import zlib
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from twin_scanner.errors import Rejected
+from twin_scanner.files.durable_file import put_in_place, writing
 from twin_scanner.imaging.bounds import SPACING_MM, extent_fault, voxels_fault
 
 IMAGE_IO: Final = "NiftiImageIO"
@@ -56,6 +58,35 @@ def read_image(path: Path) -> sitk.Image:
             "right angles."
         ) from error
     return image
+
+
+def write_image(path: Path, image: sitk.Image) -> None:
+    """Write a .nii or .nii.gz file, whole and durable or not at all; raises Transient where the disk fails.
+
+    ITK reports no error of a write. So what it wrote is read again, its checksum included, before it takes its name.
+    """
+    part = path.with_name(f"part-{path.name}")
+    with writing(path.name, path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            sitk.WriteImage(image, str(part), useCompression=True, compressionLevel=1)
+            _check_whole(part, image.GetNumberOfPixels() * image.GetSizeOfPixelComponent())
+            put_in_place(part, path)
+        except (RuntimeError, EOFError, zlib.error) as error:
+            raise OSError(errno.EIO, "the file did not become whole") from error
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _check_whole(path: Path, voxel_bytes: int) -> None:
+    """Raise EOFError, or an error of its format, where a file does not hold the voxels that its header promises."""
+    start = int(float(_header(path).GetMetaData("vox_offset")))
+    with _opened(path) as stream:
+        stream.seek(start)
+        while chunk := stream.read(CHUNK_BYTES):
+            voxel_bytes -= len(chunk)
+    if voxel_bytes:
+        raise EOFError(f"{voxel_bytes} bytes are missing")
 
 
 def _header(path: Path) -> sitk.ImageFileReader:

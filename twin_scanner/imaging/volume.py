@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.bounds import HOUNSFIELD_RANGE
-from twin_scanner.imaging.nifti_file import read_image
+from twin_scanner.imaging.nifti_file import read_image, write_image
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 LabelArray: TypeAlias = npt.NDArray[np.uint8]
@@ -231,6 +231,5 @@ def _whole_numbers(path: Path, largest: int) -> tuple[npt.NDArray[np.generic], G
 
 
 def write_nifti(path: Path, array: npt.NDArray[np.generic], geometry: Geometry) -> None:
-    """Write an array (D, H, W) as NIfTI (.nii or .nii.gz)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(to_sitk(array, geometry), str(path), useCompression=True, compressionLevel=1)
+    """Write an array (D, H, W) as .nii or .nii.gz, whole or not at all; raises Transient where the disk fails."""
+    write_image(path, to_sitk(array, geometry))

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from twin_scanner.errors import Rejected, Transient
-from twin_scanner.files.durable_file import write_durably
+from twin_scanner.errors import Rejected
+from twin_scanner.files.durable_file import write_durably, writing
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.models.card import CARD, read_card, read_weights, write_package_files
 from twin_scanner.models.promotions import By, Promotion, read_promotions, write_promotion
@@ -166,13 +166,8 @@ class ModelStore:
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """One process at a time changes aliases; the lock dies with its process."""
-        try:
-            with take_lock(self.folder / "lock", None):
-                yield
-        except OSError as error:
-            raise Transient(
-                f"The model store {self.folder} cannot be written: check its free space and rights."
-            ) from error
+        with writing("The change of models", self.folder), take_lock(self.folder / "lock", None):
+            yield
 
     def _standing(self) -> str:
         """The champion's hash; a demonstration package is copied into the store, so that it can be put back."""

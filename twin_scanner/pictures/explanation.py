@@ -17,8 +17,7 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import ScalarFormatter
 from scipy import ndimage
 
-from twin_scanner.errors import Transient
-from twin_scanner.files.durable_file import write_durably
+from twin_scanner.files.durable_file import write_durably, writing
 from twin_scanner.imaging.volume import FloatArray, Geometry, Volume, write_nifti
 from twin_scanner.pictures.panels import WARNING, drawing_style
 from twin_scanner.synthesis.explain import SOFT_TISSUE_HU, Explanation
@@ -62,11 +61,9 @@ PLANES: Final = (
 def write_explanation(folder: Path, explanation: Explanation, ct: Volume) -> tuple[Path, Path]:
     """Write ``explanation.nii.gz`` (the attribution) and ``explanation.png``; raises Transient where the disk fails."""
     nifti, picture = folder / "explanation.nii.gz", folder / "explanation.png"
-    try:
-        write_nifti(nifti, explanation.attribution.array, explanation.attribution.geometry)
+    write_nifti(nifti, explanation.attribution.array, explanation.attribution.geometry)
+    with writing(picture.name, folder):
         write_durably(picture, _picture(explanation, ct))
-    except (OSError, RuntimeError) as error:
-        raise Transient(f"The explanation cannot be written to {folder}: check its free space and rights.") from error
     return nifti, picture
 
 

@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from twin_scanner.dicom.write.pet_series import PHANTOM_ONLY
-from twin_scanner.errors import Transient
-from twin_scanner.files.durable_file import write_durably
+from twin_scanner.files.durable_file import write_durably, writing
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.imaging.volume import LabelArray, Volume
 from twin_scanner.pictures import panels
@@ -134,11 +133,9 @@ def write_preview(path: Path, scene: Scene) -> None:
     """
     with panels.drawing_style():
         content = _png(_preview(scene))
-    try:
+    with writing(path.name, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, content)
-    except OSError as error:
-        raise Transient(f"{path.name} cannot be written to {path.parent}: check its free space and rights.") from error
 
 
 def key_image(scene: Scene, model: str) -> npt.NDArray[np.uint8]:

@@ -18,7 +18,8 @@ from twin_scanner.dicom.write.segmentation import segment_numbers, write_segment
 from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
 from twin_scanner.districts.district_map import PartQuality
 from twin_scanner.districts.labelmap import find_labelmap
-from twin_scanner.errors import Rejected
+from twin_scanner.errors import Misconfigured, Rejected
+from twin_scanner.files.durable_file import writing
 from twin_scanner.imaging.suv import RegionSuv, region_suv
 from twin_scanner.imaging.volume import Volume, read_nifti_ct, write_nifti
 from twin_scanner.models.card import check_serves_patients
@@ -47,7 +48,8 @@ def render(request: RenderRequest, progress: Progress | None = None) -> RenderRe
     """Translate ``source`` (a folder of one CT series, or a NIfTI file in HU) into the folder ``result``.
 
     Repeatable: where a report already stands, nothing is rendered again. Raises Rejected for a CT that cannot be
-    translated, Misconfigured for a model of phantoms only that the request does not accept.
+    translated, Misconfigured for a model or a segmenter that cannot be used, or one of phantoms only that the request
+    does not accept.
     """
     if (request.result / REPORT).is_file():
         return read_report(request.result)
@@ -59,7 +61,8 @@ def render(request: RenderRequest, progress: Progress | None = None) -> RenderRe
     read = time.monotonic()
     pet = translate_ct(ct, package, segmenter, _options(request), progress)
     translated = time.monotonic()
-    request.result.mkdir(parents=True, exist_ok=True)
+    with writing("The result", request.result):
+        request.result.mkdir(parents=True, exist_ok=True)
     optional = write_optional_outputs(request, pet, package, progress)
     statistics = region_suv(pet.suv, pet.districts)
     names, phantom_only = pet.district_map.names, package.card.phantom_only
@@ -96,7 +99,11 @@ def _options(request: RenderRequest) -> PipelineOptions:
 
 
 def _package(reference: str, store: Path) -> ModelPackage:
-    return _loaded(ModelStore(store).resolve(reference))
+    """The model to translate with; what is wrong with it is never the CT's fault."""
+    try:
+        return _loaded(ModelStore(store).resolve(reference))
+    except Rejected as error:
+        raise Misconfigured(str(error)) from error
 
 
 @lru_cache(maxsize=2)

@@ -8,7 +8,7 @@ from typing import Any
 
 from twin_scanner.dicom.write.companions import CompanionKind
 from twin_scanner.errors import Defect
-from twin_scanner.files.durable_file import write_durably
+from twin_scanner.files.durable_file import write_durably, writing
 
 REPORT = "report.json"
 DELIVERY = "delivery.json"
@@ -82,8 +82,9 @@ def read_report(folder: Path) -> RenderReport:
 
 
 def write_report(folder: Path, report: RenderReport) -> None:
-    """Write the report, safely on disk when this returns."""
-    write_durably(folder / REPORT, json.dumps(asdict(report), indent=1).encode())
+    """Write the report, safely on disk when this returns; raises Transient where the disk fails."""
+    with writing(REPORT, folder):
+        write_durably(folder / REPORT, json.dumps(asdict(report), indent=1).encode())
 
 
 def write_delivery(folder: Path, sop_instance_uids: Iterable[str]) -> None:

@@ -98,6 +98,11 @@ class Worker:
         if self._timer.ident is not None:
             self._timer.join(max(0.0, deadline_s - time.monotonic()))
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a thread has not ended yet."""
+        return any(thread.is_alive() for thread in self._threads)
+
     def wake(self) -> None:
         """Look for work now."""
         for waker in self._wakers:

@@ -11,8 +11,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from twin_scanner.errors import Rejected, Transient
-from twin_scanner.files.durable_file import write_durably
+from twin_scanner.errors import Rejected
+from twin_scanner.files.durable_file import write_durably, writing
 from twin_scanner.imaging.volume import FloatArray
 from twin_scanner.models.card import Card
 
@@ -190,11 +190,9 @@ def stored_calibration(store: Path, card: Card, method: SpreadMethod = FLIPS) ->
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write a calibration, whole or not at all; one that stands is replaced. Raises Transient where the disk fails."""
     content = (json.dumps(calibration.as_json(), indent=1) + "\n").encode()
-    try:
+    with writing(path.name, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, content)
-    except OSError as error:
-        raise Transient(f"{path.name} cannot be written to {path.parent}: check its free space and rights.") from error
 
 
 def read_calibration(path: Path) -> Calibration:

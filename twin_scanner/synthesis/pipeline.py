@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from twin_scanner.districts.district_map import DistrictMap, Segmenter
-from twin_scanner.errors import Defect, Rejected
+from twin_scanner.errors import Defect, Misconfigured, Rejected
 from twin_scanner.imaging.volume import LabelArray, Volume, canonical_labels, resample_labels
 from twin_scanner.models import plan as preprocess
 from twin_scanner.models.package import ModelPackage
@@ -79,7 +79,7 @@ def _check_segmenter(package: ModelPackage, segmenter: Segmenter, options: Pipel
     trained_with = package.card.segmenter
     if package.partition.whole_volume or options.allow_other_segmenter or trained_with == segmenter.name:
         return
-    raise Rejected(
+    raise Misconfigured(
         f"Model '{package.name}' was trained on districts by '{trained_with}', not by '{segmenter.name}': "
         "choose that segmenter, or set model.allow_other_segmenter."
     )

@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 
-from twin_scanner.errors import Defect, Rejected, Transient
+from twin_scanner.errors import Defect, Rejected
+from twin_scanner.imaging.nifti_file import write_image
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, to_sitk
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.plan import ct_to_model, model_to_suv
@@ -173,11 +173,7 @@ def write_uncertainty(folder: Path, uncertainty: Uncertainty) -> Path:
     path = folder / uncertainty.file_name
     image = to_sitk(uncertainty.deviation.array, uncertainty.deviation.geometry)
     image.SetMetaData("ITK_FileNotes", uncertainty.description)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
-    except (OSError, RuntimeError) as error:
-        raise Transient(f"{path.name} cannot be written to {folder}: check its free space and rights.") from error
+    write_image(path, image)
     return path
 
 

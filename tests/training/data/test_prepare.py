@@ -306,14 +306,9 @@ def test_an_empty_source_is_rejected(tmp_path: Path) -> None:
         prepare([], tmp_path / "store", PLAN, None)
 
 
-def test_no_workers_are_too_few(tmp_path: Path) -> None:
-    with pytest.raises(Rejected, match="0 workers cannot prepare a study"):
-        prepare(some(1), tmp_path / "store", PLAN, None, workers=0)
-
-
 def test_a_place_that_cannot_be_written_is_said_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(Transient, match="cannot be written"):
+    with pytest.raises(Rejected, match="file is no folder"):
         prepare(some(1), tmp_path / "file" / "store", PLAN, None)
 
 

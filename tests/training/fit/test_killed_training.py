@@ -87,7 +87,7 @@ def test_sigterm_and_sigkill_change_nothing_of_the_package(tmp_path: Path, monke
     wait_for(checkpoint.is_file, process)
     process.send_signal(signal.SIGTERM)
     _, complaint = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 1 and "continue with --resume" in complaint and "Traceback" not in complaint
+    assert process.returncode == 1 and "go on with --resume" in complaint and "Traceback" not in complaint
     stopped_at = int(torch.load(checkpoint, weights_only=True)["step"])
 
     process = started(disturbed, "--resume")
@@ -102,7 +102,7 @@ def test_sigterm_and_sigkill_change_nothing_of_the_package(tmp_path: Path, monke
     hashes = []
     for folder, resume in ((disturbed, True), (straight, False)):
         monkeypatch.chdir(folder)
-        hashes.append(read_card(main(folder / "tiny.toml", resume=resume)).model_hash)
+        hashes.append(read_card(main(folder / "tiny.toml", resume=resume).folder).model_hash)
     assert hashes[0] == hashes[1]
     curves = [read_curve(folder / "runs" / "tiny") for folder in (disturbed, straight)]
     assert curves[0] == curves[1] and len(curves[0]) == 6

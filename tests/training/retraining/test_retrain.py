@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from scipy import ndimage
 
+from tests.fakes.shared_runs import FakeLeases, FakeRuns
 from tests.samples.known_cases import body_pet, districts
 from training.data.prepare import prepare
 from training.data.splits import Split, write_split
@@ -48,7 +48,7 @@ from twin_scanner.models.package import load_package, save_package
 from twin_scanner.models.partition import WHOLE_BODY, WHOLE_VOLUME, partition
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import DEMONSTRATION_FOLDER, ModelStore
-from twin_scanner.service.schedule import TABLE, CommandSchedule
+from twin_scanner.service.schedule import CommandSchedule
 
 pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 
@@ -424,17 +424,18 @@ def checkpoints(folder: Path) -> list[int]:
     return [path.stat().st_mtime_ns for path in folder.glob("runs/*/checkpoint.pt")]
 
 
-def missed(folder: Path, url: str) -> None:
-    """A schedule that was set up long ago, and whose moment came while nobody ran."""
-    schedule = CommandSchedule("retrain", YEARLY, command(folder), url)
-    schedule.start()
-    schedule.stop(1.0)
-    jobs = SQLAlchemyJobStore(url, tablename=TABLE)
-    jobs.start(None, "default")
-    job = jobs.lookup_job("retrain")
-    job.next_run_time = datetime(2026, 1, 1, 3, tzinfo=UTC)
-    jobs.update_job(job)
-    jobs.shutdown()
+def schedule_of(folder: Path, runs: FakeRuns) -> CommandSchedule:
+    """The schedule of a service that was started just now; ``runs`` remember those of before."""
+    return CommandSchedule("retrain", YEARLY, command(folder), runs, FakeLeases())
+
+
+def missed(folder: Path) -> FakeRuns:
+    """The memory of a schedule whose moment came while nobody ran."""
+    runs = FakeRuns(lambda: datetime.now(UTC))
+    long_ago = runs.begin(schedule_of(folder, runs).key)
+    long_ago.started_at = datetime(2024, 12, 31, tzinfo=UTC)
+    runs.finish(long_ago, 0)
+    return runs
 
 
 def test_a_killed_and_a_stopped_retraining_end_where_an_undisturbed_one_does(
@@ -444,7 +445,7 @@ def test_a_killed_and_a_stopped_retraining_end_where_an_undisturbed_one_does(
     ended by SIGTERM as the service stops; one that the schedule starts again with the service. Oracle: an undisturbed
     run.
     """
-    models, url = ModelStore(place / "models"), f"sqlite:///{place / 'schedule.sqlite'}"
+    models = ModelStore(place / "models")
     before, by_hand = champion(models), started(place)
     wait_for(lambda: checkpoints(place))
     with pytest.raises(Rejected, match="Another retraining runs on the model store"):
@@ -454,14 +455,14 @@ def test_a_killed_and_a_stopped_retraining_end_where_an_undisturbed_one_does(
     killed = checkpoints(place)
     assert killed and champion(models) == before
 
-    missed(place, url)
-    first = CommandSchedule("retrain", YEARLY, command(place), url)
+    runs = missed(place)
+    first = schedule_of(place, runs)
     first.start()
     wait_for(lambda: checkpoints(place) > killed)
     first.stop(DEADLINE_S)
     assert checkpoints(place) and champion(models) == before and not read_records(models.folder)
 
-    second = CommandSchedule("retrain", YEARLY, command(place), url)
+    second = schedule_of(place, runs)
     second.start()
     wait_for(lambda: champion(models) != before)
     second.stop(DEADLINE_S)

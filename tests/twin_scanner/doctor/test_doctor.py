@@ -199,7 +199,7 @@ def test_the_port_is_free_ours_or_someone_elses(tmp_path: Path, free_port: Calla
 
 def test_a_running_scanner_is_well(tmp_path: Path, closed_port: int) -> None:
     one = settings(tmp_path, closed_port, node={"port": 0})
-    with app.Scanner(one) as scanner:
+    with app.Scanner(one).running() as scanner:
         findings = examine(settings(tmp_path, closed_port, node={"port": scanner.receiver.port}))
     assert found(findings, "listening port").state == "ok"
     assert "at migration" in found(findings, "ledger").sentence

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
 
-from twin_scanner.errors import Rejected
+from tests.fakes.full_disk import files_end_at
+from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import (
     Geometry,
     Shape,
@@ -245,3 +246,23 @@ def test_a_long_file_is_checked_to_its_end(tmp_path: Path) -> None:
     values[-1, -1, -1] = 7
     write_nifti(tmp_path / "x.nii.gz", values, grid)
     assert read_nifti(tmp_path / "x.nii.gz").array[-1, -1, -1] == 7
+
+
+@pytest.mark.parametrize("name", ["image.nii.gz", "image.nii"])
+@pytest.mark.parametrize("limit_bytes", [0, 100, 4096, 100_000])
+def test_a_full_disk_is_an_error_and_leaves_neither_half_an_image_nor_the_old_one_damaged(
+    tmp_path: Path, name: str, limit_bytes: int
+) -> None:
+    """ITK reports no error of a write. Oracle: the limit on file sizes, which every write of this process meets."""
+    path = written(tmp_path / name)
+    before = path.read_bytes()
+    with files_end_at(limit_bytes), pytest.raises(Transient, match=rf"{name} cannot be written to") as fault:
+        write_nifti(path, noise() + np.float32(1), GRID)
+    assert "\n" not in str(fault.value)
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_that_cannot_hold_an_image_is_an_error_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(Transient, match=r"image\.nii cannot be written to"):
+        written(tmp_path / "file" / "image.nii")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.full_disk import files_end_at
 from tests.samples.saved_packages import saved_package
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably
@@ -189,3 +190,10 @@ def test_the_demonstration_is_the_champion_where_nothing_was_trained(tmp_path: P
     assert [(row.name, row.aliases, row.partition) for row in rows] == [("demonstration", ("champion",), "districts")]
     assert store.resolve("champion") == store.resolve("demonstration") == DEMONSTRATION_FOLDER
     assert not (tmp_path / "store").exists(), "looking must not write"
+
+
+def test_a_package_that_does_not_fit_on_the_disk_leaves_the_store_as_it_was(package: Path, tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "store")
+    with files_end_at(2000), pytest.raises(Transient, match="The change of models cannot be written to"):
+        store.challenge(str(package))
+    assert store.aliases() == {} and [path.name for path in store.folder.iterdir()] == ["lock"]

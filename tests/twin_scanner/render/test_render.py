@@ -8,15 +8,16 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from tests.fakes.full_disk import files_end_at
 from tests.samples.saved_packages import saved_package
 from training.phantom.files import write_ct_dicom
 from training.phantom.phantom import draw_options, make_phantom
 from twin_scanner.districts.choice import SegmenterChoice
-from twin_scanner.errors import Misconfigured
+from twin_scanner.errors import Misconfigured, Transient
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import ModelStore
 from twin_scanner.render.render import render
-from twin_scanner.render.report import read_report
+from twin_scanner.render.report import read_report, write_report
 from twin_scanner.render.request import RenderRequest
 
 pytestmark = pytest.mark.unit
@@ -88,3 +89,22 @@ def test_a_model_of_patients_needs_no_acceptance_and_nothing_speaks_of_phantoms(
     files = [request.result / name for name in (*report.pet_files, *(one.file for one in report.companions))]
     assert files and not any("PHANTOM-ONLY" in str(pydicom.dcmread(file)) for file in files)
     assert not any(SENTENCE in str(pydicom.dcmread(file)) for file in files)
+
+
+@pytest.mark.parametrize("limit_bytes", [400, 8_000, 60_000])
+def test_a_full_disk_is_an_error_in_one_sentence_whatever_was_being_written(
+    request_for: RequestFor, limit_bytes: int
+) -> None:
+    """Oracle: a limit on file sizes; by size it first meets a DICOM object, the NIfTI files or the pictures."""
+    request = request_for(PATIENTS)
+    with files_end_at(limit_bytes), pytest.raises(Transient, match="cannot be written to") as fault:
+        render(request)
+    assert "\n" not in str(fault.value)
+    assert not (request.result / "report.json").exists(), "nobody takes half a result for a whole one"
+
+
+def test_a_report_that_does_not_fit_on_the_disk_is_transient(request_for: RequestFor, tmp_path: Path) -> None:
+    report = render(request_for(PATIENTS))
+    (tmp_path / "other").mkdir()
+    with files_end_at(100), pytest.raises(Transient, match=r"report\.json cannot be written to"):
+        write_report(tmp_path / "other", report)

@@ -1,56 +1,64 @@
-"""The schedule of retraining: real processes and a real job store; a missed moment is made up for, once."""
+"""Periodic tasks, and the schedule of a command: real processes, a clock that the test moves, a shared memory."""
 
 import os
 import signal
-import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 
-from twin_scanner.errors import Defect, Rejected, Transient
-from twin_scanner.service.schedule import TABLE, CommandSchedule, done_by_the_executor, read_cron
+from tests.fakes.clock import Clock
+from tests.fakes.shared_runs import FakeLeases, FakeRuns
+from twin_scanner.errors import Misconfigured, Transient
+from twin_scanner.service.schedule import CommandSchedule, PeriodicTasks, read_cron
 
 pytestmark = pytest.mark.record
 
 DEADLINE_S = 30.0
 POLL_S = 0.01
+HOUR_S = 3600.0
+DAY_S = 24 * HOUR_S
 YEARLY = "0 3 1 1 *"
 HOURLY = "0 * * * *"
-NAME = "retrain"
 
 Make = Callable[..., CommandSchedule]
-
-
-@pytest.fixture(autouse=True)
-def every_record_is_made(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "twin_scanner.scheduler")
+Lines = Callable[[], list[str]]
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'schedule.sqlite'}"
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
-def lines(tmp_path: Path) -> Callable[[], list[str]]:
+def runs(clock: Clock) -> FakeRuns:
+    return FakeRuns(clock)
+
+
+@pytest.fixture
+def leases() -> FakeLeases:
+    return FakeLeases()
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Lines:
     """What the started processes have written, one line each."""
     file = tmp_path / "lines"
     return lambda: file.read_text("utf-8").splitlines() if file.exists() else []
 
 
 @pytest.fixture
-def make(url: str, tmp_path: Path) -> Iterator[Make]:
-    """Schedules whose command is a line of shell; what still runs at the end is stopped."""
+def make(runs: FakeRuns, leases: FakeLeases, clock: Clock, tmp_path: Path) -> Iterator[Make]:
+    """Schedules whose command is a line of shell, each as if of another start or node; they are stopped at the end."""
     made: list[CommandSchedule] = []
 
     def schedule(cron: str, shell: str = "echo run >> lines", zone: str = "UTC") -> CommandSchedule:
         command = ["/bin/sh", "-c", f"cd '{tmp_path}' && {shell}"]
-        made.append(CommandSchedule(NAME, cron, command, url, zone))
+        made.append(CommandSchedule("retrain", cron, command, runs, leases, zone, clock))
         return made[-1]
 
     yield schedule
@@ -65,104 +73,71 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(POLL_S)
 
 
-def move(url: str, moment: datetime) -> None:
-    """Set the kept job's next moment, as if the clock had been turned."""
-    store = SQLAlchemyJobStore(url, tablename=TABLE)
-    store.start(None, "default")
-    job = store.lookup_job(NAME)
-    job.next_run_time = moment
-    store.update_job(job)
-    store.shutdown()
-
-
-def ago(**time_: float) -> datetime:
-    return datetime.now(UTC) - timedelta(**time_)
-
-
-def test_a_restart_over_many_due_moments_runs_once_at_the_start(
-    make: Make, url: str, lines: Callable[[], list[str]]
-) -> None:
-    """APScheduler's own grace of 1 s would lose them all; without coalescing there would be 72 runs."""
-    first = make(HOURLY)
+def remember(make: Make, cron: str, **changes: str) -> None:
+    """A first start, after which the moments count."""
+    first = make(cron, **changes)
     first.start()
-    first.stop(1.0)
-    move(url, ago(days=3))
-    second = make(HOURLY)
-    second.start()
-    wait_for(lines)
-    upcoming = second.next_start
-    assert upcoming is not None and upcoming > datetime.now(UTC)
-    second.stop(DEADLINE_S)
-    assert lines() == ["run"]
-    third = make(HOURLY)
-    third.start()
-    assert third.next_start == upcoming
-    third.stop(1.0)
-    assert lines() == ["run"]
+    first.stop(DEADLINE_S)
 
 
-def test_a_moment_missed_by_a_killed_service_is_made_up_for(
-    make: Make, url: str, tmp_path: Path, lines: Callable[[], list[str]]
-) -> None:
-    """kill -9 of a process with a schedule of its own, then a start after the moment."""
-    program = (
-        "import sys, time\n"
-        "from twin_scanner.service.schedule import CommandSchedule\n"
-        f"CommandSchedule('{NAME}', '{HOURLY}', ['true'], '{url}').start()\n"
-        "print('started', flush=True)\n"
-        "time.sleep(600)\n"
-    )
-    service = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    assert service.stdout is not None and service.stdout.readline() == "started\n"
-    service.kill()
-    service.communicate(timeout=DEADLINE_S)
-    move(url, ago(minutes=1))
+def states(runs: FakeRuns) -> list[str]:
+    return [run.state for run in runs.all]
+
+
+def test_a_first_start_runs_nothing_and_counts_the_moments_from_then(make: Make, clock: Clock, lines: Lines) -> None:
     schedule = make(HOURLY)
     schedule.start()
-    wait_for(lines)
-    schedule.stop(DEADLINE_S)
+    assert schedule.next_start() == clock() + timedelta(hours=1)
+    clock.pass_s(600)
+    assert make(HOURLY).next_start() == datetime(2026, 3, 1, 13, tzinfo=UTC)
+    assert lines() == []
+
+
+def test_many_moments_missed_while_nobody_ran_are_made_up_for_once_at_the_next_start(
+    make: Make, clock: Clock, lines: Lines, runs: FakeRuns
+) -> None:
+    remember(make, HOURLY)
+    clock.pass_s(3 * DAY_S)
+    second = make(HOURLY)
+    second.start()
+    wait_for(lambda: states(runs) == ["ended", "ended"])
+    second.stop(DEADLINE_S)
+    assert second.next_start() == clock() + timedelta(hours=1)
+    third = make(HOURLY)
+    third.start()
+    third.stop(DEADLINE_S)
     assert lines() == ["run"]
 
 
-def test_an_unchanged_restart_keeps_the_next_moment_and_a_changed_cron_replaces_it(make: Make, url: str) -> None:
-    first = make(YEARLY)
-    first.start()
-    first.stop(1.0)
-    kept = datetime.now(UTC).replace(microsecond=0) + timedelta(days=5)
-    move(url, kept)
-    for cron, zone, expected in (
-        (f" {YEARLY.replace(' ', '  ')} ", "UTC", kept),
-        (YEARLY, "Europe/Rome", read_cron(YEARLY, "Europe/Rome").get_next_fire_time(None, datetime.now(UTC))),
-        (HOURLY, "UTC", read_cron(HOURLY, "UTC").get_next_fire_time(None, datetime.now(UTC))),
-        ("", "UTC", None),
-    ):
+def test_a_moment_is_run_once_although_the_run_began_at_that_very_moment(
+    make: Make, clock: Clock, lines: Lines, runs: FakeRuns
+) -> None:
+    """A clock of whole seconds: begun at 13:00:00.000000, the moment 13:00 has been obeyed."""
+    remember(make, HOURLY)
+    clock.pass_s(HOUR_S)
+    schedule = make(HOURLY)
+    schedule.start()
+    wait_for(lambda: states(runs) == ["ended", "ended"])
+    assert schedule.next_start() == clock() + timedelta(hours=1)
+
+
+def test_another_cron_text_or_zone_begins_anew(make: Make, clock: Clock, lines: Lines) -> None:
+    remember(make, f" {YEARLY.replace(' ', '  ')} ")
+    clock.pass_s(400 * DAY_S)
+    for cron, zone in ((HOURLY, "UTC"), (YEARLY, "Europe/Rome"), ("", "UTC")):
         schedule = make(cron, zone=zone)
         schedule.start()
-        assert schedule.next_start == expected
-        schedule.stop(1.0)
-
-
-def test_a_changed_command_is_obeyed_although_the_moment_was_kept(
-    make: Make, url: str, lines: Callable[[], list[str]]
-) -> None:
-    first = make(YEARLY, "echo old >> lines")
-    first.start()
-    first.stop(1.0)
-    move(url, ago(seconds=1))
-    make(YEARLY, "echo new >> lines").start()
+        schedule.stop(DEADLINE_S)
+    assert lines() == []
+    make(YEARLY).start()
     wait_for(lines)
-    assert lines() == ["new"]
 
 
-def test_a_run_that_the_stop_had_to_end_is_taken_up_by_the_next_start(
-    make: Make, url: str, lines: Callable[[], list[str]]
-) -> None:
+def test_a_run_that_the_stop_had_to_end_is_due_again(make: Make, clock: Clock, lines: Lines, runs: FakeRuns) -> None:
     """The command ends gracefully at SIGTERM, as training does with a checkpoint."""
     graceful = "trap 'echo ended >> lines; exit 1' TERM; echo begun >> lines; while :; do sleep 0.01; done"
-    first = make(YEARLY)
-    first.start()
-    first.stop(1.0)
-    move(url, ago(seconds=1))
+    remember(make, YEARLY)
+    clock.pass_s(366 * DAY_S)
     second = make(YEARLY, graceful)
     second.start()
     wait_for(lines)
@@ -173,56 +148,107 @@ def test_a_run_that_the_stop_had_to_end_is_taken_up_by_the_next_start(
     wait_for(lambda: len(lines()) == 3)
     third.stop(DEADLINE_S)
     make(YEARLY).start()
-    assert lines() == ["begun", "ended", "resumed"], "what ended by itself is not started again"
+    assert states(runs) == ["ended", "interrupted", "ended"]
+    assert lines() == ["begun", "ended", "resumed"], "what ended of itself is not started again"
 
 
-def test_a_process_that_will_not_end_is_killed_after_the_limit(
-    make: Make, url: str, lines: Callable[[], list[str]], tmp_path: Path
+def test_a_run_that_failed_of_itself_waits_for_the_next_moment(
+    make: Make, clock: Clock, runs: FakeRuns, caplog: pytest.LogCaptureFixture
 ) -> None:
+    remember(make, HOURLY)
+    clock.pass_s(HOUR_S)
+    schedule = make(HOURLY, "exit 3")
+    schedule.start()
+    wait_for(lambda: states(runs) == ["ended", "ended"])
+    schedule.stop(DEADLINE_S)
+    assert schedule.next_start() == clock() + timedelta(hours=1)
+    assert [record.__dict__["exit_code"] for record in caplog.records if record.levelname == "ERROR"] == [3]
+
+
+def test_of_two_nodes_one_runs_it(
+    make: Make, clock: Clock, lines: Lines, runs: FakeRuns, leases: FakeLeases, tmp_path: Path
+) -> None:
+    remember(make, HOURLY)
+    clock.pass_s(HOUR_S)
+    busy = "echo run >> lines; while [ ! -e enough ]; do sleep 0.01; done"
+    one, other = make(HOURLY, busy), make(HOURLY, busy)
+    one.start()
+    wait_for(lines)
+    other.start()
+    assert other._run_where_due(), "the other node sees that it runs elsewhere"
+    (tmp_path / "enough").touch()
+    wait_for(lambda: states(runs) == ["ended", "ended"])
+    wait_for(lambda: not leases.held)
+    assert not other._run_where_due()
+    assert lines() == ["run"]
+
+
+def test_what_a_dead_node_left_running_is_due_once_its_lease_is_free(
+    make: Make, clock: Clock, lines: Lines, runs: FakeRuns, leases: FakeLeases
+) -> None:
+    remember(make, YEARLY)
+    schedule = make(YEARLY)
+    runs.begin(schedule.key)
+    leases.held.add(schedule.key)
+    assert schedule._run_where_due() and lines() == []
+    leases.held.clear()
+    schedule._run_where_due()
+    assert lines() == ["run"]
+
+
+def test_a_process_that_will_not_end_is_killed_after_the_limit(make: Make, clock: Clock, lines: Lines) -> None:
     stubborn = (
         "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
         "open('lines', 'w').write(f'{os.getpid()}\\n'); time.sleep(600)"
     )
-    first = make(YEARLY)
-    first.start()
-    first.stop(1.0)
-    move(url, ago(seconds=1))
-    second = make(YEARLY, f'exec {sys.executable} -c "{stubborn}"')
-    second.start()
+    remember(make, YEARLY)
+    clock.pass_s(366 * DAY_S)
+    schedule = make(YEARLY, f'exec {sys.executable} -c "{stubborn}"')
+    schedule.start()
     wait_for(lines)
-    second.stop(0.1)
+    schedule.stop(0.1)
     with pytest.raises(ProcessLookupError):
         os.kill(int(lines()[0]), signal.SIG_DFL)
 
 
-def test_a_moment_that_comes_while_the_command_runs_is_passed_over(
-    make: Make, url: str, lines: Callable[[], list[str]], tmp_path: Path
+def test_a_command_that_cannot_be_started_leaves_the_schedule_standing(
+    clock: Clock, runs: FakeRuns, leases: FakeLeases, make: Make
 ) -> None:
-    first = make(YEARLY)
-    first.start()
-    first.stop(1.0)
-    move(url, ago(seconds=1))
-    busy = make(YEARLY, "echo run >> lines; while [ ! -e enough ]; do sleep 0.01; done")
-    busy.start()
-    wait_for(lines)
-    busy._scheduler.modify_job(NAME, next_run_time=ago(seconds=1))
-    wait_for(lambda: busy.next_start is not None and busy.next_start > datetime.now(UTC))
-    (tmp_path / "enough").touch()
-    busy.stop(DEADLINE_S)
-    assert lines() == ["run"]
-
-
-def test_a_command_that_cannot_be_started_leaves_the_schedule_standing(url: str, make: Make) -> None:
-    first = make(YEARLY)
-    first.start()
-    first.stop(1.0)
-    move(url, ago(seconds=1))
-    schedule = CommandSchedule(NAME, YEARLY, ["/nowhere/twin-scanner"], url)
+    remember(make, HOURLY)
+    clock.pass_s(HOUR_S)
+    schedule = CommandSchedule("retrain", HOURLY, ["/nowhere/twin-scanner"], runs, leases, now=clock)
     schedule.start()
-    wait_for(lambda: schedule.next_start is not None and schedule.next_start > datetime.now(UTC))
-    assert schedule._processes._thread is not None
-    schedule._processes._thread.join(DEADLINE_S)
-    schedule.stop(1.0)
+    wait_for(lambda: states(runs) == ["ended", "ended"])
+    schedule.stop(DEADLINE_S)
+    assert schedule.next_start() == clock() + timedelta(hours=1)
+
+
+def test_a_ledger_that_is_away_for_a_moment_ends_no_schedule(
+    make: Make, clock: Clock, runs: FakeRuns, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember(make, HOURLY)
+    schedule = make(HOURLY)
+    schedule.start()
+    clock.pass_s(HOUR_S)
+
+    def lost(name: str) -> None:
+        raise Transient("The ledger cannot be reached.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "last", lost)
+        patch.setattr("twin_scanner.service.schedule.LONGEST_LOOK_S", POLL_S)
+        again = make(HOURLY)
+        again._thread.start()
+        again._stopping.wait(5 * POLL_S)
+        assert again._thread.is_alive()
+    wait_for(lines)
+
+
+def test_without_a_cron_text_nothing_is_scheduled_or_remembered(make: Make, runs: FakeRuns) -> None:
+    schedule = make("")
+    schedule.start()
+    assert schedule.next_start() is None
+    assert runs.all == []
 
 
 @pytest.mark.parametrize(
@@ -230,34 +256,32 @@ def test_a_command_that_cannot_be_started_leaves_the_schedule_standing(url: str,
     [
         ("every night", "UTC", "is no cron text: give minute, hour"),
         ("60 * * * *", "UTC", "is no cron text: .*60"),
-        ("0 3 * * funday", "UTC", "'funday' is no weekday"),
-        ("0 3 * * 8", "UTC", "'8' is no weekday"),
-        ("0 3 * * 1/2", "UTC", "step without a range"),
+        ("0 3 * * funday", "UTC", "is no cron text: .*funday"),
+        ("0 3 * * 0", "UTC", r"'0 3 \* \* 0' counts weekdays: name them, mon to sun"),
+        ("0 3 * * mon-5", "UTC", "counts weekdays: name them"),
+        ("0 3 * * */2", "UTC", "counts weekdays: name them"),
         ("0 3 1 * mon", "UTC", "names days of the month and weekdays"),
         ("0 3 31 2 *", "UTC", "never comes true"),
         ("0 3 * * *", "Europe/Atlantis", "no time zone 'Europe/Atlantis'"),
     ],
 )
-def test_a_cron_text_that_is_none_is_refused_with_one_sentence(cron: str, zone: str, sentence: str, url: str) -> None:
-    with pytest.raises(Rejected, match=sentence) as raised:
-        CommandSchedule(NAME, cron, ["true"], url, zone)
+def test_a_cron_text_that_is_none_is_refused_with_one_sentence(cron: str, zone: str, sentence: str) -> None:
+    with pytest.raises(Misconfigured, match=sentence) as raised:
+        read_cron(cron, zone)
     assert str(raised.value).endswith(".") and "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("field", "days"),
     [
-        ("0", ["Sun"]),
-        ("7", ["Sun"]),
-        ("1-5", ["Mon", "Tue", "Wed", "Thu", "Fri"]),
+        ("sun", ["Sun"]),
+        ("mon-fri", ["Mon", "Tue", "Wed", "Thu", "Fri"]),
         ("fri-sun", ["Fri", "Sat", "Sun"]),
-        ("*/3", ["Wed", "Sat", "Sun"]),
-        ("Mon,4", ["Mon", "Thu"]),
-        ("1-5/2", ["Mon", "Wed", "Fri"]),
+        ("Mon,thu", ["Mon", "Thu"]),
     ],
 )
-def test_weekdays_are_counted_as_cron_counts_them(field: str, days: list[str]) -> None:
-    """Oracle: crontab(5), where 0 and 7 are Sunday and * is 0-7; APScheduler alone would begin on Monday."""
+def test_weekdays_are_those_that_are_named(field: str, days: list[str]) -> None:
+    """Oracle: the calendar."""
     trigger, moment = read_cron(f"0 12 * * {field}", "UTC"), datetime(2026, 3, 1, tzinfo=UTC)
     fires: list[str] = []
     while len(fires) < len(days):
@@ -273,13 +297,28 @@ def test_a_cron_text_is_read_in_its_zone() -> None:
     assert comes.astimezone(UTC) == datetime(2026, 7, 1, 0, 30, tzinfo=UTC)
 
 
-def test_a_job_store_that_cannot_be_opened_is_a_transient_failure(tmp_path: Path) -> None:
-    schedule = CommandSchedule(NAME, YEARLY, ["true"], f"sqlite:///{tmp_path / 'missing' / 'schedule.sqlite'}")
-    with pytest.raises(Transient, match="job store cannot be used"):
-        schedule.start()
-    schedule.stop(1.0)
+def test_a_periodic_task_that_fails_runs_again_and_stops_with_the_rest() -> None:
+    ran, died = threading.Semaphore(0), threading.Event()
+
+    def task() -> None:
+        ran.release()
+        raise Transient("The disk is full.")
+
+    tasks = PeriodicTasks(died.set)
+    tasks.every(0.001, "sweep", task)
+    assert all(ran.acquire(timeout=DEADLINE_S) for _ in range(3))
+    tasks.stop(DEADLINE_S)
+    assert not tasks.at_work and not died.is_set()
 
 
-def test_the_jobs_function_is_never_the_command_itself() -> None:
-    with pytest.raises(Defect):
-        done_by_the_executor()
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_periodic_task_that_dies_ends_the_process() -> None:
+    died = threading.Event()
+
+    def task() -> None:
+        raise KeyError("unexpected")
+
+    tasks = PeriodicTasks(died.set)
+    tasks.every(0.001, "sweep", task)
+    assert died.wait(DEADLINE_S)
+    tasks.stop(DEADLINE_S)

@@ -10,9 +10,10 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from tests.fakes.full_disk import files_end_at
 from tests.samples.calibrations import calibration_of
 from tests.samples.known_networks import TRUNK, Displaced, package_of, small_study, unet_package, with_plan
-from twin_scanner.errors import Rejected
+from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, read_nifti
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import DISTRICTS, WHOLE_BODY, WHOLE_VOLUME
@@ -21,7 +22,7 @@ from twin_scanner.synthesis.calibration import (
     FLIPS,
 )
 from twin_scanner.synthesis.translate import translate
-from twin_scanner.synthesis.uncertainty import raw_deviation, spread_method, uncertainty, write_uncertainty
+from twin_scanner.synthesis.uncertainty import Uncertainty, raw_deviation, spread_method, uncertainty, write_uncertainty
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("one_thread")]
 
@@ -165,3 +166,11 @@ def test_a_calibration_of_another_model_plan_or_method_is_refused() -> None:
     ):
         with pytest.raises(Rejected, match=sentence):
             uncertainty(ct, labels, ct, package, calibration=calibration)
+
+
+def test_an_uncertainty_that_does_not_fit_on_the_disk_is_transient(tmp_path: Path) -> None:
+    (ct, _), package = small_study(SHAPE), unet_package(TRUNK)
+    deviation = Volume(np.random.default_rng(0).random(SHAPE, np.float32), ct.geometry)
+    with files_end_at(2000), pytest.raises(Transient, match=r"uncertainty.*\.nii\.gz cannot be written to"):
+        write_uncertainty(tmp_path, Uncertainty(deviation, package.model_hash, FLIPS, None))
+    assert not list(tmp_path.iterdir())

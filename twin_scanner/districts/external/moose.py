@@ -13,7 +13,7 @@ import numpy as np
 from twin_scanner.districts.completion import completed
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.external.network_process import Weights, run_network
-from twin_scanner.errors import Rejected
+from twin_scanner.errors import Misconfigured, Rejected
 from twin_scanner.imaging.district_labels import DISTRICT_LABELS
 from twin_scanner.imaging.volume import AIR_HU, LabelArray, Triple, Volume, resample, resample_labels
 
@@ -49,7 +49,7 @@ class MooseSegmenter:
     def segment(self, ct: Volume) -> DistrictMap:
         """The districts on ``ct.geometry``; raises Rejected with what is missing, Transient where the process dies."""
         if (sentence := package_missing()) is not None:
-            raise Rejected(sentence)
+            raise Misconfigured(sentence)
         weights = find_weights(self.weights)
         table = district_table(weights.folder)
         ras = ct.oriented("RAS")
@@ -93,17 +93,17 @@ def find_weights(weights: Path | None) -> Weights:
     Raises Rejected, with what to do, for none or several.
     """
     if weights is None:
-        raise Rejected(f"The segmenter 'moose' needs its weights: {_where()}")
+        raise Misconfigured(f"The segmenter 'moose' needs its weights: {_where()}")
     candidates = [weights, *weights.glob("*__*__*"), *weights.glob("Dataset*/*__*__*")]
     found = [folder for folder in candidates if (folder / "plans.json").is_file()]
     if not found:
-        raise Rejected(f"{weights} holds no nnU-Net model: {_where()}")
+        raise Misconfigured(f"{weights} holds no nnU-Net model: {_where()}")
     if len(found) > 1:
-        raise Rejected(f"{weights} holds {len(found)} nnU-Net models: set districts.moose_weights to one of them.")
+        raise Misconfigured(f"{weights} holds {len(found)} nnU-Net models: set districts.moose_weights to one of them.")
     (folder,) = found
     checkpoints = sorted(folder.glob(f"fold_*/{CHECKPOINT}"))
     if not checkpoints:
-        raise Rejected(f"{folder.name} holds no fold_*/{CHECKPOINT}: {_where()}")
+        raise Misconfigured(f"{folder.name} holds no fold_*/{CHECKPOINT}: {_where()}")
     return Weights("moose", folder, (folder / "dataset.json", folder / "plans.json", *checkpoints))
 
 
@@ -112,7 +112,7 @@ def district_table(folder: Path) -> LabelArray:
     labels = _json(folder / "dataset.json").get("labels", {})
     named = {str(name).lower(): value for name, value in labels.items() if str(name).lower() != "background"}
     if set(named) != set(DISTRICT_OF_NAME):
-        raise Rejected(
+        raise Misconfigured(
             f"The model in {folder.name} has the labels {', '.join(sorted(named)) or 'none'}, not Head, Body, Arms and "
             f"Legs, so it is not MOOSE's clin_ct_body: {_where()}"
         )
@@ -136,7 +136,7 @@ def _model_spacing_mm(folder: Path, ct: Volume) -> Triple:
         spacing = [float(s) for s in plans["configurations"][CONFIGURATION]["spacing"]]
         straight = list(plans.get("transpose_forward", [0, 1, 2])) == [0, 1, 2]
     except (KeyError, TypeError, ValueError) as error:
-        raise Rejected(f"plans.json of {folder.name} names no spacing for {CONFIGURATION}: {_where()}") from error
+        raise Misconfigured(f"plans.json of {folder.name} names no spacing for {CONFIGURATION}: {_where()}") from error
     if not straight or len(spacing) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing):
         return ct.geometry.spacing_mm
     return spacing[0], spacing[1], spacing[2]
@@ -146,7 +146,7 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise Rejected(f"{file.name} of the model cannot be read: {_where()}") from error
+        raise Misconfigured(f"{file.name} of the model cannot be read: {_where()}") from error
     return content if isinstance(content, dict) else {}
 
 

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from twin_scanner.errors import Defect, Rejected, Transient
+from twin_scanner.errors import Defect, Misconfigured, Rejected, Transient
+from twin_scanner.files.durable_file import writing
 from twin_scanner.imaging.volume import LabelArray, Volume
 
 REQUEST: Final = "request.json"
@@ -74,12 +75,11 @@ class Weights:
             for file in self.files:
                 name = file.relative_to(self.folder)
                 copies.append(Path(scratch) / name)
-                with self._reading(name.as_posix()):
-                    copies[-1].parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(file, copies[-1])
+                with self._reading(name.as_posix()), file.open("rb") as stored:
+                    _copy(stored, copies[-1])
             sentence = Weights(self.segmenter, Path(scratch), tuple(copies)).fault(vouched)
             if sentence is not None:
-                raise Rejected(sentence)
+                raise Misconfigured(sentence)
             yield Path(scratch)
 
     @contextmanager
@@ -87,7 +87,9 @@ class Weights:
         try:
             yield
         except OSError as error:
-            raise Rejected(f"The weights file {name} cannot be read ({error.strerror}): check its rights.") from error
+            raise Misconfigured(
+                f"The weights file {name} cannot be read ({error.strerror}): check its rights."
+            ) from error
 
 
 def run_network(
@@ -101,11 +103,19 @@ def run_network(
     """
     with tempfile.TemporaryDirectory(prefix="twin-scanner-network-") as name:
         folder = Path(name)
-        np.save(folder / INPUT, ct.array)
         content = {**request, "spacing_mm": ct.geometry.spacing_mm, "affine": _ras_affine(ct)}
-        (folder / REQUEST).write_text(json.dumps(content), "utf-8")
+        with writing("The CT for the segmenter", folder):
+            np.save(folder / INPUT, ct.array)
+            (folder / REQUEST).write_text(json.dumps(content), "utf-8")
         _run([sys.executable, "-m", module, name], folder, str(request["segmenter"]), timeout_s)
         return {output: _labels(folder / f"{output}.npy", ct) for output in outputs}
+
+
+def _copy(stored: BinaryIO, target: Path) -> None:
+    with writing("A copy of the weights", target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as copy:
+            shutil.copyfileobj(stored, copy)
 
 
 def _ras_affine(ct: Volume) -> list[list[float]]:
@@ -160,8 +170,12 @@ def serve(
     sys.modules[_PRIMUS] = types.ModuleType(_PRIMUS)
     request = json.loads((folder / REQUEST).read_text("utf-8"))
     try:
-        for name, labels in predict(folder, request).items():
-            np.save(folder / f"{name}.npy", labels)
+        outputs = predict(folder, request)
+        with writing(f"The labels of '{segmenter}'", folder):
+            for name, labels in outputs.items():
+                np.save(folder / f"{name}.npy", labels)
+    except Transient as error:
+        failure = f"transient {error}"
     except MemoryError:
         failure = f"transient The segmenter '{segmenter}' ran out of memory: it will be run again."
     except (RuntimeError, KeyError, ValueError, AttributeError, ImportError, OSError) as error:

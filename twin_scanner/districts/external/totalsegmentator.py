@@ -16,7 +16,7 @@ from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.external.network_process import Weights, run_network
 from twin_scanner.districts.landmarks.skull import CHIN_SLOPE
 from twin_scanner.districts.morphology import BoolArray, depth_mm
-from twin_scanner.errors import Rejected
+from twin_scanner.errors import Misconfigured, Rejected
 from twin_scanner.imaging.district_labels import DISTRICT_LABELS
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Triple, Volume
 
@@ -66,7 +66,7 @@ class TotalSegmentatorSegmenter:
     def segment(self, ct: Volume) -> DistrictMap:
         """The districts on ``ct.geometry``; raises Rejected with what is missing, Transient where the process dies."""
         if (sentence := package_missing()) is not None:
-            raise Rejected(sentence)
+            raise Misconfigured(sentence)
         with find_weights(self.weights, fast=self.fast).verified_copy(self.sha256) as trusted:
             request = {"segmenter": self.name, "weights": str(trusted), "device": self.device, "fast": self.fast}
             found = run_network(
@@ -103,13 +103,13 @@ def package_missing() -> str | None:
 def find_weights(weights: Path | None, *, fast: bool) -> Weights:
     """All files of the tasks' weights; raises Rejected, with what to do, where a Dataset folder is not there."""
     if weights is None:
-        raise Rejected(f"The segmenter 'totalsegmentator' needs its weights: {_where(fast)}")
+        raise Misconfigured(f"The segmenter 'totalsegmentator' needs its weights: {_where(fast)}")
     files: list[Path] = []
     for prefix in DATASETS[fast]:
         folders = sorted(weights.glob(f"{prefix}*"))
         found = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
         if not any(file.suffix == ".pth" for file in found):
-            raise Rejected(f"{weights} holds no weights of {prefix.rstrip('_')}: {_where(fast)}")
+            raise Misconfigured(f"{weights} holds no weights of {prefix.rstrip('_')}: {_where(fast)}")
         files += found
     return Weights("totalsegmentator", weights, tuple(files))
 
