@@ -5,8 +5,12 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.peers.postgresql import PostgreSQL
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS_REQUIRED = os.environ.get("REQUIRE_PEERS") == "1"
@@ -63,6 +67,19 @@ def peer() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator["PostgreSQL"]:
+    """A PostgreSQL server of the tests' own; skips without Debian's."""
+    from tests.peers.postgresql import PostgreSQL, programs
+
+    folder = programs()
+    if folder is None:
+        missing("PostgreSQL")
+    assert folder is not None
+    with PostgreSQL(folder) as running:
+        yield running
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from twin_record.remote import FhirClient
 from twin_record.target import TwinTarget
 from twin_record.update import TwinSite
 from twin_scanner.dicom.equipment import is_our_own
-from twin_scanner.dicom.read.series_choice import Preference
+from twin_scanner.dicom.read.series_choice import Choice, Preference
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Rejected
 from twin_scanner.executor.local import LocalProcesses
@@ -40,7 +40,7 @@ from twin_scanner.render.in_worker import render_in_worker
 from twin_scanner.render.report import RenderReport
 from twin_scanner.render.request import Outputs, RenderRequest
 from twin_scanner.service.breaker import Breaker
-from twin_scanner.service.intake import Arrivals, ChosenSource, Intake, JobFolders, chosen_sources
+from twin_scanner.service.intake import Arrivals, Intake, JobFolders, choices_of
 from twin_scanner.service.ledger import Ledger, migrate, utc_now
 from twin_scanner.service.retention import clear_aged
 from twin_scanner.service.retry import DAY_S, RetryPolicy
@@ -236,10 +236,10 @@ class Scanner:
         beat()
         return wait(self._executor.submit(render_in_worker, request), beat, HEARTBEAT_S)
 
-    def _look(self, study_uid: str, files: Sequence[Path], beat: Beat) -> list[ChosenSource]:
+    def _look(self, study_uid: str, files: Sequence[Path], beat: Beat) -> list[Choice]:
         beat()
         accept_synthetic = self._settings.scanner.accept_synthetic_ct
-        reading = self._reader.submit(chosen_sources, study_uid, files, _preference(self._settings), accept_synthetic)
+        reading = self._reader.submit(choices_of, study_uid, files, _preference(self._settings), accept_synthetic)
         return wait(reading, beat, HEARTBEAT_S)
 
     def _is_own(self, header: Dataset) -> bool:

@@ -47,7 +47,9 @@ class PostgreSQL:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self._folder}"
+        # What a power cut would lose does not matter here; what a crash of the server would lose is kept.
+        unsafe = "-c fsync=off -c full_page_writes=off"
+        options = f"{unsafe} -p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self._folder}"
         log = str(self._folder / "log")
         self._run("pg_ctl", "-D", str(self._data), "-o", options, "-l", log, "-w", "-t", str(TIMEOUT_S), "start")
 
@@ -62,12 +64,12 @@ class PostgreSQL:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def new_database(self) -> str:
-        """The SQLAlchemy URL of a new, empty database."""
+        """The SQLAlchemy URL of a new, empty database: a schema of its own, which is made and removed faster."""
         name = f"ledger_{uuid.uuid4().hex}"
         address = f"host=127.0.0.1 port={self.port} user={USER} dbname=postgres"
         with psycopg.connect(address, autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
-        return f"postgresql+psycopg://{USER}@127.0.0.1:{self.port}/{name}"
+            connection.execute(f'CREATE SCHEMA "{name}"')
+        return f"postgresql+psycopg://{USER}@127.0.0.1:{self.port}/postgres?options=-csearch_path%3D{name}"
 
     def _run(self, program: str, *arguments: str) -> None:
         command: Sequence[str] = [str(self._bin / program), *arguments]

@@ -49,7 +49,7 @@ def prepare(
 ) -> None:
     """Bring PET/CT studies into a training store: checked, registered, on the networks' grid, with districts."""
     from training.data.prepare import prepare as fill
-    from training.data.splits import draw_into
+    from training.data.splits import make_split_file
     from training.data.studies import find_studies
     from twin_scanner.districts.choice import make_segmenter
     from twin_scanner.executor.local import LocalProcesses
@@ -78,4 +78,4 @@ def prepare(
         say(f"refused {refusal.name}: {refusal.reason}")
     print(f"{out}: {len(store.entries)} studies, {len(store.refused)} refused")
     if split is not None:
-        draw_into(split, store.entries, seed, store=store.fingerprint)
+        make_split_file(split, store.entries, seed, store=store.fingerprint)

@@ -148,7 +148,10 @@ def test_what_is_better_depends_on_the_metric_and_needs_both_tests_and_the_inter
     for unsure in ({"t_holm": 0.2}, {"wilcoxon_holm": 0.2}, {"high": 0.1}, {"t_holm": None}):
         assert told(compared("mae", -0.5, **unsure))[0].startswith("No difference of near from far"), unsure
     few = compared("mae", -0.5, patients=4, t_p=None, wilcoxon_p=None, t_holm=None, wilcoxon_holm=None)
-    assert told(few) == ["Too few patients to compare near with far in mean absolute error: trunk (n 4)."]
+    assert told(few) == ["4 patients are too few to compare near with far: 5 are needed."]
+    assert told(few, compared("psnr", 0.5))[0] == (
+        "Too few patients to compare near with far in mean absolute error: trunk (n 4)."
+    )
     assert summary_sentences("near", {}) == []
 
 

@@ -4,31 +4,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twin_scanner.errors import Defect, Rejected, Transient
-from twin_scanner.service.ledger.ledger import State
-from twin_scanner.service.retry import Again, GiveUp, RetryPolicy, decide
+from twin_scanner.errors import Defect, Held, Misconfigured, Rejected, Transient, Unavailable
+from twin_scanner.service.retry import DAY_S, Again, GiveUp, RetryPolicy, decide
 
 pytestmark = pytest.mark.unit
 
-POLICY = RetryPolicy(first_delay_s=10.0, longest_delay_s=100.0, attempts=6)
+POLICY = RetryPolicy(first_delay_s=10.0, longest_delay_s=100.0, age_limit_s=30 * DAY_S)
 
 
-@given(st.integers(0, 4), st.floats(0, 0.999))
-def test_a_transient_error_comes_back_after_an_exponential_delay_with_jitter(attempts: int, draw: float) -> None:
-    decision = decide(Transient("later"), attempts, draw, POLICY)
-    whole = min(10.0 * 2**attempts, 100.0)
+@given(st.integers(1, 10_000), st.floats(0, 0.999))
+def test_what_may_pass_comes_back_after_an_exponential_delay_with_jitter(attempt: int, draw: float) -> None:
+    decision = decide(Transient("later"), attempt, 0.0, draw, POLICY)
+    whole = min(10.0 * 2 ** min(attempt - 1, 10), 100.0)
     assert isinstance(decision, Again)
     assert whole / 2 <= decision.delay_s <= whole
 
 
-def test_the_last_attempt_makes_a_dead_letter() -> None:
-    assert decide(Transient("later"), 5, 0.0, POLICY) == GiveUp(State.FAILED)
+@pytest.mark.parametrize(
+    "error", [Transient("later"), Unavailable("down"), Misconfigured("There is no model 'champion'."), MemoryError()]
+)
+def test_nothing_outside_the_ct_gives_a_job_up_before_its_age_limit(error: Exception) -> None:
+    """24 attempts used to be 12 hours; a missing model used to reject every patient."""
+    assert isinstance(decide(error, 500, 29.9 * DAY_S, 0.0, POLICY), Again)
+    assert decide(error, 500, 30 * DAY_S, 0.0, POLICY) == GiveUp.FAIL
 
 
-def test_a_wrong_input_is_rejected_at_once() -> None:
-    assert decide(Rejected("no"), 0, 0.0, POLICY) == GiveUp(State.REJECTED)
+def test_a_wrong_input_is_rejected_at_once_and_a_persons_decision_is_waited_for() -> None:
+    assert decide(Rejected("no"), 1, 0.0, 0.0, POLICY) == GiveUp.REJECT
+    assert decide(Held("Which patient?"), 1, 0.0, 0.0, POLICY) == GiveUp.HOLD
 
 
 @pytest.mark.parametrize("error", [Defect("ours"), ValueError("unforeseen")])
 def test_our_own_fault_is_not_tried_again(error: Exception) -> None:
-    assert decide(error, 0, 0.0, POLICY) == GiveUp(State.FAILED)
+    assert decide(error, 1, 0.0, 0.0, POLICY) == GiveUp.FAIL

@@ -1,162 +1,385 @@
-"""The worker's outer loop on a real ledger: steps, failures by kind, and a lease that is kept alive."""
+"""The lanes on a real ledger: each by itself, failures by kind, a stop, threads that die, and clocks that jump."""
 
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from twin_scanner.errors import Defect, Rejected, Transient
-from twin_scanner.service.ledger.ledger import Job, Ledger, NewJob, State
-from twin_scanner.service.retry import RetryPolicy
-from twin_scanner.service.worker import Progress, Step, Worker
+from tests.fakes.clock import Clock
+from twin_scanner.errors import Defect, Held, Misconfigured, Rejected, Transient, TwinScannerError, Unavailable
+from twin_scanner.service.breaker import Breaker
+from twin_scanner.service.ledger import (
+    Delivery,
+    DeliveryState,
+    Destination,
+    Job,
+    Ledger,
+    NewJob,
+    Rendered,
+    Result,
+    State,
+    migrate,
+    utc_now,
+)
+from twin_scanner.service.retry import DAY_S, RetryPolicy
+from twin_scanner.service.worker import ALARM_ATTEMPTS, Beat, Lane, Record, Worker
 
 pytestmark = pytest.mark.record
 
-POLICY = RetryPolicy(first_delay_s=10.0, longest_delay_s=60.0, attempts=3)
+Open = Callable[..., Ledger]
+POLICY = RetryPolicy(first_delay_s=10.0, longest_delay_s=60.0, age_limit_s=30 * DAY_S)
+DEADLINE_S = 30.0
 
 
-class Clock:
-    """A clock that the test drives."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 3, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
+def raise_next(errors: list[Exception]) -> None:
+    if errors:
+        raise errors.pop(0)
 
 
-class Faults:
-    """What each step raises next; nothing once the list is empty."""
+class Site:
+    """A render and two destinations whose faults a test chooses; each work is noted."""
 
-    def __init__(self) -> None:
-        self.render: list[Exception] = []
-        self.deliver: list[Exception] = []
+    def __init__(self, ledger: Ledger, clock: Clock | None = None) -> None:
+        self.ledger = ledger
+        self.clock = clock
+        self.faults: dict[str, list[Exception]] = {"render": [], "pacs": [], "archive": []}
         self.calls: list[str] = []
+        self.hang: Callable[[str, Beat], None] = lambda name, beat: None
+        monotonic_s = time.monotonic if clock is None else clock.monotonic_s
+        self.render = Lane("render", 1, ledger.jobs, ledger.jobs.claim, self._render, job_facts)
+        self.destinations = [self._destination(name, monotonic_s) for name in ("pacs", "archive")]
+        self.died: list[str] = []
+        self.worker = Worker(
+            ledger=ledger,
+            lanes=[self.render, *self.destinations],
+            policy=POLICY,
+            on_fatal=lambda: self.died.append(threading.current_thread().name),
+            draw=lambda: 0.999,
+        )
 
-    def steps(self) -> dict[State, Step]:
-        """The three steps with this object's faults in them."""
-        return {
-            State.QUEUED: Step("render", State.RENDERED, self._render),
-            State.RENDERED: Step("deliver", State.DELIVERED, self._deliver),
-            State.DELIVERED: Step("record", State.DONE, lambda job, beat: Progress()),
-        }
+    def open(self, number: int = 1) -> Job:
+        return self.ledger.jobs.open(NewJob(f"1.2.{number}", "1.3", "1.4", f"{number:064x}", 20))
 
-    def _render(self, job: Job, beat: Callable[[], None]) -> Progress:
+    def run(self, lane: Lane[Any] | None = None) -> int:
+        """Work until nothing is due; how many pieces of work that was."""
+        lanes = [lane] if lane is not None else [self.render, *self.destinations]
+        count = 0
+        while any(self.worker.run_once(one) for one in lanes):
+            count += 1
+        return count
+
+    def _destination(self, name: str, monotonic_s: Callable[[], float]) -> Lane[Delivery]:
+        rows = self.ledger.deliveries
+
+        def work(delivery: Delivery, beat: Beat) -> Record:
+            self.calls.append(name)
+            self.hang(name, beat)
+            raise_next(self.faults[name])
+            return lambda: rows.confirmed(delivery, "C-STORE status")
+
+        breaker = Breaker(lambda failures: 10.0 * failures, monotonic_s)
+        return Lane(
+            name, 2, rows, lambda: rows.claim(name), work, delivery_facts, breaker, on_up=lambda: rows.wake(name)
+        )
+
+    def _render(self, job: Job, beat: Beat) -> Record:
         self.calls.append("render")
-        if self.render:
-            raise self.render.pop(0)
-        return Progress("2.25.7", "m" * 64)
+        self.hang("render", beat)
+        raise_next(self.faults["render"])
+        to = (Destination("pacs"), Destination("archive"))
+        made = Rendered(f"2.25.{int(job.source_digest, 16)}", "m" * 64, (), Result({}, {}), to)
+        return lambda: self.ledger.rendered(job, made)
 
-    def _deliver(self, job: Job, beat: Callable[[], None]) -> Progress:
-        self.calls.append("deliver")
-        if self.deliver:
-            raise self.deliver.pop(0)
-        return Progress()
+
+def job_facts(job: Job) -> dict[str, str]:
+    return {"job_id": job.job_id}
+
+
+def delivery_facts(delivery: Delivery) -> dict[str, str]:
+    return {"job_id": delivery.job_id}
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def site(ledger: Ledger, clock: Clock) -> Site:
+    return Site(ledger, clock)
 
 
-@pytest.fixture
-def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
-    opened = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}", clock)
-    opened.open_job(NewJob("1.2", "1.3", "1.4", "a" * 64, 20))
-    yield opened
-    opened.close()
+def the_job(site: Site) -> Job:
+    (job,) = site.ledger.jobs.newest()
+    return job
 
 
-def worker(ledger: Ledger, faults: Faults) -> Worker:
-    return Worker(
-        node="node", ledger=ledger, steps=faults.steps(), policy=POLICY, lease_s=60.0, threads=1, draw=lambda: 0.0
-    )
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
-def run_until_idle(one: Worker) -> None:
-    while one.run_once("node/worker-0") is not None:
-        pass
+def test_a_job_goes_through_its_lanes_to_done(site: Site) -> None:
+    site.open()
+    site.run()
+    assert (the_job(site).state, the_job(site).pet_series_uid) == (State.DONE, "2.25.1")
+    assert sorted(site.calls) == ["archive", "pacs", "render"]
 
 
-def test_a_job_goes_through_its_steps_to_done(ledger: Ledger) -> None:
-    run_until_idle(worker(ledger, Faults()))
-    (job,) = ledger.jobs()
-    assert (job.state, job.pet_series_uid, job.model_hash) == (State.DONE, "2.25.7", "m" * 64)
+def test_a_failure_that_may_pass_repeats_the_failed_work_only(site: Site, clock: Clock) -> None:
+    site.open()
+    site.faults["pacs"] = [Transient("The PACS does not store it.")]
+    site.run()
+    assert the_job(site).state == State.RENDERED
+    clock.pass_s(11.0)
+    site.run()
+    assert the_job(site).state == State.DONE
+    assert sorted(site.calls) == ["archive", "pacs", "pacs", "render"]
 
 
-def test_a_transient_failure_repeats_the_failed_step_only(ledger: Ledger, clock: Clock) -> None:
-    faults = Faults()
-    faults.deliver = [Transient("The PACS does not answer.")]
-    one = worker(ledger, faults)
-    run_until_idle(one)
-    (job,) = ledger.jobs()
-    assert (job.state, job.attempts, job.reason) == (State.RENDERED, 1, "The PACS does not answer.")
-    clock.now += timedelta(seconds=11)
-    run_until_idle(one)
-    assert ledger.jobs()[0].state == State.DONE
-    assert faults.calls == ["render", "deliver", "deliver"]
-
-
-def test_a_destination_that_stays_down_makes_a_dead_letter_which_a_retry_restarts(ledger: Ledger, clock: Clock) -> None:
-    faults = Faults()
-    faults.deliver = [Transient("The PACS does not answer.")] * 3
-    one = worker(ledger, faults)
-    for _ in range(3):
-        run_until_idle(one)
-        clock.now += timedelta(seconds=100)
-    (job,) = ledger.jobs()
-    assert (job.state, job.stood_at) == (State.FAILED, State.RENDERED)
-    ledger.retry(job.job_id)
-    run_until_idle(one)
-    assert ledger.jobs()[0].state == State.DONE
-    assert faults.calls.count("render") == 1
-
-
-def test_one_bad_job_holds_up_no_other(ledger: Ledger) -> None:
-    ledger.open_job(NewJob("1.8", "1.3", "1.9", "b" * 64, 20))
-    faults = Faults()
-    faults.render = [Transient("later")]
-    faults.steps()
-    one = worker(ledger, faults)
-    one.run_once("node/worker-0")
-    assert one.run_once("node/worker-0") is not None
-    assert sorted(job.state for job in ledger.jobs()) == [State.QUEUED, State.RENDERED]
+@pytest.mark.parametrize("error", [Misconfigured("There is no model 'champion'."), Transient("The disk is full.")])
+def test_a_fault_outside_the_ct_is_tried_again_up_to_the_age_limit_with_an_alarm(
+    site: Site, clock: Clock, error: Exception
+) -> None:
+    """A configuration fault used to reject every patient, and an outage of a night to fail every job."""
+    site.open()
+    site.faults["render"] = [error] * 10_000
+    for _ in range(40):
+        site.run()
+        clock.pass_s(0.7 * DAY_S)
+    assert (the_job(site).state, the_job(site).reason) == (State.QUEUED, str(error))
+    events = [event.what for event in site.ledger.events.of_row("jobs", the_job(site).job_id)]
+    assert "alarm" in events[1 : ALARM_ATTEMPTS + 1]
+    clock.pass_s(4 * DAY_S)
+    site.run()
+    assert the_job(site).state == State.FAILED
+    site.faults["render"] = []
+    site.ledger.retry(the_job(site).job_id)
+    site.run()
+    assert the_job(site).state == State.DONE
 
 
 @pytest.mark.parametrize(
     ("error", "state", "reason"),
     [
         (Rejected("The slice at z = 3 mm is missing."), State.REJECTED, "The slice at z = 3 mm is missing."),
+        (Held("Two patients have this identifier."), State.HELD, "Two patients have this identifier."),
         (Defect("The report cannot be read."), State.FAILED, "The report cannot be read."),
         (KeyError("DOE^JOHN"), State.FAILED, "Unexpected KeyError: see the log."),
     ],
 )
-def test_other_failures_end_the_job_with_a_reason(ledger: Ledger, error: Exception, state: State, reason: str) -> None:
-    faults = Faults()
-    faults.render = [error]
-    run_until_idle(worker(ledger, faults))
-    (job,) = ledger.jobs()
-    assert (job.state, job.reason) == (state, reason)
+def test_other_failures_of_a_render_end_it_with_a_reason(
+    site: Site, error: Exception, state: State, reason: str
+) -> None:
+    site.open()
+    site.faults["render"] = [error]
+    site.run()
+    assert (the_job(site).state, the_job(site).reason) == (state, reason)
 
 
-def test_what_an_unforeseen_error_says_is_not_logged(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
-    faults = Faults()
-    faults.render = [KeyError("DOE^JOHN")]
+def test_a_render_that_has_too_little_memory_is_tried_again(site: Site, clock: Clock) -> None:
+    site.open()
+    site.faults["render"] = [MemoryError()]
+    site.run()
+    assert "too little memory" in the_job(site).reason
+    clock.pass_s(11.0)
+    site.run()
+    assert the_job(site).state == State.DONE
+
+
+@pytest.mark.parametrize("error", [Held("The server refuses this record (422)."), Rejected("It refuses it.")])
+def test_what_a_destination_refuses_is_held_and_the_other_gets_it(site: Site, error: Exception) -> None:
+    site.open()
+    site.faults["pacs"] = [error]
+    site.run()
+    job = the_job(site)
+    assert (job.state, job.reason) == (State.HELD, f"pacs: {error}")
+    pacs, archive = site.ledger.deliveries.of_jobs([job.job_id])[job.job_id]
+    assert (pacs.state, archive.state) == (DeliveryState.HELD, DeliveryState.CONFIRMED)
+
+
+def test_a_ledger_that_refuses_an_outcome_fails_the_job_and_not_the_lane(site: Site) -> None:
+    """Two jobs that made the same series: a raw IntegrityError used to end the thread."""
+    for number in (1, 2):
+        site.open(number)
+    site.render = Lane("render", 1, site.ledger.jobs, site.ledger.jobs.claim, same_series(site), job_facts)
+    site.run()
+    assert sorted(job.state for job in site.ledger.jobs.newest()) == [State.DONE, State.FAILED]
+
+
+def same_series(site: Site) -> Callable[[Job, Beat], Record]:
+    def work(job: Job, beat: Beat) -> Record:
+        made = Rendered("2.25.1", "m", (), Result({}, {}), (Destination("pacs"),))
+        return lambda: site.ledger.rendered(job, made)
+
+    return work
+
+
+def test_while_a_destination_is_down_one_probe_goes_out_at_a_time(site: Site, clock: Clock) -> None:
+    for number in range(6):
+        site.open(number)
+    site.run(site.render)
+    site.faults["pacs"] = [Unavailable("The PACS cannot be reached.")] * 3
+    assert site.run() == 1 + 6, "one try at the PACS, and everything to the archive"
+    assert site.calls.count("pacs") == 1
+    clock.pass_s(10.0)
+    site.run()
+    assert site.calls.count("pacs") == 2
+    clock.pass_s(20.0)
+    site.run()
+    assert site.calls.count("pacs") == 3
+    clock.pass_s(30.0)
+    site.run()
+    assert {job.state for job in site.ledger.jobs.newest()} == {State.DONE}
+    assert site.calls.count("pacs") == 3 + 6
+
+
+def test_what_an_unforeseen_error_says_is_not_logged(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.open()
+    site.faults["render"] = [KeyError("DOE^JOHN")]
     with caplog.at_level("DEBUG"):
-        run_until_idle(worker(ledger, faults))
-    assert "step failed" in caplog.text
+        site.run()
+    assert "step given up" in caplog.text
     assert not any("DOE" in str(record.__dict__) for record in caplog.records)
 
 
-def test_threads_take_jobs_and_stop(tmp_path: Path) -> None:
-    opened = Ledger(f"sqlite:///{tmp_path / 'threads.sqlite'}", lambda: datetime.now(UTC))
-    opened.open_job(NewJob("1.2", "1.3", "1.4", "a" * 64, 20))
-    one = worker(opened, Faults())
-    one.start()
-    deadline = datetime.now(UTC) + timedelta(seconds=20)
-    while datetime.now(UTC) < deadline and opened.jobs()[0].state != State.DONE:
-        one.wake()
-    one.stop(10.0)
-    assert opened.jobs()[0].state == State.DONE
-    opened.close()
+@pytest.fixture
+def live(sqlite_url: str) -> Any:
+    """A site with real clocks, whose threads are started by the test and stopped at the end."""
+    migrate(sqlite_url)
+    ledger = Ledger(sqlite_url, node="node", who="test", lease_s=2.0)
+    ledger.enter("folder")
+    site = Site(ledger)
+    yield site
+    site.worker.stop(DEADLINE_S)
+    ledger.close()
+
+
+def test_deliveries_that_hang_delay_no_new_render(live: Site) -> None:
+    """20 undelivered jobs that hang 1 s each used to delay a new render by 11.5 s."""
+    for number in range(20):
+        live.open(number)
+    live.run(live.render)
+    live.hang = lambda name, beat: time.sleep(1.0 if name == "pacs" else 0.0)
+    live.faults["pacs"] = [Transient("It did not answer.")] * 20
+    live.worker.start()
+    wait_for(lambda: live.calls.count("pacs") >= 2)
+    began_s = time.monotonic()
+    job = live.open(99)
+    live.worker.wake()
+    wait_for(lambda: live.ledger.jobs.find(job.job_id).state == State.RENDERED)
+    assert time.monotonic() - began_s < 2.0
+    wait_for(lambda: live.calls.count("archive") == 21)
+    assert live.calls.count("pacs") < 20
+
+
+def test_clocks_that_jump_while_threads_work_double_and_stop_nothing(sqlite_url: str) -> None:
+    """+1 h doubled 112 of 212 deliveries, -1 day stopped them."""
+    migrate(sqlite_url)
+    clock = Clock()
+    ledger = Ledger(sqlite_url, node="node", who="test", now=clock, lease_s=0.5)
+    ledger.enter("folder")
+    site = Site(ledger)
+    site.hang = lambda name, beat: time.sleep(0.02)
+    site.faults["archive"] = [Transient("later")] * 0
+    for number in range(30):
+        site.open(number)
+    site.worker.start()
+    try:
+        for jump_s in (3600.0, -3600.0, 3600.0, -86400.0, 86400.0):
+            time.sleep(0.3)
+            clock.jump_s(jump_s)
+        wait_for(lambda: {job.state for job in ledger.jobs.newest()} == {State.DONE})
+    finally:
+        site.worker.stop(DEADLINE_S)
+        ledger.close()
+    assert {name: site.calls.count(name) for name in ("render", "pacs", "archive")} == {
+        "render": 30,
+        "pacs": 30,
+        "archive": 30,
+    }
+
+
+def test_a_stop_ends_work_between_two_parts_and_counts_no_attempt(live: Site) -> None:
+    begun = threading.Event()
+
+    def hang(name: str, beat: Beat) -> None:
+        begun.set()
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            beat()
+            time.sleep(0.01)
+
+    live.hang = hang
+    live.open()
+    live.worker.start()
+    assert begun.wait(DEADLINE_S)
+    began_s = time.monotonic()
+    live.worker.stop(DEADLINE_S)
+    assert time.monotonic() - began_s < 5.0
+    assert (the_job(live).state, the_job(live).attempts, the_job(live).lease_owner) == (State.QUEUED, 0, None)
+
+
+def test_an_outcome_is_offered_until_the_ledger_takes_it(live: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PACS that has it must not be sent it again because the ledger was away for a moment."""
+    refusals: list[Exception] = [Transient("The ledger's database does not answer.")]
+    confirmed = live.ledger.deliveries.confirmed
+
+    def confirm(delivery: Delivery, by: str) -> None:
+        raise_next(refusals)
+        confirmed(delivery, by)
+
+    monkeypatch.setattr(live.ledger.deliveries, "confirmed", confirm)
+    live.open()
+    live.worker.start()
+    wait_for(lambda: the_job(live).state == State.DONE)
+    assert live.calls.count("pacs") == live.calls.count("archive") == 1
+    assert refusals == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_of_anything_but_our_own_errors_ends_the_process(live: Site) -> None:
+    """It used to leave a node that went on acknowledging."""
+
+    def claim() -> Job | None:
+        raise ZeroDivisionError
+
+    lane = Lane("render", 1, live.ledger.jobs, claim, live._render, job_facts)
+    worker = Worker(ledger=live.ledger, lanes=[lane], policy=POLICY, on_fatal=lambda: live.died.append("one"))
+    worker.start()
+    wait_for(lambda: live.died == ["one"])
+    worker.stop(DEADLINE_S)
+
+
+def test_a_ledger_that_does_not_answer_ends_no_thread(live: Site, caplog: pytest.LogCaptureFixture) -> None:
+    faults: list[TwinScannerError] = [Defect("The ledger's file is damaged."), Transient("It does not answer.")]
+
+    def claim() -> Job | None:
+        raise_next(faults)  # type: ignore[arg-type]
+        return live.ledger.jobs.claim()
+
+    live.open()
+    lane = Lane("render", 1, live.ledger.jobs, claim, live._render, job_facts)
+    worker = Worker(ledger=live.ledger, lanes=[lane], policy=POLICY, on_fatal=lambda: live.died.append("one"))
+    worker.start()
+    wait_for(lambda: the_job(live).state == State.RENDERED)
+    worker.stop(DEADLINE_S)
+    assert live.died == []
+    assert caplog.messages.count("the ledger cannot be used") == 1
+
+
+def test_the_timer_keeps_the_nodes_lease_while_every_thread_is_busy(live: Site, sqlite_url: str) -> None:
+    live.open()
+    hung = threading.Event()
+    live.hang = lambda name, beat: bool(hung.wait(DEADLINE_S)) or None
+    live.worker.start()
+    wait_for(lambda: live.calls == ["render"])
+    other = Ledger(sqlite_url, node="other", who="test", now=utc_now, lease_s=2.0)
+    name = "node node"
+    ages = []
+    for _ in range(30):
+        other.leases.beat()
+        ages.append(other.leases._seen[name].age_s)
+        time.sleep(0.1)
+    hung.set()
+    other.close()
+    assert max(ages) < 2.0

@@ -41,12 +41,10 @@ JOBS: Final = sa.Table(
     sa.Column("instance_count", sa.Integer, nullable=False),
     sa.Column("pet_series_uid", sa.String(64), unique=True),
     sa.Column("model_hash", sa.String(64)),
-    sa.Index("ix_jobs_lane", "state", "node", "priority", "due_at"),
+    sa.Index("ix_jobs_lane", "state", "node", "priority", "due_at", "job_id"),
     sa.Index("ix_jobs_newest", "made_at", "job_id"),
     sa.Index("ix_jobs_newest_in_state", "state", "made_at", "job_id"),
-    sa.Index(
-        "ix_jobs_clearing", "node", "ended_at", "job_id", sqlite_where=_NOT_CLEARED, postgresql_where=_NOT_CLEARED
-    ),
+    sa.Index("ix_jobs_clearing", "ended_at", "job_id", sqlite_where=_NOT_CLEARED, postgresql_where=_NOT_CLEARED),
     sa.Index("ix_jobs_claimed", "node", sqlite_where=_CLAIMED, postgresql_where=_CLAIMED),
 )
 

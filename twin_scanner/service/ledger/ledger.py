@@ -3,6 +3,7 @@
 import getpass
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -58,7 +59,10 @@ class Ledger:
         lease_s: float = 120.0,
     ) -> None:
         self.database = Database(url, node=node, who=who or _login(), now=now, monotonic_s=monotonic_s)
-        check_migrated(self.database.engine)
+        with ExitStack() as failing:
+            failing.callback(self.database.close)
+            check_migrated(self.database.engine)
+            failing.pop_all()
         tokens = Tokens(f"{node}/{self.database.boot}")
         self.studies = Studies(self.database, tokens)
         self.jobs = Jobs(self.database, tokens)

@@ -158,13 +158,13 @@ def _change_jobs() -> None:
         jobs.alter_column("due_at", existing_type=sa.DateTime(), nullable=True)
         jobs.drop_column("lease_until")
     op.execute("UPDATE jobs SET lease_owner = NULL")
-    op.create_index("ix_jobs_lane", "jobs", ["state", "node", "priority", "due_at"])
+    op.create_index("ix_jobs_lane", "jobs", ["state", "node", "priority", "due_at", "job_id"])
     op.create_index("ix_jobs_newest", "jobs", ["made_at", "job_id"])
     op.create_index("ix_jobs_newest_in_state", "jobs", ["state", "made_at", "job_id"])
     op.create_index(
         "ix_jobs_clearing",
         "jobs",
-        ["node", "ended_at", "job_id"],
+        ["ended_at", "job_id"],
         sqlite_where=NOT_CLEARED,
         postgresql_where=NOT_CLEARED,
     )

@@ -1,0 +1,200 @@
+"""Deliveries on SQLite and PostgreSQL: each destination by itself, one after another where it must; the job's end."""
+
+import threading
+
+import pytest
+
+from tests.fakes.clock import Clock
+from twin_scanner.errors import Rejected
+from twin_scanner.service.ledger import (
+    Delivery,
+    DeliveryState,
+    Destination,
+    IssuedSeries,
+    Job,
+    LeaseLost,
+    Ledger,
+    NewJob,
+    Rendered,
+    Result,
+    State,
+)
+
+pytestmark = pytest.mark.record
+
+PACS_THEN_TWIN = (Destination("pacs"), Destination("twin", after="pacs"))
+SIDE_BY_SIDE = (Destination("pacs"), Destination("archive"))
+
+
+def rendered(ledger: Ledger, number: int = 1, destinations: tuple[Destination, ...] = PACS_THEN_TWIN) -> Job:
+    ledger.jobs.open(NewJob(f"1.{number}", "1.9", "1.2.3", f"{number:064x}", 20))
+    job = ledger.jobs.claim()
+    assert job is not None
+    issued = (IssuedSeries(f"2.25.{number}", "PT", 3), IssuedSeries(f"2.25.{number}.1", "SEG", 1))
+    ledger.rendered(
+        job, Rendered(f"2.25.{number}", "m", issued, Result({"suv_max": 9.0}, {"slices": 20}), destinations)
+    )
+    return ledger.jobs.find(job.job_id)
+
+
+def claimed(ledger: Ledger, destination: str = "pacs") -> Delivery:
+    delivery = ledger.deliveries.claim(destination)
+    assert delivery is not None
+    return delivery
+
+
+def states(ledger: Ledger, job: Job) -> list[str]:
+    """Of the job, then of its deliveries."""
+    deliveries = ledger.deliveries.of_jobs([job.job_id])[job.job_id]
+    return [ledger.jobs.find(job.job_id).state, *(delivery.state for delivery in deliveries)]
+
+
+def test_what_a_render_issued_is_known_before_anything_leaves_and_its_report_is_kept(ledger: Ledger) -> None:
+    job = rendered(ledger)
+    assert ledger.objects.has_issued("2.25.1") and ledger.objects.has_issued("2.25.1.1")
+    assert not ledger.objects.has_issued("2.25.2")
+    assert [series.modality for series in ledger.objects.of_job(job.job_id)] == ["PT", "SEG"]
+    assert ledger.results.of_job(job.job_id) == Result({"suv_max": 9.0}, {"slices": 20})
+    assert (job.state, job.pet_series_uid, job.model_hash, job.attempts) == (State.RENDERED, "2.25.1", "m", 0)
+
+
+def test_a_destination_that_comes_after_another_waits_for_its_confirmation(ledger: Ledger) -> None:
+    job = rendered(ledger)
+    assert ledger.deliveries.claim("twin") is None
+    ledger.deliveries.confirmed(claimed(ledger), "C-STORE status")
+    assert states(ledger, job) == ["rendered", "confirmed", "waiting"]
+    ledger.deliveries.confirmed(claimed(ledger, "twin"), "FHIR transaction")
+    assert states(ledger, job) == ["done", "confirmed", "confirmed"]
+    by = [delivery.confirmed_by for delivery in ledger.deliveries.of_jobs([job.job_id])[job.job_id]]
+    assert by == ["C-STORE status", "FHIR transaction"]
+
+
+def test_what_is_stored_but_not_confirmed_leaves_the_job_open(ledger: Ledger) -> None:
+    job = rendered(ledger)
+    ledger.deliveries.stored(claimed(ledger), "1.2.840.7")
+    (pacs, _) = ledger.deliveries.of_jobs([job.job_id])[job.job_id]
+    assert (pacs.state, pacs.transaction_uid) == (DeliveryState.STORED, "1.2.840.7")
+    assert states(ledger, job) == ["rendered", "stored", "waiting"]
+    assert ledger.deliveries.claim("pacs") is None
+
+
+def test_a_refused_delivery_is_held_alone_and_its_job_with_the_last_of_the_others(ledger: Ledger) -> None:
+    job = rendered(ledger, destinations=SIDE_BY_SIDE)
+    ledger.deliveries.hold(claimed(ledger), "The PACS refuses this object.")
+    assert states(ledger, job) == ["rendered", "held", "waiting"]
+    ledger.deliveries.confirmed(claimed(ledger, "archive"), "C-STORE status")
+    assert states(ledger, job) == ["held", "held", "confirmed"]
+    assert ledger.jobs.find(job.job_id).reason == "pacs: The PACS refuses this object."
+
+
+def test_a_released_delivery_goes_on_where_it_stood(ledger: Ledger) -> None:
+    job = rendered(ledger)
+    ledger.deliveries.hold(claimed(ledger), "The PACS refuses this object.")
+    assert states(ledger, job) == ["held", "held", "waiting"]
+    assert ledger.release(job.job_id[:8]).state == State.RENDERED
+    assert states(ledger, job) == ["rendered", "waiting", "waiting"]
+    assert claimed(ledger).attempts == 1
+
+
+def test_one_held_delivery_is_released_while_another_still_goes_on(ledger: Ledger) -> None:
+    job = rendered(ledger, destinations=SIDE_BY_SIDE)
+    ledger.deliveries.hold(claimed(ledger), "The PACS refuses this object.")
+    assert ledger.release(job.job_id).state == State.RENDERED
+    assert states(ledger, job) == ["rendered", "waiting", "waiting"]
+
+
+def test_a_failed_delivery_fails_its_job_and_a_retry_repeats_that_delivery_alone(ledger: Ledger) -> None:
+    job = rendered(ledger)
+    ledger.deliveries.confirmed(claimed(ledger), "C-STORE status")
+    ledger.deliveries.fail(claimed(ledger, "twin"), "Unexpected KeyError: see the log.")
+    assert states(ledger, job) == ["failed", "confirmed", "failed"]
+    assert ledger.retry(job.job_id).state == State.RENDERED
+    assert states(ledger, job) == ["rendered", "confirmed", "waiting"]
+    assert ledger.deliveries.claim("pacs") is None
+    ledger.deliveries.confirmed(claimed(ledger, "twin"), "FHIR transaction")
+    assert states(ledger, job) == ["done", "confirmed", "confirmed"]
+
+
+def test_nothing_outside_the_ct_rejects_a_job(ledger: Ledger) -> None:
+    job = rendered(ledger)
+    ledger.deliveries.reject(claimed(ledger), "The PACS does not want it.")
+    assert states(ledger, job)[0] == "held"
+
+
+def test_deliveries_of_one_job_that_end_at_once_end_the_job(ledger: Ledger) -> None:
+    jobs = [rendered(ledger, number, SIDE_BY_SIDE) for number in range(1, 6)]
+    for job in jobs:
+        pair = (claimed(ledger, "pacs"), claimed(ledger, "archive"))
+        together = threading.Barrier(2)
+
+        def confirm(delivery: Delivery, together: threading.Barrier = together) -> None:
+            together.wait()
+            ledger.deliveries.confirmed(delivery, "C-STORE status")
+
+        threads = [threading.Thread(target=confirm, args=(delivery,)) for delivery in pair]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert states(ledger, job) == ["done", "confirmed", "confirmed"]
+
+
+def test_who_lost_a_delivery_records_nothing(ledger: Ledger) -> None:
+    rendered(ledger)
+    lost = claimed(ledger)
+    ledger.deliveries.forget(lost)
+    ledger.beat()
+    claimed(ledger)
+    with pytest.raises(LeaseLost):
+        ledger.deliveries.confirmed(lost, "C-STORE status")
+
+
+def test_what_was_postponed_while_a_destination_was_down_is_due_when_it_is_there_again(
+    ledger: Ledger, clock: Clock
+) -> None:
+    for number in (1, 2):
+        rendered(ledger, number, SIDE_BY_SIDE)
+        ledger.deliveries.postpone(claimed(ledger), 3600.0, "The PACS cannot be reached.")
+        ledger.deliveries.postpone(claimed(ledger, "archive"), 3600.0, "The archive cannot be reached.")
+    assert ledger.deliveries.claim("pacs") is None
+    ledger.deliveries.wake("pacs")
+    assert claimed(ledger).attempts == 2 and claimed(ledger).attempts == 2
+    assert ledger.deliveries.claim("archive") is None
+
+
+def test_only_a_failed_or_rejected_job_with_files_is_retried(ledger: Ledger) -> None:
+    job = rendered(ledger)
+    with pytest.raises(Rejected, match=f"Job {job.job_id} is rendered: only a failed or rejected job can be retried"):
+        ledger.retry(job.job_id)
+    empty = ledger.jobs.open(NewJob("1.8", "1.9", "", "b" * 64, 0), rejection="No CT.")
+    with pytest.raises(Rejected, match="has no CT to try again with: send the study again"):
+        ledger.retry(empty.job_id)
+    gone = ledger.jobs.open(NewJob("1.7", "1.9", "1.7.1", "c" * 64, 0), rejection="x")
+    ledger.jobs.cleared([gone.job_id])
+    with pytest.raises(Rejected, match="were cleared: send the study again"):
+        ledger.retry(gone.job_id)
+
+
+def test_all_that_was_given_up_is_retried_or_what_has_one_reason(ledger: Ledger) -> None:
+    for number, reason in ((1, "The PACS is full."), (2, "Unexpected KeyError: see the log.")):
+        rendered(ledger, number)
+        ledger.deliveries.fail(claimed(ledger), reason)
+    ledger.jobs.open(NewJob("1.8", "1.9", "", "b" * 64, 0), rejection="No CT.")
+    assert [job.study_uid for job in ledger.retry_all("PACS is full")] == ["1.1"]
+    assert [job.study_uid for job in ledger.retry_all()] == ["1.2"]
+    assert ledger.retry_all() == []
+
+
+def test_a_job_held_before_its_render_is_released_to_the_queue(ledger: Ledger) -> None:
+    ledger.jobs.open(NewJob("1.8", "1.9", "1.2.3", "b" * 64, 20))
+    job = ledger.jobs.claim()
+    assert job is not None
+    ledger.jobs.hold(job, "Two patients have this identifier.", "identity")
+    held = ledger.jobs.find(job.job_id)
+    assert (held.state, held.held_for, held.reason) == (State.HELD, "identity", "Two patients have this identifier.")
+    assert ledger.jobs.claim() is None
+    assert ledger.release(job.job_id).state == State.QUEUED
+    again = ledger.jobs.claim()
+    assert again is not None and (again.attempts, again.reason, again.held_for) == (1, "", "")
+    with pytest.raises(Rejected, match="nothing of it is held"):
+        ledger.release(job.job_id)

@@ -1,0 +1,181 @@
+"""From a ledger of the first version with a job in every state and place; at once by several nodes; and for a look."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests.fakes.clock import Clock
+from tests.samples.ledger_v0001 import write_first_ledger
+from twin_scanner.errors import Defect, Misconfigured, Rejected, Transient
+from twin_scanner.service.ledger import DeliveryState, Job, Ledger, State, migrate, migration_state
+from twin_scanner.service.ledger.columns import METADATA
+
+pytestmark = pytest.mark.record
+
+Open = Callable[..., Ledger]
+WAITS_FOR_PACS = "waiting for the PACS"
+
+EXPECTED = {
+    "queued": (State.QUEUED, None, None),
+    "queued and leased": (State.QUEUED, None, None),
+    "queued after a failure": (State.QUEUED, None, None),
+    "superseded": (State.SUPERSEDED, None, None),
+    "rendered": (State.RENDERED, DeliveryState.WAITING, WAITS_FOR_PACS),
+    "delivered": (State.RENDERED, DeliveryState.CONFIRMED, DeliveryState.WAITING),
+    "done": (State.DONE, DeliveryState.CONFIRMED, DeliveryState.CONFIRMED),
+    "rejected without a CT": (State.REJECTED, None, None),
+    "rejected by its CT": (State.REJECTED, None, None),
+    "rejected by the PACS": (State.HELD, DeliveryState.HELD, WAITS_FOR_PACS),
+    "rejected by the twin": (State.HELD, DeliveryState.CONFIRMED, DeliveryState.HELD),
+    "failed in its render": (State.FAILED, None, None),
+    "failed after it superseded": (State.FAILED, None, None),
+    "failed at the PACS": (State.FAILED, DeliveryState.FAILED, WAITS_FOR_PACS),
+    "failed at the twin": (State.FAILED, DeliveryState.CONFIRMED, DeliveryState.FAILED),
+}
+"""Of each job: its state, and those of its deliveries to PACS and twin."""
+
+
+def stands(ledger: Ledger, job: Job) -> tuple[State, str | None, str | None]:
+    deliveries = {d.destination: d for d in ledger.deliveries.of_jobs([job.job_id])[job.job_id]}
+    pacs, twin = deliveries.get("pacs"), deliveries.get("twin")
+    waits = twin is not None and twin.state == DeliveryState.WAITING and twin.due_at is None
+    return job.state, pacs and pacs.state, WAITS_FOR_PACS if waits else twin and twin.state
+
+
+@pytest.fixture
+def names(empty_url: str) -> dict[str, str]:
+    """A ledger of the first version that was migrated: the job ids by what became of each job."""
+    names = write_first_ledger(empty_url)
+    migrate(empty_url)
+    return names
+
+
+def test_every_job_of_the_first_version_stands_where_it_stood(
+    empty_url: str, names: dict[str, str], open_ledger: Open
+) -> None:
+    ledger = open_ledger(empty_url)
+    assert names.keys() == EXPECTED.keys()
+    assert {name: stands(ledger, ledger.jobs.find(job_id)) for name, job_id in names.items()} == EXPECTED
+
+
+def test_what_confirmed_a_delivery_of_the_first_version_is_said(
+    empty_url: str, names: dict[str, str], open_ledger: Open
+) -> None:
+    ledger = open_ledger(empty_url)
+    job_id = names["done"]
+    pacs, twin = ledger.deliveries.of_jobs([job_id])[job_id]
+    assert (pacs.confirmed_by, twin.confirmed_by) == ("C-STORE status", "FHIR transaction")
+    assert pacs.confirmed_at is not None
+    assert ledger.objects.has_issued(ledger.jobs.find(job_id).pet_series_uid or "")
+
+
+def test_a_node_takes_on_what_the_first_version_left_where_its_files_are(
+    empty_url: str, names: dict[str, str], open_ledger: Open
+) -> None:
+    ledger = open_ledger(empty_url, "scanner-1")
+    assert ledger.jobs.claim() is None and ledger.deliveries.claim("pacs") is None
+    here = [names["queued and leased"], names["rendered"], names["delivered"], names["done"]]
+    ledger.adopt(here, ["1.2.1"])
+    ledger.enter("folder of scanner-1")
+    job, pacs, twin = ledger.jobs.claim(), ledger.deliveries.claim("pacs"), ledger.deliveries.claim("twin")
+    assert job is not None and job.job_id == names["queued and leased"]
+    assert pacs is not None and pacs.job_id == names["rendered"]
+    assert twin is not None and twin.job_id == names["delivered"]
+    assert ledger.jobs.claim() is None
+    study = ledger.studies.find("1.2.1")
+    assert study is not None and study.fingerprint == "f" * 64
+    assert ledger.studies.find("1.2.2") is None
+
+
+def test_jobs_that_the_first_version_gave_up_go_on_when_a_person_says_so(
+    empty_url: str, names: dict[str, str], open_ledger: Open
+) -> None:
+    ledger = open_ledger(empty_url)
+    assert ledger.release(names["rejected by the twin"]).state == State.RENDERED
+    assert ledger.retry(names["failed at the PACS"]).state == State.RENDERED
+    assert ledger.retry(names["failed in its render"]).state == State.QUEUED
+    assert ledger.retry(names["rejected by its CT"]).state == State.QUEUED
+
+
+def test_the_migrations_make_the_tables_and_indexes_that_the_code_has(empty_url: str, names: dict[str, str]) -> None:
+    engine = sa.create_engine(empty_url)
+    there = sa.inspect(engine)
+    assert set(there.get_table_names()) == {*METADATA.tables, "alembic_version"}
+    for table in METADATA.tables.values():
+        columns = {c["name"]: (type_name(c["type"]), c["nullable"]) for c in there.get_columns(table.name)}
+        expected = {c.name: (type_name(c.type.compile(engine.dialect)), c.nullable) for c in table.columns}
+        assert columns == expected, table.name
+        indexes = {str(i["name"]): i["column_names"] for i in there.get_indexes(table.name) if not i["unique"]}
+        wanted = {str(i.name): [c.name for c in i.columns] for i in table.indexes}
+        assert indexes == wanted, table.name
+        unique = {tuple(u["column_names"]) for u in there.get_unique_constraints(table.name)}
+        assert unique == {
+            tuple(c.name for c in u.columns) for u in table.constraints if isinstance(u, sa.UniqueConstraint)
+        }, table.name
+    engine.dispose()
+
+
+def type_name(of: object) -> str:
+    return str(of).upper().replace(" WITHOUT TIME ZONE", "")
+
+
+def test_nodes_that_migrate_at_once_all_start(empty_url: str) -> None:
+    """Of three nodes on PostgreSQL two used to die of a raw IntegrityError."""
+    write_first_ledger(empty_url)
+    program = f"from twin_scanner.service.ledger import migrate; migrate({empty_url!r})"
+    nodes = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    endings = [(node.communicate(timeout=60)[1], node.returncode) for node in nodes]
+    assert endings == [("", 0)] * 3
+
+
+def test_nodes_that_create_a_ledger_at_once_all_start(empty_url: str) -> None:
+    program = f"from twin_scanner.service.ledger import migrate; migrate({empty_url!r})"
+    nodes = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    endings = [(node.communicate(timeout=60)[1], node.returncode) for node in nodes]
+    assert endings == [("", 0)] * 3
+
+
+def test_a_look_into_a_wrong_folder_creates_nothing_and_says_so(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    with pytest.raises(Rejected, match=r"There is no ledger at .*ledger\.sqlite: check the configuration"):
+        Ledger(url, node="node")
+    assert migration_state(url) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ledger_of_another_version_is_refused_in_one_sentence(empty_url: str, names: dict[str, str]) -> None:
+    engine = sa.create_engine(empty_url)
+    for version, sentence in (("0001", "run 'twin-scanner ledger migrate'"), ("9999", "written by a newer version")):
+        with engine.begin() as connection:
+            connection.execute(sa.text(f"UPDATE alembic_version SET version_num = '{version}'"))
+        with pytest.raises(Rejected, match=sentence):
+            Ledger(empty_url, node="node")
+    with pytest.raises(Rejected, match="written by a newer version"):
+        migrate(empty_url)
+    engine.dispose()
+
+
+def test_a_database_that_is_empty_is_no_ledger_yet(empty_url: str, clock: Clock) -> None:
+    if empty_url.startswith("sqlite"):
+        Path(empty_url.removeprefix("sqlite:///")).touch()
+    with pytest.raises(Rejected, match="at migration none"):
+        Ledger(empty_url, node="node")
+
+
+def test_what_cannot_be_opened_is_one_sentence_without_its_password(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    with pytest.raises(Transient, match=r"ledger\.url"):
+        migrate(f"sqlite:///{tmp_path / 'no' / 'such' / 'folder.sqlite'}")
+    with pytest.raises(Transient, match=r"ledger\.url") as raised:
+        migrate(f"postgresql+psycopg://me:secret@127.0.0.1:{free_port()}/ledger")
+    assert "secret" not in str(raised.value)
+    with pytest.raises(Misconfigured, match=r"ledger\.url is no database URL"):
+        migrate("not a url")
+    (tmp_path / "text").write_bytes(b"this is no database, and long enough for its header\n" * 40)
+    with pytest.raises(Defect, match="damaged"):
+        migrate(f"sqlite:///{tmp_path / 'text'}")

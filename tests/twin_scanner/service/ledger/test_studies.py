@@ -1,0 +1,109 @@
+"""Studies on SQLite and PostgreSQL: arriving, complete, taken, held after attempts that never ended, released."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.fakes.clock import Clock
+from twin_scanner.errors import Rejected
+from twin_scanner.service.ledger import Arrival, Ledger, Study, StudyState
+
+pytestmark = pytest.mark.record
+
+Open = Callable[..., Ledger]
+
+
+def arrive(ledger: Ledger, clock: Clock, count: int = 1, study_uid: str = "1.2") -> None:
+    ledger.studies.arrived([Arrival(study_uid, "PACS", count, clock(), clock())])
+
+
+def claimed(ledger: Ledger) -> Study:
+    study = ledger.studies.claim()
+    assert study is not None
+    return study
+
+
+def found(ledger: Ledger, study_uid: str = "1.2") -> Study:
+    study = ledger.studies.find(study_uid)
+    assert study is not None
+    return study
+
+
+def test_a_study_is_counted_from_its_first_instance_and_claimed_when_complete(ledger: Ledger, clock: Clock) -> None:
+    arrive(ledger, clock, 3)
+    clock.pass_s(5.0)
+    arrive(ledger, clock, 2)
+    study = found(ledger)
+    assert (study.received, study.calling_ae, study.state) == (5, "PACS", StudyState.ARRIVING)
+    assert study.first_instance_at is not None and study.last_instance_at is not None
+    assert (study.last_instance_at - study.first_instance_at).total_seconds() == 5.0
+    assert ledger.studies.claim() is None
+    ledger.studies.complete("1.2", "quiet period")
+    assert claimed(ledger).evidence == "quiet period"
+    assert ledger.studies.claim() is None
+
+
+def test_a_taken_study_remembers_the_files_that_were_looked_at(ledger: Ledger, clock: Clock) -> None:
+    arrive(ledger, clock)
+    ledger.studies.complete("1.2", "quiet period")
+    ledger.studies.taken(claimed(ledger), "f" * 64)
+    assert (found(ledger).state, found(ledger).fingerprint) == (StudyState.TAKEN, "f" * 64)
+    arrive(ledger, clock)
+    assert (found(ledger).state, found(ledger).received) == (StudyState.ARRIVING, 2)
+    assert ledger.studies.claim() is None
+
+
+def test_what_arrives_while_intake_looks_is_looked_at_again(ledger: Ledger, clock: Clock) -> None:
+    arrive(ledger, clock)
+    ledger.studies.complete("1.2", "quiet period")
+    study = claimed(ledger)
+    arrive(ledger, clock)
+    ledger.studies.taken(study, "f" * 64)
+    assert (found(ledger).state, found(ledger).due_at) == (StudyState.ARRIVING, None)
+    ledger.studies.complete("1.2", "quiet period")
+    assert claimed(ledger).attempts == 1
+
+
+def test_a_study_that_only_the_spool_knows_is_complete_without_having_arrived(ledger: Ledger) -> None:
+    ledger.studies.complete("1.2", "quiet period")
+    assert claimed(ledger).received == 0
+
+
+def test_attempts_that_never_ended_are_counted_over_restarts(url: str, ledger: Ledger, open_ledger: Open) -> None:
+    ledger.studies.complete("1.2", "quiet period")
+    assert [claimed(open_ledger(url)).attempts for _ in range(4)] == [1, 2, 3, 4]
+
+
+def test_a_failure_that_says_nothing_of_the_study_is_not_counted(ledger: Ledger, clock: Clock) -> None:
+    ledger.studies.complete("1.2", "quiet period")
+    for _ in range(5):
+        study = claimed(ledger)
+        assert study.attempts == 1
+        ledger.studies.postpone(study, 10.0, "The disk does not answer.", counts=False)
+        clock.pass_s(11.0)
+    ledger.studies.postpone(claimed(ledger), 10.0, "The process was lost.")
+    clock.pass_s(11.0)
+    assert claimed(ledger).attempts == 2
+
+
+def test_a_held_study_stays_held_whatever_arrives_until_it_is_released(ledger: Ledger, clock: Clock) -> None:
+    arrive(ledger, clock)
+    ledger.studies.complete("1.2", "quiet period")
+    ledger.studies.hold(claimed(ledger), "Reading its headers never ended.")
+    arrive(ledger, clock)
+    ledger.studies.complete("1.2", "quiet period")
+    assert found(ledger).state == StudyState.HELD and ledger.studies.claim() is None
+    assert [study.study_uid for study in ledger.studies.of_node(StudyState.HELD)] == ["1.2"]
+    ledger.studies.release("1.2")
+    assert (claimed(ledger).attempts, found(ledger).reason) == (1, "")
+    with pytest.raises(Rejected, match="is not held on node node"):
+        ledger.studies.release("1.2")
+
+
+def test_one_study_on_two_nodes_is_a_row_of_each(url: str, ledger: Ledger, open_ledger: Open, clock: Clock) -> None:
+    other = open_ledger(url, "other")
+    arrive(ledger, clock, 3)
+    arrive(other, clock, 4)
+    assert (found(ledger).received, found(other).received) == (3, 4)
+    ledger.studies.complete("1.2", "quiet period")
+    assert other.studies.claim() is None

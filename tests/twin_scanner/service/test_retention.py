@@ -1,0 +1,140 @@
+"""Clearing on a real ledger, spool and folders: in batches, only what is due, each study with the last of its jobs."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dicom_node.spool import Spool
+from tests.fakes.clock import Clock
+from twin_scanner.service import retention
+from twin_scanner.service.intake import JobFolders
+from twin_scanner.service.ledger import Job, Ledger, NewJob, Rendered, Result
+from twin_scanner.service.retention import clear_aged
+
+pytestmark = pytest.mark.record
+
+Open = Callable[..., Ledger]
+DAY_S = 86400.0
+
+
+class Store:
+    """A ledger with the files that belong to it."""
+
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.spool = Spool(folder / "spool")
+        self.folders = JobFolders(folder / "jobs")
+
+    def job(self, number: int, study_uid: str, series: str = "1") -> Job:
+        """A queued job with its files, of a study that intake has taken."""
+        self.spool.store([b"slice"], study_uid, f"{study_uid}.{series}", f"{study_uid}.{series}.1")
+        job = self.ledger.jobs.open(NewJob(study_uid, f"1.9.{number}", "1.2.3", f"{number:064x}", 20))
+        self.folders.ct(job.job_id).mkdir(parents=True)
+        self.ledger.studies.complete(study_uid, "quiet period")
+        study = self.ledger.studies.claim()
+        assert study is not None
+        self.ledger.studies.taken(study, self.spool.fingerprint(study_uid))
+        return job
+
+    def end(self) -> None:
+        """The next job is rendered, and was to go nowhere."""
+        job = self.ledger.jobs.claim()
+        assert job is not None
+        self.ledger.rendered(job, Rendered(f"2.25.{int(job.job_id, 16)}", "m", (), Result({"suv_max": 9.0}, {}), ()))
+
+    def clear(self, keep_days: float = 7.0) -> int:
+        return clear_aged(self.ledger, self.spool, self.folders, keep_days)
+
+
+@pytest.fixture
+def store(tmp_path: Path, ledger: Ledger) -> Store:
+    return Store(tmp_path, ledger)
+
+
+def test_files_go_when_a_job_ended_long_enough_ago_while_its_row_and_report_stay(store: Store, clock: Clock) -> None:
+    job = store.job(1, "1.2.3")
+    store.end()
+    clock.pass_s(6.9 * DAY_S)
+    assert store.clear() == 0
+    assert store.folders.ct(job.job_id).is_dir() and store.spool.studies() == ["1.2.3"]
+    clock.pass_s(0.2 * DAY_S)
+    assert store.clear() == 1
+    assert not store.folders.of(job.job_id).exists() and store.spool.studies() == []
+    assert store.ledger.jobs.find(job.job_id).cleared_at is not None
+    result = store.ledger.results.of_job(job.job_id)
+    assert result is not None and result.report == {"suv_max": 9.0}
+    assert store.clear() == 0
+
+
+def test_a_jump_of_the_clock_clears_nothing_early(store: Store, clock: Clock) -> None:
+    store.job(1, "1.2.3")
+    store.end()
+    clock.jump_s(30 * DAY_S)
+    assert store.clear() == 0
+
+
+def test_a_study_stays_in_the_spool_while_one_of_its_jobs_needs_it(store: Store, clock: Clock) -> None:
+    store.job(1, "1.2.3")
+    store.end()
+    clock.pass_s(8 * DAY_S)
+    failed = store.job(2, "1.2.3", "2")
+    job = store.ledger.jobs.claim()
+    assert job is not None
+    store.ledger.jobs.fail(job, "x")
+    assert store.clear() == 1
+    clock.pass_s(100 * DAY_S)
+    assert store.clear() == 0
+    assert store.spool.studies() == ["1.2.3"] and store.folders.ct(failed.job_id).is_dir()
+
+
+def test_a_study_that_has_changed_since_intake_stays(store: Store, clock: Clock) -> None:
+    store.job(1, "1.2.3")
+    store.end()
+    clock.pass_s(8 * DAY_S)
+    store.spool.store([b"late slice"], "1.2.3", "1.2.3.1", "1.2.3.1.2")
+    assert store.clear() == 1
+    assert store.spool.studies() == ["1.2.3"]
+
+
+def test_much_that_is_due_goes_in_batches(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH", 3)
+    for number in range(8):
+        store.job(number, f"1.2.{number}")
+        store.end()
+    clock.pass_s(8 * DAY_S)
+    assert store.clear() == 8
+    assert store.folders.job_ids() == [] and store.spool.studies() == []
+
+
+def test_what_cannot_be_removed_holds_up_nothing_and_is_tried_again(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [store.job(number, f"1.2.{number}") for number in range(3)]
+    for _ in jobs:
+        store.end()
+    clock.pass_s(8 * DAY_S)
+    remove = shutil.rmtree
+
+    def refuse(path: Path, *arguments: object, **options: object) -> None:
+        if Path(path).name == jobs[0].job_id:
+            raise PermissionError(13, "Permission denied")
+        remove(path, *arguments, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(retention.shutil, "rmtree", refuse)
+        assert store.clear() == 2
+    assert store.folders.job_ids() == [jobs[0].job_id] and store.spool.studies() == [jobs[0].study_uid]
+    assert store.clear() == 1
+
+
+def test_a_node_clears_what_lies_on_it_and_nothing_else(
+    store: Store, url: str, open_ledger: Open, tmp_path: Path, clock: Clock
+) -> None:
+    other = Store(tmp_path / "other", open_ledger(url, "other"))
+    job = store.job(1, "1.2.3")
+    store.end()
+    clock.pass_s(8 * DAY_S)
+    assert other.clear() == 0
+    assert store.folders.ct(job.job_id).is_dir()
