@@ -39,6 +39,6 @@ def _segmenter_of(card: Card, settings: Settings) -> Finding:
     if fault is None:
         return Finding(name, "ok", f"The model was trained on districts by '{trained}', which are configured.")
     if settings.model.allow_other_segmenter:
-        told = f"The model was trained on districts by '{trained}', configured is '{configured}'"
-        return Finding(name, "warning", f"{told}: compare its results before relying on model.allow_other_segmenter.")
+        fact = f"The model was trained on districts by '{trained}', configured is '{configured}'"
+        return Finding(name, "warning", f"{fact}: compare its results before relying on model.allow_other_segmenter.")
     return Finding(name, "fault", fault)
