@@ -1,13 +1,17 @@
-"""NIfTI files as they are read: whole, of finite numbers, of a person's size and one orientation, or not at all."""
+"""NIfTI files: read whole, of finite numbers, of a person's size and one orientation, or not at all; written likewise.
+
+ITK reads them. It does not write them: on a full disk its writer raises nothing and leaves a file that ends early.
+"""
 
 import gzip
 import zlib
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import IO, BinaryIO, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
 
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.bounds import SPACING_MM, extent_fault, voxels_fault
@@ -25,15 +29,29 @@ it."""
 MM_PER_UNIT: Final = {1: 1000.0, 3: 0.001}
 """By the spatial code of xyzt_units: metres and micrometres; everything else is taken as mm, as ITK does."""
 
+DATATYPES: Final = {"u1": 2, "i2": 4, "i4": 8, "f4": 16, "f8": 64, "i1": 256, "u2": 512, "u4": 768}
+"""Datatype codes of the NIfTI standard by numpy's kind and size."""
+IMAGE_OFFSET: Final = 352
+"""Of the voxels in a file of one piece: the header and four bytes that say that no extension follows."""
+MM_AND_SECONDS: Final = 2 | 8
+SCANNER: Final = 1
+"""Code of the space that an orientation leads to: the scanner's own."""
+
 _HEADER: Final = np.dtype(
     {
-        "names": ("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern", "offset", "srow"),
-        "formats": ("8f4", "u1", "i2", "i2", "3f4", "3f4", "(3,4)f4"),
-        "offsets": (76, 123, 252, 254, 256, 268, 280),
+        "names": (
+            *("sizeof_hdr", "regular", "dim", "datatype", "bitpix", "pixdim", "vox_offset", "scl_slope", "xyzt_units"),
+            *("qform_code", "sform_code", "quatern", "offset", "srow", "magic"),
+        ),
+        "formats": (
+            *("i4", "S1", "8i2", "i2", "i2", "8f4", "f4", "f4", "u1"),
+            *("i2", "i2", "3f4", "3f4", "(3,4)f4", "S4"),
+        ),
+        "offsets": (*(0, 38, 40, 70, 72, 76, 108, 112, 123), *(252, 254, 256, 268, 280, 344)),
         "itemsize": HEADER_SIZE,
     }
 )
-"""The orientation's part of nifti1.h."""
+"""The parts of nifti1.h that a single image uses."""
 
 
 def read_image(path: Path) -> sitk.Image:
@@ -56,6 +74,34 @@ def read_image(path: Path) -> sitk.Image:
             "right angles."
         ) from error
     return image
+
+
+def write_image(
+    stream: IO[bytes] | gzip.GzipFile, array: npt.NDArray[np.generic], affine_ras_mm: npt.NDArray[np.float64]
+) -> None:
+    """Write an array (k, j, i) as NIfTI-1 in one file; the affine takes (i, j, k, 1) to RAS in mm. Raises OSError."""
+    stream.write(_encoded_header(array, affine_ras_mm))
+    stream.write(bytes(IMAGE_OFFSET - HEADER_SIZE))
+    for plane in array:
+        stream.write(np.ascontiguousarray(plane, plane.dtype.newbyteorder("<")).data)
+
+
+def _encoded_header(array: npt.NDArray[np.generic], affine_ras_mm: npt.NDArray[np.float64]) -> bytes:
+    """qform and sform say the same: the quaternion is method 2 of nifti1.h, the rows are method 3."""
+    header = np.zeros((), _HEADER.newbyteorder("<"))
+    spacing_mm = np.linalg.norm(affine_ras_mm[:3, :3], axis=0)
+    turn = affine_ras_mm[:3, :3] / spacing_mm
+    handedness = 1 if np.linalg.det(turn) > 0 else -1
+    turn[:, 2] *= handedness
+    header["sizeof_hdr"], header["regular"], header["magic"] = HEADER_SIZE, b"r", b"n+1"
+    header["dim"] = (3, *reversed(array.shape), 1, 1, 1, 1)
+    header["datatype"], header["bitpix"] = DATATYPES[array.dtype.str[1:]], 8 * array.dtype.itemsize
+    header["pixdim"] = (handedness, *spacing_mm, 0, 0, 0, 0)
+    header["vox_offset"], header["scl_slope"], header["xyzt_units"] = IMAGE_OFFSET, 1, MM_AND_SECONDS
+    header["qform_code"], header["sform_code"] = SCANNER, SCANNER
+    header["quatern"] = Rotation.from_matrix(turn).as_quat(canonical=True)[:3]
+    header["offset"], header["srow"] = affine_ras_mm[:3, 3], affine_ras_mm[:3]
+    return header.tobytes()
 
 
 def _header(path: Path) -> sitk.ImageFileReader:

@@ -1,16 +1,18 @@
 """An image on a regular grid in the patient's space: geometry, resampling, cropping and NIfTI."""
 
+import gzip
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import IO, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from twin_scanner.errors import Rejected
+from twin_scanner.errors import Rejected, Transient
+from twin_scanner.files.durable_file import sync_folder, write_whole
 from twin_scanner.imaging.bounds import HOUNSFIELD_RANGE
-from twin_scanner.imaging.nifti_file import read_image
+from twin_scanner.imaging.nifti_file import read_image, write_image
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 LabelArray: TypeAlias = npt.NDArray[np.uint8]
@@ -28,6 +30,8 @@ GEOMETRY_TOLERANCE_MM = 1e-3
 """Two grids closer than this at every corner are the same grid: DICOM decimal strings carry 1e-3 mm or better."""
 LARGEST_LABEL_VALUE = 65535
 """Of a label map in a file: atlases number their structures by thousands (FreeSurfer to 14175)."""
+COMPRESSION_LEVEL = 1
+"""Of gzip: the next levels take twice the time for a tenth less."""
 DIRECTION_TOLERANCE = 1e-4
 """Cosines are stored with six digits; axes that are orthonormal within this are taken as such."""
 
@@ -231,6 +235,24 @@ def _whole_numbers(path: Path, largest: int) -> tuple[npt.NDArray[np.generic], G
 
 
 def write_nifti(path: Path, array: npt.NDArray[np.generic], geometry: Geometry) -> None:
-    """Write an array (D, H, W) as NIfTI (.nii or .nii.gz)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(to_sitk(array, geometry), str(path), useCompression=True, compressionLevel=1)
+    """Write an array (D, H, W) as NIfTI (.nii or .nii.gz), whole and on disk under its name or not at all.
+
+    The same arguments give the same bytes. Raises Transient where the disk fails.
+    """
+    affine_ras_mm = np.diag([-1.0, -1.0, 1.0, 1.0]) @ geometry.affine[:, [2, 1, 0, 3]]
+
+    def write(stream: IO[bytes]) -> None:
+        if path.suffix != ".gz":
+            write_image(stream, array, affine_ras_mm)
+            return
+        with gzip.GzipFile("", "wb", COMPRESSION_LEVEL, stream, mtime=0) as packed:
+            write_image(packed, array, affine_ras_mm)
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, write)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise Transient(
+            f"{path.name} cannot be written to {path.parent} ({error.strerror}): free space, or check its rights."
+        ) from error

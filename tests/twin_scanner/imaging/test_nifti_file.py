@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
 
-from twin_scanner.errors import Rejected
+from tests.samples.full_disk import full_disk
+from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import (
     Geometry,
     Shape,
@@ -18,6 +19,7 @@ from twin_scanner.imaging.volume import (
     read_nifti,
     read_nifti_ct,
     read_nifti_labels,
+    to_sitk,
     write_nifti,
 )
 
@@ -69,6 +71,40 @@ def test_a_file_that_ends_early_is_rejected(tmp_path: Path, name: str, dtype: np
     if dtype == np.int16:
         with pytest.raises(Rejected, match="cut short"):
             read_nifti_labels(path)
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
+@pytest.mark.parametrize("most_bytes", [0, 100, 5000, 400_000])
+def test_a_disk_that_is_full_is_an_error_and_nothing_is_left(tmp_path: Path, name: str, most_bytes: int) -> None:
+    """ITK raises nothing and leaves a file that ends early."""
+    before = written(tmp_path / name).read_bytes()
+    with full_disk(most_bytes), pytest.raises(Transient, match=rf"{name} cannot be written .*: free space"):
+        write_nifti(tmp_path / name, noise(np.float64), GRID)
+    assert (tmp_path / name).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
+@pytest.mark.parametrize("code", ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"])
+def test_what_is_written_is_what_itk_writes(tmp_path: Path, name: str, code: str) -> None:
+    """Oracle: SimpleITK's writer, read by its reader; oblique, left-handed."""
+    values = (np.abs(noise()) % 100).astype(code)
+    grid = replace(GRID, direction=(OBLIQUE[1], *OBLIQUE[::2]))
+    write_nifti(tmp_path / name, values, grid)
+    sitk.WriteImage(to_sitk(values, grid), str(tmp_path / f"itk-{name}"))
+    ours, theirs = (sitk.ReadImage(str(tmp_path / f"{start}{name}")) for start in ("", "itk-"))
+    assert ours.GetPixelID() == theirs.GetPixelID()
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(ours), sitk.GetArrayFromImage(theirs))
+    for place in ((0, 0, 0), (70, 66, 60)):
+        np.testing.assert_allclose(
+            ours.TransformIndexToPhysicalPoint(place), theirs.TransformIndexToPhysicalPoint(place), atol=1e-3
+        )
+    for key in ("qform_code", "sform_code", "xyzt_units", "dim[0]", "datatype"):
+        assert ours.GetMetaData(key) == theirs.GetMetaData(key)
+
+
+def test_the_same_image_is_the_same_bytes(tmp_path: Path) -> None:
+    assert written(tmp_path / "a.nii.gz").read_bytes() == written(tmp_path / "b.nii.gz").read_bytes()
 
 
 def test_a_flipped_bit_in_a_compressed_file_is_found(tmp_path: Path) -> None:
