@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from twin_scanner.app import model_store
 from twin_scanner.doctor.finding import Finding
 from twin_scanner.errors import Misconfigured
 from twin_scanner.models.card import Card, check_serves_patients, read_card
@@ -13,7 +12,7 @@ from twin_scanner.settings import Settings
 
 def check_model(settings: Settings) -> Iterator[Finding]:
     """Check the files of the package that the configuration names, what it was trained on, and its segmenter."""
-    folder = ModelStore(model_store(settings)).resolve(settings.model.name)
+    folder = ModelStore(settings.model_store).resolve(settings.model.name)
     check_files(folder)
     card = read_card(folder)
     yield _training_data_of(card, settings)
@@ -40,6 +39,6 @@ def _segmenter_of(card: Card, settings: Settings) -> Finding:
     if fault is None:
         return Finding(name, "ok", f"The model was trained on districts by '{trained}', which are configured.")
     if settings.model.allow_other_segmenter:
-        told = f"The model was trained on districts by '{trained}', configured is '{configured}'"
-        return Finding(name, "warning", f"{told}: compare its results before relying on model.allow_other_segmenter.")
+        fact = f"The model was trained on districts by '{trained}', configured is '{configured}'"
+        return Finding(name, "warning", f"{fact}: compare its results before relying on model.allow_other_segmenter.")
     return Finding(name, "fault", fault)
