@@ -12,7 +12,7 @@ from rich.table import Table
 from benchmarks.figures import Figure, at_least, at_most
 from training.phantom.phantom import make_phantom
 from training.phantom.shapes import BoolArray
-from training.phantom.variations import EXAMINATIONS, draw_variation, in_words
+from training.phantom.variations import EXAMINATIONS, in_words, sample_variation
 from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
@@ -56,7 +56,7 @@ def measure(
 
 
 def _row(seed: int, segmenter: Segmenter) -> Row:
-    options = draw_variation(seed)
+    options = sample_variation(seed)
     phantom = make_phantom(seed, options)
     begun, rejected = time.perf_counter(), ""
     try:

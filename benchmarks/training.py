@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.figures import Figure, at_least, at_most
 from training.data.pairs import Pair
 from training.data.sampling import Sampler, windowed
-from training.fit.batches import Batch, batches, draw_batch
+from training.fit.batches import Batch, batches, sample_batch
 from training.fit.config import (
     ComputeConfig,
     NetworkConfig,
@@ -145,7 +145,7 @@ def _row(config: TrainConfig, pairs: Sequence[Pair]) -> Row:
     """Everyone's turn, several times."""
     sampler = Sampler(pairs, (DISTRICT_LABELS[NETWORK],), config.plan)
     state = fresh_state(config, NETWORK, {})
-    fixed = repeat(draw_batch(config, NETWORK, sampler, 0))
+    fixed = repeat(sample_batch(config, NETWORK, sampler, 0))
     own = batches(config, NETWORK, sampler, range(1_000_000))
     plain, tuned = (_monai_batches(config, pairs, workers) for workers in (0, 1))
     with closing(own), closing(plain), closing(tuned):

@@ -2,10 +2,14 @@
 
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
 
+from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag
@@ -28,8 +32,12 @@ DECIDING_TAGS: Final = (
 )
 """All that is read of a data set; no patient's data among them."""
 _LAST_TAG: Final = 0x0020000E
-_INFLATED_BYTES: Final = 1 << 22
-"""As much of a deflated data set is inflated to find the attributes; more would invite a bomb."""
+_PREFIXES: Final = (1 << 16, 1 << 22)
+"""As much of a data set is looked at, inflated where it is deflated: first this, and if the attributes go on, that."""
+_MAXIMUM_ITEMS: Final = 50_000
+"""Of sequences before the UIDs: references to the images of a series. pydicom takes 2 KB for each, however small."""
+_ITEM: Final = {True: b"\xfe\xff\x00\xe0", False: b"\xff\xfe\xe0\x00"}
+"""The item's tag (PS3.5 7.5) by whether it is little-endian."""
 _PARSE_ERRORS: Final = (
     ArithmeticError,
     AttributeError,
@@ -62,43 +70,69 @@ def read_header(data_set: BytesIO, transfer_syntax_uid: UID) -> InstanceHeader:
     Raises Rejected, in at most 64 characters and without any value, where it cannot be read or lacks a UID.
     """
     try:
-        source = _inflated(data_set) if transfer_syntax_uid == DeflatedExplicitVRLittleEndian else data_set
-        source.seek(0)
-        elements = data_element_generator(
-            source,
-            transfer_syntax_uid.is_implicit_VR,
-            transfer_syntax_uid.is_little_endian,
-            stop_when=_is_beyond,
-            specific_tags=list(DECIDING_TAGS),
-        )
-        dataset = Dataset({element.tag: element for element in elements if element.tag in DECIDING_TAGS})
+        for most in _PREFIXES:
+            start = _start(data_set, most, transfer_syntax_uid)
+            if start.count(_ITEM[transfer_syntax_uid.is_little_endian]) > _MAXIMUM_ITEMS:
+                raise Rejected("The data set has too many references before its UIDs.")
+            texts, is_beyond = _deciding_texts(start, transfer_syntax_uid)
+            if is_beyond or len(start) < most:
+                break
+        dataset = Dataset()
+        for tag, text in texts.items():
+            dataset[tag] = DataElement(tag, dictionary_VR(tag), text, validation_mode=IGNORE)
         return InstanceHeader(
-            _uid(dataset, 0x0020000D, "StudyInstanceUID"),
-            _uid(dataset, 0x0020000E, "SeriesInstanceUID"),
-            _uid(dataset, 0x00080018, "SOPInstanceUID"),
-            _uid(dataset, 0x00080016, "SOPClassUID"),
+            _uid(texts, 0x0020000D, "StudyInstanceUID"),
+            _uid(texts, 0x0020000E, "SeriesInstanceUID"),
+            _uid(texts, 0x00080018, "SOPInstanceUID"),
+            _uid(texts, 0x00080016, "SOPClassUID"),
             dataset,
         )
     except _PARSE_ERRORS as error:
         raise Rejected("The data set cannot be read in its transfer syntax.") from error
 
 
-def _is_beyond(tag: BaseTag, vr: str | None, length: int) -> bool:
-    return tag > _LAST_TAG
-
-
-def _inflated(data_set: BytesIO) -> BytesIO:
+def _start(data_set: BytesIO, most: int, transfer_syntax_uid: UID) -> bytes:
     with data_set.getbuffer() as view:
-        return BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(view, _INFLATED_BYTES))
+        if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(view, most)
+        return bytes(view[:most])
 
 
-def _uid(dataset: Dataset, tag: int, keyword: str) -> str:
-    """From the bytes as they came: pydicom's conversion would warn about what we answer with a status."""
-    element = dataset.get_item(tag)
-    value = b"" if element is None else bytes(element.value or b"")
-    text = value.decode("ascii").strip(" \0")
+def _deciding_texts(start: bytes, transfer_syntax_uid: UID) -> tuple[dict[int, str], bool]:
+    """The deciding attributes as they came, and whether the data set goes on behind the last of them.
+
+    Their bytes are made texts here, without pydicom's remarks on values, which would bring them into a log.
+    """
+    beyond: list[int] = []
+
+    def is_beyond(tag: BaseTag, vr: str | None, length: int) -> bool:
+        if tag > _LAST_TAG:
+            beyond.append(tag)
+        return bool(beyond)
+
+    elements = data_element_generator(
+        BytesIO(start),
+        transfer_syntax_uid.is_implicit_VR,
+        transfer_syntax_uid.is_little_endian,
+        stop_when=is_beyond,
+        specific_tags=list(DECIDING_TAGS),
+    )
+    texts = {}
+    try:
+        for element in elements:
+            if element.tag in DECIDING_TAGS:
+                texts[int(element.tag)] = bytes(element.value or b"").decode("latin-1").strip(" \0")
+    except (EOFError, OSError):
+        return texts, False
+    return texts, bool(beyond)
+
+
+def _uid(texts: Mapping[int, str], tag: int, keyword: str) -> str:
+    text = texts.get(tag, "")
     if not text:
         raise Rejected(f"The data set has no {keyword}.")
+    if not text.isascii():
+        raise Rejected(f"The {keyword} of the data set is none.")
     return text
 
 

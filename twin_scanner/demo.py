@@ -1,6 +1,7 @@
 """The main job end to end on a generated whole-body CT: a PACS stand-in and the real scanner, on loopback."""
 
 import json
+import shlex
 import shutil
 import tempfile
 import time
@@ -14,6 +15,7 @@ from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES
 from dicom_node.spool import Spool
 from dicom_node.store_scp import StoreScp
 from dicom_node.store_scu import send
+from training.phantom.dicom_series import Examination
 from training.phantom.files import write_ct_dicom
 from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner import app
@@ -21,6 +23,7 @@ from twin_scanner.errors import Defect, Rejected
 from twin_scanner.progress import Progress
 from twin_scanner.render.report import FOLDERS, read_report
 from twin_scanner.service.ledger import Job, State
+from twin_scanner.settings import Folders
 
 PHANTOM_SEED = 7
 PHANTOM = PhantomOptions(height_mm=1550.0, body_mass_index=20.0, sex="F", age=45)
@@ -30,8 +33,20 @@ QUIET_PERIOD_S = 1.0
 TIMEOUT_S = 600.0
 """A machine on which the demonstration takes longer is not going to finish it."""
 POLL_S = 0.2
-STAGES = (State.QUEUED, State.RENDERED, State.DONE)
-RESULTS = ("pet", *FOLDERS.values(), "pet.nii.gz", "districts.nii.gz", "preview.png", "report.json", "twin.json")
+STORAGE = "scanner"
+"""The scanner's storage folder: ledger and twin record stay there, so that the other verbs can be tried on them."""
+CONFIGURATION = "twin-scanner.toml"
+RESULTS = (
+    "pet",
+    *FOLDERS.values(),
+    "pet.nii.gz",
+    "districts.nii.gz",
+    "preview.png",
+    "report.json",
+    "twin.json",
+    STORAGE,
+    CONFIGURATION,
+)
 
 Stage = Callable[[str], Progress]
 
@@ -46,6 +61,8 @@ class DemoResult:
     preview: Path
     report: Path
     twin_record: Path
+    twin_command: str
+    """Shows the twin record again, from the store that the demonstration leaves behind."""
 
 
 def run_demo(out: Path, stage: Stage) -> DemoResult:
@@ -54,24 +71,25 @@ def run_demo(out: Path, stage: Stage) -> DemoResult:
     Raises Rejected where ``out`` holds something else than an earlier demonstration, Defect where the job fails.
     """
     _make_room(out)
+    patient_id = Examination(PHANTOM_SEED, PHANTOM).patient_id
+    folders = Folders(out.resolve() / STORAGE)
     with tempfile.TemporaryDirectory(prefix="twin-scanner-demo-") as scratch:
-        place = Path(scratch)
         generated = stage("Generating a whole-body CT")
         generated(0, 1)
         phantom = make_phantom(PHANTOM_SEED, PHANTOM)
-        ct_files = write_ct_dicom(phantom.ct, place / "ct", seed=PHANTOM_SEED, options=PHANTOM)
-        generated(1, 1)
-        pacs_spool = Spool(place / "pacs")
-        with _pacs_stand_in(pacs_spool).listening() as pacs:
-            settings = app.embedded_settings(place / "scanner", pacs.port, QUIET_PERIOD_S)
+        ct_files = write_ct_dicom(
+            phantom.ct, Path(scratch) / "ct", seed=PHANTOM_SEED, options=PHANTOM, progress=generated
+        )
+        spool = Spool(Path(scratch) / "pacs")
+        with _pacs_stand_in(spool).listening() as pacs:
+            settings = app.embedded_settings(folders.root, pacs.port, QUIET_PERIOD_S)
             with app.Scanner(settings).running() as scanner:
                 node = Peer("TWINSCANNER", "127.0.0.1", scanner.receiver.port)
                 send(ct_files, node, calling_ae=app.DEMO_PACS_AE, on_progress=stage("Sending the CT by C-STORE"))
-                job = _wait_for_job(scanner, stage("Districts, translation, delivery, twin record"))
-            record = app.open_twin(settings).patient_record(f"PHANTOM{PHANTOM_SEED:04d}", None)
-        received = pacs_spool.files(job.study_uid)
-        _collect(out, received, place / "scanner" / "jobs" / job.job_id / "result")
-        (out / "twin.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), "utf-8")
+                result = _wait_for_job(scanner, folders, spool, stage)
+            record = app.open_twin(settings).patient_record(patient_id, None)
+        _collect(out, spool, result)
+    (out / "twin.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), "utf-8")
     return DemoResult(
         out / "pet",
         len(list((out / "pet").iterdir())),
@@ -79,6 +97,7 @@ def run_demo(out: Path, stage: Stage) -> DemoResult:
         out / "preview.png",
         out / "report.json",
         out / "twin.json",
+        f"twin-scanner twin show {patient_id} --config {shlex.quote(str(_leave_configured(out, folders)))}",
     )
 
 
@@ -105,27 +124,70 @@ def _pacs_stand_in(spool: Spool) -> Listener:
     return Listener(ae_title=app.DEMO_PACS_AE, host="127.0.0.1", port=0, store=store)
 
 
-def _wait_for_job(scanner: app.Scanner, progress: Progress) -> Job:
+class _JobStages:
+    """The job's way as one stage after the other; each begins when the one before it has ended."""
+
+    def __init__(self, folders: Folders, received: Spool, stage: Stage) -> None:
+        self._folders = folders
+        self._received = received
+        self._render = stage("Synthesising the PET: districts, networks, DICOM")
+        self._deliver = stage("Delivering to the PACS by C-STORE")
+        self._record = stage("Recording in the twin")
+
+    def show(self, job: Job) -> None:
+        """What is done of the stage that the job is in."""
+        if job.state == State.QUEUED:
+            self._render(0, 1)
+            return
+        self._render(1, 1)
+        report = read_report(_result(self._folders, job))
+        total = len(report.pet_files) + len(report.companions)
+        received = len(self._received.files(job.study_uid))
+        self._deliver(received, total)
+        if received == total:
+            self._record(int(job.state == State.DONE), 1)
+
+
+def _wait_for_job(scanner: app.Scanner, folders: Folders, received: Spool, stage: Stage) -> Path:
+    """The folder of the one job's result, when it is done."""
+    stages = _JobStages(folders, received, stage)
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
         for job in scanner.ledger.jobs.newest():
-            if job.state not in STAGES:
+            if job.state in (State.FAILED, State.REJECTED, State.HELD):
                 raise Defect(f"The demonstration's job is {job.state}: {job.reason}")
-            progress(STAGES.index(job.state), len(STAGES) - 1)
+            stages.show(job)
             if job.state == State.DONE:
-                return job
+                return _result(folders, job)
         time.sleep(POLL_S)
     raise Defect(f"The demonstration did not finish within {TIMEOUT_S:.0f} s: is the machine busy with something else?")
 
 
-def _collect(out: Path, received: tuple[Path, ...], result: Path) -> None:
-    """What the PACS stand-in received, by kind, and beside it what was rendered."""
-    companions = read_report(result).companions
-    folder_of = {companion.sop_instance_uid: Path(companion.file).parent.name for companion in companions}
-    for file in received:
-        kind = folder_of.get(file.stem, "pet")
-        (out / kind).mkdir(exist_ok=True)
-        shutil.copyfile(file, out / kind / file.name)
+def _result(folders: Folders, job: Job) -> Path:
+    return folders.jobs / job.job_id / "result"
+
+
+def _collect(out: Path, received: Spool, result: Path) -> None:
+    """What the PACS stand-in received, under the names of the report, and beside it what was rendered."""
+    report = read_report(result)
+    names = dict(zip(report.pet_instance_uids, report.pet_files, strict=True))
+    names |= {companion.sop_instance_uid: companion.file for companion in report.companions}
+    for file in received.files(report.study_uid):
+        target = out / names[file.stem]
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, target)
     for name in RESULTS:
         if (result / name).is_file():
             shutil.copyfile(result / name, out / name)
+
+
+def _leave_configured(out: Path, folders: Folders) -> Path:
+    """Leave ledger and twin record without the images, and a configuration on which the other verbs find them."""
+    shutil.rmtree(folders.spool)
+    shutil.rmtree(folders.jobs)
+    configuration = out / CONFIGURATION
+    storage = json.dumps(str(folders.root), ensure_ascii=False)
+    configuration.write_text(
+        f"# The demonstration's scanner, as it was left.\n\n[storage]\nfolder = {storage}\n", "utf-8"
+    )
+    return configuration

@@ -67,11 +67,11 @@ def current_context() -> dict[str, str]:
     return dict(_CONTEXT.get())
 
 
-def set_up_logging(level: str) -> None:
-    """Send every record to stderr: JSON lines, or readable ones where stderr is a terminal."""
+def set_up_logging(level: str, console: Console | None = None) -> None:
+    """Send every record to stderr: JSON lines, or readable ones on ``console`` where stderr is a terminal."""
     handler: logging.Handler
     if sys.stderr.isatty():
-        handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
+        handler = RichHandler(console=console or Console(stderr=True), show_path=False, markup=False)
         handler.setFormatter(_Plain())
     else:
         handler = logging.StreamHandler(sys.stderr)

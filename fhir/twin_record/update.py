@@ -63,6 +63,8 @@ class TwinUpdate:
     replaces_series_uids: tuple[str, ...] = ()
     companion_series: tuple[SeriesEntry, ...] = ()
     replaces_companion_uids: tuple[str, ...] = ()
+    phantom_only: bool = False
+    """Whether the model was trained on phantoms only, no patient among them."""
 
     @property
     def made_series(self) -> tuple[SeriesEntry, ...]:

@@ -1,6 +1,9 @@
 """What is read of a data set before it is kept. Oracles: pydicom's own writer and reader, and random damage."""
 
 import random
+import struct
+import tracemalloc
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -82,12 +85,61 @@ def test_a_damaged_header_is_read_or_rejected_but_never_anything_else(tmp_path: 
 
 
 def test_a_deflated_bomb_is_inflated_only_as_far_as_the_header() -> None:
-    import zlib
-
     packer = zlib.compressobj(wbits=-15)
     bomb = b"".join([packer.compress(b"\x08\x00\x05\x00CS\x02\x00  " * 100_000) for _ in range(100)]) + packer.flush()
     with pytest.raises(Rejected):
         read_header(BytesIO(bomb), DeflatedExplicitVRLittleEndian)
+
+
+ITEM = b"\xfe\xff\x00\xe0\x00\x00\x00\x00"
+
+
+def with_references(folder: Path, items: bytes, transfer_syntax_uid: UID) -> BytesIO:
+    """A data set with ReferencedSeriesSequence (0008,1115), of undefined length, before its study's UID."""
+    plain = encoded(folder, ExplicitVRLittleEndian)
+    place = plain.rindex(b"\x10\x00\x10\x00PN")
+    sequence = b"\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff" + items + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    whole = plain[:place] + sequence + plain[place:]
+    if transfer_syntax_uid != DeflatedExplicitVRLittleEndian:
+        return BytesIO(whole)
+    packer = zlib.compressobj(wbits=-15)
+    return BytesIO(packer.compress(whole) + packer.flush())
+
+
+@pytest.mark.parametrize("transfer_syntax_uid", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_the_uids_behind_a_long_list_of_references_are_found(tmp_path: Path, transfer_syntax_uid: UID) -> None:
+    reference = b"\x08\x00\x55\x11UI\x40\x00" + b"1.2.3".ljust(64, b"\0")
+    item = b"\xfe\xff\x00\xe0" + struct.pack("<L", len(reference)) + reference
+    header = read_header(with_references(tmp_path, item * 3000, transfer_syntax_uid), transfer_syntax_uid)
+    assert (header.study_uid, header.series_uid) == ("1.2.3", "1.2.3.1")
+
+
+@pytest.mark.parametrize("transfer_syntax_uid", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_millions_of_empty_items_are_rejected_in_little_memory(tmp_path: Path, transfer_syntax_uid: UID) -> None:
+    """32 MiB of them, 32 KiB deflated: read as objects they took 8 GB."""
+    data_set = with_references(tmp_path, ITEM * (1 << 22), transfer_syntax_uid)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Rejected, match="too many references"):
+            read_header(data_set, transfer_syntax_uid)
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_that_pydicom_would_remark_on_are_read_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its remarks hold the values; oracle: the bytes that were put in."""
+    content = encoded(tmp_path, ExplicitVRLittleEndian)
+    for old, new in ((b"LO\x04\x00ACME", b"LO\x04\x00A\xff\\E"), (b"1.2.3.1\0", b"Oberhub\0")):
+        assert old in content
+        content = content.replace(old, new)
+    header = read_header(BytesIO(content), ExplicitVRLittleEndian)
+    assert header.dataset.SeriesInstanceUID == "Oberhub"
+    assert list(header.dataset.Manufacturer) == ["A\xff", "E"]
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("sop_instance_uid", ["1.2.3", "1.2.34"])

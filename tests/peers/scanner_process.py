@@ -30,6 +30,19 @@ class ScannerProcess:
         self.port = int(sections.get("node", {}).get("port", 0))
         self._process: subprocess.Popen[str] | None = None
 
+    @property
+    def process(self) -> "subprocess.Popen[str] | None":
+        """What was started last and not stopped by this object."""
+        return self._process
+
+    def starts(self) -> bool:
+        """Try to start it, as a supervisor does again and again; False where it ended instead."""
+        try:
+            self.start()
+        except RuntimeError:
+            return False
+        return True
+
     def start(self) -> int:
         """Start it and return the DICOM port it listens on."""
         with (self.folder / "serve.log").open("a") as log:

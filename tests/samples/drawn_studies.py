@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from training.data.study import Study
-from training.phantom.phantom import Phantom, draw_options, make_phantom
+from training.phantom.phantom import Phantom, make_phantom, sample_options
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, Triple, Volume
@@ -64,7 +64,7 @@ class Drawn:
 @cache
 def trunk() -> Phantom:
     """Thighs to neck, arms up, coarse but enough for a registration."""
-    options = replace(draw_options(5, spacing_mm=(6.0, 5.0, 5.0)), field_of_view=(950.0, 1500.0), arms="up")
+    options = replace(sample_options(5, spacing_mm=(6.0, 5.0, 5.0)), field_of_view=(950.0, 1500.0), arms="up")
     return make_phantom(5, options)
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.fakes.full_disk import disk_that_fills
 from tests.samples.drawn_studies import Drawn, some
 from tests.samples.known_cases import body_pet, case_of
 from tests.samples.small_pairs import small_config, small_data, small_sampler
 from tests.training.evaluation.test_evaluate import STUDIES, Blocks, package, request_of
-from tests.training.full_disk import disk_that_fills
 from training.data.prepare import prepare
 from training.data.splits import Split, write_split
 from training.evaluation.evaluate import EvaluatedModel, evaluated_models, measure_all
@@ -19,7 +19,7 @@ from training.evaluation.figures import plot_study
 from training.evaluation.result_files import write_results
 from training.evaluation.rows_table import table_of, write_table
 from training.evaluation.score import score
-from training.fit.batches import draw_batch
+from training.fit.batches import sample_batch
 from training.fit.config import ValidationConfig
 from training.fit.curve import Curve
 from training.fit.event_log import EventLog
@@ -63,7 +63,7 @@ def test_a_file_in_the_outputs_place_is_found_before_the_work(models: list[Evalu
     with pytest.raises(Rejected, match=sentence):
         prepare(some(1), file / "store", PLAN, never)
     with pytest.raises(Rejected, match=sentence):
-        write_studies(file, 1, 0, draw=never)
+        write_studies(file, 1, 0, options_of=never)
 
 
 def test_a_full_disk_is_found_before_the_work(models: list[EvaluatedModel], tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_full_disk_is_found_before_the_work(models: list[EvaluatedModel], tmp_
         with pytest.raises(Transient, match=full):
             prepare(some(1), out, PLAN, never)
         with pytest.raises(Transient, match=full):
-            write_studies(out, 1, 0, draw=never)
+            write_studies(out, 1, 0, options_of=never)
     assert not out.exists()
 
 
@@ -176,7 +176,7 @@ def test_a_disk_that_fills_up_in_the_middle_is_one_sentence(
 
 def test_a_batch_that_cannot_be_kept_does_not_hide_that_training_diverged(tmp_path: Path) -> None:
     config = small_config(tmp_path)
-    state, batch = fresh_state(config, "trunk", {}), draw_batch(config, "trunk", small_sampler(0), 0)
+    state, batch = fresh_state(config, "trunk", {}), sample_batch(config, "trunk", small_sampler(0), 0)
     with disk_that_fills() as fill:
         fill()
         with pytest.raises(Rejected, match=r"diverged at step 1.*could not be written.*optimiser\.learning_rate"):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from twin_scanner.errors import Rejected
-from twin_scanner.settings import Settings, load_settings
+from twin_scanner.errors import Misconfigured
+from twin_scanner.settings import MACHINE_CONFIGURATION, Settings, configuration_file, load_settings
 
 pytestmark = pytest.mark.unit
 
@@ -55,7 +55,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         '[node]\nport = 99999\nprot = 1\n[pacs]\nae_title = "LONGER THAN SIXTEEN"\n[twin]\nzone = "Mars/Base"\n'
     )
     monkeypatch.setenv("TWIN_SCANNER__NOED__PORT", "1")
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(Misconfigured) as caught:
         load_settings(file)
     text = str(caught.value)
     for part in ("node.port", "node.prot", "pacs.ae_title", "twin.zone", "TWIN_SCANNER__NOED__PORT"):
@@ -74,10 +74,84 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
 def test_what_is_no_toml_is_one_sentence(tmp_path: Path, text: str) -> None:
     file = tmp_path / "bad.toml"
     file.write_bytes(text.encode("latin-1"))
-    with pytest.raises(Rejected, match="is not valid TOML"):
+    with pytest.raises(Misconfigured, match="is not valid TOML"):
         load_settings(file)
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(Rejected, match="cannot be read: No such file"):
+    with pytest.raises(Misconfigured, match="cannot be read: No such file"):
         load_settings(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[node]\nprot = 1", "unknown key node.prot: did you mean port?"),
+        ("[noed]\nport = 1", "unknown section noed: did you mean node?"),
+        ("[pacs]\nquiet_period_s = 1.0", "unknown key pacs.quiet_period_s: did you mean node.quiet_period_s?"),
+        ("port = 1", "unknown section port: the sections are "),
+        ("[log]\nxyzzy = 1", "unknown key log.xyzzy: the keys of log are level."),
+        ("[node]\nport = 99999", "node.port is 99999: it must be at most 65535."),
+        ("[node]\nport = -1", "node.port is -1: it must be at least 0."),
+        ("[node]\nquiet_period_s = 0", "node.quiet_period_s is 0: it must be more than 0."),
+        ('[node]\nport = "many"', "node.port is 'many': it must be a whole number."),
+        ("[ledger]\nworkers = 1.5", "ledger.workers is 1.5: it must be a whole number."),
+        ('[scanner]\naccept_synthetic_ct = "perhaps"', "scanner.accept_synthetic_ct is 'perhaps': it must be true or"),
+        ("[node]\nae_title = 7", "node.ae_title is 7: it must be text in quotes."),
+        ('[node]\nallowed_calling_ae = "PACS"', "node.allowed_calling_ae is 'PACS': it must be a list in brackets."),
+        ("[twin]\nissuer_systems = 3", "twin.issuer_systems is 3: it must be a table."),
+        ("[twin]\ntoken_file = 3", "twin.token_file is 3: it must be a path in quotes."),
+        ("node = 3", "node is 3: it must be a section with its keys."),
+        ('[log]\nlevel = "LOUD"', "log.level is 'LOUD': it must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'."),
+        ('[twin]\nurl = "ftp://x"', "twin.url: a base URL begins with http:// or https://."),
+        (
+            '[node]\nname = "a b"',
+            "node.name: a node's name has 1 to 64 letters, digits, dots, hyphens and underscores.",
+        ),
+        ('[districts]\ndevice = "gpu"', "districts.device: a device is cpu, cuda, cuda:1 or mps."),
+        ('[districts]\nmoose_sha256 = "abc"', "districts.moose_sha256: a SHA-256 has 64 digits 0-9 and a-f."),
+        ('[twin]\nzone = "Mars/Base"', "twin.zone: there is no such time zone: give an IANA name such as Europe/Rome."),
+        ('[districts]\nsegmenter = "labelmap"', "districts: the segmenter 'labelmap' needs districts.labelmap"),
+    ],
+)
+def test_a_fault_is_a_sentence_in_plain_words(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(text + "\n")
+    with pytest.raises(Misconfigured) as caught:
+        load_settings(file)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"The configuration {file} has a fault:"
+    assert len(lines) == 2 and sentence in lines[1], lines
+    assert lines[1][-1] in ".?"
+    assert "Input should" not in lines[1] and "validation" not in lines[1]
+
+
+def test_a_fault_of_the_environment_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWIN_SCANNER__NODE__PORT", "many")
+    monkeypatch.setenv("TWIN_SCANNER__NODE__PROT", "1")
+    monkeypatch.setenv("TWIN_SCANNER__NOED__PORT", "1")
+    with pytest.raises(Misconfigured) as caught:
+        load_settings(None)
+    text = str(caught.value)
+    assert text.startswith("The configuration has 3 faults:\n")
+    assert "TWIN_SCANNER__NODE__PORT is 'many': it must be a whole number." in text
+    assert "unknown key TWIN_SCANNER__NODE__PROT: did you mean TWIN_SCANNER__NODE__PORT?" in text
+    assert "unknown section TWIN_SCANNER__NOED__PORT: did you mean TWIN_SCANNER__NODE?" in text
+
+
+def test_what_is_wrong_with_an_address_does_not_show_what_may_be_a_password(tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text('[twin]\nurl = "htps://me:s3cret@server"\n[ledger]\nurl = 7\n')
+    with pytest.raises(Misconfigured) as caught:
+        load_settings(file)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_configuration_of_the_machine_is_taken_where_none_is_given(tmp_path: Path) -> None:
+    given, machine = tmp_path / "given.toml", tmp_path / "machine.toml"
+    assert configuration_file(given, machine) == given
+    assert configuration_file(None, machine) is None
+    machine.write_text("")
+    assert configuration_file(None, machine) == machine
+    assert configuration_file(given, machine) == given
+    assert Path("/etc/twin-scanner/twin-scanner.toml") == MACHINE_CONFIGURATION

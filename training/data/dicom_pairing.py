@@ -243,7 +243,7 @@ def _refusal(images: Sequence[_Image], damaged: dict[Path, str], *, paired: bool
     if len({image.patient for image in images}) > 1:
         return "PatientID (with IssuerOfPatientID) of the study's CT is not that of its PET: correct the study."
     if not images[0].patient[1]:
-        return "PatientID of the study is missing, so nobody knows to which split it belongs: add a pseudonym."
+        return "PatientID of the study is missing, so its part of the split is unknown: add a pseudonym."
     lost = next((damaged[image.file.parent] for image in images if image.file.parent in damaged), None)
     if lost is not None:
         return f"{lost} beside the study's images is damaged and may be one of them: send it again, or remove it."
@@ -276,12 +276,12 @@ def _named(modality: str) -> Iterator[None]:
 
 
 def _none_of(reasons: Sequence[str]) -> str:
-    """One sentence of all reasons: which of a study's series was meant, and so which to mend, nobody here knows."""
-    told = list(dict.fromkeys(reason.removesuffix(".") for reason in reasons))
+    """One sentence of all reasons: which of a study's series was meant, and so which to mend, is unknown here."""
+    said = list(dict.fromkeys(reason.removesuffix(".") for reason in reasons))
     if len(reasons) == 1:
         return reasons[0]
-    more = f"; and {len(told) - REASONS_AT_MOST} more" if len(told) > REASONS_AT_MOST else ""
-    return f"none of its {len(reasons)} series is fit; {'; '.join(told[:REASONS_AT_MOST])}{more}."
+    more = f"; and {len(said) - REASONS_AT_MOST} more" if len(said) > REASONS_AT_MOST else ""
+    return f"none of its {len(reasons)} series is fit; {'; '.join(said[:REASONS_AT_MOST])}{more}."
 
 
 def _check_tracer(pet: PetStack) -> None:

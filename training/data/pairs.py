@@ -151,9 +151,9 @@ def landmarks(study: Study) -> LabelArray:
 
 
 def phantom_truth(study: Study) -> LabelArray:
-    """The districts that a phantom was generated with; raises Rejected for a patient, whose nobody knows."""
+    """The districts that a phantom was generated with; raises Rejected for a patient, whose are unknown."""
     if study.truth is None:
-        raise Rejected("Only a phantom knows its true districts: choose a segmenter for the studies of patients.")
+        raise Rejected("Only a phantom has true districts: choose a segmenter for the studies of patients.")
     return study.truth
 
 

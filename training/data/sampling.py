@@ -42,7 +42,7 @@ class _Reach:
 
 
 class Sampler:
-    """Draws windows for one network; the same random state draws the same windows.
+    """Samples windows for one network; the same random state gives the same windows.
 
     ``covered`` are the network's labels, none for the whole volume. ``lesion_share`` is the probability that a window
     of a study with annotated lesions in the region holds a voxel of one; the paper has no such share. Raises Rejected
@@ -65,7 +65,7 @@ class Sampler:
         """How many pairs show the region; an epoch visits each of them."""
         return len(self._reaches)
 
-    def draw(self, random: np.random.Generator, study: int) -> Patch:
+    def sample(self, random: np.random.Generator, study: int) -> Patch:
         """A window of the ``study``-th pair that shows the region; it holds at least one voxel of it."""
         reach = self._reaches[study]
         start = self._at_lesion(random, study) if random.random() < self.lesion_share else None

@@ -24,7 +24,7 @@ LEAST_PATIENTS: Final = 10
 class Split:
     """Names of the studies in each part, sorted; all studies of a patient are in one part.
 
-    ``seed`` and ``store`` (the store's fingerprint) say what a drawn split was drawn from; None in one made by hand.
+    ``seed`` and ``store`` (the store's fingerprint) say what a made split was made from; None in one made by hand.
     """
 
     train: tuple[str, ...]
@@ -40,7 +40,7 @@ class Split:
         return {part: getattr(self, part) for part in SHARES}
 
 
-def draw_split(studies: Sequence[Examined], seed: int, *, store: str | None = None, kept: Split | None = None) -> Split:
+def make_split(studies: Sequence[Examined], seed: int, *, store: str | None = None, kept: Split | None = None) -> Split:
     """A split of all studies by patient, stratified by diagnosis; (seed, patients) alone decide it, not their order.
 
     In each diagnosis every part has its share of the patients to within one patient, and so, nearly, has the whole;
@@ -55,7 +55,7 @@ def draw_split(studies: Sequence[Examined], seed: int, *, store: str | None = No
     patients = sum(len(members) for members in strata.values())
     if patients < LEAST_PATIENTS:
         raise Rejected(
-            f"{patients} patients are too few to draw a split from, {LEAST_PATIENTS} are needed: write a split file "
+            f"{patients} patients are too few to make a split of, {LEAST_PATIENTS} are needed: write a split file "
             "that says who is trained on, validated on and tested."
         )
     placed = _Places(strata, {} if kept is None else _patients_of(kept, studies))
@@ -76,19 +76,19 @@ def write_split(path: Path, split: Split) -> None:
         raise Transient(f"The split {path} cannot be written: check free space and rights.") from error
 
 
-def draw_into(path: Path, studies: Sequence[Examined], seed: int, *, store: str | None = None) -> Split:
-    """Draw a split into a file; where one is there, its patients stay where they are, and only new ones are drawn.
+def make_split_file(path: Path, studies: Sequence[Examined], seed: int, *, store: str | None = None) -> Split:
+    """Make a split file; where one is there, its patients stay where they are, and only new ones are placed.
 
-    Raises as ``draw_split``, ``read_split`` and ``write_split`` do; the file then stays as it was.
+    Raises as ``make_split``, ``read_split`` and ``write_split`` do; the file then stays as it was.
     """
     kept = read_split(path, studies) if path.exists() else None
-    split = draw_split(studies, seed, store=store, kept=kept)
+    split = make_split(studies, seed, store=store, kept=kept)
     write_split(path, split)
     return split
 
 
 def read_split(path: Path, studies: Sequence[Examined]) -> Split:
-    """A split from its file, drawn or made by hand, for the studies of a store.
+    """A split from its file, made by ``make_split`` or by hand, for the studies of a store.
 
     A study that the file leaves out belongs to no part. Raises Rejected where the file is no split, names a study that
     is not there, or has a patient in two parts.

@@ -15,7 +15,7 @@ import numpy as np
 from training.data.dicom_pairing import DicomStudy, dicom_studies, files_below
 from training.data.study import CtOrigin, Study, StudyReference
 from training.phantom.files import METADATA_FILE, PHANTOM_STUDY
-from training.phantom.phantom import draw_options, make_phantom
+from training.phantom.phantom import make_phantom, sample_options
 from training.phantom.tissues import World
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import LabelArray, Triple, Volume, read_nifti, read_nifti_labels
@@ -128,7 +128,7 @@ class PhantomStudy:
 
     def load(self) -> Study:
         """Generate it, with its true districts and lesions."""
-        options = draw_options(self.seed, world=self.world, spacing_mm=self.spacing_mm)
+        options = sample_options(self.seed, world=self.world, spacing_mm=self.spacing_mm)
         phantom = make_phantom(self.seed, options)
         return Study(phantom.ct, phantom.pet, "phantom", phantom.lesions, phantom.districts, is_phantom=True)
 
@@ -187,7 +187,7 @@ def phantom_studies(
 ) -> list[StudyReference]:
     """Phantoms of the seeds from ``seed`` on, each a patient of its own; nothing is generated before ``load``."""
     return [
-        PhantomStudy(one, world, spacing_mm, draw_options(one, world=world, spacing_mm=spacing_mm).diagnosis)
+        PhantomStudy(one, world, spacing_mm, sample_options(one, world=world, spacing_mm=spacing_mm).diagnosis)
         for one in range(seed, seed + count)
     ]
 

@@ -6,7 +6,7 @@ from typing import Literal, Protocol, TypeAlias
 from twin_scanner.imaging.volume import LabelArray, Volume
 
 CtOrigin: TypeAlias = Literal["CT", "CTres", "DICOM", "phantom"]
-"""Where the CT comes from: the native CT, one resampled with a spline by others, a DICOM series, or drawn."""
+"""Where the CT comes from: the native CT, one resampled with a spline by others, a DICOM series, or a phantom."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,7 +14,7 @@ class Study:
     """CT in HU and PET in SUV by body weight (g/ml, unclipped), each on its own grid, in one frame of reference.
 
     ``lesions`` is 1 in every annotated lesion and 0 elsewhere, uint8 on the PET's grid; None where nobody annotated.
-    ``truth`` are the districts on the CT's grid that a phantom was drawn with; None for patients. ``drawn`` is True
+    ``truth`` are the districts on the CT's grid that a phantom was made with; None for patients. ``is_phantom`` is True
     where the source says that a program drew the images, so that they are no patient's.
     """
 

@@ -1,1 +1,1 @@
-"""How a model is judged: metrics, tables, statistics, figures and the report of ``twin-scanner evaluate``."""
+"""How a model is evaluated: metrics, tables, statistics, figures and the report of ``twin-scanner evaluate``."""

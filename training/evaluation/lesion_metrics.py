@@ -52,7 +52,7 @@ class Lesion:
     does, for such a lesion cannot be asked for at that threshold. ``detected_own`` asks every lesion whether the
     synthetic PET reaches 41 % of the real SUVmax inside the annotation; below a SUVmax of about 8 that threshold lies
     in the range of normal tissue, so it is the easier question. ``number`` counts the lesions of the annotation from 1,
-    those that are not judged included: a lesion keeps its number in every field of view.
+    those that are not scored included: a lesion keeps its number in every field of view.
     """
 
     number: int
@@ -82,7 +82,7 @@ def lesions_of(
 ) -> list[Lesion]:
     """Each component (26 neighbours) of an annotation (D, H, W), in scanning order; images in SUV (g/ml) on its grid.
 
-    ``field`` is the field of view of the CT that was translated: a lesion that reaches beyond it is not judged, for no
+    ``field`` is the field of view of the CT that was translated: a lesion that reaches beyond it is not scored, for no
     model could have shown it. None takes every lesion.
     """
     return [

@@ -22,8 +22,8 @@ NAMES: Final = {
     "nrmse": "NRMSE ↓", "suv_mean_bias": "SUVmean bias", "suv_max_bias": "SUVmax bias",
     "suv_peak_bias": "SUVpeak bias", "tlg_bias": "TLG bias, g", "detection_recall": "lesion recall, SUV 4 ↑",
     "detection_recall_41": "lesion recall, 41 % of own SUVmax ↑",
-    "false_positives": "false positives a study ↓", "false_uptake_ml": "false uptake in negatives, ml ↓",
-    "lesions_above_suv20": "lesions above SUV 20, a study", "seam_excess": "seam, SUV (0 is none)",
+    "false_positives": "false positives per study ↓", "false_uptake_ml": "false uptake in negatives, ml ↓",
+    "lesions_above_suv20": "lesions above SUV 20, per study", "seam_excess": "seam, SUV (0 is none)",
     "volume_41_real": "41 % volume, real, ml", "volume_41_synthetic": "41 % volume, synthetic, ml",
 }  # fmt: skip
 LABELS: Final = {
@@ -168,12 +168,7 @@ def summary_sentences(model: str, found: Mapping[str, Sequence[Comparison]], lev
     is no clinical claim in it, and the last sentence says so. Empty where nothing was compared.
     """
     said = [
-        sentence
-        for baseline, lines in found.items()
-        for metric in IN_WORDS
-        for sentence in _compared_in_words(
-            model, baseline, metric, [one for one in lines if one.metric == metric], level
-        )
+        sentence for baseline, lines in found.items() for sentence in _compared_in_words(model, baseline, lines, level)
     ]
     return [*said, "These are differences of measured numbers; nothing clinical follows from them."] if said else []
 
@@ -201,7 +196,17 @@ def write_tables(
         raise Transient(f"The tables cannot be written to {folder}: check free space and rights.") from error
 
 
-def _compared_in_words(
+def _compared_in_words(model: str, baseline: str, lines: Sequence[Comparison], level: float) -> Iterator[str]:
+    most = max((one.patients for one in lines), default=0)
+    if 0 < most < LEAST_PATIENTS:
+        few = _counted(most, "patient is", "patients are")
+        yield f"{few} too few to compare {model} with {baseline}: {LEAST_PATIENTS} are needed."
+        return
+    for metric in IN_WORDS:
+        yield from _metric_in_words(model, baseline, metric, [one for one in lines if one.metric == metric], level)
+
+
+def _metric_in_words(
     model: str, baseline: str, metric: str, lines: Sequence[Comparison], level: float
 ) -> Iterator[str]:
     what = IN_WORDS[metric]

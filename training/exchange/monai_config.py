@@ -31,7 +31,7 @@ AXES: Final = [["L", "R"], ["P", "A"], ["I", "S"]]
 Config = dict[str, Any]
 
 
-def bundle_key(key: str) -> str:
+def monai_bundle_key(key: str) -> str:
     """The name that a weight of ours has in the network of inference.json, made of PyTorch's and MONAI's own layers."""
     for prefix in KEYS:
         key = key.removeprefix(prefix)
@@ -42,7 +42,7 @@ def inference(package: ModelPackage) -> Config:
     """The content of inference.json: CT in HU (and districts) as NIfTI in, synthetic PET in SUV as NIfTI out.
 
     The steps are those of ``pipeline.translate_ct`` from the third one on. MONAI evaluates the values that begin with
-    $; @ refers to another value. Raises Defect for a generator with layers that this language is not told of.
+    $; @ refers to another value. Raises Defect for a generator with layers that have no form in this language.
     """
     return {
         "imports": ["$import torch", "$import monai", "$from safetensors.torch import load_file"],

@@ -1,4 +1,4 @@
-"""Random changes of a pair of patches; drawing stands apart from applying, so a draw can be recorded and replayed."""
+"""Random changes of a pair of patches; sampling is apart from applying, so a sample can be recorded and replayed."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -20,7 +20,7 @@ EDGE: float = 1.0 + 1e-5
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One draw: which axes (D, H, W) are mirrored, angles about them in degrees, and the seed of the CT's noise."""
+    """One sample: which axes (D, H, W) are mirrored, angles about them in degrees, and the seed of the CT's noise."""
 
     flips: tuple[bool, bool, bool]
     angles_deg: Triple
@@ -28,8 +28,8 @@ class Augmentation:
     noise_seed: int
 
 
-def draw_augmentation(random: np.random.Generator, config: AugmentationConfig) -> Augmentation:
-    """A draw as paper section IV-B describes it: flips, rotations up to +-10 degrees, Gaussian noise."""
+def sample_augmentation(random: np.random.Generator, config: AugmentationConfig) -> Augmentation:
+    """A sample as paper section IV-B describes it: flips, rotations up to +-10 degrees, Gaussian noise."""
     d, h, w = (bool(random.random() < 0.5) and axis in config.flip_axes for axis in "DHW")
     about_d, about_h, about_w = (float(random.uniform(-1.0, 1.0)) * config.rotation_deg for _ in range(3))
     return Augmentation((d, h, w), (about_d, about_h, about_w), config.noise_sigma, int(random.integers(2**32)))
@@ -38,7 +38,7 @@ def draw_augmentation(random: np.random.Generator, config: AugmentationConfig) -
 def augment(
     augmentation: Augmentation, ct: FloatArray, pet: FloatArray, mask: BoolArray
 ) -> tuple[FloatArray, FloatArray]:
-    """CT and PET patches (D, H, W) in model space after the draw, both 0 outside the (moved) mask.
+    """CT and PET patches (D, H, W) in model space after the augmentation, both 0 outside the (moved) mask.
 
     Mirroring and rotation move both, trilinear and filled with 0, and the mask by the nearest neighbour, which is
     applied again; the noise is the CT's alone and stays inside the mask and within [0, 1].
@@ -59,7 +59,7 @@ def move(
 
 
 def add_noise(augmentation: Augmentation, ct: FloatArray, mask: BoolArray) -> FloatArray:
-    """A CT patch with the draw's Gaussian noise inside the mask, within [0, 1]."""
+    """A CT patch with the augmentation's Gaussian noise inside the mask, within [0, 1]."""
     if not augmentation.noise_sigma:
         return ct
     noise = np.random.default_rng(augmentation.noise_seed).standard_normal(ct.shape, np.float32)

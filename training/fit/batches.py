@@ -1,4 +1,4 @@
-"""The patches of each step: drawn from (seed, network, step) alone, and drawn ahead while the networks compute."""
+"""The patches of each step: sampled from (seed, network, step) alone, and ahead of time while the networks compute."""
 
 from collections import deque
 from collections.abc import Generator
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from training.data.sampling import Patch, Sampler
-from training.fit.augmentation import add_noise, augment, draw_augmentation, move
+from training.fit.augmentation import add_noise, augment, move, sample_augmentation
 from training.fit.config import TrainConfig
 from training.fit.distributed import process_count, process_rank
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray
 
-ORDER, DRAW, POOL = range(3)
+ORDER, PATCH, POOL = range(3)
 """What a random number is for: each use has a sequence of its own."""
 
 
@@ -46,7 +46,7 @@ def step_random(config: TrainConfig, network: str, purpose: int, number: int) ->
     return np.random.default_rng(np.random.SeedSequence([config.seed, *network.encode()], spawn_key=(purpose, number)))
 
 
-def draw_batch(config: TrainConfig, network: str, sampler: Sampler, step: int) -> Batch:
+def sample_batch(config: TrainConfig, network: str, sampler: Sampler, step: int) -> Batch:
     """This process's share of the patches of a step; raises Rejected where a CycleGAN has only one patient."""
     share, rest = divmod(config.optimiser.batch_size, process_count())
     if rest:
@@ -55,8 +55,8 @@ def draw_batch(config: TrainConfig, network: str, sampler: Sampler, step: int) -
             "choose a multiple."
         )
     first = step * config.optimiser.batch_size + process_rank() * share
-    draw = _paired if config.method == "pix2pix" else _unpaired
-    samples = [draw(config, network, sampler, sample) for sample in range(first, first + share)]
+    sample_one = _paired if config.method == "pix2pix" else _unpaired
+    samples = [sample_one(config, network, sampler, sample) for sample in range(first, first + share)]
     ct, pet = (np.stack([sample[part] for sample in samples])[:, None] for part in (0, 1))
     return Batch(torch.from_numpy(ct), torch.from_numpy(pet), tuple(sample[2] for sample in samples))
 
@@ -64,19 +64,19 @@ def draw_batch(config: TrainConfig, network: str, sampler: Sampler, step: int) -
 def batches(
     config: TrainConfig, network: str, sampler: Sampler, steps: range, *, pin: bool = False
 ) -> Generator[Batch, None, None]:
-    """The batches of some steps, in order, ``compute.prefetch`` of them drawn ahead by ``compute.workers`` threads.
+    """The batches of some steps, in order, ``compute.prefetch`` of them sampled ahead by ``compute.workers`` threads.
 
     Close it where it is not exhausted: that ends the threads.
     """
-    draw = partial(_pinned if pin else draw_batch, config, network, sampler)
+    sample = partial(_pinned if pin else sample_batch, config, network, sampler)
     if not config.compute.prefetch:
-        yield from map(draw, steps)
+        yield from map(sample, steps)
         return
     ahead: deque[Future[Batch]] = deque()
     with ThreadPoolExecutor(config.compute.workers, "patches") as threads:
         try:
             for step in steps:
-                ahead.append(threads.submit(draw, step))
+                ahead.append(threads.submit(sample, step))
                 if len(ahead) > config.compute.prefetch:
                     yield ahead.popleft().result()
             while ahead:
@@ -86,7 +86,7 @@ def batches(
 
 
 def study_of(config: TrainConfig, network: str, sample: int, studies: int) -> int:
-    """Which study a sample is drawn from: round after round all of them, each round in an order of its own.
+    """Which study a sample is taken from: round after round all of them, each round in an order of its own.
 
     An epoch of n patches a study is n rounds, so it holds exactly n patches of each.
     """
@@ -95,24 +95,24 @@ def study_of(config: TrainConfig, network: str, sample: int, studies: int) -> in
 
 
 def _pinned(config: TrainConfig, network: str, sampler: Sampler, step: int) -> Batch:
-    return draw_batch(config, network, sampler, step).pinned()
+    return sample_batch(config, network, sampler, step).pinned()
 
 
 def _paired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[FloatArray, FloatArray, str]:
     """CT and PET of one place, moved together."""
-    random = step_random(config, network, DRAW, sample)
-    patch = sampler.draw(random, study_of(config, network, sample, sampler.studies))
-    ct, pet = augment(draw_augmentation(random, config.augmentation), patch.ct, patch.pet, patch.mask)
+    random = step_random(config, network, PATCH, sample)
+    patch = sampler.sample(random, study_of(config, network, sample, sampler.studies))
+    ct, pet = augment(sample_augmentation(random, config.augmentation), patch.ct, patch.pet, patch.mask)
     return ct, pet, _origin(patch)
 
 
 def _unpaired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[FloatArray, FloatArray, str]:
     """A CT of one patient and a PET of another, each moved on its own."""
-    random = step_random(config, network, DRAW, sample)
+    random = step_random(config, network, PATCH, sample)
     study = study_of(config, network, sample, sampler.studies)
-    of_ct = sampler.draw(random, study)
-    of_pet = sampler.draw(random, sampler.other_patients_study(random, study))
-    of_the_ct, of_the_pet = (draw_augmentation(random, config.augmentation) for _ in range(2))
+    of_ct = sampler.sample(random, study)
+    of_pet = sampler.sample(random, sampler.other_patients_study(random, study))
+    of_the_ct, of_the_pet = (sample_augmentation(random, config.augmentation) for _ in range(2))
     (ct,), mask = move(of_the_ct, (of_ct.ct,), of_ct.mask)
     (pet,), _ = move(of_the_pet, (of_pet.pet,), of_pet.mask)
     return add_noise(of_the_ct, ct, mask), pet, f"CT {_origin(of_ct)}, PET {_origin(of_pet)}"

@@ -161,7 +161,7 @@ class ComputeConfig:
 
 @dataclass(frozen=True)
 class PackageConfig:
-    """What the card of the finished package says beside what the run itself knows."""
+    """What the card of the finished package says beside what comes from the run itself."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     intended_use: str
@@ -306,5 +306,5 @@ def _plain(value: Any) -> Any:
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    """Where in the file a fault stands: the keys, without the marks by which the two forms of a partition are told."""
+    """Where in the file a fault stands: the keys, without the marks of the two forms of a partition."""
     return ".".join(str(part) for part in location if part not in (NAMED, CONFIGURED)) or "file"

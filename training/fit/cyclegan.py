@@ -1,4 +1,4 @@
-"""One step of CycleGAN: two generators learn the way there and back, then the two discriminators of CT and of PET."""
+"""One step of CycleGAN: two generators go there and back, then the two discriminators of CT and of PET."""
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from training.fit.state import CT_TO_PET, PET_TO_CT, TrainState
 def cyclegan_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, float]:
     """Zhu et al. 2017, sections 3 and 4, on CT and PET windows of different patients; the losses by name.
 
-    Least-squares losses; the discriminators judge images of the pool. Raises Rejected where a loss is not finite.
+    Least-squares losses; the discriminators see images of the pool. Raises Rejected where a loss is not finite.
     """
     state.discriminators.requires_grad_(False)
     made_ct, made_pet, generators = _translate_both_ways(config, state, batch)
@@ -29,7 +29,9 @@ def cyclegan_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[
     take_gradient_step(config, state, state.generators, state.generator_optimiser, generators.total)
 
     state.discriminators.requires_grad_(True)
-    loss = _judge(config, state, "ct", batch.ct, made_ct) + _judge(config, state, "pet", batch.pet, made_pet)
+    loss = _discriminator_loss(config, state, "ct", batch.ct, made_ct) + _discriminator_loss(
+        config, state, "pet", batch.pet, made_pet
+    )
     check_finite(config, state, batch, "discriminator", loss)
     take_gradient_step(config, state, state.discriminators, state.discriminator_optimiser, loss)
 
@@ -52,14 +54,14 @@ def _translate_both_ways(config: TrainConfig, state: TrainState, batch: Batch) -
         made_pet, same_pet = to_pet(torch.cat([ct, pet])).chunk(2)
         made_ct, same_ct = to_ct(torch.cat([pet, ct])).chunk(2)
         again_ct, again_pet = to_ct(made_pet), to_pet(made_ct)
-        judged_ct = state.discriminators["ct"](made_ct).float()
-        judged_pet = state.discriminators["pet"](made_pet).float()
+        ct_verdicts = state.discriminators["ct"](made_ct).float()
+        pet_verdicts = state.discriminators["pet"](made_pet).float()
     optimiser = config.optimiser
     return (
         made_ct,
         made_pet,
         cycle_generator_loss(
-            least_squares_loss(judged_ct, real=True) + least_squares_loss(judged_pet, real=True),
+            least_squares_loss(ct_verdicts, real=True) + least_squares_loss(pet_verdicts, real=True),
             cycle_loss(ct, again_ct) + cycle_loss(pet, again_pet),
             identity_loss(ct, same_ct) + identity_loss(pet, same_pet),
             lambda_cycle=optimiser.lambda_cycle,
@@ -68,16 +70,16 @@ def _translate_both_ways(config: TrainConfig, state: TrainState, batch: Batch) -
     )
 
 
-def _judge(config: TrainConfig, state: TrainState, which: str, real: Tensor, made: Tensor) -> Tensor:
+def _discriminator_loss(config: TrainConfig, state: TrainState, which: str, real: Tensor, made: Tensor) -> Tensor:
     """The loss of one discriminator on real images and on images of the pool.
 
     The pool sees the images of all processes in the order of the samples, so every process holds the same pool and
     takes its own share of what comes out.
     """
     random = step_random(config, f"{state.network}/{which}", POOL, state.step)
-    judged = state.pools[which].exchange(gathered(made), random)
-    share = judged[process_rank() * len(real) :][: len(real)]
-    judge = state.discriminators[which]
+    pooled = state.pools[which].exchange(gathered(made), random)
+    share = pooled[process_rank() * len(real) :][: len(real)]
+    discriminator = state.discriminators[which]
     with precision(config, state):
-        verdicts = judge(real).float(), judge(share).float()
+        verdicts = discriminator(real).float(), discriminator(share).float()
     return least_squares_discriminator_loss(*verdicts)

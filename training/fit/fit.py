@@ -68,7 +68,7 @@ class Run:
     go_on: str = GO_ON
 
     def save(self, config: TrainConfig, state: TrainState) -> None:
-        """A checkpoint that knows the pairs and the curve's length."""
+        """A checkpoint that names the pairs and holds the curve's length."""
         save_checkpoint(config, state, self.data_sha256, 0 if self.curve is None else self.curve.length)
 
     def record(self, state: TrainState, values: dict[str, float], events: EventLog | None) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from training.data.pairs import Pair, landmarks, make_pair, phantom_truth
 from training.data.study import Study
 from training.fit.config import DataConfig
-from training.phantom.options import draw_options
+from training.phantom.options import sample_options
 from training.phantom.phantom import make_phantom
 from twin_scanner.models.plan import Plan
 from twin_scanner.progress import Progress
@@ -25,6 +25,6 @@ def make_pairs(config: DataConfig, plan: Plan, *, keep_air: bool, progress: Prog
 def _phantoms(config: DataConfig, plan: Plan) -> Iterator[tuple[str, str, Study]]:
     """Patients of all sizes, poses, fields of view and diagnoses, generated on the Plan's own spacing."""
     for seed in range(config.seed, config.seed + config.count):
-        phantom = make_phantom(seed, draw_options(seed, world=config.world, spacing_mm=plan.spacing_mm))
+        phantom = make_phantom(seed, sample_options(seed, world=config.world, spacing_mm=plan.spacing_mm))
         study = Study(phantom.ct, phantom.pet, "phantom", phantom.lesions, phantom.districts)
         yield f"phantom-{seed}", phantom.diagnosis, study

@@ -1,4 +1,4 @@
-"""One step of Pix2Pix: the discriminator of CT and PET side by side learns, then the generator."""
+"""One step of Pix2Pix: the discriminator of CT and PET side by side takes a step, then the generator."""
 
 import torch
 
@@ -15,22 +15,22 @@ def pix2pix_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[s
 
     Raises Rejected where a loss is not finite, before any weight has changed by it.
     """
-    ct, pet, judge = batch.ct, batch.pet, state.discriminators["pair"]
+    ct, pet, discriminator = batch.ct, batch.pet, state.discriminators["pair"]
     with precision(config, state):
-        made = state.generator(ct)
+        synthetic = state.generator(ct)
 
     state.discriminators.requires_grad_(True)
     with precision(config, state):
-        judged_real = judge(torch.cat([ct, pet], 1))
-        judged_made = judge(torch.cat([ct, made.detach()], 1))
-    loss = discriminator_loss(judged_real.float(), judged_made.float())
+        real_logits = discriminator(torch.cat([ct, pet], 1))
+        synthetic_logits = discriminator(torch.cat([ct, synthetic.detach()], 1))
+    loss = discriminator_loss(real_logits.float(), synthetic_logits.float())
     check_finite(config, state, batch, "discriminator", loss)
     take_gradient_step(config, state, state.discriminators, state.discriminator_optimiser, loss)
 
     state.discriminators.requires_grad_(False)
     with precision(config, state):
-        judged = judge(torch.cat([ct, made], 1))
-    generator = generator_loss(judged.float(), made, pet, config.optimiser.lambda_l1)
+        logits = discriminator(torch.cat([ct, synthetic], 1))
+    generator = generator_loss(logits.float(), synthetic, pet, config.optimiser.lambda_l1)
     check_finite(config, state, batch, "generator", generator.total)
     take_gradient_step(config, state, state.generators, state.generator_optimiser, generator.total)
 

@@ -25,7 +25,7 @@ CT_INITIAL_LOGIT: Final = 0.0
 
 @dataclass
 class ImagePool:
-    """Made images of earlier steps, which a discriminator judges now and then instead of the latest ones.
+    """Synthetic images of earlier steps, which a discriminator sees now and then instead of the latest ones.
 
     Shrivastava et al. 2017, section 2.3; Zhu et al. 2017, section 4, with 50 images.
     """
@@ -34,19 +34,19 @@ class ImagePool:
     images: list[Tensor] = field(default_factory=list)
 
     def exchange(self, made: Tensor, random: np.random.Generator) -> Tensor:
-        """The images (N, 1, 32, 32, 32) to judge: while the pool fills, the new ones; later each with even chances.
+        """The images (N, 1, 32, 32, 32) to show it: while the pool fills, the new ones; later each with even chances.
 
-        An image that is not judged takes the place of the one that is.
+        An image that is held back takes the place of the one that is returned.
         """
-        judged = []
+        chosen = []
         for image in made.detach():
             if len(self.images) < self.size:
                 self.images.append(image.clone())
             elif self.size and random.random() < 0.5:
                 at = int(random.integers(self.size))
                 self.images[at], image = image.clone(), self.images[at]
-            judged.append(image)
-        return torch.stack(judged)
+            chosen.append(image)
+        return torch.stack(chosen)
 
 
 @dataclass
@@ -54,7 +54,7 @@ class TrainState:
     """Everything that changes between two steps, so that a checkpoint of it continues bit for bit on one processor.
 
     ``network`` and ``step`` say where the run stands, ``validated`` the step of the last validation, ``finished`` the
-    weights of the networks before this one. What is drawn at a step depends on the run's seed, the network's name and
+    weights of the networks before this one. What is sampled at a step depends on the run's seed, the network's name and
     the step, so no random state is kept beside PyTorch's own.
     """
 
@@ -117,10 +117,10 @@ def _generators(config: TrainConfig) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _discriminators(config: TrainConfig) -> Iterator[tuple[str, nn.Module]]:
-    """Pix2Pix judges CT and PET side by side; CycleGAN has a judge of each."""
-    judges = {"pair": 2} if config.method == "pix2pix" else {"ct": 1, "pet": 1}
+    """Pix2Pix has one of CT and PET side by side; CycleGAN has one of each."""
+    channels_of = {"pair": 2} if config.method == "pix2pix" else {"ct": 1, "pet": 1}
     sizes = config.network
-    for name, channels in judges.items():
+    for name, channels in channels_of.items():
         yield name, PatchDiscriminator(sizes.discriminator_features, sizes.discriminator_layers, channels)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import ndimage
 
 from training.phantom import skeleton
-from training.phantom.head import SKULL_CENTRE, SKULL_RADII, draw_airway, draw_head, draw_neck, head_plane_z
-from training.phantom.organs import draw_abdominal_organs, draw_thoracic_organs, draw_vessels
+from training.phantom.head import SKULL_CENTRE, SKULL_RADII, head_plane_z, paint_airway, paint_head, paint_neck
+from training.phantom.organs import paint_abdominal_organs, paint_thoracic_organs, paint_vessels
 from training.phantom.shapes import BoolArray, Box, Canvas, Loft, Point, Region
 from training.phantom.skeleton import ANKLE, SIDES, ArmPose, Side, mirrored
 from training.phantom.tissues import Tissue
@@ -93,35 +93,35 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """What drawing leaves: tissues on the canvas, and the district of every voxel."""
+    """What painting leaves: tissues on the canvas, and the district of every voxel."""
 
     canvas: Canvas
     districts: LabelArray
 
 
-def draw_body(canvas: Canvas, figure: Figure, rng: np.random.Generator) -> Body:
+def paint_body(canvas: Canvas, figure: Figure, rng: np.random.Generator) -> Body:
     """Outline, organs, bones and airways of a figure; then its districts. ``rng`` decides bowel and lung vessels."""
-    arms = _draw_outline(canvas, figure)
+    arms = _paint_outline(canvas, figure)
     outline = canvas.tissue > Tissue.AIR
-    draw_thoracic_organs(canvas, figure.heart_mm, rng)
-    draw_abdominal_organs(canvas, figure.sex == "F", figure.bladder_mm, rng)
-    draw_vessels(canvas)
-    draw_neck(canvas)
-    skeleton.draw_spine(canvas)
-    skeleton.draw_thorax(canvas)
-    skeleton.draw_shoulder_girdle(canvas, [figure.pose(side) for side in SIDES])
-    skeleton.draw_pelvis(canvas)
+    paint_thoracic_organs(canvas, figure.heart_mm, rng)
+    paint_abdominal_organs(canvas, figure.sex == "F", figure.bladder_mm, rng)
+    paint_vessels(canvas)
+    paint_neck(canvas)
+    skeleton.paint_spine(canvas)
+    skeleton.paint_thorax(canvas)
+    skeleton.paint_shoulder_girdle(canvas, [figure.pose(side) for side in SIDES])
+    skeleton.paint_pelvis(canvas)
     humeri: dict[Side, list[Region]] = {}
     for side in SIDES:
-        skeleton.draw_leg_bones(canvas, side)
-        humeri[side] = skeleton.draw_arm_bones(canvas, figure.pose(side), side)
-    draw_head(canvas)
-    draw_airway(canvas)
+        skeleton.paint_leg_bones(canvas, side)
+        humeri[side] = skeleton.paint_arm_bones(canvas, figure.pose(side), side)
+    paint_head(canvas)
+    paint_airway(canvas)
     canvas.tissue[~outline] = Tissue.AIR
     return Body(canvas, _districts(canvas, outline, figure, arms, humeri))
 
 
-def _draw_outline(canvas: Canvas, figure: Figure) -> BoolArray:
+def _paint_outline(canvas: Canvas, figure: Figure) -> BoolArray:
     """Skin, fat and muscle as three nested layers of all parts; returns where the arms' parts are."""
     arms = np.zeros(canvas.shape, np.bool_)
     parts = _parts(canvas, figure)

@@ -83,7 +83,7 @@ def write_ct_dicom(
 ) -> tuple[Path, ...]:
     """Write a phantom's CT (HU) as a CT series, a file a slice; returns the files in the order of the image's D axis.
 
-    ``options`` are those it was drawn with (default: PhantomOptions()). HU are rounded, and clipped to -1024 to 3071.
+    ``options`` are those it was made with (default: PhantomOptions()). HU are rounded, and clipped to -1024 to 3071.
     Raises Transient where the disk fails.
     """
     examination = Examination(seed, PhantomOptions() if options is None else options)

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from training.phantom.dicom_series import PHANTOM_MANUFACTURER, Examination, write_ct_dicom, write_pet_dicom
-from training.phantom.phantom import Phantom, PhantomOptions, draw_options, make_phantom
+from training.phantom.phantom import Phantom, PhantomOptions, make_phantom, sample_options
 from training.phantom.tissues import World
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import whole_folder
@@ -48,13 +48,13 @@ def write_studies(
     world: World = "district-dependent",
     spacing_mm: Triple = (3.0, 2.04, 2.04),
     dicom: bool = False,
-    draw: Callable[[int], PhantomOptions] | None = None,
+    options_of: Callable[[int], PhantomOptions] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Path, ...]:
     """Write ``count`` patients, each with a body, pose, field of view and disease of its own; returns their folders.
 
-    Patient i has seed ``seed`` * 10,000 + i. ``draw`` replaces draw_options. Raises Rejected where ``out`` already
-    holds studies, Transient where the disk fails.
+    Patient i has seed ``seed`` * 10,000 + i. ``options_of`` replaces sample_options. Raises Rejected where ``out``
+    already holds studies, Transient where the disk fails.
     """
     if (out / METADATA_FILE).exists() or (out / COLLECTION).exists():
         raise Rejected(f"{out} already holds studies: give a new folder, nothing is overwritten.")
@@ -65,7 +65,11 @@ def write_studies(
     try:
         for number in range(count):
             patient = seed * MOST_STUDIES + number
-            options = draw(patient) if draw is not None else draw_options(patient, world=world, spacing_mm=spacing_mm)
+            options = (
+                options_of(patient)
+                if options_of is not None
+                else sample_options(patient, world=world, spacing_mm=spacing_mm)
+            )
             phantom = make_phantom(patient, options)
             folders.append(write_study(out, phantom, dicom=dicom))
             rows += _metadata_rows(phantom)

@@ -1,4 +1,4 @@
-"""The phantom's image: its grid, what of the drawn patient the field of view shows, and which way the axes run."""
+"""The phantom's image: its grid, what of the painted patient the field of view shows, and which way the axes run."""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -40,7 +40,7 @@ GANTRY_AXES: Final[MappingProxyType[PatientPosition, tuple[Axis, Axis, Axis]]] =
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """The patient's grid that is drawn on (D to the head, H to the back, W to the left) and what of it is imaged."""
+    """The patient's grid that is painted on (D to the head, H to the back, W to the left) and what of it is imaged."""
 
     geometry: Geometry
     canvas: Canvas
@@ -51,7 +51,7 @@ class Frame:
 
 
 def frame_of(options: PhantomOptions, figure: Figure) -> Frame:
-    """Where a figure is drawn: around all of it, or where the field of view has one of the usual names, around that."""
+    """Where a figure is painted: around all of it, or around a field of view that has one of the usual names."""
     across, deep, tall = scales(options)
     low, high = _limits(options, figure)
     spacing = _patient_spacing(options)
@@ -91,7 +91,7 @@ def image_axes(options: PhantomOptions) -> tuple[Axis, Axis, Axis]:
 
 
 def turned_geometry(geometry: Geometry, axes: tuple[Axis, Axis, Axis]) -> Geometry:
-    """The grid of the image whose axes run along the patient's grid as told."""
+    """The grid of the image whose axes run along the patient's grid as given."""
     corner = [0, 0, 0]
     for axis, sign in axes:
         corner[axis] = 0 if sign > 0 else geometry.shape[axis] - 1

@@ -31,17 +31,17 @@ def head_plane_z(y: FloatArray) -> FloatArray:
     return np.asarray(CHIN[1] + slope * (y - CHIN[0]), dtype=np.float32)
 
 
-def draw_head(canvas: Canvas) -> None:
+def paint_head(canvas: Canvas) -> None:
     """Everything inside the head's skin."""
-    _draw_skull(canvas)
-    _draw_brain(canvas)
-    _draw_face(canvas)
-    _draw_mandible(canvas)
-    _draw_air_spaces(canvas)
+    _paint_skull(canvas)
+    _paint_brain(canvas)
+    _paint_face(canvas)
+    _paint_mandible(canvas)
+    _paint_air_spaces(canvas)
 
 
-def draw_neck(canvas: Canvas) -> None:
-    """Thyroid, larynx and the great vessels; drawn before the spine."""
+def paint_neck(canvas: Canvas) -> None:
+    """Thyroid, larynx and the great vessels; painted before the spine."""
     for side in SIDES:
         canvas.paint(canvas.ellipsoid((side * 16.0, -22.0, 1462.0), (9.0, 9.0, 22.0)), Tissue.THYROID)
         for start, end, radius in (
@@ -52,8 +52,8 @@ def draw_neck(canvas: Canvas) -> None:
     canvas.paint(canvas.cone((0.0, -22.0, 1478.0), (0.0, -24.0, 1500.0), 16.0, 17.0), Tissue.CARTILAGE)
 
 
-def draw_airway(canvas: Canvas) -> None:
-    """From the nasopharynx to the main bronchi; drawn last, it stays open."""
+def paint_airway(canvas: Canvas) -> None:
+    """From the nasopharynx to the main bronchi; painted last, it stays open."""
     path: list[tuple[Point, float]] = [
         ((0.0, -24.0, 1598.0), 9.0), ((0.0, -20.0, 1560.0), 9.0), ((0.0, -22.0, 1520.0), 8.0),
         ((0.0, -24.0, 1488.0), 6.0), ((0.0, -22.0, 1450.0), 8.5), ((0.0, -6.0, 1400.0), 8.5), ((0.0, 8.0, 1338.0), 8.5),
@@ -75,7 +75,7 @@ def _above_floor(canvas: Canvas, region: Region, offset_mm: float) -> Region:
     return region.keep(z > _floor(y) + np.float32(offset_mm))
 
 
-def _draw_skull(canvas: Canvas) -> None:
+def _paint_skull(canvas: Canvas) -> None:
     """The vault and the base, a shell around the brain's cavity."""
     shell = _above_floor(canvas, canvas.ellipsoid(SKULL_CENTRE, SKULL_RADII, SCALP_MM), -7.0)
     canvas.paint(shell, Tissue.SKULL_BONE)
@@ -91,7 +91,7 @@ def _draw_skull(canvas: Canvas) -> None:
             canvas.paint(canvas.ellipsoid((side * 54.0, 14.0 + offset, 1606.0), (4.0, 2.4, 7.0)), Tissue.GAS)
 
 
-def _draw_brain(canvas: Canvas) -> None:
+def _paint_brain(canvas: Canvas) -> None:
     """Grey matter folded around white matter, ventricles, cerebellum and brain stem."""
     brain = _above_floor(canvas, canvas.ellipsoid(SKULL_CENTRE, SKULL_RADII, SCALP_MM + VAULT_MM + 3.0), 3.0)
     canvas.paint(brain, Tissue.GREY_MATTER)
@@ -113,7 +113,7 @@ def _draw_brain(canvas: Canvas) -> None:
     canvas.paint(canvas.cone((0.0, 6.0, 1655.0), (0.0, 22.0, 1602.0), 13.0, 8.0), Tissue.WHITE_MATTER, only=inside)
 
 
-def _draw_face(canvas: Canvas) -> None:
+def _paint_face(canvas: Canvas) -> None:
     """Orbits, cheek bones, maxilla, palate and the salivary glands."""
     canvas.paint(canvas.ellipsoid((0.0, -60.0, 1588.0), (35.0, 26.0, 27.0)), Tissue.CORTEX)
     canvas.paint(canvas.ellipsoid((0.0, -60.0, 1588.0), (31.0, 22.0, 23.0)), Tissue.RED_MARROW)
@@ -137,7 +137,7 @@ def _draw_face(canvas: Canvas) -> None:
     canvas.paint(canvas.ellipsoid((0.0, -46.0, 1556.0), (21.0, 25.0, 15.0)), Tissue.TONGUE)
 
 
-def _draw_mandible(canvas: Canvas) -> None:
+def _paint_mandible(canvas: Canvas) -> None:
     """The jaw's horseshoe with its rami, and both rows of teeth."""
     for side in SIDES:
         for a, b in itertools.pairwise(MANDIBLE):
@@ -152,7 +152,7 @@ def _draw_mandible(canvas: Canvas) -> None:
                 canvas.paint(canvas.cone(a, b, 4.5, 4.5), Tissue.TOOTH)
 
 
-def _draw_air_spaces(canvas: Canvas) -> None:
+def _paint_air_spaces(canvas: Canvas) -> None:
     """Nasal cavity with septum and nostrils, and the paranasal sinuses."""
     cavity = canvas.ellipsoid((0.0, -66.0, 1604.0), (13.0, 36.0, 19.0))
     canvas.paint(cavity, Tissue.GAS)

@@ -17,7 +17,7 @@ from twin_scanner.imaging.volume import FloatArray, LabelArray, Triple
 HIGHEST_HU: Final = 3071.0
 """End of the usual 12-bit scale, where metal is clipped."""
 DIRECTIONS: Final = 120
-"""Of the parallel beam in which the metal's error is reckoned; with fewer, single rays can be told apart."""
+"""Of the parallel beam in which the metal's error is reckoned; with fewer, single rays can be seen."""
 HARDENING_PER_MM2: Final = 0.004
 """Polychromatic X-rays grow harder in metal: a ray through p mm loses this times p squared of its line integral; after
 Brooks and Di Chiro, Phys Med Biol 21 (1976) 390, where the loss is quadratic in the path. 20 mm of steel: 1.6 of 8."""
@@ -31,7 +31,7 @@ DEEPEST_STREAK_HU: Final = 800.0
 SCREW: Final[tuple[Point, Point]] = ((150.0, 14.0, 850.0), (92.0, 0.0, 915.0))
 
 
-def draw_implants(canvas: Canvas, implants: Sequence[Implant], rng: np.random.Generator) -> None:
+def paint_implants(canvas: Canvas, implants: Sequence[Implant], rng: np.random.Generator) -> None:
     """Paint metal inside the body, on the side that ``rng`` decides."""
     side: Side = 1 if rng.random() < 0.5 else -1
     for implant in implants:

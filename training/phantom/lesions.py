@@ -60,7 +60,7 @@ class Lesion:
     suv: float
 
 
-def draw_lesions(diagnosis: Diagnosis, rng: np.random.Generator) -> tuple[Lesion, ...]:
+def sample_lesions(diagnosis: Diagnosis, rng: np.random.Generator) -> tuple[Lesion, ...]:
     """The lesions of one patient; at least one unless NEGATIVE; a lung cancer has its primary in a lung."""
     beds: list[tuple[Bed, float]] = []
     if diagnosis == "LUNG_CANCER":

@@ -35,7 +35,7 @@ SHORTEST_RANGE_MM: Final = 60.0
 
 @dataclass(frozen=True)
 class PhantomOptions:
-    """What the phantom shows; ``draw_options`` and ``draw_variation`` vary it by seed.
+    """What the phantom shows; ``sample_options`` and ``sample_variation`` vary it by seed.
 
     ``spacing_mm`` runs along (D, H, W). ``noise`` scales the noise of both images, 0 for none. ``world``:
     "district-dependent" (brain, myocardium, muscle and bladder have one HU and different SUV) or "appearance-only"
@@ -142,7 +142,7 @@ def random_stream(seed: int, purpose: str) -> np.random.Generator:
     return np.random.default_rng([seed, STREAMS.index(purpose)])
 
 
-def draw_options(
+def sample_options(
     seed: int, *, world: World = "district-dependent", spacing_mm: Triple = (3.0, 2.04, 2.04)
 ) -> PhantomOptions:
     """The patient and the examination that a seed stands for, spread as in a clinical cohort."""

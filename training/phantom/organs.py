@@ -46,7 +46,7 @@ def diaphragm_z(x: FloatArray, y: FloatArray) -> FloatArray:
     return np.asarray(top - 75.0 * np.minimum(off, 1.4), dtype=np.float32)
 
 
-def draw_thoracic_organs(canvas: Canvas, heart_mm: float, rng: np.random.Generator) -> None:
+def paint_thoracic_organs(canvas: Canvas, heart_mm: float, rng: np.random.Generator) -> None:
     """Lungs with their vessels, and the heart in the mediastinum's fat."""
     chest = canvas.loft(RIB_CAGE, 7.0)
     x, y, z = canvas.axes(chest.box)
@@ -56,14 +56,14 @@ def draw_thoracic_organs(canvas: Canvas, heart_mm: float, rng: np.random.Generat
     canvas.paint(chest.keep(np.abs(x) > wall), Tissue.LUNG)
     for side in SIDES:
         for _ in range(26):
-            _draw_lung_vessel(canvas, side, rng)
+            _paint_lung_vessel(canvas, side, rng)
     gullet: tuple[Point, ...] = ((0.0, 2.0, 1490.0), (6.0, 22.0, 1360.0), (10.0, 16.0, 1210.0), (22.0, 2.0, 1190.0))
     for a, b in itertools.pairwise(gullet):
         canvas.paint(canvas.cone(a, b, 8.0, 8.0), Tissue.MUSCLE, only=(Tissue.VISCERAL_FAT,))
-    _draw_heart(canvas, heart_mm)
+    _paint_heart(canvas, heart_mm)
 
 
-def _draw_lung_vessel(canvas: Canvas, side: Side, rng: np.random.Generator) -> None:
+def _paint_lung_vessel(canvas: Canvas, side: Side, rng: np.random.Generator) -> None:
     """A vessel from the hilum outwards, thinner and bent on its way."""
     hilum = (side * 36.0, 10.0, 1308.0)
     end = (side * rng.uniform(62, 118), rng.uniform(-62, 76), rng.uniform(1195, 1415))
@@ -73,7 +73,7 @@ def _draw_lung_vessel(canvas: Canvas, side: Side, rng: np.random.Generator) -> N
     canvas.paint(canvas.cone(middle, end, 2.6, 1.0), Tissue.LUNG_VESSEL, only=(Tissue.LUNG,))
 
 
-def _draw_heart(canvas: Canvas, size_mm: float) -> None:
+def _paint_heart(canvas: Canvas, size_mm: float) -> None:
     """The left ventricle's wall around its blood, the right heart and the atria."""
     axis = (0.68, -0.52, -0.52)
     soft = (Tissue.VISCERAL_FAT, Tissue.LUNG, Tissue.LUNG_VESSEL, Tissue.MUSCLE)
@@ -88,23 +88,23 @@ def _draw_heart(canvas: Canvas, size_mm: float) -> None:
     canvas.paint(canvas.spheroid((35.0, -30.0, 1252.0), axis, size_mm - 1.0, size_mm - 15.0), Tissue.BLOOD)
 
 
-def draw_abdominal_organs(canvas: Canvas, female: bool, bladder_mm: float, rng: np.random.Generator) -> None:
+def paint_abdominal_organs(canvas: Canvas, female: bool, bladder_mm: float, rng: np.random.Generator) -> None:
     """Fat first, then bowel, then the solid organs, which keep their shape."""
     cavity = canvas.loft(ABDOMEN)
     x, y, z = canvas.axes(cavity.box)
     cavity = cavity.keep(z < diaphragm_z(x, y) - 4.0)
     canvas.paint(cavity, Tissue.VISCERAL_FAT)
-    _draw_small_bowel(canvas, rng)
-    _draw_colon(canvas, rng)
+    _paint_small_bowel(canvas, rng)
+    _paint_colon(canvas, rng)
     for centre, radii, tissue in (
         ((-58.0, 2.0, 1168.0), (90.0, 92.0, 92.0), Tissue.LIVER),
         ((6.0, -34.0, 1186.0), (80.0, 42.0, 36.0), Tissue.LIVER),
         ((92.0, 40.0, 1172.0), (28.0, 40.0, 50.0), Tissue.SPLEEN),
     ):
         _paint_inside(canvas, cavity, canvas.ellipsoid(centre, radii), tissue)
-    _draw_stomach(canvas, cavity)
-    _draw_retroperitoneum(canvas)
-    _draw_pelvic_organs(canvas, female, bladder_mm)
+    _paint_stomach(canvas, cavity)
+    _paint_retroperitoneum(canvas)
+    _paint_pelvic_organs(canvas, female, bladder_mm)
 
 
 def _paint_inside(canvas: Canvas, cavity: Region, region: Region, tissue: int) -> None:
@@ -119,7 +119,7 @@ def _paint_inside(canvas: Canvas, cavity: Region, region: Region, tissue: int) -
     canvas.paint(cavity.keep(view), tissue)
 
 
-def _draw_stomach(canvas: Canvas, cavity: Region) -> None:
+def _paint_stomach(canvas: Canvas, cavity: Region) -> None:
     """Contents with an air bubble in front, as a supine patient has it."""
     _paint_inside(canvas, cavity, canvas.ellipsoid((56.0, -22.0, 1164.0), (36.0, 40.0, 46.0)), Tissue.STOMACH)
     bubble = canvas.ellipsoid((56.0, -22.0, 1164.0), (30.0, 34.0, 40.0))
@@ -127,7 +127,7 @@ def _draw_stomach(canvas: Canvas, cavity: Region) -> None:
     canvas.paint(bubble.keep(y < -42.0), Tissue.GAS, only=(Tissue.STOMACH,))
 
 
-def _draw_retroperitoneum(canvas: Canvas) -> None:
+def _paint_retroperitoneum(canvas: Canvas) -> None:
     """Kidneys, adrenals, pancreas and gall bladder."""
     for side in SIDES:
         z = 1092.0 if side > 0 else 1080.0
@@ -143,7 +143,7 @@ def _draw_retroperitoneum(canvas: Canvas) -> None:
     canvas.paint(canvas.ellipsoid((-54.0, -48.0, 1112.0), (13.0, 12.0, 22.0)), Tissue.GALL)
 
 
-def _draw_pelvic_organs(canvas: Canvas, female: bool, bladder_mm: float) -> None:
+def _paint_pelvic_organs(canvas: Canvas, female: bool, bladder_mm: float) -> None:
     if female:
         canvas.paint(canvas.ellipsoid((0.0, 14.0, 942.0), (27.0, 21.0, 30.0)), Tissue.UTERUS)
     else:
@@ -154,7 +154,7 @@ def _draw_pelvic_organs(canvas: Canvas, female: bool, bladder_mm: float) -> None
     canvas.paint(canvas.ellipsoid((0.0, -14.0, 886.0 + full[2]), full), Tissue.BLADDER)
 
 
-def _draw_small_bowel(canvas: Canvas, rng: np.random.Generator) -> None:
+def _paint_small_bowel(canvas: Canvas, rng: np.random.Generator) -> None:
     """Loops that wander through the middle of the abdomen, some with gas."""
     for _ in range(16):
         points = rng.uniform((-82.0, -58.0, 962.0), (82.0, 2.0, 1078.0), (3, 3)).tolist()
@@ -168,7 +168,7 @@ def _draw_small_bowel(canvas: Canvas, rng: np.random.Generator) -> None:
                 canvas.paint(canvas.cone(start, end, 5.0, 5.0), Tissue.GAS, only=(Tissue.SMALL_BOWEL,))
 
 
-def _draw_colon(canvas: Canvas, rng: np.random.Generator) -> None:
+def _paint_colon(canvas: Canvas, rng: np.random.Generator) -> None:
     """Caecum to rectum: a wall around stool, with gas in the parts in front."""
     path = [(x, y, z) for x, y, z in np.asarray(COLON, np.float64) + rng.normal(0, 3.0, (len(COLON), 3))]
     for a, b in itertools.pairwise(path):
@@ -178,7 +178,7 @@ def _draw_colon(canvas: Canvas, rng: np.random.Generator) -> None:
         canvas.paint(canvas.cone(a, b, 14.5, 14.5), content, only=(Tissue.COLON_WALL,))
 
 
-def draw_vessels(canvas: Canvas) -> None:
+def paint_vessels(canvas: Canvas) -> None:
     """The great vessels from the heart to the knees."""
     for path in VESSELS:
         for a, b in itertools.pairwise(path):

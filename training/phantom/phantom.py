@@ -6,17 +6,17 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from training.phantom.anatomy import draw_body
+from training.phantom.anatomy import paint_body
 from training.phantom.frame import Frame, frame_of, image_axes, turned, turned_geometry, turned_to_gravity
-from training.phantom.implants import add_streaks, draw_implants
-from training.phantom.lesions import Diagnosis, draw_lesions, paint_lesions
-from training.phantom.options import FieldOfView, PhantomOptions, draw_options, random_stream
-from training.phantom.pose import draw_figure
-from training.phantom.surroundings import draw_surroundings
-from training.phantom.tissues import Tissue, TissueTable, draw_objects, draw_tissues
+from training.phantom.implants import add_streaks, paint_implants
+from training.phantom.lesions import Diagnosis, paint_lesions, sample_lesions
+from training.phantom.options import FieldOfView, PhantomOptions, random_stream, sample_options
+from training.phantom.pose import sample_figure
+from training.phantom.surroundings import paint_surroundings
+from training.phantom.tissues import Tissue, TissueTable, sample_objects, sample_tissues
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Triple, Volume
 
-__all__ = ["FieldOfView", "Phantom", "PhantomOptions", "draw_options", "make_phantom"]
+__all__ = ["FieldOfView", "Phantom", "PhantomOptions", "make_phantom", "sample_options"]
 
 PADDING_HU: Final = -1024.0
 PET_FWHM_MM: Final = 5.5
@@ -54,24 +54,24 @@ class Phantom:
 
 
 def make_phantom(seed: int, options: PhantomOptions | None = None) -> Phantom:
-    """Draw one patient; the same seed and options give the same bytes, whatever the machine's core count."""
+    """Make one patient; the same seed and options give the same bytes, whatever the machine's core count."""
     options = PhantomOptions() if options is None else options
-    table = draw_tissues(random_stream(seed, "tissues"), options.world, options.contrast)
-    figure = draw_figure(seed, options)
+    table = sample_tissues(random_stream(seed, "tissues"), options.world, options.contrast)
+    figure = sample_figure(seed, options)
     frame = frame_of(options, figure)
-    body = draw_body(frame.canvas, figure, random_stream(seed, "organs"))
-    lesions = draw_lesions(options.diagnosis, random_stream(seed, "lesions"))
+    body = paint_body(frame.canvas, figure, random_stream(seed, "organs"))
+    lesions = sample_lesions(options.diagnosis, random_stream(seed, "lesions"))
     paint_lesions(frame.canvas, lesions, table, options.world)
-    _draw_objects(seed, frame, table, options)
+    _paint_objects(seed, frame, table, options)
     return _imaged(seed, frame, body.districts, table, options)
 
 
-def _draw_objects(seed: int, frame: Frame, table: TissueTable, options: PhantomOptions) -> None:
+def _paint_objects(seed: int, frame: Frame, table: TissueTable, options: PhantomOptions) -> None:
     """What is in the image beside a body: metal in it, and everything around it."""
-    draw_objects(table, random_stream(seed, "objects' hu"))
-    draw_implants(frame.canvas, options.implants, random_stream(seed, "implants"))
+    sample_objects(table, random_stream(seed, "objects' hu"))
+    paint_implants(frame.canvas, options.implants, random_stream(seed, "implants"))
     upright = turned_to_gravity(frame.canvas, options.position)
-    draw_surroundings(upright, options, random_stream(seed, "surroundings"))
+    paint_surroundings(upright, options, random_stream(seed, "surroundings"))
 
 
 def _imaged(seed: int, frame: Frame, districts: LabelArray, table: TissueTable, options: PhantomOptions) -> Phantom:

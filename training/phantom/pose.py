@@ -34,12 +34,12 @@ HAND_FLAT: Final[Point] = (0.0, 0.0, -1.0)
 """Fingers of a hand that lies flat fan out from head to feet, the thumb to the head."""
 
 
-def draw_figure(seed: int, options: PhantomOptions) -> Figure:
+def sample_figure(seed: int, options: PhantomOptions) -> Figure:
     """The body and the arms that a seed stands for."""
     rng = random_stream(seed, "figure")
     slim = 22.5 if options.sex == "M" else 21.0
     fat = float(np.clip(2.8 * (options.body_mass_index - slim) + rng.normal(0, 1.5), -9.0, 60.0))
-    left, right = (_draw_pose(arms, fat, rng) for arms in options.arm_positions)
+    left, right = (_sample_pose(arms, fat, rng) for arms in options.arm_positions)
     bladder, heart = float(rng.uniform(22, 38)), float(rng.uniform(34, 40))
     if "crossed" in options.arm_positions:
         trunk = outer_trunk(fat, options.build)
@@ -47,7 +47,7 @@ def draw_figure(seed: int, options: PhantomOptions) -> Figure:
     return Figure(options.sex, options.build, fat, left, right, bladder, heart)
 
 
-def _draw_pose(arms: ArmPosition, fat_mm: float, rng: np.random.Generator) -> ArmPose:
+def _sample_pose(arms: ArmPosition, fat_mm: float, rng: np.random.Generator) -> ArmPose:
     """An arm a little off its resting place; arms that hang make room for a stout trunk."""
     resting = ARMS_UP if arms == "up" else ARMS_DOWN
     if arms == "up":

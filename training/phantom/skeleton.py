@@ -79,7 +79,7 @@ def knob(canvas: Canvas, centre: Point, radii: Point, cortex_mm: float, marrow: 
     return outer
 
 
-def draw_pelvis(canvas: Canvas) -> None:
+def paint_pelvis(canvas: Canvas) -> None:
     """Hip bones, sacrum and symphysis; the lowest bone is the ischial tuberosity."""
     for side in SIDES:
         points = {
@@ -110,7 +110,7 @@ def draw_pelvis(canvas: Canvas) -> None:
     canvas.paint(canvas.ellipsoid((0.0, -52.0, 882.0), (6.0, 11.0, 18.0)), Tissue.CARTILAGE)
 
 
-def draw_spine(canvas: Canvas) -> None:
+def paint_spine(canvas: Canvas) -> None:
     """Sacrum, 24 vertebrae with discs, arches and processes, and the canal with the cord."""
     for low, high, wide in ((965.0, SACRUM_TOP_MM, 48.0), (935.0, 970.0, 34.0), (908.0, 938.0, 16.0)):
         middle = (low + high) / 2.0
@@ -120,7 +120,7 @@ def draw_spine(canvas: Canvas) -> None:
     heights = SACRUM_TOP_MM + tops / tops[-1] * (ATLAS_TOP_MM - SACRUM_TOP_MM)
     low = SACRUM_TOP_MM
     for number, top in enumerate(heights):
-        _draw_vertebra(canvas, low, float(top), number)
+        _paint_vertebra(canvas, low, float(top), number)
         low = float(top)
     canal = [(0.0, spine_y(z) + _half_depth(z) + 9.0, z) for z in np.linspace(960.0, 1612.0, 40).tolist()]
     for a, b in itertools.pairwise(canal):
@@ -133,7 +133,7 @@ def _half_depth(z: float) -> float:
     return float(np.interp(z, (SACRUM_TOP_MM, 1200.0, 1400.0, 1490.0, 1600.0), (18.0, 16.0, 12.0, 9.0, 8.0)))
 
 
-def _draw_vertebra(canvas: Canvas, low: float, high: float, number: int) -> None:
+def _paint_vertebra(canvas: Canvas, low: float, high: float, number: int) -> None:
     """The vertebra ``number`` (0: L5, 23: C1) between two heights, the disc below it."""
     middle = (low + high) / 2.0
     y, deep = spine_y(middle), _half_depth(middle)
@@ -155,11 +155,11 @@ def _draw_vertebra(canvas: Canvas, low: float, high: float, number: int) -> None
         canvas.paint(canvas.cone((side * 12.0, arch - 3.0, middle), out, 5.0, 4.0), Tissue.CORTEX)
 
 
-def draw_thorax(canvas: Canvas) -> None:
+def paint_thorax(canvas: Canvas) -> None:
     """Ribs with their cartilages and the sternum."""
     for pair in range(12):
         for side in SIDES:
-            _draw_rib(canvas, pair, side)
+            _paint_rib(canvas, pair, side)
     front = [(0.0, -62.0, 1392.0), (0.0, -84.0, 1330.0), (0.0, -88.0, 1245.0)]
     for a, b in itertools.pairwise(front):
         for offset in (-9.0, 9.0):
@@ -167,7 +167,7 @@ def draw_thorax(canvas: Canvas) -> None:
             bone(canvas, start, end, (8.5, 8.5), 2.5, Tissue.RED_MARROW)
 
 
-def _draw_rib(canvas: Canvas, pair: int, side: Side) -> None:
+def _paint_rib(canvas: Canvas, pair: int, side: Side) -> None:
     """Rib ``pair`` (0: first) from its vertebra around the cage, falling towards the front, then cartilage."""
     z_back = 1450.0 - 24.0 * pair
     last = float(np.interp(pair, (0, 6, 9, 10, 11), (1.0, 1.0, 0.9, 0.62, 0.42)))
@@ -190,7 +190,7 @@ def _draw_rib(canvas: Canvas, pair: int, side: Side) -> None:
             canvas.paint(canvas.cone(a, b, 5.5, 5.0), Tissue.CARTILAGE)
 
 
-def draw_shoulder_girdle(canvas: Canvas, poses: Sequence[ArmPose]) -> None:
+def paint_shoulder_girdle(canvas: Canvas, poses: Sequence[ArmPose]) -> None:
     """Clavicles and scapulae, which stay with the trunk; a raised arm turns the acromion inward.
 
     ``poses`` are those of the arms in the order of SIDES.
@@ -220,7 +220,7 @@ def draw_shoulder_girdle(canvas: Canvas, poses: Sequence[ArmPose]) -> None:
             bone(canvas, a, b, (6.5, 6.5), 3.0, Tissue.RED_MARROW)
 
 
-def draw_arm_bones(canvas: Canvas, pose: ArmPose, side: Side) -> list[Region]:
+def paint_arm_bones(canvas: Canvas, pose: ArmPose, side: Side) -> list[Region]:
     """Humerus, radius, ulna and hand; returns all of them."""
     shoulder, elbow, wrist, palm, fingers = (
         mirrored(p, side) for p in (pose.shoulder, pose.elbow, pose.wrist, pose.palm, pose.fingers)
@@ -243,8 +243,8 @@ def draw_arm_bones(canvas: Canvas, pose: ArmPose, side: Side) -> list[Region]:
     return regions
 
 
-def draw_leg_bones(canvas: Canvas, side: Side) -> None:
-    """Femur, patella, tibia, fibula and foot; drawn after the pelvis, the femoral head stays in its socket."""
+def paint_leg_bones(canvas: Canvas, side: Side) -> None:
+    """Femur, patella, tibia, fibula and foot; painted after the pelvis, the femoral head stays in its socket."""
     hip, knee, ankle = (mirrored(p, side) for p in (HIP, KNEE, ANKLE))
     trochanter = mirrored((133.0, 14.0, 900.0), side)
     bone(canvas, hip, trochanter, (15.0, 15.0), 3.0, Tissue.RED_MARROW)

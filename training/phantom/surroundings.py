@@ -1,6 +1,6 @@
 """What lies under, on and beside the phantom's patient: table, cushions, positioning aids, blankets, cables.
 
-Everything is drawn in air only, on a canvas whose rows run down to the table: it never touches the districts.
+Everything is painted in air only, on a canvas whose rows run down to the table: it never touches the districts.
 """
 
 import itertools
@@ -34,7 +34,7 @@ CABLE_MM: Final = 2.5
 TUBE_MM: Final = 4.0
 
 
-def draw_surroundings(canvas: Canvas, options: PhantomOptions, rng: np.random.Generator) -> None:
+def paint_surroundings(canvas: Canvas, options: PhantomOptions, rng: np.random.Generator) -> None:
     """Aids first, then the table, then what lies on top; ``canvas`` has its rows running down to the table."""
     body = canvas.tissue > Tissue.AIR
     rows = np.flatnonzero(body.any(axis=(0, 2)))
@@ -43,13 +43,13 @@ def draw_surroundings(canvas: Canvas, options: PhantomOptions, rng: np.random.Ge
         _AIDS[aid](canvas, body, top, rng)
     if options.table:
         if not options.position.endswith("S"):
-            _draw_padding(canvas, top)
-        draw_table(canvas, top)
+            _paint_padding(canvas, top)
+        paint_table(canvas, top)
     if options.blanket is not None:
-        _draw_blanket(canvas, body, top, options.blanket, rng)
+        _paint_blanket(canvas, body, top, options.blanket, rng)
 
 
-def draw_table(canvas: Canvas, top: float) -> None:
+def paint_table(canvas: Canvas, top: float) -> None:
     """A carbon shell around foam from the height ``top`` down, and a cushion under the head; only in air."""
     low, high = float(canvas.z[0]), float(canvas.z[-1])
     cushion = canvas.everywhere((-125.0, 40.0, max(1540.0, low)), (125.0, top, max(1760.0, low)))
@@ -61,14 +61,14 @@ def draw_table(canvas: Canvas, top: float) -> None:
         canvas.paint(slab, tissue, only=(*AIR, Tissue.TABLE_SHELL))
 
 
-def _draw_padding(canvas: Canvas, top: float) -> None:
+def _paint_padding(canvas: Canvas, top: float) -> None:
     """Foam between the table and whoever lies on the belly or on a side, which touch it in a few places only."""
     low, high = float(canvas.z[0]), min(float(canvas.z[-1]), 1500.0)
     block = canvas.everywhere((-150.0, 60.0, low), (150.0, top, high))
     canvas.paint(block, Tissue.MATTRESS, only=AIR)
 
 
-def _draw_knee_wedge(canvas: Canvas, body: BoolArray, top: float, rng: np.random.Generator) -> None:
+def _paint_knee_wedge(canvas: Canvas, body: BoolArray, top: float, rng: np.random.Generator) -> None:
     """A foam wedge in a plastic cover under the knees."""
     crest_z, low, high = 530.0 + float(rng.uniform(-25, 25)), 350.0, 680.0
     for inset, tissue in ((0.0, Tissue.PLASTIC), (SHELL_MM, Tissue.MATTRESS)):
@@ -78,7 +78,7 @@ def _draw_knee_wedge(canvas: Canvas, body: BoolArray, top: float, rng: np.random
         canvas.paint(block.keep(y > surface), tissue, only=(*AIR, Tissue.PLASTIC))
 
 
-def _draw_arm_rest(canvas: Canvas, body: BoolArray, top: float, rng: np.random.Generator) -> None:
+def _paint_arm_rest(canvas: Canvas, body: BoolArray, top: float, rng: np.random.Generator) -> None:
     """A padded board behind the raised arms, beside and above the head's place."""
     depth = float(rng.uniform(8, 16))
     for side in (-1.0, 1.0):
@@ -88,7 +88,7 @@ def _draw_arm_rest(canvas: Canvas, body: BoolArray, top: float, rng: np.random.G
             canvas.paint(block, tissue, only=(*AIR, Tissue.PLASTIC))
 
 
-def _draw_head_holder(canvas: Canvas, body: BoolArray, top: float, rng: np.random.Generator) -> None:
+def _paint_head_holder(canvas: Canvas, body: BoolArray, top: float, rng: np.random.Generator) -> None:
     """A trough of plastic around the back of the head, lined with foam."""
     tilt = float(rng.uniform(-4, 4))
     for radius, tissue in ((112.0, Tissue.PLASTIC), (112.0 - SHELL_MM - 1.0, Tissue.MATTRESS), (92.0, Tissue.AIR)):
@@ -99,7 +99,7 @@ def _draw_head_holder(canvas: Canvas, body: BoolArray, top: float, rng: np.rando
         canvas.paint(block.keep(np.broadcast_to(inside, block.mask.shape)), tissue, only=only)
 
 
-def _draw_vacuum_cushion(canvas: Canvas, body: BoolArray, top: float, rng: np.random.Generator) -> None:
+def _paint_vacuum_cushion(canvas: Canvas, body: BoolArray, top: float, rng: np.random.Generator) -> None:
     """Beads in a plastic bag, sucked hard around the back and the sides of the trunk and thighs."""
     low, high = 560.0 + float(rng.uniform(-40, 40)), 1420.0 + float(rng.uniform(-60, 20))
     block = canvas.everywhere((-400.0, 25.0, low), (400.0, top, high))
@@ -115,7 +115,7 @@ def _draw_vacuum_cushion(canvas: Canvas, body: BoolArray, top: float, rng: np.ra
         canvas.paint(block.keep(within), tissue, only=(*AIR, Tissue.PLASTIC))
 
 
-def _draw_ecg_cable(canvas: Canvas, body: BoolArray, top: float, rng: np.random.Generator) -> None:
+def _paint_ecg_cable(canvas: Canvas, body: BoolArray, top: float, rng: np.random.Generator) -> None:
     """Three electrodes on the chest, each with a cable to the shoulder and on past the head."""
     front = _surface(canvas, body, top)
     for x, z in ((95.0, 1385.0), (-95.0, 1385.0), (80.0, 1180.0)):
@@ -124,20 +124,20 @@ def _draw_ecg_cable(canvas: Canvas, body: BoolArray, top: float, rng: np.random.
         canvas.paint(canvas.ellipsoid(spot, (11.0, 4.0, 11.0)), Tissue.PLASTIC, only=AIR)
         canvas.paint(canvas.ellipsoid(spot, (4.0, 4.0, 4.0)), Tissue.COPPER, only=(*AIR, Tissue.PLASTIC))
         way = [place, (0.6 * place[0] + 40.0, 1400.0), (125.0, 1445.0), (150.0, 1560.0), (160.0, 1900.0)]
-        _draw_line(canvas, front, way, CABLE_MM, Tissue.COPPER)
+        _paint_line(canvas, front, way, CABLE_MM, Tissue.COPPER)
 
 
-def _draw_oxygen_tube(canvas: Canvas, body: BoolArray, top: float, rng: np.random.Generator) -> None:
+def _paint_oxygen_tube(canvas: Canvas, body: BoolArray, top: float, rng: np.random.Generator) -> None:
     """From the nostrils over both cheeks, joined on the chest, off the shoulder."""
     front = _surface(canvas, body, top)
     bend = float(rng.uniform(-10, 10))
     for side in (-1.0, 1.0):
         way = [(side * 4.0, 1594.0), (side * 45.0, 1590.0), (side * 40.0, 1530.0), (bend, 1420.0)]
-        _draw_line(canvas, front, way, TUBE_MM, Tissue.PLASTIC)
-    _draw_line(canvas, front, [(bend, 1420.0), (-60.0, 1330.0), (-230.0, 1250.0)], TUBE_MM, Tissue.PLASTIC)
+        _paint_line(canvas, front, way, TUBE_MM, Tissue.PLASTIC)
+    _paint_line(canvas, front, [(bend, 1420.0), (-60.0, 1330.0), (-230.0, 1250.0)], TUBE_MM, Tissue.PLASTIC)
 
 
-def _draw_line(
+def _paint_line(
     canvas: Canvas, front: FloatArray, way: Sequence[tuple[float, float]], radius: float, tissue: int
 ) -> None:
     """A tube along (x, z) points that lies on the body's front."""
@@ -163,7 +163,7 @@ def _on(canvas: Canvas, front: FloatArray, x: float, z: float, radius: float) ->
     return x, float(front[d, w]) - radius, z
 
 
-def _draw_blanket(
+def _paint_blanket(
     canvas: Canvas, body: BoolArray, top: float, ends: tuple[float, float], rng: np.random.Generator
 ) -> None:
     """A thin sheet that hangs over the body: straight over hollows, on the skin elsewhere, with folds."""
@@ -206,6 +206,6 @@ def _steps(canvas: Canvas) -> Triple:
 
 
 _AIDS: Final[MappingProxyType[Aid, Drawing]] = MappingProxyType({
-    "knee wedge": _draw_knee_wedge, "arm rest": _draw_arm_rest, "head holder": _draw_head_holder,
-    "vacuum cushion": _draw_vacuum_cushion, "ECG cable": _draw_ecg_cable, "oxygen tube": _draw_oxygen_tube,
+    "knee wedge": _paint_knee_wedge, "arm rest": _paint_arm_rest, "head holder": _paint_head_holder,
+    "vacuum cushion": _paint_vacuum_cushion, "ECG cable": _paint_ecg_cable, "oxygen tube": _paint_oxygen_tube,
 })  # fmt: skip

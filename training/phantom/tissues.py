@@ -1,4 +1,4 @@
-"""What each tissue of the phantom looks like: HU on CT and FDG uptake on PET, drawn per patient, in two worlds."""
+"""What each tissue of the phantom looks like: HU on CT and FDG uptake on PET, sampled per patient, in two worlds."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -17,7 +17,7 @@ LESION_LIMIT: Final = 40
 
 
 class Tissue(IntEnum):
-    """Labels of the drawn body; lesions are FIRST_LESION and up."""
+    """Labels of the painted body; lesions are FIRST_LESION and up."""
 
     AIR = 0
     SKIN = 1
@@ -155,10 +155,10 @@ def suv_of_hu(hu: FloatArray) -> FloatArray:
     return np.interp(hu, _SUV_OF_HU[0], _SUV_OF_HU[1]).astype(np.float32)
 
 
-def draw_tissues(rng: np.random.Generator, world: World, contrast: bool) -> TissueTable:
+def sample_tissues(rng: np.random.Generator, world: World, contrast: bool) -> TissueTable:
     """One patient's HU and SUV; lesions are added with ``with_lesion``.
 
-    Both worlds draw the same numbers in the same order: one seed has one CT, whatever the world.
+    Both worlds sample the same numbers in the same order: one seed has one CT, whatever the world.
     """
     hu = np.full(256, -1000.0, np.float32)
     suv = np.zeros(256, np.float32)
@@ -180,7 +180,7 @@ def draw_tissues(rng: np.random.Generator, world: World, contrast: bool) -> Tiss
     return TissueTable(hu, suv)
 
 
-def draw_objects(table: TissueTable, rng: np.random.Generator) -> None:
+def sample_objects(table: TissueTable, rng: np.random.Generator) -> None:
     """Enter the HU of what surrounds or was put into the patient; no uptake, in either world."""
     for tissue, (low, high) in _OBJECT_HU.items():
         table.hu[tissue] = rng.uniform(low, high)

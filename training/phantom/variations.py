@@ -1,4 +1,4 @@
-"""Forty examinations that together show what district segmentation meets in a hospital; a seed draws one of them."""
+"""Forty examinations that together show what district segmentation meets in a hospital; a seed selects one of them."""
 
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -20,7 +20,7 @@ FIELDS: Final[MappingProxyType[str, Range]] = MappingProxyType({
     "pelvis": (790.0, 1080.0), "pelvis and thighs": (560.0, 1080.0), "knees to chest": (450.0, 1300.0),
     "upper legs": (450.0, 800.0), "legs": (-60.0, 870.0),
 })  # fmt: skip
-"""Range in reference mm; ends inside the body are moved a little by each draw."""
+"""Range in reference mm; ends inside the body are moved a little by each seed."""
 END_JITTER_MM: Final = 12.0
 TOP_MM: Final = 1900.0
 
@@ -74,7 +74,7 @@ EXAMINATIONS: Final[tuple[Examination, ...]] = (
 )  # fmt: skip
 
 
-def draw_variation(seed: int) -> PhantomOptions:
+def sample_variation(seed: int) -> PhantomOptions:
     """The examination that a seed stands for: seeds 0 to 39 show every one of EXAMINATIONS, later ones repeat them
     with other patients, ends of the field of view and voxels."""
     rng = random_stream(seed, "variation")
@@ -132,7 +132,7 @@ def _arms_in_words(options: PhantomOptions) -> str:
 
 
 def _spacing(slices: str | None, rng: np.random.Generator) -> Triple:
-    """Voxels of a routine CT, thinned out so that forty whole bodies are drawn in minutes."""
+    """Voxels of a routine CT, thinned out so that forty whole bodies are made in minutes."""
     low, high = {"thin": (1.5, 2.0), "thick": (7.0, 10.0)}.get(slices or "", (3.0, 5.0))
     column = float(rng.uniform(2.1, 3.0))
     row = column if rng.random() < 0.7 else float(rng.uniform(2.1, 3.0))

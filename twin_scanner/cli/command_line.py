@@ -1,16 +1,17 @@
 """The command line: verbs on nouns; stdout is the result, stderr the log, exit 0 done, 1 failed, 2 wrong usage."""
 
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from twin_scanner.cli.demo import demo
 from twin_scanner.cli.doctor import doctor
 from twin_scanner.cli.evaluate import evaluate
 from twin_scanner.cli.jobs import jobs_cli
+from twin_scanner.cli.ledger import ledger_cli
 from twin_scanner.cli.models import models_cli
+from twin_scanner.cli.output import say
 from twin_scanner.cli.phantom import phantom
 from twin_scanner.cli.prepare import prepare
 from twin_scanner.cli.retrain import retrain
@@ -21,24 +22,49 @@ from twin_scanner.cli.translate import translate
 from twin_scanner.cli.twin import twin_cli
 from twin_scanner.errors import Misconfigured, TwinScannerError
 
+FAILED, WRONG_USAGE = 1, 2
+
 cli = typer.Typer(
     help="A virtual PET scanner: CT in by DICOM, synthetic FDG-PET out, the twin record kept by FHIR. Research only.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (demo, serve, doctor, translate, segment, phantom, prepare, train, retrain, evaluate):
     cli.command()(verb)
 cli.add_typer(models_cli, name="models")
 cli.add_typer(jobs_cli, name="jobs")
+cli.add_typer(ledger_cli, name="ledger")
 cli.add_typer(twin_cli, name="twin")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"twin-scanner {version('twin-scanner')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def options_of_all_verbs(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the installed version and end."),
+    ] = False,
+) -> None:
+    """Nothing happens before a verb but that it is asked for."""
 
 
 def main() -> NoReturn:
     """Entry point: a known error is one sentence on stderr, never a traceback."""
     try:
         cli()
+    except Misconfigured as error:
+        say(f"error: {error}")
+        sys.exit(WRONG_USAGE)
     except TwinScannerError as error:
-        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, Misconfigured) else 1)
+        say(f"error: {error}")
+        sys.exit(FAILED)
     sys.exit(0)

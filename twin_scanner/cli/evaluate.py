@@ -1,52 +1,64 @@
 """Models against studies with a real PET."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from twin_scanner import app as application
-from twin_scanner.cli.options import ConfigFile, SegmenterName, package_folder, read_settings, segmenter_with
-from twin_scanner.cli.output import progress_bars, reporter
-from twin_scanner.files.writable import check_writable
-from twin_scanner.logs import set_up_logging
+from twin_scanner.cli.options import (
+    AcceptSynthetic,
+    ConfigFile,
+    SegmenterName,
+    StudiesSource,
+    out_folder,
+    package_folder,
+    read_settings,
+    segmenter_with,
+)
+from twin_scanner.cli.output import log_from, say, stages
 
 
 def evaluate(
     model: Annotated[
-        list[str], typer.Option("--model", help="An alias, name, hash or folder; once for each seed of one model.")
+        list[str],
+        typer.Option("--model", help="The model's alias, name, hash or folder; given again for each seed of it."),
     ],
-    dataset: Annotated[Path, typer.Option("--dataset", help="Studies: autoPET's layout, or DICOM PET/CT.")],
-    out: Annotated[
-        Path, typer.Option("--out", help="Of tables and report; an evaluation that was begun goes on.", file_okay=False)
-    ],
+    dataset: Annotated[Path, typer.Option("--dataset", help=StudiesSource)],
+    out: Annotated[Path, out_folder("The folder for tables and report; an unfinished evaluation is continued.")],
     baseline: Annotated[
-        list[str] | None, typer.Option("--baseline", help="What the model is compared with; more than once for more.")
+        list[str] | None,
+        typer.Option("--baseline", help="A model to compare with, named like the first; given again for each other."),
     ] = None,
-    split: Annotated[Path | None, typer.Option("--split", help="Only the studies of a part of this split.")] = None,
+    split: Annotated[
+        Path | None, typer.Option("--split", help="Evaluate only the studies of one part of this split.")
+    ] = None,
     part: Annotated[
-        Literal["train", "validation", "gate", "test"], typer.Option("--part", help="Of the split.")
+        Literal["train", "validation", "gate", "test"],
+        typer.Option("--part", help="The part of the split to evaluate."),
     ] = "test",
     registration: Annotated[
-        bool, typer.Option(help="Move each PET onto its CT first; phantoms, drawn in one place, need none.")
+        bool, typer.Option(help="Move each PET onto its CT first; phantoms are aligned and need none.")
     ] = True,
-    accept_synthetic: Annotated[
-        bool, typer.Option("--accept-synthetic", help="Take DICOM that is marked synthetic: phantoms, never our PET.")
-    ] = False,
+    accept_synthetic: AcceptSynthetic = False,
     organs: Annotated[
         Path | None,
-        typer.Option("--organs", help="Label maps STUDY.nii.gz and names.json: each organ's bias.", file_okay=False),
+        typer.Option(
+            "--organs",
+            help="A folder of label maps STUDY.nii.gz and names.json, to report the bias of each organ.",
+            file_okay=False,
+        ),
     ] = None,
     calibrate: Annotated[
         bool,
-        typer.Option("--calibrate", help="Also calibrate the model's uncertainty, on half of the patients; slow."),
+        typer.Option(
+            "--calibrate", help="Calibrate the model's uncertainty too, on half of the patients; this is slow."
+        ),
     ] = False,
     segmenter: SegmenterName = None,
     config: ConfigFile = None,
 ) -> None:
-    """Measure models on studies with a real PET: the paper's tables, statistics, figures and report.html."""
+    """Evaluate models on studies with a real PET: the paper's tables, statistics, figures and report.html."""
     from training.data.studies import find_studies
     from training.evaluation.calibrate import calibrate as calibrate_model
     from training.evaluation.evaluate import EvaluationRequest, chosen_studies, evaluated_models, measure_all
@@ -57,11 +69,9 @@ def evaluate(
     from twin_scanner.synthesis.pipeline import PipelineOptions
 
     settings = read_settings(config)
-    set_up_logging("ERROR")
-    check_writable(out)
+    log_from("ERROR")
     models = evaluated_models([package_folder(settings, reference) for reference in (*model, *(baseline or ()))])
-    with progress_bars() as bars:
-        report = reporter(bars)
+    with stages(f"{out} keeps the studies that were finished: the same command goes on.") as report:
         studies = find_studies(dataset, accept_synthetic=accept_synthetic, progress=report("Headers"))
         request = EvaluationRequest(
             models=models,
@@ -74,11 +84,11 @@ def evaluate(
         )
         request = replace(request, look=Pictures(request).look)
         outcome = measure_all(request, report("Studies"))
-        summary = write_results(request, outcome, dataset.name)
+        summary = write_results(request, outcome, dataset.name, report("Tables, figures and report"))
         if calibrate:
-            calibrate_model(request, application.model_store(settings), report("Calibration"))
+            calibrate_model(request, settings.model_store, report("Calibration"))
     for sentence in summary:
         print(sentence)
     for refused in outcome.refused:
-        print(f"refused {refused.study}: {refused.reason}", file=sys.stderr)
+        say(f"refused {refused.study}: {refused.reason}")
     print(f"{out}: studies {outcome.studies}, patients {outcome.patients}, refused {len(outcome.refused)}")

@@ -3,32 +3,40 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twin_scanner import app as application
 from twin_scanner.cli.options import AsJson, ConfigFile, read_settings
 from twin_scanner.cli.output import print_table
-from twin_scanner.service.ledger import Job, Ledger, State
-from twin_scanner.settings import Settings
 
-jobs_cli = typer.Typer(help="Jobs of the running or stopped scanner.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from twin_scanner.service.ledger import Job, Ledger
+
+jobs_cli = typer.Typer(help="List, show, retry and release the jobs in the ledger.", no_args_is_help=True)
+JOB_HELP = "The job's id, or its first characters."
+JobId = Annotated[str, typer.Argument(metavar="JOB", help=JOB_HELP)]
 
 
 @jobs_cli.command("list")
 def jobs_list(
-    state: Annotated[str | None, typer.Option("--state", help="Only jobs in this state.")] = None,
+    state: Annotated[str | None, typer.Option("--state", help="List only the jobs in this state.")] = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """The newest jobs."""
+    """List the newest jobs, their states and reasons."""
+    from twin_scanner.service.ledger import State
+
     if state is not None and state not in tuple(State):
         raise typer.BadParameter(f"choose one of {', '.join(State)}", param_hint="--state")
-    with _ledger(read_settings(config)) as ledger:
+    with _ledger(config) as ledger:
         jobs = ledger.jobs.newest(State(state) if state else None)
     if as_json:
-        print(json.dumps([_job_json(job) for job in jobs], indent=1))
+        print(json.dumps([_values(job) for job in jobs], indent=1))
         return
     print_table(
         ["job", "state", "since", "CT series", "attempts", "reason"],
@@ -40,33 +48,57 @@ def jobs_list(
 
 
 @jobs_cli.command("show")
-def jobs_show(
-    job_id: Annotated[str, typer.Argument(help="A job's id, or its beginning.")], config: ConfigFile = None
-) -> None:
-    """One job, as JSON."""
-    with _ledger(read_settings(config)) as ledger:
-        print(json.dumps(_job_json(ledger.jobs.find(job_id)), indent=1))
+def jobs_show(job_id: JobId, config: ConfigFile = None) -> None:
+    """Print one job with its reasons and its deliveries as JSON."""
+    with _ledger(config) as ledger:
+        job = ledger.jobs.find(job_id)
+        deliveries = ledger.deliveries.of_jobs([job.job_id]).get(job.job_id, [])
+    print(json.dumps({**_values(job), "deliveries": [_values(delivery) for delivery in deliveries]}, indent=1))
 
 
 @jobs_cli.command("retry")
 def jobs_retry(
-    job_id: Annotated[str, typer.Argument(help="A job's id, or its beginning.")], config: ConfigFile = None
+    job_id: Annotated[str | None, typer.Argument(metavar="JOB", help=JOB_HELP)] = None,
+    all_jobs: Annotated[bool, typer.Option("--all", help="Retry every failed or rejected job.")] = False,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Retry every such job whose reason contains this text.")
+    ] = "",
+    config: ConfigFile = None,
 ) -> None:
-    """Try a failed or rejected job again from where it stood."""
-    with _ledger(read_settings(config)) as ledger:
-        job = ledger.retry(job_id)
-    print(f"{job.job_id} {job.state}")
+    """Try failed or rejected jobs again from where they stood: one job, or several by --all or --reason."""
+    if (job_id is not None) + all_jobs + bool(reason) != 1:
+        raise typer.BadParameter("give a job, or --all, or --reason", param_hint="JOB")
+    with _ledger(config) as ledger:
+        retried = ledger.retry_all(reason) if job_id is None else [ledger.retry(job_id)]
+    _print_states(retried)
+
+
+@jobs_cli.command("release")
+def jobs_release(job_id: JobId, config: ConfigFile = None) -> None:
+    """Let a held job, or its held deliveries, go on where they stood."""
+    with _ledger(config) as ledger:
+        released = ledger.release(job_id)
+    _print_states([released])
 
 
 @contextmanager
-def _ledger(settings: Settings) -> Iterator[Ledger]:
-    ledger = application.open_ledger(settings)
+def _ledger(config: "Path | None") -> Iterator["Ledger"]:
+    """The ledger that is there; it is not made or migrated here."""
+    from twin_scanner.service.ledger import Ledger
+
+    settings = read_settings(config)
+    ledger = Ledger(settings.ledger_url, node=settings.node.name)
     try:
         yield ledger
     finally:
         ledger.close()
 
 
-def _job_json(job: Job) -> dict[str, Any]:
-    values = {name: getattr(job, name) for name in job.__dataclass_fields__}
-    return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in values.items()}
+def _values(row: Any) -> dict[str, Any]:
+    """A row as JSON has it."""
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(row).items()}
+
+
+def _print_states(jobs: list["Job"]) -> None:
+    for job in jobs:
+        print(f"{job.job_id} {job.state}")

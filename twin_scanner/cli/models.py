@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from twin_scanner import app as application
-from twin_scanner.cli.options import AsJson, ConfigFile, read_settings
+from twin_scanner.cli.options import AsJson, ConfigFile, out_folder, read_settings
 from twin_scanner.cli.output import print_table
 
 if TYPE_CHECKING:
     from twin_scanner.models.store import ModelStore
 
-models_cli = typer.Typer(help="Model packages.", no_args_is_help=True)
+models_cli = typer.Typer(help="List, show, promote and exchange model packages.", no_args_is_help=True)
+ModelReference = Annotated[str, typer.Argument(help="The model's alias, name or hash.")]
 
 
 @models_cli.command("list")
 def models_list(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """The model packages that are here, and their aliases."""
+    """List the model packages that are here, and their aliases."""
     rows = _model_store(config).list()
     if as_json:
         print(json.dumps([row.as_json() for row in rows], indent=1))
@@ -30,18 +30,18 @@ def models_list(config: ConfigFile = None, as_json: AsJson = False) -> None:
 
 
 @models_cli.command("show")
-def models_show(
-    model: Annotated[str, typer.Argument(help="An alias, a name or a hash.")], config: ConfigFile = None
-) -> None:
-    """The card of one model package, as JSON."""
+def models_show(model: ModelReference, config: ConfigFile = None) -> None:
+    """Print the card of one model package as JSON."""
     folder = _model_store(config).resolve(model)
     print((folder / "card.json").read_text("utf-8"))
 
 
 @models_cli.command("promote")
 def models_promote(
-    model: Annotated[str, typer.Argument(help="An alias (challenger), a name or a hash.")],
-    force: Annotated[str, typer.Option("--force", metavar="REASON", help="Past the gate; the reason is kept.")] = "",
+    model: ModelReference,
+    force: Annotated[
+        str, typer.Option("--force", metavar="REASON", help="Promote even against the gate; the reason is recorded.")
+    ] = "",
     config: ConfigFile = None,
 ) -> None:
     """Make a model the champion, where the gate's record says so."""
@@ -52,7 +52,9 @@ def models_promote(
 
 
 @models_cli.command("rollback")
-def models_rollback(reason: Annotated[str, typer.Argument(help="Why; it is kept.")], config: ConfigFile = None) -> None:
+def models_rollback(
+    reason: Annotated[str, typer.Argument(help="Why you go back; the reason is recorded.")], config: ConfigFile = None
+) -> None:
     """Put the previous champion back in service."""
     promotion = _model_store(config).rollback(reason)
     print(f"champion {promotion.champion}")
@@ -60,10 +62,12 @@ def models_rollback(reason: Annotated[str, typer.Argument(help="Why; it is kept.
 
 @models_cli.command("import")
 def models_import(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="A package, or a bundle that was exported.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder: a model package, or an exported MONAI Bundle.")
+    ],
     config: ConfigFile = None,
 ) -> None:
-    """Take a model package into the store; weights and card are read, nothing in it is run."""
+    """Add a model package to the store; its weights and card are read, nothing in it is executed."""
     from training.exchange.monai_bundle import import_package
 
     print(import_package(source, _model_store(config)).name)
@@ -71,10 +75,10 @@ def models_import(
 
 @models_cli.command("export")
 def models_export(
-    model: Annotated[str, typer.Argument(help="An alias, a name or a hash.")],
-    out: Annotated[Path, typer.Option("--out", help="A new folder.", file_okay=False)],
+    model: ModelReference,
+    out: Annotated[Path, out_folder("A new folder for the package.")],
     layout: Annotated[
-        Literal["folder", "monai"], typer.Option("--layout", help="Our own folder, or a MONAI Bundle.")
+        Literal["folder", "monai"], typer.Option("--layout", help="A package of our own, or a MONAI Bundle.")
     ] = "folder",
     config: ConfigFile = None,
 ) -> None:
@@ -87,4 +91,4 @@ def models_export(
 def _model_store(config: Path | None) -> "ModelStore":
     from twin_scanner.models.store import ModelStore
 
-    return ModelStore(application.model_store(read_settings(config)))
+    return ModelStore(read_settings(config).model_store)

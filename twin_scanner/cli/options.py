@@ -1,48 +1,92 @@
 """The options that several verbs share, and the settings that follow from them."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from twin_scanner import app as application
-from twin_scanner.districts.choice import SEGMENTERS, SegmenterChoice
-from twin_scanner.errors import Rejected
-from twin_scanner.settings import Settings, load_settings
+from twin_scanner.districts.choice import SEGMENTERS
+
+if TYPE_CHECKING:
+    from twin_scanner.districts.choice import SegmenterChoice
+    from twin_scanner.settings import Settings
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="The TOML configuration; see deploy/.", dir_okay=False)
+    Path | None,
+    typer.Option(
+        "--config",
+        envvar="TWIN_SCANNER_CONFIG",
+        help="The TOML file of the configuration; default: /etc/twin-scanner/twin-scanner.toml where it exists.",
+        dir_okay=False,
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 SegmenterName = Annotated[
-    str | None, typer.Option("--segmenter", help=f"{', '.join(SEGMENTERS)}; default: the configuration's.")
+    str | None,
+    typer.Option(
+        "--segmenter", help=f"The segmenter ({', '.join(SEGMENTERS)}); default: districts.segmenter.", metavar="NAME"
+    ),
 ]
 LabelmapFile = Annotated[
-    Path | None, typer.Option("--labelmap", help="The label map (NIfTI or DICOM SEG) for the segmenter labelmap.")
+    Path | None,
+    typer.Option("--labelmap", help="The label map (NIfTI or DICOM SEG) that the segmenter labelmap reads."),
+]
+CtSource = Annotated[
+    Path, typer.Argument(metavar="INPUT", help="The CT: a folder of one DICOM series, or a .nii.gz file in HU.")
+]
+StudiesSource = "A folder of PET/CT studies, in autoPET's layout or as DICOM."
+AcceptSynthetic = Annotated[
+    bool,
+    typer.Option(
+        "--accept-synthetic", help="Accept DICOM that is marked synthetic: phantoms, but never a PET of this scanner."
+    ),
 ]
 
 
-def read_settings(config: Path | None) -> Settings:
-    """The validated configuration; ends the program with 2 where it has faults."""
-    try:
-        return load_settings(config)
-    except Rejected as error:
-        Console(stderr=True, highlight=False).print(str(error), markup=False, soft_wrap=True)
-        sys.exit(2)
+def read_settings(config: Path | None) -> "Settings":
+    """The validated configuration; raises Misconfigured with all its faults."""
+    from twin_scanner.settings import configuration_file, load_settings
+
+    return load_settings(configuration_file(config))
 
 
-def segmenter_with(settings: Settings, name: str | None, labelmap: Path | None) -> SegmenterChoice:
-    """The configuration's, with what the command line says otherwise."""
-    choice = application.segmenter_choice(settings)
+def segmenter_with(settings: "Settings", name: str | None, labelmap: Path | None) -> "SegmenterChoice":
+    """The configured segmenter, with what the command line says otherwise."""
+    from twin_scanner.app import segmenter_choice
+
+    choice = segmenter_choice(settings)
     return replace(choice, name=name or choice.name, labelmap=labelmap or choice.labelmap)
 
 
-def package_folder(settings: Settings, reference: str) -> Path:
-    """A package by its folder, or by what the model store calls it."""
+def package_folder(settings: "Settings", reference: str) -> Path:
+    """The folder of a model package, by its path or by what the model store calls it."""
     from twin_scanner.models.store import ModelStore
 
     folder = Path(reference)
-    return folder if folder.is_dir() else ModelStore(application.model_store(settings)).resolve(reference)
+    return folder if folder.is_dir() else ModelStore(settings.model_store).resolve(reference)
+
+
+def out_folder(text: str) -> Any:
+    """The option --out for a folder; that it can be written is found here, before any work."""
+    return typer.Option("--out", help=text, file_okay=False, callback=written_folder)
+
+
+def out_file(text: str) -> Any:
+    """The option --out for a file; that its folder can be written is found here, before any work."""
+    return typer.Option("--out", help=text, dir_okay=False, callback=written_file)
+
+
+def written_folder(folder: Path) -> Path:
+    """The folder, where something can be written into it; raises Rejected or Transient where not."""
+    from twin_scanner.files.writable import check_writable
+
+    check_writable(folder)
+    return folder
+
+
+def written_file(file: Path | None) -> Path | None:
+    """The file, where its folder can be written; raises Rejected or Transient where not."""
+    if file is not None:
+        written_folder(file.absolute().parent)
+    return file

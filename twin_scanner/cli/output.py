@@ -1,55 +1,92 @@
-"""What a user sees: results on stdout as tables or pairs, progress on stderr as bars."""
+"""What a user sees: results on stdout as tables or pairs; bars, notes and log lines on one console on stderr."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
 
-from rich import progress as rich_progress
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
+import typer
 
 from twin_scanner.progress import Progress
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells expect it."""
+WIDTH_WITHOUT_TERMINAL = 200
+
+
+@cache
+def console() -> "Console":
+    """The one console on stderr: what is written through it never tears a bar that is shown there."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """A sentence for the user beside the result."""
+    console().print(text, markup=False, soft_wrap=True)
+
+
+def log_from(level: str) -> None:
+    """Log from this level on, above the bars where stderr is a terminal."""
+    from twin_scanner.logs import set_up_logging
+
+    set_up_logging(level, console())
+
 
 @contextmanager
-def progress_bars() -> Iterator[rich_progress.Progress]:
-    """Bars on stderr, where that is a terminal."""
+def stages(kept: str = "Nothing was kept.") -> Iterator[Callable[[str], Progress]]:
+    """For each named stage, a function that takes (done, total): a bar in a terminal, else one line for each stage.
+
+    Ctrl-C ends the program with ``kept``, which says what is kept and how to go on.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with rich_progress.Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
-        yield bars
+    # A redirected stdout would send results that are printed meanwhile to stderr.
+    try:
+        with Bars(*columns, console=console(), disable=not sys.stderr.isatty(), redirect_stdout=False) as bars:
+            yield lambda name: _stage(bars, name)
+    except KeyboardInterrupt:
+        say(f"stopped: {kept}")
+        raise typer.Exit(INTERRUPTED) from None
 
 
-def reporter(bars: rich_progress.Progress) -> Callable[[str], Progress]:
-    """For each named stage, a function that takes (done, total); outside a terminal a stage is one line, said once."""
+def _stage(bars: "Bars", name: str) -> Progress:
+    task = bars.add_task(name, total=None)
+    begun = not bars.disable
 
-    def stage(name: str) -> Progress:
-        task = bars.add_task(name, total=None)
-        begun = not bars.disable
+    def report(done: int, total: int) -> None:
+        nonlocal begun
+        if not begun:
+            say(f"{name} ...")
+            begun = True
+        bars.update(task, completed=done, total=total)
 
-        def report(done: int, total: int) -> None:
-            nonlocal begun
-            if not begun:
-                print(f"{name} ...", file=sys.stderr, flush=True)
-                begun = True
-            bars.update(task, completed=done, total=total)
-
-        return report
-
-    return stage
+    return report
 
 
-def print_table(columns: list[str], rows: list[list[str]]) -> None:
-    """A table on stdout, as wide as the terminal or 200 columns."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout, as wide as the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+    width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
+    Console(markup=False, highlight=False, width=width).print(table)
 
 
-def print_pairs(pairs: dict[str, str]) -> None:
+def print_pairs(pairs: Mapping[str, str]) -> None:
     """Names and values on stdout, aligned."""
     width = max(len(name) for name in pairs)
     for name, value in pairs.items():

@@ -1,18 +1,24 @@
 """One CT to its districts, at the desk."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from twin_scanner.cli.options import ConfigFile, LabelmapFile, SegmenterName, read_settings, segmenter_with
+from twin_scanner.cli.options import (
+    ConfigFile,
+    CtSource,
+    LabelmapFile,
+    SegmenterName,
+    out_file,
+    read_settings,
+    segmenter_with,
+)
+from twin_scanner.cli.output import say, stages
 from twin_scanner.errors import Rejected
 
 
 def segment(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A folder of a CT series, or a .nii.gz file in HU.")],
-    out: Annotated[Path, typer.Option("--out", help="The label map to write (.nii.gz).", dir_okay=False)],
+    source: CtSource,
+    out: Annotated[Path, out_file("The label map that is written (.nii.gz).")],
     segmenter: SegmenterName = None,
     labelmap: LabelmapFile = None,
     config: ConfigFile = None,
@@ -24,10 +30,15 @@ def segment(
 
     if not out.name.endswith((".nii", ".nii.gz")):
         raise Rejected(f"{out} is no NIfTI name: let it end in .nii.gz.")
-    is_nifti = source.name.endswith((".nii", ".nii.gz"))
-    ct = read_nifti_ct(source) if is_nifti else read_ct_series(source, accept_synthetic=True).volume
-    districts = make_segmenter(segmenter_with(read_settings(config), segmenter, labelmap)).segment(ct)
-    write_nifti(out, districts.labels, districts.geometry)
+    chosen = make_segmenter(segmenter_with(read_settings(config), segmenter, labelmap))
+    with stages("no label map was written.") as stage:
+        progress = stage("Splitting into districts")
+        progress(0, 1)
+        is_nifti = source.name.endswith((".nii", ".nii.gz"))
+        ct = read_nifti_ct(source) if is_nifti else read_ct_series(source, accept_synthetic=True).volume
+        districts = chosen.segment(ct)
+        write_nifti(out, districts.labels, districts.geometry)
+        progress(1, 1)
     for part in districts.quality:
-        print(part.sentence(), file=sys.stderr)
+        say(part.sentence())
     print(out)

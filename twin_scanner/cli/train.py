@@ -5,29 +5,32 @@ from typing import Annotated
 
 import typer
 
-from twin_scanner.cli.output import progress_bars, reporter
-from twin_scanner.logs import set_up_logging
+from twin_scanner.cli.output import log_from, stages
 
 
 def train(
     config: Annotated[
         Path,
         typer.Argument(
-            help="A training configuration or a grid of them (TOML); see training/configs/.", dir_okay=False
+            help="A training configuration, or a grid of them (TOML); see training/configs/.", dir_okay=False
         ),
     ],
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint; a grid always does.")
     ] = False,
-    only: Annotated[str, typer.Option("--only", metavar="PATTERN", help="Of a grid: the runs of such names.")] = "*",
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Of a grid: networks that are trained at once.")] = 1,
+    only: Annotated[
+        str, typer.Option("--only", metavar="PATTERN", help="Train the runs of a grid whose names match this pattern.")
+    ] = "*",
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="The number of a grid's networks that are trained at once.")
+    ] = 1,
 ) -> None:
     """Train the networks of a configuration, or of every run of a grid, and write the model packages."""
     from training.fit.fit import main as fit
     from training.fit.grid import is_grid, read_grid, train_grid
     from twin_scanner.executor.local import LocalProcesses
 
-    set_up_logging("INFO")
+    log_from("INFO")
     if not is_grid(config):
         finished = fit(config, resume=resume)
         print(finished.folder)
@@ -35,6 +38,7 @@ def train(
             print(sentence)
         return
     grid = read_grid(config)
-    with LocalProcesses(workers) as executor, progress_bars() as bars:
-        for package in train_grid(grid, executor, at_once=workers, only=only, progress=reporter(bars)("Networks")):
-            print(package)
+    with LocalProcesses(workers) as executor, stages("each run keeps its last checkpoint: run it again.") as stage:
+        packages = train_grid(grid, executor, at_once=workers, only=only, progress=stage("Networks"))
+    for package in packages:
+        print(package)

@@ -7,50 +7,60 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from twin_scanner import app as application
-from twin_scanner.cli.options import AsJson, ConfigFile, LabelmapFile, SegmenterName, read_settings, segmenter_with
-from twin_scanner.cli.output import print_pairs, progress_bars, reporter
+from twin_scanner.cli.options import (
+    AsJson,
+    ConfigFile,
+    CtSource,
+    LabelmapFile,
+    SegmenterName,
+    out_folder,
+    read_settings,
+    segmenter_with,
+)
+from twin_scanner.cli.output import log_from, print_pairs, say, stages
 from twin_scanner.errors import Rejected
-from twin_scanner.logs import set_up_logging
 
 if TYPE_CHECKING:
     from twin_scanner.render.report import RenderReport
 
 
 def translate(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A folder of a CT series, or a .nii.gz file in HU.")],
-    out: Annotated[Path, typer.Option("--out", help="A new or empty folder for the results.", file_okay=False)],
-    model: Annotated[str | None, typer.Option("--model", help="An alias (champion), a name or a hash.")] = None,
+    source: CtSource,
+    out: Annotated[Path, out_folder("A new or empty folder for the results.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="The model's alias, name or hash; default: model.name.")
+    ] = None,
     segmenter: SegmenterName = None,
     labelmap: LabelmapFile = None,
     uncertainty: Annotated[
-        bool, typer.Option("--uncertainty", help="Write the standard deviation of SUV; seven more translations.")
+        bool,
+        typer.Option("--uncertainty", help="Write the standard deviation of SUV too; this takes eight times as long."),
     ] = False,
     explain: Annotated[
         str,
         typer.Option(
             "--explain",
             metavar="TARGET",
-            help="Which CT evidence made the uptake: voxel:D,H,W, mm:X,Y,Z (LPS), MASK.nii.gz[:LABEL] on the grid of "
-            "pet.nii.gz, or a district.",
+            help="Show which CT evidence leads to the uptake of a target: voxel:D,H,W, mm:X,Y,Z (LPS), "
+            "MASK.nii.gz[:LABEL] on the grid of pet.nii.gz, or a district.",
         ),
     ] = "",
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Translate one CT: writes pet/ seg/ sr/ key/ (DICOM), pet.nii.gz, districts.nii.gz, preview.png, report.json."""
+    """Translate one CT: write pet/ seg/ sr/ key/ (DICOM), pet.nii.gz, districts.nii.gz, preview.png, report.json."""
+    from twin_scanner.app import render_template
     from twin_scanner.render.render import render
 
     settings = read_settings(config)
-    set_up_logging("WARNING")
+    log_from("WARNING")
     if not source.exists():
         raise Rejected(f"{source} does not exist: give a folder of a CT series, or a .nii.gz file.")
     if out.exists() and any(out.iterdir()):
         raise Rejected(f"{out} is not empty: give a new folder, nothing is overwritten.")
     request = replace(
-        application.render_template(settings),
+        render_template(settings),
         source=source,
         result=out,
         made_at=datetime.now().astimezone(),
@@ -60,10 +70,10 @@ def translate(
         uncertainty=uncertainty,
         explain=explain,
     )
-    with progress_bars() as bars:
-        report = render(request, reporter(bars)("Translating windows"))
+    with stages(f"{out} holds no complete result: remove it before you try again.") as stage:
+        report = render(request, stage("Translating windows"))
     for note in (*report.notes, *_doubts(report)):
-        Console(stderr=True).print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        say(f"note: {note}")
     if as_json:
         print((out / "report.json").read_text("utf-8"))
         return

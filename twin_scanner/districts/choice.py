@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.errors import Rejected
 
 if TYPE_CHECKING:
+    from twin_scanner.districts.district_map import Segmenter
     from twin_scanner.districts.label_table import LabelTable
 
 SEGMENTERS: Final = ("landmarks", "labelmap", "moose", "totalsegmentator")
@@ -32,7 +32,7 @@ class SegmenterChoice:
     timeout_s: float = 1800.0
 
 
-def make_segmenter(choice: SegmenterChoice) -> Segmenter:
+def make_segmenter(choice: SegmenterChoice) -> "Segmenter":
     """The chosen segmenter; raises Rejected, here or when it is first used, for whatever it lacks."""
     if choice.name == "landmarks":
         from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter

@@ -9,12 +9,11 @@ from scipy import ndimage
 
 from twin_scanner.districts import body
 from twin_scanner.districts.coarse_grid import coarse_ct, to_ct_grid, to_upright, upright_spacing_mm
-from twin_scanner.districts.morphology import BoolArray
+from twin_scanner.districts.morphology import BoolArray, box_around
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import LabelArray, Triple, Volume
 
 Factors: TypeAlias = tuple[int, int, int]
-Box: TypeAlias = tuple[slice, slice, slice]
 
 NEAREST_BLOCK_MM: Final = 4.0
 """Edge of the blocks between which the nearest district is sought: exact on grids as coarse, else off by less."""
@@ -56,15 +55,9 @@ def every_voxel_labelled(
     elif np.count_nonzero(complete) < np.count_nonzero(inside):
         if not complete.any():
             raise Rejected("No voxel of the body was given a district: check that the label map belongs to this CT.")
-        box = _box_of(inside)
+        box = box_around(inside, 0.0, spacing_mm)
         _fill_from_nearest_block(complete[box], inside[box], spacing_mm)
     return complete
-
-
-def _box_of(mask: BoolArray) -> Box:
-    """The smallest box with all of a mask that is not empty."""
-    d, h, w = (np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
-    return slice(d[0], d[-1] + 1), slice(h[0], h[-1] + 1), slice(w[0], w[-1] + 1)
 
 
 def _fill_from_nearest_block(labels: LabelArray, inside: BoolArray, spacing_mm: Triple) -> None:

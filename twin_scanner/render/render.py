@@ -1,22 +1,16 @@
 """One CT to files: the PET series, NIfTI, preview and report; the command line and the worker process share it."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from twin_scanner.dicom.read.ct_series import CtSeries, read_ct_series
 from twin_scanner.dicom.read.patient import text
 from twin_scanner.dicom.write.companions import WrittenObject
-from twin_scanner.dicom.write.key_image import write_key_image
-from twin_scanner.dicom.write.measurement_report import DistrictMeasurement, write_measurement_report
-from twin_scanner.dicom.write.pet_series import Synthesis, WrittenSeries, write_pet_series
-from twin_scanner.dicom.write.segmentation import segment_numbers, write_segmentation
 from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
-from twin_scanner.districts.district_map import PartQuality
 from twin_scanner.districts.labelmap import find_labelmap
 from twin_scanner.errors import Misconfigured, Rejected
 from twin_scanner.files.durable_file import writing
@@ -25,23 +19,18 @@ from twin_scanner.imaging.volume import Volume, read_nifti_ct, write_nifti
 from twin_scanner.models.card import check_serves_patients
 from twin_scanner.models.package import ModelPackage, load_package
 from twin_scanner.models.store import ModelStore
-from twin_scanner.pictures.preview import Scene, key_image, write_preview
+from twin_scanner.pictures.preview import Scene, write_preview
 from twin_scanner.progress import Progress
+from twin_scanner.render.dicom_objects import DicomObjects, software_version, write_dicom
+from twin_scanner.render.measurements import district_values
 from twin_scanner.render.optional_outputs import write_optional_outputs
 from twin_scanner.render.report import FOLDERS, REPORT, Companion, RenderReport, read_report, write_report
 from twin_scanner.render.request import RenderRequest
 from twin_scanner.synthesis.pipeline import PipelineOptions, SyntheticPet, translate_ct
 
-PRECISION = "float32"
-PHANTOM_ONLY_NOTE = "The model was trained on phantoms only: this PET is a demonstration and says nothing of a patient."
-
-
-@dataclass(frozen=True)
-class _DicomObjects:
-    """The DICOM objects of one render."""
-
-    pet: WrittenSeries
-    companions: tuple[WrittenObject, ...]
+PHANTOM_ONLY_NOTE: Final = (
+    "The model was trained on phantoms only: this PET is a demonstration and says nothing of a patient."
+)
 
 
 def render(request: RenderRequest, progress: Progress | None = None) -> RenderReport:
@@ -51,26 +40,35 @@ def render(request: RenderRequest, progress: Progress | None = None) -> RenderRe
     translated, Misconfigured for a model or a segmenter that cannot be used, or one of phantoms only that the request
     does not accept.
     """
+    # 1. A result that is whole is not rendered again.
     if (request.result / REPORT).is_file():
         return read_report(request.result)
     begin = time.monotonic()
+    # 2. The model, if it may serve this CT.
     package = _package(request.model, request.model_store)
     check_serves_patients(package.card, accept_phantom_only=request.accept_phantom_only)
+    # 3. The CT and the segmenter of its districts.
     series, ct = _read(request)
     segmenter = make_segmenter(_segmenter_choice(request, series))
     read = time.monotonic()
+    # 4. The synthesis.
     pet = translate_ct(ct, package, segmenter, _options(request), progress)
     translated = time.monotonic()
+    # 5. The folder of the result.
     with writing("The result", request.result):
         request.result.mkdir(parents=True, exist_ok=True)
+    # 6. What was asked for besides: uncertainty, explanation.
     optional = write_optional_outputs(request, pet, package, progress)
+    # 7. The SUV of each district.
     statistics = region_suv(pet.suv, pet.districts)
-    names, phantom_only = pet.district_map.names, package.card.phantom_only
-    scene = Scene(pet.ct, pet.districts, pet.suv, names, pet.missing_districts, phantom_only)
-    objects = None if series is None else _write_dicom(request, series, pet, package, statistics, scene)
+    # 8. The DICOM objects; a NIfTI file has no patient and no study to write them for.
+    scene = _scene(pet, package)
+    objects = None if series is None else write_dicom(request, series, pet, package, statistics, scene)
+    # 9. NIfTI files and preview.
     write_nifti(request.result / "pet.nii.gz", pet.suv.array, pet.suv.geometry)
     write_nifti(request.result / "districts.nii.gz", pet.districts, pet.suv.geometry)
     write_preview(request.result / "preview.png", scene)
+    # 10. The report, last: where it is, all the rest is there.
     seconds = {"read": read - begin, "translate": translated - read, "write": time.monotonic() - translated}
     rounded = {name: round(s, 2) for name, s in seconds.items()}
     report = replace(_report(request, package, series, pet, statistics, objects, rounded), **optional)
@@ -78,9 +76,9 @@ def render(request: RenderRequest, progress: Progress | None = None) -> RenderRe
     return report
 
 
-def software_version() -> str:
-    """The installed version of this software."""
-    return version("twin-scanner")
+def _scene(pet: SyntheticPet, package: ModelPackage) -> Scene:
+    names, phantom_only = pet.district_map.names, package.card.phantom_only
+    return Scene(pet.ct, pet.districts, pet.suv, names, pet.missing_districts, phantom_only)
 
 
 def _segmenter_choice(request: RenderRequest, series: CtSeries | None) -> SegmenterChoice:
@@ -121,79 +119,6 @@ def _read(request: RenderRequest) -> tuple[CtSeries | None, Volume]:
     return series, series.volume
 
 
-def _write_dicom(
-    request: RenderRequest,
-    series: CtSeries,
-    pet: SyntheticPet,
-    package: ModelPackage,
-    statistics: Mapping[int, RegionSuv],
-    scene: Scene,
-) -> _DicomObjects:
-    """The PET series and the companions that the site wants."""
-    synthesis = _synthesis(request, pet, package)
-    written = write_pet_series(pet.suv, series, synthesis, request.result / "pet")
-    companions = []
-    wanted, districts = request.outputs, pet.district_map
-    folders = {kind: request.result / name for kind, name in FOLDERS.items()}
-    if wanted.segmentation != "none":
-        segmentation = write_segmentation(
-            districts.labels,
-            districts.geometry,
-            districts.names,
-            series,
-            written,
-            synthesis,
-            folders["segmentation"],
-            wanted.segmentation,
-            districts.codes,
-        )
-        companions.append(segmentation)
-        if wanted.measurement_report:
-            measured, folder = _measurements(pet, statistics), folders["measurement-report"]
-            companions.append(
-                write_measurement_report(measured, segmentation, series, written, synthesis, folder, districts.codes)
-            )
-    if wanted.key_image:
-        pixels = key_image(scene, f"{package.name} {package.model_hash[:12]}")
-        companions.append(write_key_image(pixels, series, written, synthesis, folders["key-image"]))
-    return _DicomObjects(written, tuple(companions))
-
-
-def _synthesis(request: RenderRequest, pet: SyntheticPet, package: ModelPackage) -> Synthesis:
-    return Synthesis(
-        model_name=package.name,
-        model_hash=package.model_hash,
-        plan_hash=package.plan.plan_hash,
-        segmenter=pet.district_map.segmenter,
-        segmenter_hash=pet.district_map.segmenter_hash,
-        precision=PRECISION,
-        software_version=software_version(),
-        device_serial_number=request.device_serial_number,
-        made_at=request.made_at,
-        missing_districts=pet.missing_districts,
-        revision=request.revision,
-        phantom_only=package.card.phantom_only,
-    )
-
-
-def _measurements(pet: SyntheticPet, statistics: Mapping[int, RegionSuv]) -> list[DistrictMeasurement]:
-    """One for every segment, in the segmentation's order; a district that was not synthesised has no SUV."""
-    districts = pet.district_map
-    volumes = districts.volumes_ml()
-    measured = []
-    for label, number in segment_numbers(districts.voxels).items():
-        name = districts.name(label)
-        suv = None if name in pet.missing_districts else statistics.get(label)
-        measured.append(DistrictMeasurement(name, number, volumes[name], suv, _remark(name, districts.quality)))
-    return measured
-
-
-def _remark(district: str, quality: Sequence[PartQuality]) -> str:
-    """What the segmenter says of a district's own parts; of the trunk, and of finer regions, all that borders on it."""
-    own = [part for part in quality if part.district == district]
-    return " ".join(part.sentence() for part in own or quality)
-
-
 def _number(value: str) -> int | None:
     """An IS; scanners that write something else there are not worth losing a PET for."""
     try:
@@ -208,7 +133,7 @@ def _report(
     series: CtSeries | None,
     pet: SyntheticPet,
     statistics: Mapping[int, RegionSuv],
-    objects: _DicomObjects | None,
+    objects: DicomObjects | None,
     seconds: dict[str, float],
 ) -> RenderReport:
     dicom: dict[str, Any] = {}
@@ -237,7 +162,7 @@ def _report(
         segmenter=pet.district_map.segmenter,
         segmenter_hash=pet.district_map.segmenter_hash,
         missing_districts=pet.missing_districts,
-        districts=_district_values(pet, statistics),
+        districts=district_values(pet, statistics),
         segmentation_quality=tuple(part.sentence() for part in pet.district_map.quality),
         suv_max=round(float(pet.suv.array.max()), 3),
         notes=(*notes, *([PHANTOM_ONLY_NOTE] if package.card.phantom_only else [])),
@@ -247,17 +172,6 @@ def _report(
         phantom_only=package.card.phantom_only,
         **dicom,
     )
-
-
-def _district_values(pet: SyntheticPet, statistics: Mapping[int, RegionSuv]) -> dict[str, dict[str, float]]:
-    """Volume on the CT's grid in ml and SUV of the synthetic PET in g/ml; none for what was not synthesised."""
-    values = {}
-    for district in _measurements(pet, statistics):
-        values[district.name] = {"volume_ml": round(district.volume_ml, 1)}
-        if district.suv is not None:
-            suv = {"suv_mean": district.suv.mean, "suv_max": district.suv.maximum, "suv_peak": district.suv.peak}
-            values[district.name] |= {name: round(value, 4) for name, value in suv.items() if value is not None}
-    return values
 
 
 def _companion(companion: WrittenObject) -> Companion:

@@ -10,9 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-import pydicom
-from pydicom.errors import InvalidDicomError
-
 from dicom_node.evidence import QuietPeriod
 from dicom_node.spool import Spool, snapshot
 from twin_scanner.dicom.read.series_choice import Choice, Preference, choose_series
@@ -26,29 +23,6 @@ MOST_ATTEMPTS: Final = 3
 """So many attempts that never ended (the process was lost) put a study into quarantine."""
 QUIET_PERIOD: Final = "quiet period"
 """The evidence of completeness that there is today: nothing more came for some time."""
-IDENTITY_KEYWORDS = (
-    "PatientID",
-    "IssuerOfPatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "PatientWeight",
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "SeriesInstanceUID",
-    "SOPInstanceUID",
-    "FrameOfReferenceUID",
-    "PatientPosition",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "RescaleSlope",
-    "RescaleIntercept",
-)
-"""What the PET copies or is computed from. The pixels are left out: under one SOP Instance UID they may only change
-their transfer syntax, and a CT that is sent again with another compression is not a new CT."""
 
 
 class Unended(Transient):
@@ -76,14 +50,6 @@ class JobFolders:
     def result(self, job_id: str) -> Path:
         """What was rendered."""
         return self.of(job_id) / "result"
-
-
-@dataclass(frozen=True)
-class ChosenSource:
-    """What the headers of a study say of one frame of reference: the choice, and the digest of what it chose."""
-
-    choice: Choice
-    digest: str
 
 
 class Arrivals:
@@ -135,7 +101,7 @@ class Arrivals:
 class Intake:
     """Turns a complete study into jobs: one a frame of reference, of the series that the preference chooses.
 
-    ``look`` reads the headers (``chosen_sources``), elsewhere than in this process: what kills it kills no receiver.
+    ``look`` reads the headers (``choices_of``), elsewhere than in this process: what kills it kills no receiver.
     """
 
     def __init__(
@@ -143,7 +109,7 @@ class Intake:
         ledger: Ledger,
         spool: Spool,
         folders: JobFolders,
-        look: Callable[[str, Sequence[Path], Beat], list[ChosenSource]],
+        look: Callable[[str, Sequence[Path], Beat], list[Choice]],
     ) -> None:
         self._ledger = ledger
         self._spool = spool
@@ -174,19 +140,18 @@ class Intake:
         if fingerprint != study.fingerprint:
             files = self._spool.files(study.study_uid)
             try:
-                sources = self._look(study.study_uid, files, beat)
+                choices = self._look(study.study_uid, files, beat)
             except Stopped:
                 raise
             except (Transient, MemoryError) as error:
                 raise Unended("The process that read this study's headers was lost: it is read again.") from error
-            for source in sources:
-                self._open(source)
+            for choice in choices:
+                self._open(choice)
         return fingerprint
 
-    def _open(self, source: ChosenSource) -> Job:
-        choice = source.choice
+    def _open(self, choice: Choice) -> Job:
         if choice.series_uid is None:
-            return self._reject(source)
+            return self._reject(choice)
         earlier = self._translated_already(choice)
         if earlier is not None:
             LOG.info(
@@ -198,7 +163,7 @@ class Intake:
             study_uid=choice.study_uid,
             frame_of_reference_uid=choice.frame_of_reference_uid,
             series_uid=choice.series_uid,
-            source_digest=source.digest,
+            source_digest=choice.source_digest,
             instance_count=len(choice.files),
             skipped=choice.skipped,
         )
@@ -207,19 +172,20 @@ class Intake:
         LOG.info("job opened", extra={"job_id": job.job_id, "series_uid": job.series_uid, "step": "intake"})
         return job
 
-    def _reject(self, source: ChosenSource) -> Job:
-        choice = source.choice
+    def _reject(self, choice: Choice) -> Job:
         reasons = "; ".join(dict.fromkeys(reason for _, reason in choice.skipped))
         reason = f"No series of the study can be translated: {reasons or 'it holds no CT.'}"
         new = NewJob(
             study_uid=choice.study_uid,
             frame_of_reference_uid=choice.frame_of_reference_uid,
             series_uid="",
-            source_digest=source.digest,
+            source_digest=hashlib.sha256(repr(choice.skipped).encode()).hexdigest(),
             instance_count=len(choice.files),
             skipped=choice.skipped,
         )
         job = self._ledger.jobs.open(new, rejection=reason)
+        for series_uid, why in choice.skipped:
+            LOG.warning("series rejected", extra={"job_id": job.job_id, "series_uid": series_uid, "reason": why})
         LOG.warning("study rejected", extra={"job_id": job.job_id, "step": "intake", "reason": reason})
         return job
 
@@ -230,30 +196,9 @@ class Intake:
         return rendered[-1] if rendered and rendered[-1].series_uid != choice.series_uid else None
 
 
-def chosen_sources(
-    study_uid: str, files: Sequence[Path], preference: Preference, accept_synthetic: bool
-) -> list[ChosenSource]:
+def choices_of(study_uid: str, files: Sequence[Path], preference: Preference, accept_synthetic: bool) -> list[Choice]:
     """Read a study's headers: its choices; where its files cannot even be told apart, one that says why."""
     try:
-        choices = choose_series(files, preference, accept_synthetic=accept_synthetic)
+        return choose_series(files, preference, accept_synthetic=accept_synthetic)
     except Rejected as error:
-        choices = [Choice(study_uid, "", None, tuple(files), (("", str(error)),))]
-    return [ChosenSource(choice, _digest(choice)) for choice in choices]
-
-
-def _digest(choice: Choice) -> str:
-    if choice.series_uid is None:
-        return hashlib.sha256(repr(choice.skipped).encode()).hexdigest()
-    return source_digest(choice.files)
-
-
-def source_digest(files: Sequence[Path]) -> str:
-    """SHA-256 over what the PET copies or is computed from, whatever the order and transfer syntax."""
-    lines = []
-    for file in files:
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(IDENTITY_KEYWORDS))
-        except (InvalidDicomError, OSError) as error:
-            raise Rejected(f"{file.name} in the spool cannot be read: send the study again.") from error
-        lines.append("\x1f".join(f"{keyword}={header.get(keyword, '')}" for keyword in IDENTITY_KEYWORDS))
-    return hashlib.sha256("\x1e".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+        return [Choice(study_uid, "", None, tuple(files), (("", str(error)),))]

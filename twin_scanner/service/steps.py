@@ -96,7 +96,9 @@ class Steps:
             needs_patient_id=True,
             revision=job.revision,
         )
-        return partial(self.ledger.rendered, job, rendered(self.render(request, beat)))
+        report = self.render(request, beat)
+        warn_of_phantoms(job, report)
+        return partial(self.ledger.rendered, job, rendered(report))
 
     def _store(self, delivery: Delivery, beat: Beat) -> Record:
         folder = self.folders.result(delivery.job_id)
@@ -188,6 +190,12 @@ def _job_facts(job: Job) -> dict[str, str]:
     return {"job_id": job.job_id, "study_uid": job.study_uid, "series_uid": job.series_uid}
 
 
+def warn_of_phantoms(job: Job, report: RenderReport) -> None:
+    """Say in the job's log where its model has seen no patient."""
+    if report.phantom_only:
+        LOG.warning("the model was trained on phantoms only", extra={**_job_facts(job), "step": "render"})
+
+
 def rendered(report: RenderReport) -> Rendered:
     """What the ledger keeps of a render: the series that it issued, its report, and the features of its input."""
     issued = [IssuedSeries(report.pet_series_uid, "PT", len(report.pet_instance_uids))]
@@ -242,6 +250,7 @@ def twin_update(
         replaces_companion_uids=tuple(
             uid for replaced in replaces_series_uids for uid in companion_series_uids(replaced)
         ),
+        phantom_only=report.phantom_only,
     )
 
 

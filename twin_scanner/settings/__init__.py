@@ -1,6 +1,12 @@
 """The configuration, a file a section group; every public name is imported from here."""
 
-from twin_scanner.settings.configuration import ENVIRONMENT_PREFIX, Settings, load_settings
+from twin_scanner.settings.configuration import (
+    ENVIRONMENT_PREFIX,
+    MACHINE_CONFIGURATION,
+    Settings,
+    configuration_file,
+    load_settings,
+)
 from twin_scanner.settings.dicom import NodeSection, PacsSection, ScannerSection, SelectionSection
 from twin_scanner.settings.service import LedgerSection, LogSection, RetrainSection, RetrySection
 from twin_scanner.settings.storage import Folders, StorageSection
@@ -9,6 +15,7 @@ from twin_scanner.settings.twin import TwinSection
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
+    "MACHINE_CONFIGURATION",
     "DistrictsSection",
     "Folders",
     "LedgerSection",
@@ -24,5 +31,6 @@ __all__ = [
     "Settings",
     "StorageSection",
     "TwinSection",
+    "configuration_file",
     "load_settings",
 ]

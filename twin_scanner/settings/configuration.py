@@ -8,14 +8,17 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from twin_scanner.errors import Rejected
+from twin_scanner.errors import Misconfigured
 from twin_scanner.settings.dicom import NodeSection, PacsSection, ScannerSection, SelectionSection
+from twin_scanner.settings.faults import fault_sentences, unknown_name
 from twin_scanner.settings.service import LedgerSection, LogSection, RetrainSection, RetrySection
-from twin_scanner.settings.storage import StorageSection
+from twin_scanner.settings.storage import Folders, StorageSection
 from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection
 from twin_scanner.settings.twin import TwinSection
 
 ENVIRONMENT_PREFIX = "TWIN_SCANNER__"
+MACHINE_CONFIGURATION = Path("/etc/twin-scanner/twin-scanner.toml")
+"""Where a machine's configuration lies; the unit and the container keep theirs there."""
 
 
 class Settings(BaseSettings):
@@ -43,6 +46,16 @@ class Settings(BaseSettings):
     retrain: RetrainSection = RetrainSection()
     log: LogSection = LogSection()
 
+    @property
+    def ledger_url(self) -> str:
+        """The database of the ledger: the configured one, else the storage folder's."""
+        return self.ledger.url or Folders(self.storage.folder).ledger_url
+
+    @property
+    def model_store(self) -> Path:
+        """The folder of the model packages: the configured one, else the storage folder's."""
+        return self.model.store or Folders(self.storage.folder).models
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -56,32 +69,48 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
 
+def configuration_file(given: Path | None, machine: Path = MACHINE_CONFIGURATION) -> Path | None:
+    """The file that is read: the given one, else the machine's where it exists, else none."""
+    if given is not None:
+        return given
+    try:
+        return machine if machine.is_file() else None
+    except PermissionError:
+        # It is there, and reading it says in one sentence why its keys are not known.
+        return machine
+
+
 def load_settings(file: Path | None) -> Settings:
-    """The validated configuration; raises Rejected with every fault, one a line."""
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            values = tomllib.loads(file.read_text("utf-8"))
-        except OSError as error:
-            raise Rejected(f"The configuration {file} cannot be read: {error.strerror}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise Rejected(f"The configuration {file} is not valid TOML: {error}.") from error
-    faults = _unknown_environment()
+    """The validated configuration; raises Misconfigured with every fault, one on each line."""
+    values = {} if file is None else _read(file)
+    sections = {name: type(field.default) for name, field in Settings.model_fields.items()}
+    variables = _variables()
+    faults = [
+        unknown_name([section], sections, variable)
+        for section, variable in sorted((key.split(".")[0], variable) for key, variable in variables.items())
+        if section not in sections
+    ]
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        faults += [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        faults += fault_sentences(error, sections, variables)
     if faults:
-        raise Rejected("The configuration has faults, correct each of them:\n" + "\n".join(f"  {f}" for f in faults))
+        which = "The configuration" if file is None else f"The configuration {file}"
+        count = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise Misconfigured(f"{which} has {count}:\n" + "\n".join(f"  {fault}" for fault in faults))
     return settings
 
 
-def _unknown_environment() -> list[str]:
-    """Environment variables with our prefix whose section does not exist: a typing error, not to be passed over."""
-    sections = {name.upper() for name in Settings.model_fields}
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise Misconfigured(f"The configuration {file} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"The configuration {file} is not valid TOML: {error}.") from error
+
+
+def _variables() -> dict[str, str]:
+    """The environment's variables with our prefix, by the dotted key that each stands for."""
     names = (name for name in os.environ if name.upper().startswith(ENVIRONMENT_PREFIX))
-    return [
-        f"environment variable {name}: there is no such section"
-        for name in names
-        if name[len(ENVIRONMENT_PREFIX) :].upper().split("__")[0] not in sections
-    ]
+    return {name[len(ENVIRONMENT_PREFIX) :].lower().replace("__", ".", 1): name for name in names}

@@ -1,16 +1,21 @@
 """The sections of the DICOM side: our node, the PACS, what the scanner says of itself, which CT it takes."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from twin_scanner.settings.section import AeTitle, ListenPort, Port, Seconds, Section
+from twin_scanner.settings.section import AeTitle, ListenPort, Port, Seconds, Section, text_like
+
+NodeName = Annotated[
+    str,
+    text_like(r"[A-Za-z0-9_.-]{1,64}", "a node's name has 1 to 64 letters, digits, dots, hyphens and underscores"),
+]
 
 
 class NodeSection(Section):
     """Our own DICOM node, which the PACS routes to."""
 
-    name: str = Field("twin-scanner-1", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    name: NodeName = "twin-scanner-1"
     ae_title: AeTitle = "TWINSCANNER"
     host: str = "127.0.0.1"
     port: ListenPort = 11112

@@ -34,7 +34,7 @@ class RetrainSection(Section):
     @model_validator(mode="after")
     def _has_a_configuration(self) -> "RetrainSection":
         if self.cron.strip() and self.config is None:
-            raise ValueError("retrain.cron needs retrain.config, the retraining configuration")
+            raise ValueError("retrain.cron needs retrain.config, the file of the retraining configuration")
         return self
 
 

@@ -1,11 +1,13 @@
 """The sections of the synthesis: model, districts, outputs."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from twin_scanner.settings.section import Seconds, Section
+from twin_scanner.settings.section import Seconds, Section, Sha256, text_like
+
+Device = Annotated[str, text_like(r"cpu|cuda(:\d+)?|mps", "a device is cpu, cuda, cuda:1 or mps")]
 
 
 class ModelSection(Section):
@@ -19,28 +21,30 @@ class ModelSection(Section):
 
 
 class DistrictsSection(Section):
-    """Who draws the districts."""
+    """Which segmenter splits the body into districts."""
 
     segmenter: Literal["landmarks", "labelmap", "moose", "totalsegmentator"] = "landmarks"
     labelmap: Path | None = None
     label_table: str = "districts"
     moose_weights: Path | None = None
-    moose_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    moose_sha256: Sha256 = ""
     totalsegmentator_weights: Path | None = None
     totalsegmentator_fast: bool = True
-    totalsegmentator_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
+    totalsegmentator_sha256: Sha256 = ""
+    device: Device = "cpu"
     timeout_s: Seconds = 1800.0
 
     @model_validator(mode="after")
     def _needs_file(self) -> "DistrictsSection":
         if self.segmenter == "labelmap" and self.labelmap is None:
-            raise ValueError("segmenter 'labelmap' needs districts.labelmap, a NIfTI or DICOM SEG file, or a folder")
+            raise ValueError(
+                "the segmenter 'labelmap' needs districts.labelmap, a NIfTI or DICOM SEG file, or a folder"
+            )
         return self
 
 
 class OutputsSection(Section):
-    """What is made and sent beside the PET series."""
+    """What is written and sent beside the PET series."""
 
     segmentation: Literal["binary", "labelmap", "none"] = "binary"
     measurement_report: bool = True
@@ -49,5 +53,5 @@ class OutputsSection(Section):
     @model_validator(mode="after")
     def _report_refers_to_segmentation(self) -> "OutputsSection":
         if self.measurement_report and self.segmentation == "none":
-            raise ValueError("measurement_report refers to the segmentation: make that too, or neither")
+            raise ValueError("outputs.measurement_report refers to the segmentation: make that too, or neither")
         return self

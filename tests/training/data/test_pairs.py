@@ -22,7 +22,7 @@ from training.data.sampling import patch_at
 from training.data.study import Study
 from training.fit.config import DataConfig
 from training.fit.phantom_pairs import make_pairs
-from training.phantom.phantom import draw_options, make_phantom
+from training.phantom.phantom import make_phantom, sample_options
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
@@ -197,7 +197,7 @@ def test_phantoms_become_pairs_with_their_own_districts() -> None:
     coarse = Plan(spacing_mm=(12.0, 11.0, 10.0))
     pairs = make_pairs(config, coarse, keep_air=False, progress=lambda made, total: calls.append((made, total)))
     assert calls == [(1, 2), (2, 2)]
-    phantom = make_phantom(12, draw_options(12, spacing_mm=coarse.spacing_mm))
+    phantom = make_phantom(12, sample_options(12, spacing_mm=coarse.spacing_mm))
     rows = [np.flatnonzero((phantom.districts > 0).any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
     box = tuple(slice(int(row[0]), int(row[-1]) + 1) for row in rows)
     np.testing.assert_array_equal(pairs[1].labels, phantom.districts[box])
@@ -214,6 +214,6 @@ def test_a_patients_true_districts_are_not_asked_for() -> None:
 
 
 def test_landmarks_are_the_embedded_segmenters_districts() -> None:
-    phantom = make_phantom(12, draw_options(12, spacing_mm=(12.0, 11.0, 10.0)))
+    phantom = make_phantom(12, sample_options(12, spacing_mm=(12.0, 11.0, 10.0)))
     study = Study(phantom.ct, phantom.pet, "phantom")
     np.testing.assert_array_equal(landmarks(study), LandmarkSegmenter().segment(phantom.ct).labels)

@@ -72,13 +72,13 @@ def test_every_window_that_touches_the_region_is_drawn_and_no_other() -> None:
         if region[d : d + 32, h : h + 32, w : w + 32].any()
     }
     random, sampler = np.random.default_rng(0), Sampler([example], (2,), PLAN)
-    assert {sampler.draw(random, 0).start for _ in range(len(possible) * 12)} == possible
+    assert {sampler.sample(random, 0).start for _ in range(len(possible) * 12)} == possible
 
 
 def test_the_same_random_state_draws_the_same_windows() -> None:
     sampler = Sampler([pair(), pair((0, 0, 0))], (1,), PLAN)
     one, two = (
-        [sampler.draw(random, n % 2).ct.tobytes() for n in range(10)]
+        [sampler.sample(random, n % 2).ct.tobytes() for n in range(10)]
         for random in (np.random.default_rng(4), np.random.default_rng(4))
     )
     assert one == two and len(set(one)) > 5
@@ -89,20 +89,20 @@ def test_pairs_without_the_district_are_passed_over() -> None:
     without.labels[without.labels == 1] = 2
     sampler = Sampler([without, pair()], (1,), PLAN)
     assert sampler.studies == 1
-    assert all(sampler.draw(np.random.default_rng(n), 0).mask.any() for n in range(8))
+    assert all(sampler.sample(np.random.default_rng(n), 0).mask.any() for n in range(8))
     with pytest.raises(Rejected, match=r"No training pair contains labels \[1\]"):
         Sampler([without], (1,), PLAN)
 
 
 def test_a_partition_without_masks_sees_the_air_too() -> None:
-    patch = Sampler([pair((0, 0, 0), WHOLE)], (), PLAN).draw(np.random.default_rng(0), 0)
+    patch = Sampler([pair((0, 0, 0), WHOLE)], (), PLAN).sample(np.random.default_rng(0), 0)
     assert patch.mask.all() and (patch.ct > 0).mean() > 0.99
 
 
 def test_a_network_of_several_labels_draws_windows_of_each() -> None:
     example = pair()
     sampler, random = Sampler([example], (1, 2), PLAN), np.random.default_rng(0)
-    starts = [sampler.draw(random, 0).start[0] for _ in range(300)]
+    starts = [sampler.sample(random, 0).start[0] for _ in range(300)]
     assert min(starts) == 0 and max(starts) == 38
 
 
@@ -111,7 +111,7 @@ def test_a_lesion_share_of_one_always_shows_a_lesion_of_the_region(label: int, v
     """The lesion in slice 25 lies in no district. The window's place around the voxel is any that holds it."""
     example = pair()
     sampler, random = Sampler([example], (label,), PLAN, lesion_share=1.0), np.random.default_rng(0)
-    starts = np.array([sampler.draw(random, 0).start for _ in range(400)])
+    starts = np.array([sampler.sample(random, 0).start for _ in range(400)])
     inside = np.array(voxel) + example.corner - starts
     assert inside.min() >= 0 and inside.max() < 32
     first = [max(0, v + c - 31) for v, c in zip(voxel, example.corner, strict=True)]
@@ -123,7 +123,7 @@ def test_a_lesion_share_of_one_always_shows_a_lesion_of_the_region(label: int, v
 def test_a_study_without_lesions_is_drawn_from_all_the_same(annotated: bool) -> None:
     without = replace(pair(), lesions=np.zeros((50, 40, 20), np.uint8) if annotated else None)
     sampler = Sampler([without], (2,), PLAN, lesion_share=1.0)
-    assert sampler.draw(np.random.default_rng(0), 0).mask.any()
+    assert sampler.sample(np.random.default_rng(0), 0).mask.any()
 
 
 def test_half_of_the_patches_show_a_lesion_where_half_is_asked_for() -> None:
@@ -134,7 +134,7 @@ def test_half_of_the_patches_show_a_lesion_where_half_is_asked_for() -> None:
     shares = []
     for share in (0.0, 0.5):
         sampler, random = Sampler([example], (2,), PLAN, lesion_share=share), np.random.default_rng(0)
-        starts = [sampler.draw(random, 0).start for _ in range(2000)]
+        starts = [sampler.sample(random, 0).start for _ in range(2000)]
         shares.append(np.mean([lesion[tuple(slice(s, s + 32) for s in start)].any() for start in starts]))
     assert abs(shares[1] - (0.5 + 0.5 * shares[0])) < 0.05
 

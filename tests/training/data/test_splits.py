@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.splits import SHARES, Split, draw_into, draw_split, read_split, write_split
+from training.data.splits import SHARES, Split, make_split, make_split_file, read_split, write_split
 from twin_scanner.errors import Rejected, Transient
 
 pytestmark = pytest.mark.loop
@@ -49,7 +49,7 @@ def populations(draw: st.DrawFn, least: int = 10, most: int = 120) -> list[Exami
 
 @given(populations(), st.integers(0, 2**32))
 def test_every_study_is_in_one_part_and_no_patient_in_two(studies: list[Examination], seed: int) -> None:
-    split = draw_split(studies, seed)
+    split = make_split(studies, seed)
     assert sorted(name for names in split.parts.values() for name in names) == sorted(s.name for s in studies)
     patients = [patient for names in split.parts.values() for patient in patients_in(studies, names)]
     assert len(patients) == len(set(patients)) == len({study.patient for study in studies})
@@ -60,7 +60,7 @@ def test_every_study_is_in_one_part_and_no_patient_in_two(studies: list[Examinat
 def test_the_order_of_the_studies_changes_nothing(studies: list[Examination], seed: int, random: Any) -> None:
     shuffled = list(studies)
     random.shuffle(shuffled)
-    assert draw_split(shuffled, seed) == draw_split(studies, seed)
+    assert make_split(shuffled, seed) == make_split(studies, seed)
 
 
 @given(populations(least=40), st.integers(0, 2**32))
@@ -68,7 +68,7 @@ def test_every_part_has_its_share_of_every_diagnosis_to_within_one_patient(
     studies: list[Examination], seed: int
 ) -> None:
     """Oracle: 70, 5, 5 and 20 % of the patients with that diagnosis."""
-    split = draw_split(studies, seed)
+    split = make_split(studies, seed)
     diagnosis = {study.patient: study.diagnosis for study in studies}
     group_sizes = Counter(diagnosis.values())
     for part, names in split.parts.items():
@@ -83,27 +83,27 @@ def test_a_store_that_grew_leaves_everybody_where_they_were(
     studies: list[Examination], more: list[int], seed: int
 ) -> None:
     """And the new patients fill up what is short: the whole still has nearly its shares."""
-    before = draw_split(studies, seed)
+    before = make_split(studies, seed)
     grown = studies + [replace(s, name=f"new-{s.name}", patient=f"new-{s.patient}") for s in examinations(more)]
-    again = draw_split(grown, seed, kept=before)
+    again = make_split(grown, seed, kept=before)
     for part in PARTS:
         assert patients_in(studies, again.parts[part]) == patients_in(studies, before.parts[part])
     assert sorted(name for names in again.parts.values() for name in names) == sorted(s.name for s in grown)
-    assert draw_split(grown, seed, kept=again) == again
+    assert make_split(grown, seed, kept=again) == again
 
 
 def test_a_new_examination_of_a_known_patient_joins_the_others() -> None:
     studies = examinations([0] * 20)
-    before = draw_split(studies, 3)
+    before = make_split(studies, 3)
     patient = next(iter(patients_in(studies, before.gate)))
     later = [*studies, Examination("later", patient, "MELANOMA")]
-    assert "later" in draw_split(later, 3, kept=before).gate
+    assert "later" in make_split(later, 3, kept=before).gate
 
 
 def test_the_paper_s_numbers_come_out_for_the_paper_s_patients() -> None:
     """autoPET: 900 patients; 630, 45, 45 and 180 are the shares."""
     studies = examinations([0] * 469 + [1] * 169 + [2] * 132 + [3] * 130)
-    split = draw_split(studies, 0)
+    split = make_split(studies, 0)
     assert {part: len(names) for part, names in split.parts.items()} == pytest.approx(
         {"train": 630, "validation": 45, "gate": 45, "test": 180}, abs=1
     )
@@ -111,24 +111,24 @@ def test_the_paper_s_numbers_come_out_for_the_paper_s_patients() -> None:
 
 def test_another_seed_gives_another_split() -> None:
     studies = examinations([0] * 50)
-    assert draw_split(studies, 1) != draw_split(studies, 2)
-    assert draw_split(studies, 1) == draw_split(studies, 1)
+    assert make_split(studies, 1) != make_split(studies, 2)
+    assert make_split(studies, 1) == make_split(studies, 1)
 
 
 def test_ten_patients_fill_every_part_and_nine_are_too_few() -> None:
-    split = draw_split(examinations([0] * 10), 0)
+    split = make_split(examinations([0] * 10), 0)
     assert [len(names) for names in split.parts.values()] == [6, 1, 1, 2]
-    with pytest.raises(Rejected, match="9 patients are too few to draw a split from, 10 are needed"):
-        draw_split(examinations([0] * 9, [3] * 9), 0)
+    with pytest.raises(Rejected, match="9 patients are too few to make a split of, 10 are needed"):
+        make_split(examinations([0] * 9, [3] * 9), 0)
 
 
 def test_a_split_that_is_drawn_again_into_its_file_moves_nobody(tmp_path: Path) -> None:
     """The store grew by half: drawn from nothing with the same seed, patients that were tested would be learnt from."""
     grown = examinations([0] * 60)
-    before = draw_into(tmp_path / "split.json", grown[:40], 0)
-    assert before == draw_split(grown[:40], 0)
-    assert set(before.test) & set(draw_split(grown, 0).train)
-    after = draw_into(tmp_path / "split.json", grown, 0, store="f" * 64)
+    before = make_split_file(tmp_path / "split.json", grown[:40], 0)
+    assert before == make_split(grown[:40], 0)
+    assert set(before.test) & set(make_split(grown, 0).train)
+    after = make_split_file(tmp_path / "split.json", grown, 0, store="f" * 64)
     assert read_split(tmp_path / "split.json", grown) == after
     assert after.store == "f" * 64
     for part in PARTS:
@@ -137,17 +137,17 @@ def test_a_split_that_is_drawn_again_into_its_file_moves_nobody(tmp_path: Path) 
 
 def test_a_file_that_is_no_split_of_these_studies_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "split.json"
-    draw_into(path, examinations([0] * 12), 0)
+    make_split_file(path, examinations([0] * 12), 0)
     for content in (path.read_text(), "notes"):
         path.write_text(content)
         with pytest.raises(Rejected, match=r"study-11-0|cannot be read"):
-            draw_into(path, examinations([0] * 11), 0)
+            make_split_file(path, examinations([0] * 11), 0)
         assert path.read_text() == content
 
 
 def test_a_split_comes_back_from_its_file(tmp_path: Path) -> None:
     studies = examinations([0, 1, 2, 3] * 6)
-    split = draw_split(studies, 7, store="f" * 64)
+    split = make_split(studies, 7, store="f" * 64)
     write_split(tmp_path / "new" / "split.json", split)
     assert read_split(tmp_path / "new" / "split.json", studies) == split
     content = json.loads((tmp_path / "new" / "split.json").read_text())
@@ -194,4 +194,4 @@ def test_a_file_that_cannot_be_read_or_written_is_said_in_one_sentence(tmp_path:
     with pytest.raises(Rejected, match="cannot be read"):
         read_split(tmp_path / "file", [])
     with pytest.raises(Transient, match="cannot be written"):
-        write_split(tmp_path / "file" / "split.json", draw_split(examinations([0] * 10), 0))
+        write_split(tmp_path / "file" / "split.json", make_split(examinations([0] * 10), 0))

@@ -17,7 +17,7 @@ from tests.samples import ct_files, pet_files
 from training.data.studies import autopet_studies, dicom_studies, find_studies, phantom_studies
 from training.data.study import StudyReference
 from training.phantom.files import COLLECTION, METADATA_FILE, write_studies
-from training.phantom.phantom import draw_options, make_phantom
+from training.phantom.phantom import make_phantom, sample_options
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.dicom.write.pet_series import Synthesis, write_pet_series
 from twin_scanner.errors import Rejected
@@ -71,7 +71,7 @@ def reason(study: StudyReference) -> str:
 
 def test_each_folder_of_autopets_layout_is_a_study_with_its_patient_and_diagnosis(written: Path) -> None:
     studies = autopet_studies(written)
-    expected = {draw_options(10_000 + number, spacing_mm=SPACING_MM).diagnosis for number in range(3)}
+    expected = {sample_options(10_000 + number, spacing_mm=SPACING_MM).diagnosis for number in range(3)}
     assert {study.diagnosis for study in studies} == expected
     assert {study.patient for study in studies} == {path.name for path in (written / COLLECTION).iterdir()}
     assert len({study.name for study in studies}) == 3
@@ -248,7 +248,7 @@ def test_folders_that_are_links_are_searched_once(autopet: Path, tmp_path: Path)
 def test_a_phantom_study_is_the_phantom_of_its_seed() -> None:
     studies = phantom_studies(2, 40, "appearance-only", SPACING_MM)
     assert [study.patient for study in studies] == ["phantom-40", "phantom-41"]
-    drawn = make_phantom(41, draw_options(41, world="appearance-only", spacing_mm=SPACING_MM))
+    drawn = make_phantom(41, sample_options(41, world="appearance-only", spacing_mm=SPACING_MM))
     study = studies[1].load()
     np.testing.assert_array_equal(study.pet.array, drawn.pet.array)
     np.testing.assert_array_equal(study.ct.array, drawn.ct.array)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import matplotlib.image as mpimg
 import numpy as np
 import pytest
 import torch
@@ -28,6 +29,7 @@ from training.evaluation.evaluate import (
     measure_all,
 )
 from training.evaluation.evaluated_study import evaluated_case, load
+from training.evaluation.figures import plot_study
 from training.evaluation.organs import organ_maps
 from training.evaluation.result_files import write_results
 from training.evaluation.rows_table import read_table
@@ -191,7 +193,26 @@ def test_all_models_are_scored_on_the_real_pets_own_grid(models: list[EvaluatedM
         assert (rows[1][key].n, rows[1][key].value) == (row.n, pytest.approx(row.value, rel=1e-5, abs=1e-6)), key
 
 
-def test_districts_are_drawn_once_a_study_however_many_models(models: list[EvaluatedModel], tmp_path: Path) -> None:
+def test_a_coarse_baseline_is_plotted_as_large_as_a_fine_model(models: list[EvaluatedModel], tmp_path: Path) -> None:
+    """A 6 mm baseline beside a 4 mm model; oracle: the body's outline, which is the same in both panels."""
+    loaded = load(STUDIES[0], Blocks())
+    cases = {}
+    for spacing_mm in (4.0, 6.0):
+        card = replace(models[0].package.card, plan=Plan(spacing_mm=(spacing_mm,) * 3))
+        package = replace(models[0].package, card=card, networks={"body": Always(9.0)})
+        cases[f"{spacing_mm:g} mm"] = evaluated_case(loaded, package, PipelineOptions())
+    plot_study(cases, tmp_path)
+    (file,) = tmp_path.glob("*-projections.png")
+    dark = mpimg.imread(file)[..., :3].mean(axis=2) < 0.35
+    columns = np.flatnonzero(dark.sum(axis=0) > 0.1 * dark.shape[0])
+    (fine, coarse) = [part for part in np.split(columns, np.flatnonzero(np.diff(columns) > 5) + 1) if len(part) > 40][
+        :2
+    ]
+    heights = [np.ptp(np.flatnonzero(dark[:, part].any(axis=1))) for part in (fine, coarse)]
+    assert abs(len(fine) - len(coarse)) < 0.1 * len(fine) and abs(heights[0] - heights[1]) < 0.1 * heights[0]
+
+
+def test_districts_are_segmented_once_a_study_however_many_models(models: list[EvaluatedModel], tmp_path: Path) -> None:
     segmenter = Blocks()
     measure_all(request_of(models, tmp_path / "out", segmenter=segmenter))
     assert segmenter.asked == len(STUDIES)

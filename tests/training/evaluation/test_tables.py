@@ -103,7 +103,7 @@ def test_lesions_that_are_clipped_are_counted_in_all() -> None:
         Scores(table_of([*rows, Row("far", "s", "p", "", "body", 0, "mae", "", 0.1, 9)])), ["near", "far"]
     )
     assert cells(table, "Lesions", "lesions above SUV 20, in all")[2:] == ("2 of 3", "–")
-    assert cells(table, "Lesions", "lesions above SUV 20, a study")[2:] == ("1, n 2 / 2", "–")
+    assert cells(table, "Lesions", "lesions above SUV 20, per study")[2:] == ("1, n 2 / 2", "–")
 
 
 def test_a_comparison_says_what_is_shown_and_nothing_more(scores: Scores) -> None:
@@ -148,7 +148,10 @@ def test_what_is_better_depends_on_the_metric_and_needs_both_tests_and_the_inter
     for unsure in ({"t_holm": 0.2}, {"wilcoxon_holm": 0.2}, {"high": 0.1}, {"t_holm": None}):
         assert told(compared("mae", -0.5, **unsure))[0].startswith("No difference of near from far"), unsure
     few = compared("mae", -0.5, patients=4, t_p=None, wilcoxon_p=None, t_holm=None, wilcoxon_holm=None)
-    assert told(few) == ["Too few patients to compare near with far in mean absolute error: trunk (n 4)."]
+    assert told(few) == ["4 patients are too few to compare near with far: 5 are needed."]
+    assert told(few, compared("psnr", 0.5))[0] == (
+        "Too few patients to compare near with far in mean absolute error: trunk (n 4)."
+    )
     assert summary_sentences("near", {}) == []
 
 

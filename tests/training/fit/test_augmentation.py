@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from training.fit.augmentation import Augmentation, augment, draw_augmentation, move
+from training.fit.augmentation import Augmentation, augment, move, sample_augmentation
 from training.fit.config import AugmentationConfig
 
 pytestmark = pytest.mark.loop
@@ -82,8 +82,8 @@ def test_what_leaves_a_rotation_is_masked_by_the_moved_mask() -> None:
 
 def test_a_draw_follows_its_seed_and_its_configuration() -> None:
     config = AugmentationConfig(("W",), 10.0, 0.02)
-    draws = [draw_augmentation(np.random.default_rng(seed), config) for seed in range(200)]
-    assert draws[7] == draw_augmentation(np.random.default_rng(7), config)
+    draws = [sample_augmentation(np.random.default_rng(seed), config) for seed in range(200)]
+    assert draws[7] == sample_augmentation(np.random.default_rng(7), config)
     assert {draw.flips for draw in draws} == {(False, False, False), (False, False, True)}
     angles = np.array([draw.angles_deg for draw in draws])
     assert np.abs(angles).max() <= 10.0 and np.abs(angles).max(axis=0).min() > 9.0

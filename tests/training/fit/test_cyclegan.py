@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from tests.samples.small_pairs import small_config, small_sampler
-from training.fit.batches import Batch, draw_batch
+from training.fit.batches import Batch, sample_batch
 from training.fit.config import TrainConfig
 from training.fit.cyclegan import cyclegan_step
 from training.fit.state import ImagePool, TrainState, fresh_state
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
 
 def begun(folder: Path) -> tuple[TrainConfig, TrainState, Batch]:
     config = replace(small_config(folder), method="cyclegan")
-    return config, fresh_state(config, "trunk", {}), draw_batch(config, "trunk", small_sampler(0, 1), 0)
+    return config, fresh_state(config, "trunk", {}), sample_batch(config, "trunk", small_sampler(0, 1), 0)
 
 
 def gradients(network: torch.nn.Module) -> list[torch.Tensor]:
@@ -69,7 +69,7 @@ def test_each_discriminator_judges_its_own_kind_of_image(tmp_path: Path) -> None
 def test_ct_and_pet_of_a_batch_come_from_different_patients(tmp_path: Path) -> None:
     config, sampler = replace(small_config(tmp_path), method="cyclegan"), small_sampler(0, 1, 2)
     for step in range(10):
-        for origin in draw_batch(config, "trunk", sampler, step).origins:
+        for origin in sample_batch(config, "trunk", sampler, step).origins:
             of_ct, of_pet = re.findall(r"study-\d", origin)
             assert of_ct != of_pet
 

@@ -12,7 +12,7 @@ import torch
 from tests.samples.small_pairs import small_config, small_sampler
 from tests.training.fit.distributed_run import BATCH, METHODS, four_steps, weights
 from training.fit import batches
-from training.fit.batches import draw_batch
+from training.fit.batches import sample_batch
 from training.fit.distributed import any_process, gathered, local_device, mean_over_processes, sum_over_processes
 from training.fit.state import fresh_state
 from twin_scanner.errors import Rejected
@@ -46,16 +46,16 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(tmp_path: Path
 def test_the_patches_of_a_step_are_dealt_out_to_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Together, in order, they are the batch of one process."""
     config, sampler = small_config(tmp_path), small_sampler(0, 1)
-    whole, shares = draw_batch(config, "trunk", sampler, 7), []
+    whole, shares = sample_batch(config, "trunk", sampler, 7), []
     monkeypatch.setattr(batches, "process_count", lambda: BATCH)
     for rank in range(BATCH):
         monkeypatch.setattr(batches, "process_rank", lambda rank=rank: rank)
-        shares.append(draw_batch(config, "trunk", sampler, 7))
+        shares.append(sample_batch(config, "trunk", sampler, 7))
     assert torch.equal(torch.cat([share.ct for share in shares]), whole.ct)
     assert torch.equal(torch.cat([share.pet for share in shares]), whole.pet)
     monkeypatch.setattr(batches, "process_count", lambda: 3)
     with pytest.raises(Rejected, match="batch_size 2 does not divide among 3 processes"):
-        draw_batch(config, "trunk", sampler, 7)
+        sample_batch(config, "trunk", sampler, 7)
 
 
 def test_one_process_alone_agrees_with_itself() -> None:

@@ -16,7 +16,7 @@ import torch
 
 from tests.samples.small_pairs import small_config, small_data, small_pair, small_sampler
 from training.data.sampling import Sampler
-from training.fit.batches import draw_batch
+from training.fit.batches import sample_batch
 from training.fit.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
 from training.fit.config import ScheduleConfig, ValidationConfig
 from training.fit.curve import read_curve
@@ -45,7 +45,7 @@ def test_the_loop_learns_what_can_be_learnt(tmp_path: Path) -> None:
     fit(config, state, sampler, Run(on_step=lambda *call: shown.append(call[3]["L1"])))
     pet = small_pair(0).pet.astype(np.float32) / config.plan.suv_max
     blind = float(np.abs(pet - pet.mean()).mean())
-    batch = draw_batch(config, "validation", sampler, 0)
+    batch = sample_batch(config, "validation", sampler, 0)
     with torch.no_grad():
         before = float((fresh_state(config, "trunk", {}).generator(batch.ct) - batch.pet).abs().mean())
         after = float((state.generator(batch.ct) - batch.pet).abs().mean())
@@ -151,7 +151,7 @@ def test_a_loss_that_is_not_finite_stops_with_one_sentence_and_its_batch_and_spo
     assert all(torch.equal(a, b) for a, b in zip(before, weights(state), strict=True))
     place = tmp_path / "diverged-arms-step-1-process-0.safetensors"
     assert str(place) in str(error.value) and "\n" not in str(error.value)
-    saved, drawn = safetensors.torch.load_file(place), draw_batch(config, "arms", Sampler(broken, (3,), Plan()), 0)
+    saved, drawn = safetensors.torch.load_file(place), sample_batch(config, "arms", Sampler(broken, (3,), Plan()), 0)
     torch.testing.assert_close(saved["pet"], drawn.pet, equal_nan=True)
     with safetensors.safe_open(place, "pt") as file:
         assert json.loads(file.metadata()["origins"]) == list(drawn.origins)

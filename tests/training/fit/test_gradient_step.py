@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.samples.small_pairs import small_config, small_sampler
-from training.fit.batches import draw_batch
+from training.fit.batches import sample_batch
 from training.fit.config import ScheduleConfig
 from training.fit.gradient_step import learning_rate, set_learning_rate
 from training.fit.pix2pix import pix2pix_step
@@ -38,7 +38,7 @@ def test_the_learning_rate_is_constant_then_falls_linearly_epoch_by_epoch(tmp_pa
 def test_gradients_are_clipped_to_a_norm_of_five(tmp_path: Path) -> None:
     config = small_config(tmp_path, lambda_l1=1e9)
     state = fresh_state(config, "trunk", {})
-    pix2pix_step(config, state, draw_batch(config, "trunk", small_sampler(0), 0))
+    pix2pix_step(config, state, sample_batch(config, "trunk", small_sampler(0), 0))
     norm = torch.linalg.vector_norm(
         torch.cat([p.grad.flatten() for p in state.generator.parameters() if p.grad is not None])
     )
@@ -49,7 +49,7 @@ def test_the_discriminator_is_not_moved_by_the_generators_step(tmp_path: Path) -
     """Its gradients after a step are those of its own loss alone, clipped."""
     config = small_config(tmp_path)
     state, twin = fresh_state(config, "trunk", {}), fresh_state(config, "trunk", {})
-    batch = draw_batch(config, "trunk", small_sampler(0, labels=(2,)), 0)
+    batch = sample_batch(config, "trunk", small_sampler(0, labels=(2,)), 0)
     pix2pix_step(config, state, batch)
     made = twin.generator(batch.ct).detach()
     for pet, verdict in ((batch.pet, 1.0), (made, 0.0)):
@@ -69,7 +69,7 @@ def test_bfloat16_computes_coarsely_and_keeps_weights_and_losses_fine(tmp_path: 
     losses = []
     for config in (fine, coarse):
         state = fresh_state(config, "trunk", {})
-        losses.append(pix2pix_step(config, state, draw_batch(config, "trunk", small_sampler(0), 0)))
+        losses.append(pix2pix_step(config, state, sample_batch(config, "trunk", small_sampler(0), 0)))
         assert all(value.dtype == torch.float32 and bool(torch.isfinite(value).all()) for value in weights(state))
     assert losses[0] != losses[1]
     for name, value in losses[0].items():
@@ -83,7 +83,7 @@ def test_weights_may_lie_in_either_layout(tmp_path: Path) -> None:
         config = small_config(tmp_path)
         config = replace(config, compute=replace(config.compute, channels_last=channels_last))
         state = fresh_state(config, "trunk", {})
-        losses.append(pix2pix_step(config, state, draw_batch(config, "trunk", small_sampler(0), 0)))
+        losses.append(pix2pix_step(config, state, sample_batch(config, "trunk", small_sampler(0), 0)))
     for name, value in losses[0].items():
         assert math.isclose(value, losses[1][name], rel_tol=1e-4)
 

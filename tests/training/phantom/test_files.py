@@ -22,7 +22,7 @@ from training.phantom.files import (
     write_study,
 )
 from training.phantom.options import PatientPosition
-from training.phantom.phantom import Phantom, PhantomOptions, draw_options, make_phantom
+from training.phantom.phantom import Phantom, PhantomOptions, make_phantom, sample_options
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import read_nifti, read_nifti_labels
@@ -51,7 +51,7 @@ def study(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def coarse(seed: int) -> PhantomOptions:
-    return draw_options(seed, spacing_mm=(12.0, 8.0, 8.0))
+    return sample_options(seed, spacing_mm=(12.0, 8.0, 8.0))
 
 
 def series(study: Path, modality: str) -> list[pydicom.Dataset]:
@@ -88,7 +88,9 @@ def test_the_images_hold_what_was_drawn_on_one_grid(study: Path, phantom: Phanto
 
 def test_the_table_has_the_collections_columns_and_a_row_a_series(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    folders = write_studies(tmp_path / "out", 3, 4, draw=coarse, progress=lambda done, of: seen.append((done, of)))
+    folders = write_studies(
+        tmp_path / "out", 3, 4, options_of=coarse, progress=lambda done, of: seen.append((done, of))
+    )
     assert seen == [(1, 3), (2, 3), (3, 3)]
     with (tmp_path / "out" / "fdg_metadata.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -108,7 +110,7 @@ def test_the_table_has_the_collections_columns_and_a_row_a_series(tmp_path: Path
 
 def test_two_runs_with_one_seed_write_the_same_bytes_and_another_seed_other_patients(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        write_studies(tmp_path / name, 1, seed, draw=coarse, dicom=True)
+        write_studies(tmp_path / name, 1, seed, options_of=coarse, dicom=True)
     contents = {
         name: {
             path.relative_to(tmp_path / name): path.read_bytes()
@@ -124,11 +126,11 @@ def test_two_runs_with_one_seed_write_the_same_bytes_and_another_seed_other_pati
 
 
 def test_an_earlier_run_is_never_overwritten(tmp_path: Path) -> None:
-    write_studies(tmp_path / "out", 1, 0, draw=coarse)
+    write_studies(tmp_path / "out", 1, 0, options_of=coarse)
     with pytest.raises(Rejected, match="already holds studies"):
-        write_studies(tmp_path / "out", 1, 1, draw=coarse)
+        write_studies(tmp_path / "out", 1, 1, options_of=coarse)
     with pytest.raises(Rejected, match="Between 1 and 10000 phantoms"):
-        write_studies(tmp_path / "none", 0, 1, draw=coarse)
+        write_studies(tmp_path / "none", 0, 1, options_of=coarse)
     assert not (tmp_path / "none").exists()
 
 

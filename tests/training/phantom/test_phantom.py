@@ -17,9 +17,9 @@ from benchmarks import segmentation
 from training.phantom.dicom_series import Examination
 from training.phantom.lesions import DIAGNOSES, DIAGNOSIS_SHARES
 from training.phantom.options import Aid, Implant, PatientPosition
-from training.phantom.phantom import PET_FWHM_MM, Phantom, PhantomOptions, draw_options, make_phantom
+from training.phantom.phantom import PET_FWHM_MM, Phantom, PhantomOptions, make_phantom, sample_options
 from training.phantom.tissues import ALIKE, OBJECTS, Tissue, suv_of_hu
-from training.phantom.variations import EXAMINATIONS, draw_variation, in_words
+from training.phantom.variations import EXAMINATIONS, in_words, sample_variation
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import LabelArray, Volume, resample_labels
@@ -387,7 +387,7 @@ def test_a_nodule_in_the_lung_is_plain_on_ct_and_a_lesion_in_the_liver_is_not(ma
 
 def test_drawn_patients_vary_as_autopets_do() -> None:
     """Oracle: autoPET's shares of the diagnoses, within 3 standard errors over 600 draws."""
-    drawn = [draw_options(seed) for seed in range(600)]
+    drawn = [sample_options(seed) for seed in range(600)]
     for diagnosis, share in zip(DIAGNOSES, DIAGNOSIS_SHARES, strict=True):
         found = sum(options.diagnosis == diagnosis for options in drawn) / 600
         assert abs(found - share) < 3 * np.sqrt(share * (1 - share) / 600)
@@ -395,8 +395,8 @@ def test_drawn_patients_vary_as_autopets_do() -> None:
         assert len({getattr(options, name) for options in drawn}) == 2
     assert np.std([options.body_mass_index for options in drawn]) > 3
     assert np.std([options.height_mm for options in drawn]) > 60
-    assert draw_options(17) == draw_options(17)
-    assert draw_options(17, world="appearance-only") == replace(draw_options(17), world="appearance-only")
+    assert sample_options(17) == sample_options(17)
+    assert sample_options(17, world="appearance-only") == replace(sample_options(17), world="appearance-only")
 
 
 @pytest.mark.parametrize(
@@ -472,7 +472,7 @@ FIRST_PHANTOMS = {
         -81395.576, 6294.673, "2.25.42558822389533112534523075402881987462",
     ),
     "drawn": (
-        2, draw_options(2, spacing_mm=(8.0, 6.0, 5.0)),
+        2, sample_options(2, spacing_mm=(8.0, 6.0, 5.0)),
         "17d86536765471db302736a57f4bb147865f66bdf8e859e0618652e8daa92e02",
         "461ba7cab7752e9458a70d3bd8519895486be3668a9b737c2bca368056a9352a",
         9621.870, 623.277, "2.25.202365177799771704718210766240781689163",
@@ -721,7 +721,7 @@ def test_the_obese_of_abdominal_build_are_as_heavy_as_their_index_says_and_keep_
 
 
 def test_the_drawn_examinations_show_every_variation_more_than_once() -> None:
-    drawn = [draw_variation(seed) for seed in range(len(EXAMINATIONS))]
+    drawn = [sample_variation(seed) for seed in range(len(EXAMINATIONS))]
     assert len(drawn) == 40
     seen: Counter[object] = Counter()
     for options in drawn:
@@ -744,12 +744,12 @@ def test_the_drawn_examinations_show_every_variation_more_than_once() -> None:
     assert seen["HFDL"] and seen["HFDR"] and seen["patient"]
     mixed = [pair for pair in seen if isinstance(pair, tuple) and len(set(pair)) == 2]
     assert sum(seen[pair] for pair in mixed) >= 4 and len({in_words(options) for options in drawn}) >= 38
-    assert draw_variation(3) == draw_variation(3) != draw_variation(43)
+    assert sample_variation(3) == sample_variation(3) != sample_variation(43)
 
 
 def test_in_drawn_examinations_the_districts_are_the_body_and_never_what_lies_around_it() -> None:
     for seed in range(2, len(EXAMINATIONS), 3):
-        options = replace(draw_variation(seed), spacing_mm=(12.0, 10.0, 10.0))
+        options = replace(sample_variation(seed), spacing_mm=(12.0, 10.0, 10.0))
         phantom = make_phantom(seed, options)
         around = is_any(phantom, Tissue.AIR, *OBJECTS)
         assert np.array_equal(phantom.districts > 0, ~around), seed
@@ -771,7 +771,7 @@ class Knowing:
 
 def test_the_benchmark_gives_the_truth_full_marks_and_counts_what_is_not_there() -> None:
     """Seed 16 shows trunk and crossed arms, no head and no legs."""
-    truth = make_phantom(16, draw_variation(16)).districts
+    truth = make_phantom(16, sample_variation(16)).districts
     (right,) = segmentation.measure(16, 1, segmenter=Knowing(truth))
     assert set(right.dice.values()) == {1.0} and right.scored == {TRUNK, ARMS} and segmentation.is_good(right)
     (wrong,) = segmentation.measure(16, 1, segmenter=Knowing(np.where(truth == ARMS, np.uint8(LEGS), truth)))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.phantom.phantom import draw_options, make_phantom
+from training.phantom.phantom import make_phantom, sample_options
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.imaging.volume import write_nifti
 from twin_scanner.models.card import Architecture
@@ -41,7 +41,7 @@ def package(folder: Path, seed: int) -> Path:
 
 def test_the_next_job_takes_the_new_champion_and_a_rollback_too(tmp_path: Path) -> None:
     """One process, as the node's worker is; oracle: the hash in each report, and PETs that differ and come back."""
-    phantom = make_phantom(3, draw_options(3, spacing_mm=(12.0, 12.0, 12.0)))
+    phantom = make_phantom(3, sample_options(3, spacing_mm=(12.0, 12.0, 12.0)))
     write_nifti(tmp_path / "ct.nii.gz", phantom.ct.array, phantom.ct.geometry)
     models = ModelStore(tmp_path / "models")
     hashes = [load_package(package(tmp_path / str(seed), seed)).model_hash for seed in (0, 1)]

@@ -1,6 +1,7 @@
 """The command line's manners: exit codes, one sentence instead of a traceback, stdout for results alone."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,19 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (("segment", "noise.nii.gz", "--out", "x.nii.gz", "--segmenter", "magic"), 1, "There is no segmenter 'magic'"),
         (("serve", "--config", "bad.toml"), 2, "node.prot"),
         (("serve", "--config", "none.toml"), 2, "cannot be read"),
-        (("jobs", "show", "abc"), 1, "No job begins with 'abc'"),
+        (("jobs", "show", "abc"), 1, "There is no ledger"),
+        (("jobs", "list"), 1, "There is no ledger"),
+        (("jobs", "retry"), 2, "give a job, or --all, or --reason"),
+        (("jobs", "retry", "abc", "--all"), 2, "give a job, or --all, or --reason"),
+        (("translate", "empty", "--out", "file/x"), 1, "file is no folder"),
+        (("segment", "noise.nii.gz", "--out", "file/x.nii.gz"), 1, "file is no folder"),
+        (("evaluate", "--model", "champion", "--dataset", "empty", "--out", "file/x"), 1, "file is no folder"),
+        (("prepare", "empty", "--out", "file/x"), 1, "file is no folder"),
+        (("prepare", "empty", "--out", "x", "--split", "file/x.json"), 1, "file is no folder"),
+        (("phantom", "--count", "1", "--out", "file/x"), 1, "file is no folder"),
+        (("demo", "--out", "file/x"), 1, "file is no folder"),
+        (("models", "export", "champion", "--out", "file/x"), 1, "file is no folder"),
+        (("serve", "--config", "file.toml"), 1, "file is no folder"),
         (("jobs", "list", "--state", "asleep"), 2, "choose one of"),
         (("models", "show", "nobody"), 1, "nobody"),
         (("twin", "show", "P1"), 1, "error: "),
@@ -51,6 +64,8 @@ def test_a_users_mistake_is_one_sentence_and_the_right_exit_code(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.toml").write_text("[node]\nprot = 1\n")
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "file.toml").write_text('[storage]\nfolder = "file/data"\n')
     noise = np.random.default_rng(1).normal(0, 1, (20, 20, 20)).astype(np.float32)
     write_nifti(tmp_path / "noise.nii.gz", noise, Geometry((20, 20, 20), (3.0, 3.0, 3.0), (0.0, 0.0, 0.0)))
     done = run(tmp_path, *words)
@@ -61,6 +76,7 @@ def test_a_users_mistake_is_one_sentence_and_the_right_exit_code(
 
 
 def test_lists_are_json_where_a_script_asks(tmp_path: Path) -> None:
+    assert run(tmp_path, "ledger", "migrate").stdout.startswith("migration ")
     assert json.loads(run(tmp_path, "jobs", "list", "--json").stdout) == []
     (demonstration,) = json.loads(run(tmp_path, "models", "list", "--json").stdout)
     assert demonstration["aliases"] == ["champion"]
@@ -94,3 +110,33 @@ def test_a_model_that_was_exported_is_imported_again_as_the_same(tmp_path: Path)
     done = run(tmp_path, "models", "import", "bundle")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == demonstration["model_hash"]
+
+
+def test_looking_for_jobs_in_a_wrong_folder_makes_nothing_there(tmp_path: Path) -> None:
+    done = run(tmp_path, "jobs", "list")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_configuration_is_the_environments_where_none_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.toml").write_text("[node]\nprot = 1\n")
+    (tmp_path / "good.toml").write_text("")
+    monkeypatch.setenv("TWIN_SCANNER_CONFIG", str(tmp_path / "bad.toml"))
+    done = run(tmp_path, "models", "list")
+    assert done.returncode == 2
+    assert "unknown key node.prot: did you mean port?" in done.stderr
+    assert run(tmp_path, "models", "list", "--config", "good.toml").returncode == 0
+
+
+@pytest.mark.parametrize("words", [("phantom", "--count", "3", "--out", "x")])
+def test_ctrl_c_says_what_is_kept(tmp_path: Path, words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "twin_scanner.cli", *words]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "Phantoms ...\n"
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert said == "stopped: x holds the studies that were finished, without their table: use a new folder.\n"

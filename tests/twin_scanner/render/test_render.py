@@ -11,7 +11,7 @@ import pytest
 from tests.fakes.full_disk import files_end_at
 from tests.samples.saved_packages import saved_package
 from training.phantom.files import write_ct_dicom
-from training.phantom.phantom import draw_options, make_phantom
+from training.phantom.phantom import make_phantom, sample_options
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Misconfigured, Transient
 from twin_scanner.models.plan import Plan
@@ -33,7 +33,7 @@ RequestFor = Callable[[dict[str, object]], RenderRequest]
 def ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A phantom's CT as DICOM, at 10 mm."""
     folder = tmp_path_factory.mktemp("ct")
-    options = draw_options(3, spacing_mm=(10.0, 10.0, 10.0))
+    options = sample_options(3, spacing_mm=(10.0, 10.0, 10.0))
     write_ct_dicom(make_phantom(3, options).ct, folder, seed=3, options=options)
     return folder
 

@@ -10,17 +10,15 @@ from dicom_node.evidence import QuietPeriod
 from dicom_node.spool import Spool
 from tests.fakes.clock import Clock
 from tests.samples.small_ct import write_series
-from twin_scanner.dicom.read.series_choice import Preference
+from twin_scanner.dicom.read.series_choice import Choice, Preference
 from twin_scanner.errors import Defect, Held, Transient
 from twin_scanner.service.intake import (
     MOST_ATTEMPTS,
     Arrivals,
-    ChosenSource,
     Intake,
     JobFolders,
     Unended,
-    chosen_sources,
-    source_digest,
+    choices_of,
 )
 from twin_scanner.service.ledger import IssuedSeries, Job, Ledger, Rendered, Result, State, Study, StudyState, migrate
 from twin_scanner.service.retry import RetryPolicy
@@ -91,10 +89,10 @@ class Rig:
         fingerprint = self.intake.take(study, beat)
         return lambda: self.ledger.studies.taken(study, fingerprint)
 
-    def _look(self, study_uid: str, files: Sequence[Path], beat: Beat) -> list[ChosenSource]:
+    def _look(self, study_uid: str, files: Sequence[Path], beat: Beat) -> list[Choice]:
         if self.faults.get(study_uid):
             raise self.faults[study_uid].pop(0)
-        return chosen_sources(study_uid, files, Preference(), accept_synthetic=False)
+        return choices_of(study_uid, files, Preference(), accept_synthetic=False)
 
 
 @pytest.fixture
@@ -138,18 +136,6 @@ def test_a_crash_anywhere_in_intake_is_made_good_by_repeating_it(rig: Rig, tmp_p
     assert rig.intake.waiting() == ["1.2.3"]
     (again,) = rig.take()
     assert again == first
-
-
-def test_another_transfer_syntax_of_the_same_ct_is_the_same_source(tmp_path: Path) -> None:
-    files = write_series(tmp_path / "ct")
-    compressed = []
-    for file in files:
-        image = pydicom.dcmread(file)
-        image.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
-        compressed.append(tmp_path / "rle" / file.name)
-        compressed[-1].parent.mkdir(exist_ok=True)
-        image.save_as(compressed[-1])
-    assert source_digest(files) == source_digest(list(reversed(compressed)))
 
 
 def test_more_slices_supersede_the_waiting_job(rig: Rig, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from pydicom.dataset import Dataset
@@ -10,7 +12,8 @@ from pydicom.dataset import Dataset
 from twin_scanner.dicom.write.companions import companion_series_uids
 from twin_scanner.errors import Defect
 from twin_scanner.render.report import Companion, RenderReport, read_delivery, read_report, write_delivery, write_report
-from twin_scanner.service.steps import twin_update
+from twin_scanner.service.ledger import Job
+from twin_scanner.service.steps import twin_update, warn_of_phantoms
 
 pytestmark = pytest.mark.unit
 
@@ -79,6 +82,18 @@ def test_a_revision_replaces_the_companions_of_the_pet_it_replaces() -> None:
     update = twin_update(header(), a_report(), ("1.2.7",), set())
     assert update.replaces_series_uids == ("1.2.7",)
     assert update.replaces_companion_uids == companion_series_uids("1.2.7")
+
+
+@pytest.mark.parametrize("phantom_only", [False, True])
+def test_the_log_and_the_twin_know_what_the_model_has_seen(
+    phantom_only: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = replace(a_report(), phantom_only=phantom_only)
+    job = cast(Job, SimpleNamespace(job_id="j1", study_uid="1.2.3", series_uid="1.2.3.4"))
+    warn_of_phantoms(job, report)
+    records = [record for record in caplog.records if "trained on phantoms only" in record.getMessage()]
+    assert [(vars(one)["job_id"], vars(one)["step"]) for one in records] == [("j1", "render")] * phantom_only
+    assert twin_update(header(), report, (), set()).phantom_only is phantom_only
 
 
 def test_a_report_or_a_delivery_that_cannot_be_read_is_a_defect(tmp_path: Path) -> None:

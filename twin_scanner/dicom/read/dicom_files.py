@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import math
 import os
 import struct
 import warnings
@@ -9,20 +10,22 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import pydicom
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import (
     UID,
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
 
+from twin_scanner.dicom.read.deflated import inflated, is_deflated
 from twin_scanner.errors import Rejected, Transient
 
 MALFORMED: Final = (
@@ -54,9 +57,25 @@ _SYNTAX_BY_ENCODING: Final[dict[tuple[bool | None, bool | None], UID]] = {
     (False, False): ExplicitVRBigEndian,
 }
 """For files without meta information: (implicit VR, little endian) as found, so the pixels are not compressed."""
+_INDICES: Final = frozenset({"DICOMDIR", "DIRFILE"})
+"""Names of indices; DIRFILE is Philips'."""
+_MEDIA_CLASS: Final = b"\x02\x00\x02\x00UI"
+"""Media Storage SOP Class UID among the first _HEAD bytes of a file."""
+_HEAD: Final = 512
 _META_CLASS: Final = "MediaStorageSOPClassUID"
 _IMAGES: Final = ("CT Image Storage", "Positron Emission Tomography Image Storage")
 """In the names of the CT classes, single-frame and both multi-frame, and of the PET class (PS3.4 B.5)."""
+PIXEL_KEYWORDS: Final = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated")
+HEADER_BYTES: Final = (1 << 18, 1 << 25)
+"""As much of a deflated data set is inflated to find its pixels: first this, and if they do not come, that. The
+functional groups of 8800 frames, the most that were seen, take 20 MB."""
+PIXEL_BYTES: Final = 1 << 30
+"""The most that the pixels of a deflated file are inflated to, whatever its header promises."""
+VALUE_BYTES: Final = 10_240
+"""Of an attribute that choosing or reading looks at, but for sequences: the longest text of the standard (LT)."""
+MAXIMUM_ITEMS: Final = 200_000
+"""Of all sequences of a deflated data set: 8800 frames with their functional groups have 100,000."""
+_ITEM: Final = b"\xfe\xff\x00\xe0"
 _PREAMBLE: Final = 128
 _MAGIC: Final = b"DICM"
 _NAMED_AT_MOST: Final = 5
@@ -112,21 +131,29 @@ def read_header(file: Path, keywords: Sequence[str] | None = None) -> Dataset:
     """
     tags = None if keywords is None else [*keywords, "SOPClassUID", "Modality"]
     with _translated(file), file.open("rb") as stream:
-        dataset = pydicom.dcmread(stream, force=not _has_magic(stream), stop_before_pixels=True, specific_tags=tags)
-        reached_pixels = stream.tell() < os.fstat(stream.fileno()).st_size
+        if is_deflated(stream):
+            dataset, reached_pixels = _deflated_header(stream, file, tags)
+        else:
+            dataset = pydicom.dcmread(stream, force=not _has_magic(stream), stop_before_pixels=True, specific_tags=tags)
+            reached_pixels = stream.tell() < os.fstat(stream.fileno()).st_size
         has_class = bool(dataset.get("SOPClassUID"))
         is_cut = has_class and not reached_pixels and _should_have_pixels(dataset)
     if not has_class:
         raise Rejected(f"SOPClassUID of {file.name} is missing, so it is damaged or no image: send it again.")
     if is_cut:
         raise Rejected(f"{file.name} has no pixel data, so it is cut short: send it again.")
+    if keywords is not None:
+        _check_lengths(dataset, file)
     return dataset
 
 
 def read_dataset(file: Path) -> Dataset:
     """The whole data set of a DICOM file, pixels still encoded; raises as ``read_header`` does."""
     with _translated(file), file.open("rb") as stream:
-        dataset = pydicom.dcmread(stream, force=not _has_magic(stream))
+        if is_deflated(stream):
+            dataset = _deflated_dataset(stream, file)
+        else:
+            dataset = pydicom.dcmread(stream, force=not _has_magic(stream))
     if "PixelData" not in dataset:
         raise Rejected(f"{file.name} has no pixel data, so it is cut short: send it again.")
     if "TransferSyntaxUID" not in dataset.file_meta:
@@ -150,26 +177,66 @@ def quiet_pydicom() -> Iterator[None]:
             _LOG.setLevel(level)
 
 
-def _should_have_pixels(header: Dataset) -> bool:
-    """Whether a header that ends without pixels was cut: pydicom takes a short value for a whole one.
+def _check_lengths(header: Dataset, file: Path) -> None:
+    """Raise Rejected for a value longer than any of its kind: the headers of a whole study are held at once."""
+    for tag in header.keys():  # noqa: SIM118
+        value = header.get_item(tag).value
+        is_sequence = dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ"
+        if isinstance(value, bytes) and len(value) > VALUE_BYTES and not is_sequence:
+            name = keyword_for_tag(tag) or str(tag)
+            raise Rejected(f"{name} of {file.name} is longer than any such value: send it again.")
 
-    A deflated data set is inflated at once, and cut short it fails there.
-    """
+
+def _should_have_pixels(header: Dataset) -> bool:
+    """Whether a header that ends without pixels was cut: pydicom takes a short value for a whole one."""
     meta = getattr(header, "file_meta", Dataset())
-    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian or header.SOPClassUID == DIRECTORY_CLASS:
+    if header.SOPClassUID == DIRECTORY_CLASS:
         return False
     names = [UID(str(part.get(keyword, ""))).name for part, keyword in ((meta, _META_CLASS), (header, "SOPClassUID"))]
     return any(image in name for name in names for image in _IMAGES) or not header.get("Modality")
 
 
+def _deflated_header(stream: BinaryIO, file: Path, tags: list[str] | None) -> tuple[Dataset, bool]:
+    """The header of a deflated data set, and whether pixels follow it; only as much is inflated as it takes."""
+    for most in HEADER_BYTES:
+        content, is_whole = inflated(stream, most)
+        _check_items(content, file)
+        part = BytesIO(content)
+        try:
+            dataset = pydicom.dcmread(part, stop_before_pixels=True, specific_tags=tags)
+        except UNREADABLE:
+            if is_whole or most == HEADER_BYTES[-1]:
+                raise
+            continue
+        if part.tell() < len(content) or is_whole:
+            return dataset, part.tell() < len(content)
+    raise Rejected(f"{file.name} unpacks to a header of more than {most >> 20} MiB: send it without Deflate.")
+
+
+def _deflated_dataset(stream: BinaryIO, file: Path) -> Dataset:
+    """A deflated data set, of which no more is inflated than its header promises."""
+    header, _ = _deflated_header(stream, file, list(PIXEL_KEYWORDS))
+    bits = math.prod(max(1, int(header.get(keyword) or 1)) for keyword in PIXEL_KEYWORDS)
+    most = min(bits // 8, PIXEL_BYTES) + HEADER_BYTES[-1]
+    content, is_whole = inflated(stream, most)
+    _check_items(content, file)
+    if not is_whole:
+        raise Rejected(f"{file.name} unpacks to more than {most >> 20} MiB, more than its header says: send it again.")
+    return pydicom.dcmread(BytesIO(content))
+
+
+def _check_items(content: bytes, file: Path) -> None:
+    """Raise Rejected for more items of sequences than any image has: a thousand times their bytes as objects."""
+    if content.count(_ITEM) > MAXIMUM_ITEMS:
+        raise Rejected(f"{file.name} unpacks to more than {MAXIMUM_ITEMS} items of sequences: send it without Deflate.")
+
+
 def _is_beside_the_images(file: Path) -> bool:
-    if file.name.startswith("."):
-        return True
-    if file.name.upper() == "DICOMDIR":
+    if file.name.startswith(".") or file.name.upper() in _INDICES:
         return True
     with _translated(file), file.open("rb") as stream:
         if _has_magic(stream):
-            return False
+            return _is_no_object(stream)
         first = stream.read(1)
     should_be_dicom = file.suffix.lower() in DICOM_SUFFIXES or file.suffix[1:].isdigit()
     if not first and should_be_dicom:
@@ -179,6 +246,20 @@ def _is_beside_the_images(file: Path) -> bool:
     if should_be_dicom and file.suffix:
         raise Rejected(f"{file.name} is not a DICOM file: send it again, or remove it from the folder.")
     return True
+
+
+def _is_no_object(stream: BinaryIO) -> bool:
+    """Whether a DICOM file is a DICOMDIR by any name, or names no SOP class anywhere and has no pixels.
+
+    One whose meta information names another class, or ends there, was an object and was damaged.
+    """
+    head = stream.read(_HEAD)
+    stream.seek(0)
+    if _MEDIA_CLASS in head and DIRECTORY_CLASS.encode("ascii") not in head:
+        return False
+    dataset = pydicom.dcmread(stream, stop_before_pixels=True)
+    has_pixels = stream.tell() < os.fstat(stream.fileno()).st_size
+    return len(dataset) > 0 and "SOPClassUID" not in dataset and not has_pixels
 
 
 def _reject_unless_dicom(file: Path) -> None:

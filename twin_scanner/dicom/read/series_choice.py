@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Final, Literal
@@ -13,6 +13,7 @@ from twin_scanner.dicom.read.ct_headers import is_ct
 from twin_scanner.dicom.read.ct_stack import MINIMUM_SLICES, CtStack, Instance, read_instance, stack_of
 from twin_scanner.dicom.read.dicom_files import DIRECTORY_CLASS, quiet_pydicom
 from twin_scanner.dicom.read.slice_headers import image_type, text
+from twin_scanner.dicom.read.source_digest import source_digest
 from twin_scanner.errors import Rejected
 
 
@@ -61,6 +62,7 @@ class Choice:
     """The series chosen for one study and frame of reference, its files, and why each other series was skipped.
 
     Without an acceptable series ``series_uid`` is None and ``files`` empty; ``skipped`` says why: (series_uid, reason).
+    ``source_digest`` is that of the chosen files.
     """
 
     study_uid: str
@@ -68,6 +70,7 @@ class Choice:
     series_uid: str | None
     files: tuple[Path, ...]
     skipped: tuple[tuple[str, str], ...]
+    source_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,12 @@ def choose_series(files: Sequence[Path], preference: Preference, *, accept_synth
 
     A study without any gives one Choice that says so. The outcome depends on the files' content alone, not on their
     order or names. Raises Rejected, naming the file, where one cannot be read: it could be a slice of any series.
+    Paths in, texts out: it may run in another process.
     """
     with quiet_pydicom():
         instances = [read_instance(file) for file in files]
-        return _choices(instances, preference, accept_synthetic)
+        choices = _choices(instances, preference, accept_synthetic)
+    return [replace(choice, source_digest=source_digest(choice.files) if choice.files else "") for choice in choices]
 
 
 def chosen_series(

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from twin_scanner.districts.coarse_grid import CoarseCt
+from twin_scanner.districts.landmarks.axial_skeleton import IS_BONE
 from twin_scanner.districts.morphology import (
     SECTION,
     BoolArray,
@@ -21,8 +22,6 @@ from twin_scanner.districts.morphology import (
 )
 from twin_scanner.imaging.volume import FloatArray, Triple
 
-IS_BONE: Final = 0.3
-"""A coarse voxel counts as bone from this share on: thin cortex keeps it, calcified vessels and noise do not."""
 ROUND_MM2: Final = (150.0, 3200.0)
 """Cross-section of a shaft on the coarse grid, marrow included: 300 to 900 mm2, more where it is cut obliquely."""
 ROUND_SOLID: Final = 0.88
@@ -49,7 +48,7 @@ GAS_HU: Final = -500.0
 ASIDE_MM: Final = 55.0
 """The middle of a shaft lies farther from the midline; vertebrae, sternum and mandible do not."""
 SHAFT_HU: Final = 400.0
-"""Of a shaft's coarse voxels one in five is brighter: cortex; a kidney with contrast medium has 200 to 350 HU."""
+"""One in five of a shaft's coarse voxels is brighter: cortex; a kidney with contrast medium has 200 to 350 HU."""
 
 
 @dataclass(frozen=True, eq=False)

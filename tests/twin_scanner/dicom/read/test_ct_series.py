@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from tests.samples import ct_files
 from tests.samples.ct_files import ct_image, overwrite, save, stored_values, write_series
@@ -641,6 +641,38 @@ def test_other_files_in_the_folder_are_passed_over_and_named(tmp_path: Path) -> 
     assert series.set_aside == (
         "5 files that are no DICOM images were passed over: .DS_Store, ._slice-001.dcm, DICOMDIR, README, notes.txt.",
     )
+
+
+def _object(file: Path, media_class: str | None, **attributes: Any) -> None:
+    """A DICOM file that is no image: only these attributes, and a class in its meta information where one is given."""
+    dataset = Dataset()
+    dataset.update(attributes)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    if media_class is not None:
+        dataset.file_meta.MediaStorageSOPClassUID = media_class
+    dataset.preamble = bytes(128)
+    dataset.save_as(file, enforce_file_format=False)
+
+
+def test_an_index_by_any_name_and_a_file_without_class_and_pixels_are_passed_over(tmp_path: Path) -> None:
+    """Philips writes its DICOMDIR as DIRFILE; other programs leave DICOM files that are no objects."""
+    write_series(tmp_path)
+    (tmp_path / "DIRFILE").write_bytes(bytes(128) + b"DICM" + bytes(10))
+    _object(tmp_path / "INDEX", "1.2.840.10008.1.3.10", FileSetID="CT")
+    _object(tmp_path / "settings.dcm", None, PatientName="Oberhuber^Kreszentia")
+    series = read_ct_series(tmp_path)
+    assert series.volume.array.shape == (16, 12, 10)
+    assert series.set_aside == ("3 files that are no DICOM images were passed over: DIRFILE, INDEX, settings.dcm.",)
+
+
+@pytest.mark.parametrize("media_class", ["1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.128"])
+def test_a_file_that_was_an_image_by_its_meta_information_is_never_passed_over(
+    tmp_path: Path, media_class: str
+) -> None:
+    write_series(tmp_path)
+    _object(tmp_path / "lost", media_class, PatientName="Oberhuber^Kreszentia")
+    assert "SOPClassUID of lost is missing" in rejection(tmp_path)
 
 
 @pytest.mark.parametrize(

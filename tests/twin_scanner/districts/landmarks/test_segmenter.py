@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from benchmarks import segmentation as benchmark
 from training.phantom.phantom import FieldOfView, PhantomOptions, make_phantom
-from training.phantom.variations import draw_variation
+from training.phantom.variations import sample_variation
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.landmarks import arms
@@ -297,7 +297,7 @@ def test_what_the_segmenter_says_of_each_part_is_what_the_image_shows(shared_dat
 
 
 def test_a_part_that_is_found_badly_is_not_said_to_be_sure() -> None:
-    sure, unsure = (make_phantom(seed, draw_variation(seed)) for seed in (16, 37))
+    sure, unsure = (make_phantom(seed, sample_variation(seed)) for seed in (16, 37))
     worse = {part.part: part for part in LandmarkSegmenter().segment(unsure.ct).quality}["left arm"]
     better = {part.part: part for part in LandmarkSegmenter().segment(sure.ct).quality}["left arm"]
     assert worse.confidence < 0.5 < better.confidence

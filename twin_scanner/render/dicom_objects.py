@@ -1,0 +1,91 @@
+"""The DICOM objects of a render: the PET series and the companions that the site wants."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Final
+
+from twin_scanner.dicom.read.ct_series import CtSeries
+from twin_scanner.dicom.write.companions import WrittenObject
+from twin_scanner.dicom.write.key_image import write_key_image
+from twin_scanner.dicom.write.measurement_report import write_measurement_report
+from twin_scanner.dicom.write.pet_series import Synthesis, WrittenSeries, write_pet_series
+from twin_scanner.dicom.write.segmentation import write_segmentation
+from twin_scanner.imaging.suv import RegionSuv
+from twin_scanner.models.package import ModelPackage
+from twin_scanner.pictures.preview import Scene, key_image
+from twin_scanner.render.measurements import measurements
+from twin_scanner.render.report import FOLDERS
+from twin_scanner.render.request import RenderRequest
+from twin_scanner.synthesis.pipeline import SyntheticPet
+
+PRECISION: Final = "float32"
+"""The precision in which the networks compute; it enters the PET's UIDs."""
+
+
+@dataclass(frozen=True)
+class DicomObjects:
+    """The DICOM objects of one render."""
+
+    pet: WrittenSeries
+    companions: tuple[WrittenObject, ...]
+
+
+def software_version() -> str:
+    """The installed version of this software."""
+    return version("twin-scanner")
+
+
+def write_dicom(
+    request: RenderRequest,
+    series: CtSeries,
+    pet: SyntheticPet,
+    package: ModelPackage,
+    statistics: Mapping[int, RegionSuv],
+    scene: Scene,
+) -> DicomObjects:
+    """The PET series and the companions that the site wants."""
+    synthesis = _synthesis(request, pet, package)
+    written = write_pet_series(pet.suv, series, synthesis, request.result / "pet")
+    companions = []
+    wanted, districts = request.outputs, pet.district_map
+    folders = {kind: request.result / name for kind, name in FOLDERS.items()}
+    if wanted.segmentation != "none":
+        segmentation = write_segmentation(
+            districts.labels,
+            districts.geometry,
+            districts.names,
+            series,
+            written,
+            synthesis,
+            folders["segmentation"],
+            wanted.segmentation,
+            districts.codes,
+        )
+        companions.append(segmentation)
+        if wanted.measurement_report:
+            measured, folder = measurements(pet, statistics), folders["measurement-report"]
+            companions.append(
+                write_measurement_report(measured, segmentation, series, written, synthesis, folder, districts.codes)
+            )
+    if wanted.key_image:
+        pixels = key_image(scene, f"{package.name} {package.model_hash[:12]}")
+        companions.append(write_key_image(pixels, series, written, synthesis, folders["key-image"]))
+    return DicomObjects(written, tuple(companions))
+
+
+def _synthesis(request: RenderRequest, pet: SyntheticPet, package: ModelPackage) -> Synthesis:
+    return Synthesis(
+        model_name=package.name,
+        model_hash=package.model_hash,
+        plan_hash=package.plan.plan_hash,
+        segmenter=pet.district_map.segmenter,
+        segmenter_hash=pet.district_map.segmenter_hash,
+        precision=PRECISION,
+        software_version=software_version(),
+        device_serial_number=request.device_serial_number,
+        made_at=request.made_at,
+        missing_districts=pet.missing_districts,
+        revision=request.revision,
+        phantom_only=package.card.phantom_only,
+    )
