@@ -39,7 +39,7 @@ pytestmark = [
 NODES = 3
 STUDIES = 100
 WRONG = 6
-"""Studies beside them that cover too little: these alone may be rejected."""
+"""Studies beside them that have too few slices: these alone may be rejected."""
 KILL_EVERY_S = float(os.environ.get("TWIN_SCANNER_KILL_EVERY_S", "15"))
 ARRIVAL_S = 150.0
 """Over so long the studies arrive, so that every node is killed several times amid its work."""
@@ -128,7 +128,7 @@ def study(folder: Path, number: int, slices: int) -> list[Path]:
 def modalities(tmp_path: Path, nodes: list[Node]) -> Iterator[list[Modality]]:
     numbers = list(range(STUDIES + WRONG))
     random.Random(11).shuffle(numbers)
-    studies = [study(tmp_path / "ct", number, 4 if number < STUDIES else 1) for number in numbers]
+    studies = [study(tmp_path / "ct", number, 16 if number < STUDIES else 4) for number in numbers]
     pause_s = ARRIVAL_S * NODES / len(studies)
     made = [Modality(node.port, studies[i::NODES], pause_s) for i, node in enumerate(nodes)]
     yield made
