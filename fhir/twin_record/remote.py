@@ -130,7 +130,7 @@ class FhirClient:
         except httpx.HTTPError as error:
             if fault := _certificate_fault(error):
                 raise Unavailable(
-                    f"The FHIR server's certificate is not trusted ({fault}); give its authority in twin.ca_file."
+                    f"The FHIR server's certificate is not trusted ({fault}); correct it there, or twin.ca_file here."
                 ) from None
             kind = type(error).__name__
             raise Unavailable(f"The FHIR server cannot be reached ({kind}); check twin.url and that it runs.") from None
