@@ -84,7 +84,7 @@ def evaluate(
         )
         request = replace(request, look=Pictures(request).look)
         outcome = measure_all(request, report("Studies"))
-        summary = write_results(request, outcome, dataset.name)
+        summary = write_results(request, outcome, dataset.name, report("Tables, figures and report"))
         if calibrate:
             calibrate_model(request, settings.model_store, report("Calibration"))
     for sentence in summary:
