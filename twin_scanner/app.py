@@ -66,14 +66,9 @@ STOP_BUDGET_S = 45.0
 """A stop takes no longer, whatever does not end; TimeoutStopSec of deploy/twin-scanner.service is above it."""
 
 
-def ledger_url(settings: Settings) -> str:
-    """Where the ledger is: the configured database, or a file in the storage folder."""
-    return settings.ledger.url or Folders(settings.storage.folder).ledger_url
-
-
 def open_ledger(settings: Settings, now: Callable[[], datetime] = utc_now) -> Ledger:
     """The ledger that the configuration names; raises Rejected where there is none yet, or one of another version."""
-    return Ledger(ledger_url(settings), node=settings.node.name, now=now, lease_s=settings.ledger.lease_s)
+    return Ledger(settings.ledger_url, node=settings.node.name, now=now, lease_s=settings.ledger.lease_s)
 
 
 def open_twin(settings: Settings) -> TwinTarget:
@@ -143,7 +138,7 @@ class Scanner:
         with ExitStack() as closing:
             self._lock = _lock(self._folders.root)
             closing.callback(self._give_folder_back)
-            migrate(ledger_url(settings))
+            migrate(settings.ledger_url)
             self.ledger = closing.enter_context(contextlib.closing(open_ledger(settings, now)))
             self._spool = Spool(self._folders.spool)
             self._quiet = QuietPeriod(

@@ -11,9 +11,10 @@ from typing import Any
 
 import pydicom
 import pytest
+import sqlalchemy as sa
 
 from dicom_node.client import Peer
-from dicom_node.store_scu import send
+from dicom_node.store_scu import NotStored, send
 from tests.fakes.clock import Clock
 from tests.samples.small_ct import write_series
 from twin_scanner import app
@@ -186,6 +187,24 @@ def test_what_was_spooled_before_a_stop_is_taken_up_at_the_next_start(tmp_path: 
         assert states(first) == []
     with Scanner(settings(tmp_path)).running() as second:
         wait_for(lambda: states(second) == [State.REJECTED])
+
+
+def test_a_node_whose_ledger_is_damaged_acknowledges_nothing_until_it_works_again(
+    scanner: Scanner, short: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to go on acknowledging when both its workers had died of it."""
+
+    def damaged(*_: object) -> None:
+        raise sa.exc.DatabaseError("SELECT", {}, Exception("database disk image is malformed"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scanner.ledger.database.engine, "connect", damaged)
+        wait_for(lambda: scanner.ledger.database.fault is not None)
+        with pytest.raises(NotStored, match="0xA700"):
+            push(short, scanner)
+    wait_for(lambda: scanner.ledger.database.fault is None)
+    push(short, scanner)
+    wait_for(lambda: states(scanner) == [State.REJECTED])
 
 
 def test_the_loop_guard_knows_our_equipment_and_our_series(scanner: Scanner) -> None:

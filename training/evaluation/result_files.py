@@ -24,19 +24,26 @@ from training.evaluation.tables import (
 )
 from twin_scanner.errors import Transient
 from twin_scanner.files.durable_file import write_durably
+from twin_scanner.progress import Progress
 
 REPORT: Final = "report.html"
 FIGURES: Final = "figures"
 SVG: Final = "image/svg+xml"
+PARTS: Final = 4
 
 
-def write_results(request: EvaluationRequest, result: EvaluationResult, dataset: str) -> list[str]:
+def write_results(
+    request: EvaluationRequest, result: EvaluationResult, dataset: str, progress: Progress | None = None
+) -> list[str]:
     """Write everything into the request's folder, and return the summary: sentences that begin with the numbers.
 
-    ``dataset`` is the data set's name. Raises Transient where the disk fails.
+    ``dataset`` is the data set's name, ``progress`` receives (parts done, parts in all): the table of measurements, the
+    tables, the figures and the report. Raises Transient where the disk fails.
     """
+    report = progress or (lambda done, total: None)
     table = table_of(result.rows)
     write_table(table, request.out / FILE)
+    report(1, PARTS)
     scores, models = Scores(table), models_of(request)
     compared = comparisons(scores, models)
     tables: list[Table] = [
@@ -45,11 +52,13 @@ def write_results(request: EvaluationRequest, result: EvaluationResult, dataset:
         *(comparison_table(models[0], baseline, found) for baseline, found in compared.items()),
     ]
     write_tables(request.out, tables, scores, models, compared)
+    report(2, PARTS)
     pictures = Pictures(request)
     compared_in_words = summary_sentences(models[0], compared) or ["The model was not compared with another one."]
     summary = [*number_sentences(scores, models), *compared_in_words]
     figures = dict(_figures(scores, models[0], compared, pictures))
     _write_figures(request.out / FIGURES, figures)
+    report(3, PARTS)
     content = ReportContent(
         title=f"Evaluation of {models[0]} on {dataset}",
         facts=_facts(request, result, dataset),
@@ -62,6 +71,7 @@ def write_results(request: EvaluationRequest, result: EvaluationResult, dataset:
         phantoms_only=any(model.package.card.phantom_only for model in request.models),
     )
     write_report(content, request.out / REPORT)
+    report(4, PARTS)
     return summary
 
 

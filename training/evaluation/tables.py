@@ -22,8 +22,8 @@ NAMES: Final = {
     "nrmse": "NRMSE ↓", "suv_mean_bias": "SUVmean bias", "suv_max_bias": "SUVmax bias",
     "suv_peak_bias": "SUVpeak bias", "tlg_bias": "TLG bias, g", "detection_recall": "lesion recall, SUV 4 ↑",
     "detection_recall_41": "lesion recall, 41 % of own SUVmax ↑",
-    "false_positives": "false positives a study ↓", "false_uptake_ml": "false uptake in negatives, ml ↓",
-    "lesions_above_suv20": "lesions above SUV 20, a study", "seam_excess": "seam, SUV (0 is none)",
+    "false_positives": "false positives per study ↓", "false_uptake_ml": "false uptake in negatives, ml ↓",
+    "lesions_above_suv20": "lesions above SUV 20, per study", "seam_excess": "seam, SUV (0 is none)",
     "volume_41_real": "41 % volume, real, ml", "volume_41_synthetic": "41 % volume, synthetic, ml",
 }  # fmt: skip
 LABELS: Final = {

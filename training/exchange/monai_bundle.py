@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from training.exchange.monai_config import bundle_key, inference, metadata
+from training.exchange.monai_config import inference, metadata, monai_bundle_key
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import whole_folder, write_durably
 from twin_scanner.models.card import CARD
@@ -20,7 +20,7 @@ from twin_scanner.models.store import ModelStore, copy_package
 Layout: TypeAlias = Literal["folder", "monai"]
 LAYOUTS: Final = ("folder", "monai")
 MODELS: Final = "models"
-"""The folder of a bundle that is our package, byte for byte."""
+"""The folder of a MONAI bundle that is our package, byte for byte."""
 METADATA: Final = "configs/metadata.json"
 INFERENCE: Final = "configs/inference.json"
 
@@ -45,14 +45,14 @@ def export_package(package: Path, out: Path, layout: Layout = "folder") -> Path:
         if layout == "folder":
             copy_package(package, out)
         else:
-            _write_bundle(package, out)
+            _write_monai_bundle(package, out)
     except OSError as error:
         raise Transient(f"{out} cannot be written: check free space and rights.") from error
     return out
 
 
 def import_package(source: Path, store: ModelStore) -> Path:
-    """Copy a package folder, or the one in a bundle that ``export_package`` wrote, into the store; its folder there.
+    """Copy a package folder, or the one in a MONAI bundle that ``export_package`` wrote, into the store; where it lies.
 
     Only weights and card are read, never the bundle's configuration. A network that was trained further elsewhere lies
     as ``models/NETWORK.pt`` beside the safetensors file that it replaces: a PyTorch state dictionary of plain tensors,
@@ -63,7 +63,7 @@ def import_package(source: Path, store: ModelStore) -> Path:
     """
     folder = source if (source / CARD).is_file() else source / MODELS
     if not (folder / CARD).is_file():
-        raise Rejected(f"{source} is neither a model package nor a bundle exported from one: it has no {CARD}.")
+        raise Rejected(f"{source} is neither a model package nor a MONAI bundle exported from one: it has no {CARD}.")
     changed = sorted(folder.glob("*.pt"))
     try:
         if not changed:
@@ -77,8 +77,8 @@ def import_package(source: Path, store: ModelStore) -> Path:
         raise Transient(f"{source} cannot be imported: check that it can be read and that disks have room.") from error
 
 
-def _write_bundle(package: Path, out: Path) -> None:
-    """The whole bundle, or no folder."""
+def _write_monai_bundle(package: Path, out: Path) -> None:
+    """The whole MONAI bundle, or no folder."""
     loaded = load_package(package)
     with whole_folder(out) as scratch:
         copy_package(package, scratch / MODELS)
@@ -88,7 +88,7 @@ def _write_bundle(package: Path, out: Path) -> None:
 
 
 def _package_of(folder: Path, changed: list[Path], target: Path) -> None:
-    """A new package: the networks of a bundle, some of them with weights from elsewhere."""
+    """A new package: the networks of a MONAI bundle, some of them with weights from elsewhere."""
     original = load_package(folder)
     networks: dict[str, nn.Module] = dict(original.networks)
     for path in changed:
@@ -113,7 +113,7 @@ def _package_of(folder: Path, changed: list[Path], target: Path) -> None:
 def _network(original: ModelPackage, path: Path) -> nn.Module:
     """A generator of the package's architecture with the weights of a PyTorch file, under our names or the bundle's."""
     network, weights = build_network(original.architecture), _tensors(path)
-    own_names = {name: key for key in network.state_dict() for name in (key, bundle_key(key))}
+    own_names = {name: key for key in network.state_dict() for name in (key, monai_bundle_key(key))}
     unknown = sorted(weights.keys() - own_names.keys())
     if unknown:
         raise Rejected(f"{path.name} holds '{unknown[0]}', which no weight of this architecture is called.")

@@ -31,7 +31,7 @@ AXES: Final = [["L", "R"], ["P", "A"], ["I", "S"]]
 Config = dict[str, Any]
 
 
-def bundle_key(key: str) -> str:
+def monai_bundle_key(key: str) -> str:
     """The name that a weight of ours has in the network of inference.json, made of PyTorch's and MONAI's own layers."""
     for prefix in KEYS:
         key = key.removeprefix(prefix)

@@ -160,7 +160,7 @@ def _too_few(regions: Sequence[RegionComparison], rule: GateRule) -> tuple[Verdi
         return None
     named = ", ".join(f"{region.region} ({region.patients})" for region in few)
     return "not enough evidence", (
-        f"Not enough evidence: the gate asks for {rule.minimum_patients} patients a district, and too few show {named}."
+        f"Not enough evidence: the gate asks for {rule.minimum_patients} patients per district, too few show {named}."
     )
 
 

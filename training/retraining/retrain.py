@@ -303,7 +303,7 @@ def _check_gate(task: _Task) -> None:
     few = {region: number for region, number in patients.items() if number < least}
     if few:
         raise Rejected(
-            f"The gate asks for {least} patients a district, and in its part of the split too few show "
+            f"The gate asks for {least} patients per district, and in its part of the split too few show "
             f"{_counts(few)}: add such patients to the part 'gate', or lower gate.minimum_patients (5 at least)."
         )
     log.info("gate: patients by region: %s", _counts(patients))

@@ -71,7 +71,7 @@ def evaluate(
     settings = read_settings(config)
     log_from("ERROR")
     models = evaluated_models([package_folder(settings, reference) for reference in (*model, *(baseline or ()))])
-    with stages(f"{out} keeps the studies that were finished: the same command goes on.") as report:
+    with stages() as report:
         studies = find_studies(dataset, accept_synthetic=accept_synthetic, progress=report("Headers"))
         request = EvaluationRequest(
             models=models,
@@ -84,7 +84,7 @@ def evaluate(
         )
         request = replace(request, look=Pictures(request).look)
         outcome = measure_all(request, report("Studies"))
-        summary = write_results(request, outcome, dataset.name)
+        summary = write_results(request, outcome, dataset.name, report("Tables, figures and report"))
         if calibrate:
             calibrate_model(request, settings.model_store, report("Calibration"))
     for sentence in summary:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 jobs_cli = typer.Typer(help="List, show, retry and release the jobs in the ledger.", no_args_is_help=True)
 JOB_HELP = "The job's id, or its first characters."
 JobId = Annotated[str, typer.Argument(metavar="JOB", help=JOB_HELP)]
+Held = Annotated[str, typer.Argument(metavar="JOB", help=f"{JOB_HELP[:-1]}; or the UID of a held study.")]
 
 
 @jobs_cli.command("list")
@@ -28,13 +29,14 @@ def jobs_list(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest jobs, their states and reasons."""
-    from twin_scanner.service.ledger import State
+    """List the newest jobs, their states and reasons, and below them the studies that intake holds."""
+    from twin_scanner.service.ledger import State, StudyState
 
     if state is not None and state not in tuple(State):
         raise typer.BadParameter(f"choose one of {', '.join(State)}", param_hint="--state")
     with _ledger(config) as ledger:
         jobs = ledger.jobs.newest(State(state) if state else None)
+        held = ledger.studies.of_node(StudyState.HELD) if state in (None, State.HELD) else []
     if as_json:
         print(json.dumps([_values(job) for job in jobs], indent=1))
         return
@@ -45,6 +47,8 @@ def jobs_list(
             for j in jobs
         ],
     )
+    for study in held:
+        print(f"study {study.study_uid} is held: {study.reason}")
 
 
 @jobs_cli.command("show")
@@ -58,7 +62,7 @@ def jobs_show(job_id: JobId, config: ConfigFile = None) -> None:
 
 @jobs_cli.command("retry")
 def jobs_retry(
-    job_id: Annotated[str | None, typer.Argument(metavar="[JOB]", help=JOB_HELP)] = None,
+    job_id: Annotated[str | None, typer.Argument(metavar="JOB", help=JOB_HELP)] = None,
     all_jobs: Annotated[bool, typer.Option("--all", help="Retry every failed or rejected job.")] = False,
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Retry every such job whose reason contains this text.")
@@ -74,11 +78,14 @@ def jobs_retry(
 
 
 @jobs_cli.command("release")
-def jobs_release(job_id: JobId, config: ConfigFile = None) -> None:
-    """Let a held job, or its held deliveries, go on where they stood."""
+def jobs_release(held: Held, config: ConfigFile = None) -> None:
+    """Let a held job, its held deliveries, or a study that intake holds, go on where they stood."""
     with _ledger(config) as ledger:
-        released = ledger.release(job_id)
-    _print_states([released])
+        if "." in held:
+            ledger.studies.release(held)
+            print(f"{held} released")
+        else:
+            _print_states([ledger.release(held)])
 
 
 @contextmanager

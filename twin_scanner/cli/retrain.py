@@ -16,7 +16,7 @@ def retrain(
     train_config: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[CONFIG]", help="A retraining configuration (TOML); default: retrain.config.", dir_okay=False
+            metavar="CONFIG", help="A retraining configuration (TOML); default: retrain.config.", dir_okay=False
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Train and score, but change no model.")] = False,
@@ -31,7 +31,7 @@ def retrain(
     chosen = train_config or settings.retrain.config
     if chosen is None:
         raise Rejected("There is no retraining configuration: give one, or set retrain.config.")
-    with stages("the last checkpoint is kept: the same command goes on.") as stage:
+    with stages() as stage:
         report = cache(stage)
         outcome = challenge(
             chosen,

@@ -118,7 +118,7 @@ def test_another_seed_gives_another_split() -> None:
 def test_ten_patients_fill_every_part_and_nine_are_too_few() -> None:
     split = make_split(examinations([0] * 10), 0)
     assert [len(names) for names in split.parts.values()] == [6, 1, 1, 2]
-    with pytest.raises(Rejected, match="9 patients are too few to draw a split from, 10 are needed"):
+    with pytest.raises(Rejected, match="9 patients are too few to make a split of, 10 are needed"):
         make_split(examinations([0] * 9, [3] * 9), 0)
 
 

@@ -103,7 +103,7 @@ def test_lesions_that_are_clipped_are_counted_in_all() -> None:
         Scores(table_of([*rows, Row("far", "s", "p", "", "body", 0, "mae", "", 0.1, 9)])), ["near", "far"]
     )
     assert cells(table, "Lesions", "lesions above SUV 20, in all")[2:] == ("2 of 3", "–")
-    assert cells(table, "Lesions", "lesions above SUV 20, a study")[2:] == ("1, n 2 / 2", "–")
+    assert cells(table, "Lesions", "lesions above SUV 20, per study")[2:] == ("1, n 2 / 2", "–")
 
 
 def test_a_comparison_says_what_is_shown_and_nothing_more(scores: Scores) -> None:

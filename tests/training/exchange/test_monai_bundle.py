@@ -18,7 +18,7 @@ from monai.bundle.config_parser import ConfigParser
 
 from tests.conftest import missing
 from training.exchange.monai_bundle import LAYOUTS, Layout, export_package, import_package
-from training.exchange.monai_config import MONAI_NEEDS, bundle_key
+from training.exchange.monai_config import MONAI_NEEDS, monai_bundle_key
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import (
     Geometry,
@@ -238,7 +238,7 @@ def test_a_network_trained_further_elsewhere_comes_back_as_a_new_model(names: st
     bundle = export_package(saved(tmp_path / "package"), tmp_path / "bundle", "monai")
     original, further = (load_package(path) for path in (bundle / "models", saved(tmp_path / "further", seed=1)))
     weights = further.networks["head"].state_dict()
-    rename = bundle_key if names == "bundle's" else str
+    rename = monai_bundle_key if names == "bundle's" else str
     torch.save({rename(key): tensor for key, tensor in weights.items()}, bundle / "models" / "head.pt")
     imported = load_package(import_package(bundle, ModelStore(tmp_path / "store")))
     window = torch.rand(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -312,5 +312,5 @@ def test_what_is_no_package_or_names_no_network_is_refused(tmp_path: Path) -> No
     (bundle / "models" / "tail.pt").write_bytes(b"nothing")
     with pytest.raises(Rejected, match=r"tail\.pt is no network"):
         import_package(bundle, ModelStore(tmp_path / "store"))
-    with pytest.raises(Rejected, match="neither a model package nor a bundle"):
+    with pytest.raises(Rejected, match="neither a model package nor a MONAI bundle"):
         import_package(bundle / "configs", ModelStore(tmp_path / "store"))

@@ -82,7 +82,7 @@ def test_too_few_patients_are_not_enough_evidence_for_anything(patients: int) ->
     factors = {OVERALL: 0.5, **dict.fromkeys(DISTRICTS, 0.5)}
     decision = decide(champion(patients), changed(factors, patients), RULE, DISTRICTS)
     assert decision.verdict == "not enough evidence"
-    assert f"asks for 8 patients a district, and too few show {OVERALL} ({patients}), head ({patients})" in (
+    assert f"asks for 8 patients per district, too few show {OVERALL} ({patients}), head ({patients})" in (
         decision.reason
     )
 
@@ -93,9 +93,7 @@ def test_a_district_that_no_study_shows_is_not_enough_evidence() -> None:
         for found in (champion(), changed({OVERALL: 0.5}))
     ]
     decision = decide(both[0], both[1], RULE, DISTRICTS)
-    assert decision.reason == (
-        "Not enough evidence: the gate asks for 8 patients a district, and too few show legs (0)."
-    )
+    assert decision.reason == ("Not enough evidence: the gate asks for 8 patients per district, too few show legs (0).")
     assert decide(both[0], both[1], RULE, DISTRICTS[:3]).verdict == "promote"
 
 

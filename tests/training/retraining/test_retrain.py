@@ -119,9 +119,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TrainingStore:
 
 @pytest.fixture(scope="module")
 def shuffled(tmp_path_factory: pytest.TempPathFactory) -> TrainingStore:
-    """The same studies, those that are learnt from mismatched."""
-    learnt = [Mismatched(one, other) for one, other in zip(STUDIES[:5], [*STUDIES[1:5], STUDIES[0]], strict=True)]
-    return prepare([*learnt, *STUDIES[5:]], tmp_path_factory.mktemp("shuffled") / "store", PLAN, None, registered=False)
+    """The same studies, those that are trained on mismatched."""
+    pairs = [Mismatched(one, other) for one, other in zip(STUDIES[:5], [*STUDIES[1:5], STUDIES[0]], strict=True)]
+    return prepare([*pairs, *STUDIES[5:]], tmp_path_factory.mktemp("shuffled") / "store", PLAN, None, registered=False)
 
 
 def train_config(out: Path, steps: int = 2) -> TrainConfig:
@@ -251,7 +251,7 @@ def test_the_same_question_is_answered_once_and_a_rollback_is_not_undone(
 def test_a_challenger_of_shuffled_pairs_is_refused_with_the_right_reason(
     store: TrainingStore, shuffled: TrainingStore, tmp_path: Path
 ) -> None:
-    """The champion has learnt; the challenger starts from it and learns from pairs that are none."""
+    """The champion is trained; the challenger starts from it and is trained on pairs that are none."""
     good = train_config(tmp_path / "good", 45)
     package = train(good, stored(good, store, SPLIT))
     models = served_by(tmp_path, package)
@@ -276,7 +276,9 @@ def test_too_few_patients_in_the_gate_are_found_before_anything_is_trained(
     def nothing(stage: str, done: int, total: int) -> None:
         pytest.fail(f"{stage}: the gate's patients are known beforehand")
 
-    with pytest.raises(Rejected, match=r"asks for 6 patients a district.*too few show .*head \(5\).*minimum_patients"):
+    with pytest.raises(
+        Rejected, match=r"asks for 6 patients per district.*too few show .*head \(5\).*minimum_patients"
+    ):
         retrain(store, SPLIT, models, config(tmp_path, least=6), progress=nothing)
     assert champion(models) == before and not (tmp_path / "runs").exists() and read_records(models.folder) == ()
 

@@ -1,5 +1,6 @@
 """Which CT series of a study becomes a PET: one for each frame of reference, by a stated preference, from headers."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,10 @@ from pydicom.dataset import Dataset
 from twin_scanner.dicom.read.ct_headers import is_ct
 from twin_scanner.dicom.read.ct_stack import MINIMUM_SLICES, CtStack, Instance, read_instance, stack_of
 from twin_scanner.dicom.read.dicom_files import DIRECTORY_CLASS, quiet_pydicom
-from twin_scanner.dicom.read.slice_headers import image_type, text
+from twin_scanner.dicom.read.slice_headers import image_type, shown, text
 from twin_scanner.dicom.read.source_digest import source_digest
 from twin_scanner.errors import Rejected
+from twin_scanner.imaging.bounds import SPACING_MM
 
 
 class Kernel(IntEnum):
@@ -40,6 +42,8 @@ SOFT_KERNELS: Final = re.compile(
     r"|^(?:A|B|C|UA|UB|UC)$"
 )
 """Kernels for soft tissue and brain, likewise; what neither names (GE DETAIL, CHST) ranks between."""
+_FRAMES_DIGITS: Final = 9
+"""Of a NumberOfFrames that is counted; more stand in damaged headers only."""
 COVERAGE_TOLERANCE: Final = 0.1
 """Series within this part of the longest cover the same: reconstructions of one scan differ by a few slices."""
 
@@ -173,16 +177,18 @@ def _merits(stack: CtStack) -> _Merits:
     try:
         thickness_mm = float(text(header, "SliceThickness"))
     except ValueError:
+        thickness_mm = math.nan
+    if not 0 < thickness_mm <= SPACING_MM[1]:
         thickness_mm = round(stack.geometry.spacing_mm[0], 3)
     contrast = bool(text(header, "ContrastBolusAgent")) or "ContrastBolusAgentSequence" in header
-    return _Merits(stack.geometry.extent_mm[0], text(header, "ConvolutionKernel"), thickness_mm, contrast)
+    return _Merits(stack.geometry.extent_mm[0], shown(text(header, "ConvolutionKernel")), thickness_mm, contrast)
 
 
 def _axial_images(header: Dataset) -> int:
     if not is_ct(header) or "LOCALIZER" in image_type(header):
         return 0
     frames = text(header, "NumberOfFrames")
-    return int(frames) if frames.isdigit() else 1
+    return int(frames) if frames.isdecimal() and len(frames) <= _FRAMES_DIGITS else 1
 
 
 def _study_choices(study_uid: str, series: Sequence[_Series], preference: Preference) -> list[Choice]:
@@ -212,7 +218,7 @@ def _choice(study_uid: str, frame_of_reference_uid: str, group: Sequence[_Series
             skipped[one.series_uid] = one.reason
         elif one.merits.coverage_mm < preference.minimum_coverage_mm:
             skipped[one.series_uid] = (
-                f"The series covers {one.merits.coverage_mm:.0f} mm, less than the minimum of "
+                f"Series {shown(one.series_uid)} covers {one.merits.coverage_mm:.0f} mm, less than the minimum of "
                 f"{preference.minimum_coverage_mm:g} mm."
             )
     if not ranked:

@@ -1,7 +1,8 @@
 """The header of one image slice, CT or PET: its values, plane and pixel description, checked; no pixels."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -69,6 +70,7 @@ carry a thousandth of a millimetre. A table moves by two metres."""
 SLOPE: Final = (1e-10, 1e10)
 INTERCEPT: Final = (-1e10, 1e10)
 """Of any CT or PET: SUV in steps of 1e-6 to activity in steps of 1e5 Bq/ml. Beyond it a float32 overflows."""
+LONGEST_SHOWN: Final = 64
 MAXIMUM_MATRIX: Final = 4096
 """Rows and columns of any CT or PET: the largest in use have 2048; a damaged header has more."""
 
@@ -172,10 +174,26 @@ def name_of(header: Dataset, file: Path | None = None) -> str:
     """How a sentence names a slice: by its frame or its InstanceNumber, else by its file."""
     frame, number = text(header, "ReferencedFrameNumber"), text(header, "InstanceNumber")
     if frame:
-        return f"frame {frame}"
+        return f"frame {shown(frame)}"
     if number:
-        return f"the slice with InstanceNumber {number}"
+        return f"the slice with InstanceNumber {shown(number)}"
     return "a slice without InstanceNumber" if file is None else f"the slice in {file.name}"
+
+
+@contextmanager
+def naming_series(header: Dataset) -> Iterator[None]:
+    """Whatever is Rejected inside says which series: its number and UID; its description may hold a name."""
+    number, series_uid = text(header, "SeriesNumber"), text(header, "SeriesInstanceUID")
+    named = f"Series {number} " if number.isdecimal() else "Series "
+    try:
+        yield
+    except Rejected as error:
+        raise Rejected(f"{named}({series_uid if valid_uid(series_uid) else 'without UID'}): {error}") from error
+
+
+def shown(value: str) -> str:
+    """A header's text as a sentence may show it: no longer than a value of most VRs."""
+    return value if len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + "..."
 
 
 def text(header: Dataset, keyword: str) -> str:
@@ -324,7 +342,9 @@ def check_pixels(header: Dataset, name: str) -> None:
     samples = integer(header, "SamplesPerPixel")
     photometric = required(header, "PhotometricInterpretation", name)
     if samples != 1 or not photometric.startswith("MONOCHROME"):
-        raise Rejected(f"PhotometricInterpretation of {name} is {photometric}, a colour image: send measured values.")
+        raise Rejected(
+            f"PhotometricInterpretation of {name} is {shown(photometric)}, a colour image: send measured values."
+        )
     allocated, stored = integer(header, "BitsAllocated"), integer(header, "BitsStored")
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
         raise Rejected(f"BitsStored {stored} and BitsAllocated {allocated} of {name} do not fit: correct the sender.")
@@ -351,4 +371,4 @@ def uid_of(header: Dataset, keyword: str, name: str) -> str:
 
 def sop_class_name(header: Dataset) -> str:
     """The SOP class in words, for a sentence."""
-    return UID(text(header, "SOPClassUID")).name
+    return shown(UID(text(header, "SOPClassUID")).name)
