@@ -66,14 +66,9 @@ STOP_BUDGET_S = 45.0
 """A stop takes no longer, whatever does not end; TimeoutStopSec of deploy/twin-scanner.service is above it."""
 
 
-def ledger_url(settings: Settings) -> str:
-    """Where the ledger is: the configured database, or a file in the storage folder."""
-    return settings.ledger.url or Folders(settings.storage.folder).ledger_url
-
-
 def open_ledger(settings: Settings, now: Callable[[], datetime] = utc_now) -> Ledger:
     """The ledger that the configuration names; raises Rejected where there is none yet, or one of another version."""
-    return Ledger(ledger_url(settings), node=settings.node.name, now=now, lease_s=settings.ledger.lease_s)
+    return Ledger(settings.ledger_url, node=settings.node.name, now=now, lease_s=settings.ledger.lease_s)
 
 
 def open_twin(settings: Settings) -> TwinTarget:
@@ -91,11 +86,6 @@ def open_twin(settings: Settings) -> TwinTarget:
     return FhirClient(twin.url, site, token_file=twin.token_file, timeout_s=twin.timeout_s, ca_file=twin.ca_file)
 
 
-def model_store(settings: Settings) -> Path:
-    """The folder of the model store."""
-    return settings.model.store or Folders(settings.storage.folder).models
-
-
 def render_template(settings: Settings) -> RenderRequest:
     """A render as the configuration wants it; source, result, moment and revision come with the job."""
     return RenderRequest(
@@ -103,7 +93,7 @@ def render_template(settings: Settings) -> RenderRequest:
         result=Path(),
         made_at=utc_now(),
         model=settings.model.name,
-        model_store=model_store(settings).resolve(),
+        model_store=settings.model_store.resolve(),
         segmenter=segmenter_choice(settings),
         allow_other_segmenter=settings.model.allow_other_segmenter,
         missing_district=settings.model.missing_district,
@@ -148,7 +138,7 @@ class Scanner:
         with ExitStack() as closing:
             self._lock = _lock(self._folders.root)
             closing.callback(self._give_folder_back)
-            migrate(ledger_url(settings))
+            migrate(settings.ledger_url)
             self.ledger = closing.enter_context(contextlib.closing(open_ledger(settings, now)))
             self._spool = Spool(self._folders.spool)
             self._quiet = QuietPeriod(
@@ -312,7 +302,7 @@ def _preference(settings: Settings) -> Preference:
 def check_preconditions(settings: Settings) -> None:
     """Raise Misconfigured, with the sentence that `doctor` gives, where no patient could be served."""
     model = settings.model
-    card = check_model(model_store(settings), model.name, accept_phantom_only=model.accept_phantom_only)
+    card = check_model(settings.model_store, model.name, accept_phantom_only=model.accept_phantom_only)
     check_segmenter(segmenter_choice(settings), card, allow_other=model.allow_other_segmenter)
 
 

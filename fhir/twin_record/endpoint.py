@@ -1,9 +1,11 @@
 """Whatever executes FHIR Bundles, and its answer entry by entry; how Bundles travel is not known here."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from twin_record.resources.content import Resource
 from twin_scanner.errors import Transient
+
+DAMAGED = "The FHIR server's answer is damaged; it will be asked again."
 
 
 class BundleEndpoint(Protocol):
@@ -16,10 +18,25 @@ class BundleEndpoint(Protocol):
 
 def answered_entries(bundle: Resource, endpoint: BundleEndpoint) -> list[tuple[Resource, Resource]]:
     """Each entry of a Bundle with the endpoint's answer to it; Transient where entries are unanswered."""
-    answers = endpoint.exchange(bundle).get("entry", [])
+    answers = entries_of(endpoint.exchange(bundle))
     if len(answers) != len(bundle["entry"]):
         raise Transient(f"The FHIR server answered a {bundle['type']} incompletely; it will be asked again.")
     return list(zip(bundle["entry"], answers, strict=True))
+
+
+def entries_of(bundle: Resource) -> list[Resource]:
+    """The entries of a Bundle from outside; Transient where it is not built as one."""
+    entries = bundle.get("entry", [])
+    if not isinstance(entries, list) or not all(_is_entry(entry) for entry in entries):
+        raise Transient(DAMAGED)
+    return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    response, resource = entry.get("response", {}), entry.get("resource", {})
+    return isinstance(response, dict) and isinstance(resource, dict) and isinstance(response.get("location", ""), str)
 
 
 def status_of(answer: Resource) -> int:

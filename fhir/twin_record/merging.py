@@ -56,7 +56,7 @@ def check_same_person(theirs: Resource, ours: Resource) -> tuple[str, ...]:
 
 def _names(patient: Resource) -> set[frozenset[str]]:
     return {
-        frozenset(_plain(" ".join([name.get("family", ""), *name.get("given", ())])).split())
+        frozenset(_plain(" ".join([name.get("family", ""), *filter(None, name.get("given", ()))])).split())
         for name in patient.get("name", ())
         if name.get("family") or name.get("given")
     }

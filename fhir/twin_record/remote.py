@@ -162,10 +162,15 @@ class _Answer:
     def document(self) -> dict[str, Any]:
         """The body as a JSON object; an empty one where it is none."""
         try:
-            document = json.loads(self.content)
+            document = json.loads(self.content, object_pairs_hook=_without_nulls)
         except (ValueError, RecursionError):
             return {}
         return document if isinstance(document, dict) else {}
+
+
+def _without_nulls(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as FHIR has it: what is null is not there."""
+    return {name: value for name, value in members if value is not None}
 
 
 def _checked_url(base_url: str) -> httpx.URL:

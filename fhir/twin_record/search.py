@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-from twin_record.endpoint import BundleEndpoint, answered_entries, status_of
+from twin_record.endpoint import DAMAGED, BundleEndpoint, answered_entries, entries_of, status_of
 from twin_record.refusals import MISSING, entry_failure
 from twin_record.resources.codes import RECORD_SYSTEM
-from twin_record.resources.content import Resource, short_reference
+from twin_record.resources.content import Resource, held_if_invalid, short_reference
 from twin_record.resources.patient import PatientKey
 from twin_record.resources.record_list import record_value
-from twin_scanner.errors import Rejected
+from twin_scanner.errors import Rejected, Transient
 
 
 def identifier_query(system: str, value: str) -> str:
@@ -31,11 +31,12 @@ def search(endpoint: BundleEndpoint, identifiers: Mapping[str, tuple[str, str]])
     carries the identifier counts.
     """
     urls = [f"{kind}?{identifier_query(*identifier)}" for kind, identifier in identifiers.items()]
-    found = zip(identifiers.items(), read_all(endpoint, urls), strict=True)
-    return {
-        kind: [resource for resource in resources if identifier in _identifiers(resource)]
-        for (kind, identifier), resources in found
-    }
+    found = read_all(endpoint, urls)
+    with held_if_invalid(resource for resources in found for resource in resources):
+        return {
+            kind: [resource for resource in resources if identifier in _identifiers(resource)]
+            for (kind, identifier), resources in zip(identifiers.items(), found, strict=True)
+        }
 
 
 def _identifiers(resource: Resource) -> set[tuple[str, str]]:
@@ -57,8 +58,10 @@ def _read(url: str, answer: Resource) -> list[Resource]:
     if not 200 <= status < 300:
         raise entry_failure(status, answer.get("response", {}).get("outcome"), frozenset())
     if resource.get("resourceType") == "Bundle":
-        found = [entry["resource"] for entry in resource.get("entry", []) if "resource" in entry]
-        return [match for match in found if match.get("resourceType") == kind]
+        found = [entry["resource"] for entry in entries_of(resource) if "resource" in entry]
+        return [match for match in found if match.get("resourceType") == kind and "id" in match]
+    if resource.get("resourceType") != kind or "id" not in resource:
+        raise Transient(DAMAGED)
     return [resource]
 
 
@@ -68,19 +71,17 @@ def read_record(key: PatientKey, endpoint: BundleEndpoint) -> Resource:
     patients, records = search(endpoint, identifiers).values()
     if not patients or not records:
         raise Rejected("There is no twin record for this patient id; check the id and its issuer.")
-    items = [entry["item"]["reference"] for entry in records[0].get("entry", []) if "reference" in entry["item"]]
-    listed = _read_references(endpoint, items)
-    makers = [
-        agent["who"]["reference"]
-        for resource in listed
-        if resource["resourceType"] == "Provenance"
-        for agent in resource["agent"]
-        if "reference" in agent["who"]
-    ]
-    resources = [patients[0], records[0], *listed, *_read_references(endpoint, makers)]
+    with held_if_invalid(records):
+        items = [entry["item"] for entry in records[0].get("entry", [])]
+        urls = [short_reference(item["reference"]) for item in items if "reference" in item]
+    listed = _read_each(endpoint, urls)
+    with held_if_invalid(listed):
+        agents = [agent["who"] for resource in listed for agent in resource.get("agent", [])]
+        urls = [short_reference(agent["reference"]) for agent in agents if "reference" in agent]
+    resources = [patients[0], records[0], *listed, *_read_each(endpoint, urls)]
     return {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": part} for part in resources]}
 
 
-def _read_references(endpoint: BundleEndpoint, references: Sequence[str]) -> list[Resource]:
-    urls = list(dict.fromkeys(short_reference(reference) for reference in references))
-    return [resource for found in read_all(endpoint, urls) for resource in found] if urls else []
+def _read_each(endpoint: BundleEndpoint, urls: Sequence[str]) -> list[Resource]:
+    different = list(dict.fromkeys(urls))
+    return [resource for found in read_all(endpoint, different) for resource in found] if different else []

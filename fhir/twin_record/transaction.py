@@ -21,7 +21,7 @@ from twin_record.merging import (
 )
 from twin_record.refusals import Conflict, entry_failure, private_words
 from twin_record.resources.codes import DICOM_UID_SYSTEM, MODEL_SYSTEM, NAMESPACE, RECORD_SYSTEM
-from twin_record.resources.content import Resource, short_reference
+from twin_record.resources.content import Resource, held_if_invalid, short_reference
 from twin_record.resources.device import new_device
 from twin_record.resources.imaging_study import new_study, study_value
 from twin_record.resources.patient import new_patient, patient_key
@@ -81,14 +81,15 @@ def record_update(
 def _record_once(update: TwinUpdate, site: TwinSite, endpoint: BundleEndpoint) -> TwinReceipt:
     found = _find(update, site, endpoint)
     remarks = remarks_on(update, site)
-    if found.patient is not None:
-        remarks += check_same_person(found.patient, new_patient(update, site))
     references = _references(update, found)
-    for theirs in (found.study, found.record):
-        _check_subject(theirs, references.patient, endpoint)
-    if found.record is not None and is_superseded(found.record, update):
-        return _receipt(references, (), (*remarks, "Another PET already replaced this one; nothing was written."))
-    entries = list(_entries(update, site, found, references))
+    with held_if_invalid(vars(found).values()):
+        if found.patient is not None:
+            remarks += check_same_person(found.patient, new_patient(update, site))
+        for theirs in (found.study, found.record):
+            _check_subject(theirs, references.patient, endpoint)
+        if found.record is not None and is_superseded(found.record, update):
+            return _receipt(references, (), (*remarks, "Another PET already replaced this one; nothing was written."))
+        entries = list(_entries(update, site, found, references))
     if not entries:
         return _receipt(references, (), remarks)
     transaction = {"resourceType": "Bundle", "type": "transaction", "entry": entries}

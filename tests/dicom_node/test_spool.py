@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dicom_node.spool import Spool, StoreOutcome, snapshot
+from tests.fakes.full_disk import files_end_at
 from twin_scanner.errors import Rejected, Transient
 
 pytestmark = pytest.mark.unit
@@ -166,6 +167,25 @@ def test_a_disk_that_refuses_raises_transient_and_leaves_the_old_instance_alone(
             keep(spool, b"another slice")
     assert spool.files(STUDY)[0].read_bytes() == b"slice"
     assert not remains(spool)
+
+
+def test_a_disk_that_is_really_full_raises_transient_and_leaves_the_old_instance_alone(spool: Spool) -> None:
+    keep(spool, b"slice")
+    with files_end_at(100_000), pytest.raises(Transient, match=r"Instance 1\.2\.3\.4\.5 cannot be kept"):
+        keep(spool, bytes(200_000))
+    assert spool.files(STUDY)[0].read_bytes() == b"slice"
+    assert not remains(spool)
+
+
+def test_a_snapshot_by_copies_on_a_full_disk_raises_transient_and_leaves_nothing(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(spool, bytes(200_000))
+    with monkeypatch.context() as patched, files_end_at(100_000):
+        patched.setattr(os, "link", failing(errno.EXDEV))
+        with pytest.raises(Transient, match="cannot be linked"):
+            snapshot(spool.files(STUDY), tmp_path / "job")
+    assert [path.name for path in tmp_path.iterdir()] == ["spool"]
 
 
 def test_a_disk_that_refuses_a_folder_raises_transient(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:

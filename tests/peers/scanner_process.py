@@ -27,14 +27,26 @@ class ScannerProcess:
         for section, keys in sections.items():
             lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]
         self.config.write_text("\n".join(lines) + "\n", "utf-8")
+        self.port = int(sections.get("node", {}).get("port", 0))
         self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def process(self) -> "subprocess.Popen[str] | None":
+        """What was started last and not stopped by this object."""
+        return self._process
+
+    def starts(self) -> bool:
+        """Try to start it, as a supervisor does again and again; False where it ended instead."""
+        try:
+            self.start()
+        except RuntimeError:
+            return False
+        return True
 
     def start(self) -> int:
         """Start it and return the DICOM port it listens on."""
         with (self.folder / "serve.log").open("a") as log:
-            self._process = subprocess.Popen(
-                [*self._command(), "serve", "--config", str(self.config)], stdout=subprocess.PIPE, stderr=log, text=True
-            )
+            self._process = subprocess.Popen(self._serve(), stdout=subprocess.PIPE, stderr=log, text=True)
         assert self._process.stdout is not None
         words = self._process.stdout.readline().split()
         if len(words) != 2 or words[0] != "listening":
@@ -92,6 +104,9 @@ class ScannerProcess:
         self._process.stdout.close()
         self._process = None
         return status
+
+    def _serve(self) -> list[str]:
+        return [*self._command(), "serve", "--config", str(self.config)]
 
     @staticmethod
     def _command() -> list[str]:

@@ -62,8 +62,11 @@ class Root:
         mounts = [f"mount -t proc proc {folder}/proc", f"mount --rbind /dev {folder}/dev"]
         for path in pip_paths():
             inside = folder / path.relative_to("/")
-            make = f"mkdir -p {inside}" if path.is_dir() else f"mkdir -p {inside.parent} && touch {inside}"
-            mounts += [make, f"mount --bind -o ro {path} {inside}"]
+            if path.is_dir():
+                mounts += [f"mkdir -p {inside}", f"mount --bind -o ro {path} {inside}"]
+            else:
+                inside.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, inside)
         self._enter = "\n".join(["set -e", *mounts, f'exec chroot {folder} "$@"'])
         pip = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PIP_")]
         self._environment = ["env", "-i", f"PATH={PATH}", "HOME=/root", *pip]
@@ -93,11 +96,11 @@ def blocks(project: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def root(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
-    """A minimal bookworm, with systemd and a copy of the repository's files, as one clones it."""
+    """A minimal bookworm with systemd, certificates and a copy of the repository's files, as one clones it."""
     if shutil.which("debootstrap") is None:
         pytest.skip("debootstrap is not here")
     folder = tmp_path_factory.mktemp("debian") / "root"
-    command = ["debootstrap", "--variant=minbase", "--include=systemd", "bookworm", str(folder)]
+    command = ["debootstrap", "--variant=minbase", "--include=systemd,ca-certificates", "bookworm", str(folder)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=STEP_TIMEOUT_S)
     copy = folder / CHECKOUT.removeprefix("/")
     copy.mkdir()
@@ -142,9 +145,12 @@ def wait_for_echo(echoscu: str, port: int, process: subprocess.Popen[str]) -> No
 
 
 def scanner_process(process: subprocess.Popen[str]) -> int:
-    """The program below `su`, which would give it two seconds only."""
-    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()
-    return int(child)
+    """The program below the shell and `su`, which would give it two seconds only."""
+    number = process.pid
+    while Path(f"/proc/{number}/comm").read_text("utf-8").strip() in ("sh", "su"):
+        (child,) = Path(f"/proc/{number}/task/{number}/children").read_text("ascii").split()
+        number = int(child)
+    return number
 
 
 def test_the_page_works_as_written(

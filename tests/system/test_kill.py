@@ -25,9 +25,8 @@ from tests.conftest import missing
 from tests.peers.fhir_server import running_server, server_folder
 from tests.peers.orthanc import Orthanc
 from tests.peers.scanner_process import ScannerProcess
+from tests.samples.head_ct import write_head_ct
 from tests.samples.instances import data_set_bytes
-from training.phantom.files import write_ct_dicom
-from training.phantom.phantom import PhantomOptions, make_phantom
 
 pytestmark = [
     pytest.mark.long,
@@ -135,16 +134,7 @@ def scanner(tmp_path: Path, orthanc: Orthanc, fhir_url: str, free_port: Callable
 def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The instances of several small whole-body CTs, a patient each."""
     folder = tmp_path_factory.mktemp("sources")
-    return [file for seed in range(STUDIES) for file in write_small_ct(seed, folder / str(seed))]
-
-
-def write_small_ct(seed: int, folder: Path) -> tuple[Path, ...]:
-    """Head and neck on a coarse grid: the steps of a job are the same, a whole body would make the test an hour."""
-    options = PhantomOptions(spacing_mm=(10.0, 5.0, 5.0))
-    ct = make_phantom(seed, options).ct
-    depth, height, width = ct.geometry.shape
-    head = ct.cropped((slice(depth - 26, depth), slice(0, height), slice(0, width)))
-    return write_ct_dicom(head, folder, seed=seed, options=options)
+    return [file for seed in range(STUDIES) for file in write_head_ct(seed, folder / str(seed))]
 
 
 def test_kill_9_at_random_moments_loses_nothing_and_doubles_nothing(

@@ -112,7 +112,9 @@ def test_malformed_pdus_leave_json_lines_without_tracebacks_and_values(scanner: 
     assert foreign == []
 
 
-def test_values_that_no_reader_accepts_do_not_come_out_in_the_log(scanner: ScannerProcess, tmp_path: Path) -> None:
+def test_wrong_values_do_not_come_out_in_the_log_and_every_record_of_a_job_says_of_which(
+    scanner: ScannerProcess, tmp_path: Path
+) -> None:
     port = scanner.start()
     application = AE("CT01")
     for number, file in enumerate(write_series(tmp_path / "ct", slices=3, SpecificCharacterSet="ISO_IR 100")):
@@ -132,3 +134,9 @@ def test_values_that_no_reader_accepts_do_not_come_out_in_the_log(scanner: Scann
     assert scanner.stop() == 0
     assert NAME[:8] not in scanner.log()
     assert [line for line in lines_of(scanner.log()) if not is_json(line)] == []
+    records = [json.loads(line) for line in lines_of(scanner.log())]
+    of_job = [record for record in records if "step" in record or "job_id" in record]
+    assert of_job and all("study_uid" in record and "step" in record for record in of_job)
+    (rejected,) = (record for record in records if record["message"] == "series rejected")
+    assert (rejected["study_uid"], rejected["series_uid"], rejected["step"]) == ("1.2.3", "1.2.3.4", "intake")
+    assert "job_id" in rejected

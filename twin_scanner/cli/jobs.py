@@ -58,7 +58,7 @@ def jobs_show(job_id: JobId, config: ConfigFile = None) -> None:
 
 @jobs_cli.command("retry")
 def jobs_retry(
-    job_id: Annotated[str | None, typer.Argument(metavar="[JOB]", help=JOB_HELP)] = None,
+    job_id: Annotated[str | None, typer.Argument(metavar="JOB", help=JOB_HELP)] = None,
     all_jobs: Annotated[bool, typer.Option("--all", help="Retry every failed or rejected job.")] = False,
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Retry every such job whose reason contains this text.")

@@ -16,7 +16,7 @@ def retrain(
     train_config: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[CONFIG]", help="A retraining configuration (TOML); default: retrain.config.", dir_okay=False
+            metavar="CONFIG", help="A retraining configuration (TOML); default: retrain.config.", dir_okay=False
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Train and score, but change no model.")] = False,

@@ -7,7 +7,6 @@ from types import FrameType
 from typing import Final
 
 from twin_scanner.cli.options import ConfigFile, read_settings
-from twin_scanner.logs import set_up_service_logging
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -17,6 +16,7 @@ def serve(config: ConfigFile = None) -> None:
     from twin_scanner.app import STOP_BUDGET_S, Scanner
     from twin_scanner.errors import Defect
     from twin_scanner.files.writable import check_writable
+    from twin_scanner.logs import set_up_service_logging
 
     settings = read_settings(config)
     set_up_service_logging(settings.log.level)

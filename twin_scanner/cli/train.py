@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from twin_scanner.cli.output import log_from, say, stages
+from twin_scanner.cli.output import log_from, stages
 
 
 def train(
@@ -35,7 +35,7 @@ def train(
         finished = fit(config, resume=resume)
         print(finished.folder)
         for sentence in finished.sentences:
-            say(sentence)
+            print(sentence)
         return
     grid = read_grid(config)
     with LocalProcesses(workers) as executor, stages("each run keeps its last checkpoint: run it again.") as stage:

@@ -24,13 +24,13 @@ SMALLEST_HAND_ML: Final = 15.0
 HAND_BONE: Final = 0.03
 """Share of bone from which so small a part is a hand; a cushion has none."""
 METAL: Final = 0.5
-"""And up to which: cables and the metal in a table have more."""
+"""The share of bone in a hand is less; cables and the metal in a table have more."""
 SMALLEST_BODY_ML: Final = 300.0
 """An infant's head has about 500 ml."""
 LEAST_BONE: Final = 0.002
 """Share of bone in a body: 2 to 15 % in patients, still 1 % in an obese abdomen; none in a water phantom."""
 LEAST_WALL: Final = 0.5
-"""Of a lung's surface more than this is mediastinum, diaphragm and thick wall; of a table's hollow the back is less."""
+"""Thick wall, mediastinum and diaphragm are more than this share of a lung's surface; a table's hollow has less."""
 AIRWAY_MM: Final = 8.0
 """Air outside the body is reached through openings wider than twice this; nostrils, pharynx and glottis are not."""
 TISSUE_HU: Final = (-150.0, 250.0)

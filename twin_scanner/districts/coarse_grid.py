@@ -17,7 +17,7 @@ CIRCLE_FIT: Final = 0.97
 COARSE_SPACING_MM: Final = 4.0
 """Aim of the coarse grid: the smallest structure sought, the ramus of the ischium, is about 15 mm thick."""
 BONE_HU: Final = 200.0
-"""Above every enhanced organ, below cortical and most trabecular bone."""
+"""Every enhanced organ has less, cortical and most trabecular bone has more."""
 
 
 @dataclass(frozen=True, eq=False)

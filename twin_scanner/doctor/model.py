@@ -2,44 +2,43 @@
 
 from collections.abc import Iterator
 
-from twin_scanner.app import model_store
 from twin_scanner.doctor.finding import Finding
 from twin_scanner.errors import Misconfigured
-from twin_scanner.models.card import check_serves_patients
-from twin_scanner.models.package import ModelPackage, load_package
-from twin_scanner.models.store import ModelStore
+from twin_scanner.models.card import Card, check_serves_patients, read_card
+from twin_scanner.models.store import ModelStore, check_files
 from twin_scanner.preconditions import other_segmenter
 from twin_scanner.settings import Settings
 
 
 def check_model(settings: Settings) -> Iterator[Finding]:
-    """Load the package that the configuration names and compare its segmenter with the configured one."""
-    folder = ModelStore(model_store(settings)).resolve(settings.model.name)
-    package = load_package(folder)
-    yield _training_data_of(package, settings)
-    yield _segmenter_of(package, settings)
+    """Check the files of the package that the configuration names, what it was trained on, and its segmenter."""
+    folder = ModelStore(settings.model_store).resolve(settings.model.name)
+    check_files(folder)
+    card = read_card(folder)
+    yield _training_data_of(card, settings)
+    yield _segmenter_of(card, settings)
 
 
-def _training_data_of(package: ModelPackage, settings: Settings) -> Finding:
-    whole = f"Model '{package.name}' ({package.model_hash[:12]}) is whole"
+def _training_data_of(card: Card, settings: Settings) -> Finding:
+    whole = f"Model '{card.name}' ({card.model_hash[:12]}) is whole"
     try:
-        check_serves_patients(package.card, accept_phantom_only=settings.model.accept_phantom_only)
+        check_serves_patients(card, accept_phantom_only=settings.model.accept_phantom_only)
     except Misconfigured as fault:
         return Finding("model", "fault", str(fault))
-    if package.card.phantom_only:
+    if card.phantom_only:
         return Finding("model", "warning", f"{whole}, but it was trained on phantoms only, which is accepted.")
     return Finding("model", "ok", f"{whole}.")
 
 
-def _segmenter_of(package: ModelPackage, settings: Settings) -> Finding:
+def _segmenter_of(card: Card, settings: Settings) -> Finding:
     name = "model's segmenter"
-    if package.partition.whole_volume:
+    if card.partition.whole_volume:
         return Finding(name, "ok", "The model needs no districts.")
-    trained, configured = package.card.segmenter, settings.districts.segmenter
-    fault = other_segmenter(package.card, configured)
+    trained, configured = card.segmenter, settings.districts.segmenter
+    fault = other_segmenter(card, configured)
     if fault is None:
         return Finding(name, "ok", f"The model was trained on districts by '{trained}', which are configured.")
     if settings.model.allow_other_segmenter:
-        told = f"The model was trained on districts by '{trained}', configured is '{configured}'"
-        return Finding(name, "warning", f"{told}: compare its results before relying on model.allow_other_segmenter.")
+        fact = f"The model was trained on districts by '{trained}', configured is '{configured}'"
+        return Finding(name, "warning", f"{fact}: compare its results before relying on model.allow_other_segmenter.")
     return Finding(name, "fault", fault)

@@ -36,12 +36,12 @@ def check_pacs(settings: Settings) -> Iterator[Finding]:
         if offer == _PET:
             advice = f"allow it there from '{settings.node.ae_title}', or no PET can be delivered"
         else:
-            advice = f"allow it there, or set outputs.{key} so that it is not made"
+            advice = f"allow it there, or set outputs.{key} so that it is not written"
         state: FindingState = "fault" if offer == _PET else "warning"
         yield Finding("PACS accepts", state, f"{peer} does not accept {_offer_name(offer)}: {advice}.")
     if not refused:
-        told = ", ".join(_class_name(sop_class_uid) for sop_class_uid, _ in offers)
-        yield Finding("PACS accepts", "ok", f"{peer} accepts what we send: {told}.")
+        fact = ", ".join(_class_name(sop_class_uid) for sop_class_uid, _ in offers)
+        yield Finding("PACS accepts", "ok", f"{peer} accepts everything that is sent: {fact}.")
 
 
 def _echo(peer: Peer, calling_ae: str, timeouts: Timeouts) -> list[Finding]:

@@ -58,6 +58,6 @@ def _who_listens(settings: Settings, where: str) -> Finding:
     try:
         echo(Peer(node.ae_title, _ANY_HOST.get(node.host, node.host), node.port), caller, limits)
     except TwinScannerError:
-        told = f"Another program listens on {where} and does not answer as {node.ae_title}"
-        return Finding("listening port", "fault", f"{told}: stop it, or choose another node.port.")
+        fact = f"Another program listens on {where} and does not answer as {node.ae_title}"
+        return Finding("listening port", "fault", f"{fact}: stop it, or choose another node.port.")
     return Finding("listening port", "ok", f"{node.ae_title} is running and answers on {where}.")

@@ -24,11 +24,11 @@ def _one_segmenter(choice: SegmenterChoice, configured: str) -> Check:
         sentence = missing(choice)
         if sentence is None:
             return [Finding(title, "ok", f"'{choice.name}' is ready{'' if in_use else ', not in use'}.")]
-        told = one_sentence(sentence)
+        fact = one_sentence(sentence)
         return [
-            Finding(title, "fault", told)
+            Finding(title, "fault", fact)
             if in_use
-            else Finding(title, "ok", f"Not in use; {told[0].lower()}{told[1:]}")
+            else Finding(title, "ok", f"Not in use; {fact[0].lower()}{fact[1:]}")
         ]
 
     return check

@@ -1,4 +1,4 @@
-"""The twin record: the embedded store opens, or the FHIR server is R4 and takes our requests."""
+"""The twin record: the embedded store opens, or the FHIR server is R4 and answers requests."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,7 +17,9 @@ FHIR_VERSION: Final = "4.0."
 def check_twin(settings: Settings) -> Iterator[Finding]:
     """Open the embedded store, or ask the FHIR server for its release and for one resource; nothing is written."""
     if not settings.twin.url and not Folders(settings.storage.folder).twin.is_file():
-        yield Finding("twin record", "ok", "The embedded twin store is not there yet and is made at the first start.")
+        yield Finding(
+            "twin record", "ok", "The embedded twin store is not there yet and is created at the first start."
+        )
         return
     target = open_twin(settings)
     if isinstance(target, EmbeddedStore):
@@ -32,8 +34,8 @@ def _server(server: FhirClient) -> Iterator[Finding]:
     name = "twin record"
     release = _release(server)
     if release is not None and not release.startswith(FHIR_VERSION):
-        told = f"The FHIR server speaks release {release} and the twin is R4 (4.0.1)"
-        yield Finding(name, "fault", f"{told}: set twin.url to the server's R4 address.")
+        fact = f"The FHIR server speaks release {release} and the twin is R4 (4.0.1)"
+        yield Finding(name, "fault", f"{fact}: set twin.url to the server's R4 address.")
         return
     # Reading a device is the least that shows whether the token is good for what the recorder sends.
     request = {"method": "GET", "url": "Device?_count=1"}
@@ -41,13 +43,13 @@ def _server(server: FhirClient) -> Iterator[Finding]:
     entries = answer.get("entry") or [{}]
     status = str((entries[0].get("response") or {}).get("status", "none"))
     if not status.startswith("2"):
-        told = f"The FHIR server answers but does not let us read (status {status[:3]})"
-        yield Finding(name, "fault", f"{told}: check the rights of the token in twin.token_file.")
+        fact = f"The FHIR server answers but does not allow reading (status {status[:3]})"
+        yield Finding(name, "fault", f"{fact}: check the rights of the token in twin.token_file.")
     elif release is None:
-        told = "The FHIR server takes our requests but shows no CapabilityStatement at /metadata"
-        yield Finding(name, "warning", f"{told}: make sure that it speaks R4 (4.0.1).")
+        fact = "The FHIR server answers requests but shows no CapabilityStatement at /metadata"
+        yield Finding(name, "warning", f"{fact}: make sure that it speaks R4 (4.0.1).")
     else:
-        yield Finding(name, "ok", f"The FHIR server takes our requests and is R4 ({release}).")
+        yield Finding(name, "ok", f"The FHIR server answers requests and is R4 ({release}).")
 
 
 def _release(server: FhirClient) -> str | None:

@@ -21,13 +21,19 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let ``write`` fill the file, fsync it and rename it into place; the folder is the caller's to fsync, once."""
+    """Let ``write`` fill the file, fsync it and rename it into place; the folder is the caller's to fsync, once.
+
+    Where it fails, nothing is left: on a full disk half a file would keep it full.
+    """
     part = path.with_name(path.name + PART)
-    with part.open("wb") as stream:
-        write(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def put_in_place(part: Path, path: Path) -> None:

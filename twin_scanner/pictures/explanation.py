@@ -55,7 +55,7 @@ PLANES: Final = (
     _Plane("Coronal", ("R", "L", "H", "F")),
     _Plane("Sagittal", ("A", "P", "H", "F")),
 )
-"""By the array axis that they stand across: D, H, W."""
+"""In the order of the array axes that they are perpendicular to: D, H, W."""
 
 
 def write_explanation(folder: Path, explanation: Explanation, ct: Volume) -> tuple[Path, Path]:

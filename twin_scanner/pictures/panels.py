@@ -28,13 +28,13 @@ WARNING: Final = "SYNTHETIC, RESEARCH, NOT FOR DIAGNOSIS"
 SUV_WINDOW: Final = (0.0, 7.0)
 """The customary inverse-grey window for FDG maximum projections, g/ml."""
 CT_WINDOW_HU: Final = (-200.0, 800.0)
-"""From fat to cortical bone: a maximum projection shows little else."""
+"""The window reaches from fat to cortical bone: a maximum projection shows little else."""
 SURROUNDINGS: Final = 0.4
 """Brightness of what lies outside the districts: the table recedes, a limb that they miss is still seen."""
 FILL: Final = 0.6
 """Share of a district's colour over the CT."""
 MOST_OUTLINES: Final = 8
-"""With more labels than these, only the borders between what prevails are drawn: outlines would cover everything."""
+"""With more labels, only the borders between the prevailing ones are shown: outlines would cover everything."""
 MORE_COLOURS: Final = ("#f0e442", "#d55e00", "#0072b2")
 """What the Okabe-Ito palette has beyond the districts' four."""
 SHADES: Final = (1.0, 0.62)
@@ -204,7 +204,7 @@ def suv_bar(figure: Figure, box: tuple[float, float, float, float], colour: str 
 
 
 def ct_brightness(view: View) -> FloatArray:
-    """From 0 to 1: CT_WINDOW_HU inside the districts, at most SURROUNDINGS where only the rest of the image is met."""
+    """Brightness 0 to 1: CT_WINDOW_HU inside the districts, at most SURROUNDINGS where only the rest is met."""
     low, high = CT_WINDOW_HU
     body = np.clip((view.ct_body_hu - low) / (high - low), 0, 1)
     everything = np.clip((view.ct_hu - low) / (high - low), 0, 1)

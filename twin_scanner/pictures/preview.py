@@ -96,7 +96,7 @@ class _Layout:
 
     @property
     def column_widths_inch(self) -> list[float]:
-        """Of the widest panel in each column."""
+        """The width of the widest panel in each column."""
         columns = zip(*self.rows, strict=True)
         return [max(panels.panel_mm(view)[1] for view in column) * self.inch_a_mm for column in columns]
 

@@ -20,7 +20,7 @@ from twin_scanner.render.request import RenderRequest
 from twin_scanner.synthesis.pipeline import SyntheticPet
 
 PRECISION: Final = "float32"
-"""In which the networks compute; it enters the PET's UIDs."""
+"""The precision in which the networks compute; it enters the PET's UIDs."""
 
 
 @dataclass(frozen=True)

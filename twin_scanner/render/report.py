@@ -13,7 +13,7 @@ from twin_scanner.files.durable_file import write_durably, writing
 REPORT = "report.json"
 DELIVERY = "delivery.json"
 FOLDERS: Mapping[CompanionKind, str] = {"segmentation": "seg", "measurement-report": "sr", "key-image": "key"}
-"""Where each companion is written in the result's folder."""
+"""The folder of each companion in the result's folder."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class RenderReport:
     segmenter_hash: str
     missing_districts: tuple[str, ...]
     districts: dict[str, dict[str, float]]
-    """By name: volume_ml, and of the synthetic PET suv_mean, suv_max and suv_peak (g/ml)."""
+    """By name: volume_ml, and suv_mean, suv_max and suv_peak of the synthetic PET (g/ml)."""
     segmentation_quality: tuple[str, ...]
     suv_max: float
     notes: tuple[str, ...]

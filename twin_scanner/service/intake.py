@@ -184,6 +184,8 @@ class Intake:
             skipped=choice.skipped,
         )
         job = self._ledger.jobs.open(new, rejection=reason)
+        for series_uid, why in choice.skipped:
+            LOG.warning("series rejected", extra={"job_id": job.job_id, "series_uid": series_uid, "reason": why})
         LOG.warning("study rejected", extra={"job_id": job.job_id, "step": "intake", "reason": reason})
         return job
 

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from twin_scanner.errors import Defect, Misconfigured, Transient, TwinScannerError, Unavailable
+from twin_scanner.logs import log_context
 from twin_scanner.service.breaker import Breaker
 from twin_scanner.service.ledger.claims import Claimed, Claims, LeaseLost
 from twin_scanner.service.ledger.ledger import Ledger, NodeLost
@@ -176,7 +177,8 @@ class Worker:
         try:
             facts |= lane.facts(row)
             LOG.info("step begins", extra=facts)
-            record = lane.work(row, self._beat)
+            with log_context(**facts):
+                record = lane.work(row, self._beat)
         except Exception as raised:  # noqa: BLE001  the one outer loop: whatever a step raises ends in the ledger
             error = raised
             record = self._failure(lane, row, raised, facts)

@@ -173,7 +173,7 @@ def check_calibration(calibration: Calibration, card: Card, method: SpreadMethod
 
 
 def calibration_file(store: Path, model_hash: str, method: SpreadMethod = FLIPS) -> Path:
-    """Where a model store keeps the calibration of a model and a method."""
+    """The file in which a model store keeps the calibration of a model and a method."""
     return store / CALIBRATIONS / model_hash / f"{method.name}.json"
 
 

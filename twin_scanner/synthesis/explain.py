@@ -85,7 +85,7 @@ class Explanation:
 
     @property
     def unit(self) -> str:
-        """Of the values of ``attribution``."""
+        """The unit of the values of ``attribution``."""
         return "SUV per voxel" if self.method == "integrated-gradients" else "SUV per occluded block"
 
     def as_json(self) -> dict[str, object]:
@@ -267,7 +267,7 @@ class _Served:
         return blocks.spread() * self._synthesised
 
     def _batches(self, progress: Progress | None) -> Iterator[_Batch]:
-        """All windows, network by network; reports each batch when the next is asked for."""
+        """All windows, network by network; ``progress`` receives each batch when the next is asked for."""
         done = 0
         for network, region, starts in self._works:
             for at in range(0, len(starts), BATCH_WINDOWS):

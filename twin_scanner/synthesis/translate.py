@@ -77,7 +77,7 @@ def translate(
 
 
 def window_starts(length: int) -> list[int]:
-    """Where windows start along an axis of ``length`` >= 32 voxels: every 16, the last one clamped to the edge.
+    """The voxels at which windows start along an axis of ``length`` >= 32 voxels: every 16, the last one at the edge.
 
     The placement of MONAI's ``dense_patch_slices`` with an overlap of one half.
     """
@@ -107,7 +107,7 @@ def padded(ct: FloatArray, labels: LabelArray) -> tuple[tuple[slice, slice, slic
 
 
 def region_of(labels: LabelArray, covered: tuple[int, ...], inner: tuple[slice, slice, slice]) -> BoolArray:
-    """Where a network writes: its labels, or (without labels) the whole image ``inner`` inside the padding."""
+    """The voxels that a network writes: its labels or, without labels, the whole image ``inner`` within the padding."""
     if covered:
         return np.isin(labels, covered)
     everything = np.zeros(labels.shape, np.bool_)

@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.unit
 
-HEAVY = {"torch", "monai", "scipy", "matplotlib", "pandas", "highdicom", "SimpleITK", "pynetdicom", "fhir"}
+HEAVY = {"torch", "monai", "scipy", "matplotlib", "pandas", "highdicom", "SimpleITK", "pynetdicom", "fhir", "alembic"}
 PROGRAM = """
 import sys
 from twin_scanner.cli import main

@@ -29,7 +29,7 @@ HIPS: Final = (77, 78)
 SHOULDER_GIRDLE: Final = (71, 72, 73, 74)
 """Scapulae and clavicles; all these are labels of the task `total`, version 2."""
 TRUNK_BONES: Final = (*SHOULDER_GIRDLE, *range(25, 51), *range(92, 118))
-"""With sacrum, vertebrae, ribs and sternum: what the arm is separated from at the shoulder."""
+"""These, with sacrum, vertebrae, ribs and sternum, are the bones that the arm is separated from at the shoulder."""
 SHOULDER_MM: Final = 60.0
 """Flesh of the arm lies within this of the humerus."""
 STEP_MM: Final = 4.0
@@ -155,7 +155,7 @@ def _legs_below(total: LabelArray) -> int:
 
 
 def _head(total: LabelArray, spacing_mm: Triple) -> BoolArray:
-    """Above the plane through the skull's lowest points in front and behind; none without a skull."""
+    """The part above the plane through the skull's lowest points in front and behind; none without a skull."""
     skull = np.isin(total, (SKULL, BRAIN))
     if not skull.any():
         return np.zeros(total.shape, np.bool_)

@@ -56,7 +56,7 @@ HEAD_MM: Final = 27.0
 DOUBTFUL_MM: Final = 31.0
 """Bone between the head's surface and this radius may be the head's, or glenoid and acromion."""
 FREE_ARM_MM: Final = 30.0
-"""From the head's centre this far towards the elbow, what lies apart is the arm's although the acromion is near."""
+"""What lies apart this far from the head's centre towards the elbow is the arm's, although the acromion is near."""
 
 
 @dataclass(frozen=True, eq=False)

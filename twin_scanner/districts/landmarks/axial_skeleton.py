@@ -152,7 +152,7 @@ def _between_femora(bone: FloatArray, lateral: FloatArray, ct: CoarseCt) -> npt.
 def _sections(
     bone: FloatArray, lateral: FloatArray, ct: CoarseCt
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating], IntArray]:
-    """Of every section of bone: mean distance from the midline in mm and area in mm2; and their numbers, 0 is none."""
+    """Mean distance from the midline (mm) and area (mm2) of each section of bone, and the map of their numbers."""
     labels, count = ndimage.label(bone >= IS_BONE, SECTION)
     where = np.nonzero(labels)
     number = labels[where]

@@ -1,4 +1,4 @@
-"""Where an arm's flesh ends: around its bones to its own thickness, at the shoulder half-way to the trunk's bones."""
+"""The arm's soft tissue: it ends at the arm's thickness around its bones, at the shoulder half-way to the trunk's."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -23,13 +23,13 @@ FLESH: Final = 0.85
 BEYOND_FLESH: Final = (1.15, 10.0)
 """Share of that thickness, and mm more, beyond which nothing is the arm's."""
 THICKEST_MM: Final = 75.0
-"""From bone to skin in the upper arm of an obese patient."""
+"""The distance from bone to skin in the upper arm of an obese patient."""
 RADIUS_STEP_MM: Final = 6.0
 """Radii of the flesh are rounded to this, so that one distance map serves for many bone voxels."""
 ROUNDING_MM: Final = 26.0
 """The trunk without an arm on it is at least this round; the shell of skin that is left around an arm is not."""
 CUT_ROUNDING_MM: Final = 34.0
-"""Of a piece of arm that the side of the field of view leaves, no ball of this radius fits into it."""
+"""No ball of this radius fits into the piece of an arm that the side of the field of view leaves."""
 REACH_MM: Final = 100.0
 """Soft tissue farther from the arm's bones than this is not the arm's."""
 

@@ -48,7 +48,7 @@ GAS_HU: Final = -500.0
 ASIDE_MM: Final = 55.0
 """The middle of a shaft lies farther from the midline; vertebrae, sternum and mandible do not."""
 SHAFT_HU: Final = 400.0
-"""Of a shaft's coarse voxels one in five is brighter: cortex; a kidney with contrast medium has 200 to 350 HU."""
+"""One in five of a shaft's coarse voxels is brighter: cortex; a kidney with contrast medium has 200 to 350 HU."""
 
 
 @dataclass(frozen=True, eq=False)

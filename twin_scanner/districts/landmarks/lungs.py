@@ -15,7 +15,7 @@ LUNG_MM2: Final = 800.0
 LEAST_LUNG_ML: Final = 60.0
 """Stool mixed with gas looks alike, in smaller pieces."""
 LEAST_CUT_LUNG_ML: Final = 15.0
-"""Of a lung whose end alone the field of view shows."""
+"""The same where the field of view shows only an end of the lung."""
 
 
 def find_lungs(ct: CoarseCt, body: BoolArray) -> BoolArray:

@@ -17,15 +17,15 @@ from twin_scanner.imaging.volume import FloatArray, LabelArray
 LEAST_ML: Final = 5.0
 """A part of which the image shows less is absent: a rim at its edge."""
 SMALL_ML: Final = 400.0
-"""Of a part of which the image shows less, the border is a large share."""
+"""Where the image shows less of a part, its border is a large share of it."""
 FOUND: Final = 0.95
 """Confidence where every landmark of the border was found; all of these were set on phantoms."""
 ESTIMATED: Final = 0.7
-"""Where one of two landmarks is missing and the usual proportions stand for it."""
+"""Confidence where one of two landmarks is missing and the usual proportions stand for it."""
 LONE: Final = 0.6
-"""Where a mandible alone is seen, or an arm that touches the trunk and whose shoulder is not in the image."""
+"""Confidence where only a mandible is seen, or an arm that touches the trunk and whose shoulder is not in the image."""
 NOT_IN_VIEW: Final = 0.9
-"""Where the border lies beyond the image, so that all of the part that is seen is one district."""
+"""Confidence where the border lies beyond the image, so that all of the part that is seen is one district."""
 NEAR_THE_END_MM: Final = 25.0
 """A border nearer than this to the end of the image may be that end itself."""
 LOSS: Final = 0.15

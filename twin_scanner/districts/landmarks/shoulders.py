@@ -13,7 +13,7 @@ from twin_scanner.districts.morphology import BoolArray, Box, Point, ball, point
 from twin_scanner.imaging.volume import FloatArray, Triple
 
 HEAD_RADIUS_MM: Final = 23.5
-"""Of the humeral head with its cortex: 21 to 26 mm in women and men."""
+"""The radius of the humeral head with its cortex is 21 to 26 mm in women and men."""
 HEAD_SHELL_MM: Final = (19.0, 26.0)
 """Radii between which the cortex of the humeral head lies."""
 AROUND_HEAD_MM: Final = (29.0, 37.0)
@@ -23,11 +23,11 @@ AROUND_HEAD: Final = 0.7
 HEAD_SCORE: Final = 0.19
 """Mean share of bone in the shell less that: 0.21 to 0.4 around humeral heads, up to 0.17 anywhere else aside."""
 HEAD_REACH_MM: Final = 65.0
-"""From the last free section of the shaft, near the deltoid tuberosity, the head's centre is at most this far."""
+"""The head's centre is at most this far from the last free section of the shaft, near the deltoid tuberosity."""
 HEAD_ASIDE_MM: Final = (90.0, 250.0)
 """How far from the midline a humeral head lies."""
 HEAD_FROM_APEX_MM: Final = (-100.0, 70.0)
-"""And how far above the highest slice of the lungs."""
+"""How far above the highest slice of the lungs a humeral head lies."""
 HEAD_DEEPER_MM: Final = 20.0
 """A head's centre lies at least this deep below the skin."""
 NECK_MM: Final = (26.0, 62.0)
@@ -37,7 +37,7 @@ PROBE_MM: Final = 9.0
 MOST_BACKWARD: Final = 0.35
 """Part of an axis of length 1 that may point to the back: an elbow rests on the table at most a little behind."""
 MOST_INWARD: Final = 0.5
-"""And to the midline."""
+"""Part of that axis that may point to the midline."""
 DIRECTIONS: Final = 200
 """Directions that are tried, evenly spread over the sphere."""
 LEAST_UPRIGHT: Final = 0.3
@@ -80,7 +80,7 @@ class Humerus:
 
     @property
     def axis(self) -> Point:
-        """From the head (or the upper end) towards the elbow, of length 1."""
+        """The direction from the head (or the upper end) to the elbow, of length 1."""
         way = self.elbow - (self.head if self.has_head else self.shoulder)
         return way / max(1.0, float(np.linalg.norm(way)))
 
@@ -246,7 +246,7 @@ def near_the_joint(humerus: Humerus, ct: CoarseCt, from_mm: float) -> BoolArray:
 
 
 def _along_and_aside(humerus: Humerus, points: npt.NDArray[np.float32]) -> tuple[Point, Point]:
-    """Of points in mm (..., 3): how far along the axis from the head's centre they lie, and how far beside it."""
+    """How far along the axis from the head's centre points in mm (..., 3) lie, and how far from the axis."""
     away = points - humerus.head
     along = away @ humerus.axis
     return along, np.asarray(np.sqrt(np.maximum((away**2).sum(axis=-1) - along**2, 0)))

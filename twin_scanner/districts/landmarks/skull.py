@@ -17,15 +17,15 @@ VAULT_MM2: Final = 4000.0
 VAULT_MARGIN_MM: Final = 35.0
 """Skull, scalp and a double chin's fat around the brain."""
 VAULT_SHARE: Final = 0.4
-"""Of the flesh within that margin the brain fills more than this; no hole in pelvis, chest or knee does."""
+"""The brain fills more than this share of the body within that margin; no hole in pelvis, chest or knee does."""
 SKULL_REACH_MM: Final = 160.0
-"""Below the vault's lowest slice the chin is at most this far."""
+"""The chin is at most this far below the vault's lowest slice."""
 SKULL_WIDTH_SHARE: Final = 0.62
 """The skull's base with its mastoids is wider than this share of the vault, the atlas (80 mm of 145) narrower."""
 FACE_MM: Final = 35.0
 """The mandible's body lies farther in front of the vault's middle than this; vertebrae and hyoid do not."""
 BEFORE_SPINE_MM: Final = 70.0
-"""And farther in front of the back of the cervical spine."""
+"""The mandible's body also lies farther than this in front of the back of the cervical spine."""
 LARGEST_NECK_MM2: Final = 31000.0
 """Section of jaw and neck within SKULL_HALF_MM of the midline: 15000 to 28000 mm2; of an adult's trunk 35000."""
 UNDER_CHIN_MM: Final = 50.0
@@ -39,7 +39,7 @@ CHIN_SLOPE: Final = 0.55
 SKULL_HALF_MM: Final = 87.0
 """Nothing of skull and mandible lies farther from their middle; shoulders and raised arms do."""
 SLOPES: Final = (-0.3, 1.8)
-"""Of a head bent back or forward; beyond, one of the two landmarks is not what it was taken for."""
+"""The slopes of a head bent back or forward; beyond, one of the two landmarks is not what it was taken for."""
 
 Landmark: TypeAlias = tuple[float, float]
 """(slice, row) of a lowest point, in indices of the coarse grid."""
@@ -80,7 +80,7 @@ def find_skull(ct: CoarseCt, body: BoolArray, lateral: FloatArray, lungs: BoolAr
 
 
 def _above_plane(ct: CoarseCt, chin: Landmark | None, occiput: Landmark | None) -> BoolArray:
-    """Above the line from chin to occiput; a missing one is put where the usual slope has it."""
+    """The part above the line from chin to occiput; a missing one is put where the usual slope has it."""
     step = ct.spacing_mm[1] / ct.spacing_mm[0]
     slope = CHIN_SLOPE * step
     anchor = chin or occiput

@@ -1,20 +1,18 @@
 """Creates a ledger and brings one to this version (Alembic); `serve` and `ledger migrate` alone do so."""
 
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
-import alembic.command
-import alembic.config
 import sqlalchemy as sa
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 
 from twin_scanner.errors import Rejected
 from twin_scanner.service.ledger.database import make_engine, translated_errors
 
-_SCRIPTS: Final = str(files("twin_scanner.service.ledger") / "migrations")
+_SCRIPTS: Final = files("twin_scanner.service.ledger") / "migrations"
+_REVISION: Final = re.compile(r"v(\d{4})_\w+\.py")
+"""A migration's file is named by its revision, and by their order."""
 NEWER: Final = (
     "The ledger was written by a newer version of twin-scanner: run that version, or give ledger.url a database of its "
     "own."
@@ -35,8 +33,13 @@ def migrate(url: str) -> None:
 
     Raises Rejected where a newer version wrote it, Transient where the database does not answer.
     """
+    # Whoever only looks at a ledger does not wait for Alembic.
+    import alembic.command
+    import alembic.config
+    from alembic.util import CommandError
+
     config = alembic.config.Config()
-    config.set_main_option("script_location", _SCRIPTS)
+    config.set_main_option("script_location", str(_SCRIPTS))
     engine = make_engine(url, create=True)
     try:
         with translated_errors(), engine.begin() as connection:
@@ -70,11 +73,13 @@ def migration_state(url: str) -> MigrationState | None:
 
 def state_of(engine: sa.Engine) -> MigrationState:
     """How the ledger behind an engine stands."""
-    script = ScriptDirectory(_SCRIPTS)
+    versions = [_REVISION.fullmatch(file.name) for file in (_SCRIPTS / "versions").iterdir()]
+    known = frozenset(version.group(1) for version in versions if version is not None)
+    found = None
     with translated_errors(), engine.connect().execution_options(looks=True) as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
-    known = frozenset(revision.revision for revision in script.walk_revisions())
-    return MigrationState(found, str(script.get_current_head()), known)
+        if sa.inspect(connection).has_table("alembic_version"):
+            found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return MigrationState(found, max(known), known)
 
 
 def check_migrated(engine: sa.Engine) -> None:

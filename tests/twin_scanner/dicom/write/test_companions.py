@@ -13,10 +13,11 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 
+from tests.fakes.full_disk import files_end_at
 from tests.twin_scanner.dicom.write.test_pet_series import CT_GRID, OBLIQUE_GRID, SYNTHESIS, _ct, _write
 from twin_scanner.dicom.equipment import is_our_own
 from twin_scanner.dicom.read.ct_series import CtSeries
-from twin_scanner.dicom.write.companions import KINDS, WrittenObject, companion_series_uids
+from twin_scanner.dicom.write.companions import KINDS, WrittenObject, companion_series_uids, write_object
 from twin_scanner.dicom.write.key_image import write_key_image
 from twin_scanner.dicom.write.measurement_report import DistrictMeasurement, write_measurement_report
 from twin_scanner.dicom.write.pet_series import Synthesis, WrittenSeries
@@ -273,6 +274,15 @@ def test_a_disk_that_refuses_is_transient(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("a file where the folder should be")
     with pytest.raises(Transient, match="cannot be written"):
         write_key_image(np.zeros((4, 4, 3), np.uint8), ct, pet, SYNTHESIS, tmp_path / "key")
+
+
+@pytest.mark.parametrize("kind", ["segmentation", "measurement-report", "key-image"])
+def test_a_full_disk_is_transient_for_every_object_and_leaves_nothing(tmp_path: Path, kind: str) -> None:
+    made, folder = Dataset(), tmp_path / "out"
+    made.update({"SOPClassUID": "1.2.3", "SOPInstanceUID": "1.2.4", "PatientComments": "x" * 5000})
+    with files_end_at(1000), pytest.raises(Transient, match=f"{kind}.dcm cannot be written .*free space"):
+        write_object(made, kind, folder)  # type: ignore[arg-type]
+    assert list(folder.iterdir()) == []
 
 
 def test_other_pixels_than_rgb_are_a_defect(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 
+from tests.fakes.full_disk import files_end_at
 from twin_scanner.dicom.equipment import is_our_own
 from twin_scanner.dicom.read.ct_series import CtSeries
 from twin_scanner.dicom.write.pet_series import (
@@ -592,6 +593,13 @@ def test_a_full_disk_is_transient_leaves_no_half_file_and_the_next_call_repairs_
     assert final == {file.name: file.read_bytes() for file in whole.files[:4]}
     _write(tmp_path / "pet")
     assert sorted(file.name for file in (tmp_path / "pet").iterdir()) == [file.name for file in whole.files]
+
+
+@pytest.mark.parametrize("most_bytes", [0, 1000])
+def test_a_disk_that_is_really_full_is_transient_and_leaves_nothing(tmp_path: Path, most_bytes: int) -> None:
+    with files_end_at(most_bytes), pytest.raises(Transient, match="free space"):
+        _write(tmp_path / "pet")
+    assert list((tmp_path / "pet").iterdir()) == []
 
 
 def test_what_a_longer_series_left_in_the_folder_is_removed_and_other_files_stay(tmp_path: Path) -> None:

@@ -1,0 +1,19 @@
+"""A listener that is or is not our own scanner's, to be examined from outside."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dicom_node.listener import Listener
+from dicom_node.spool import Spool
+from dicom_node.store_scp import StoreScp
+
+
+@contextmanager
+def receiver(folder: Path, **options: Any) -> Iterator[Listener]:
+    """It keeps what it is sent in ``folder``; the options are the listener's."""
+    store = StoreScp(spool=Spool(folder), on_stored=lambda _: None, is_own=lambda _: False)
+    title = options.pop("ae_title", "PACS")
+    with Listener(ae_title=title, host="127.0.0.1", port=0, store=store, **options).listening() as running:
+        yield running

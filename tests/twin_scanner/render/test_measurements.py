@@ -1,0 +1,47 @@
+"""What is measured in each district, on arrays whose volumes and SUV are known."""
+
+import numpy as np
+import pytest
+
+from twin_scanner.districts.district_map import DistrictMap, PartQuality
+from twin_scanner.imaging.suv import region_suv
+from twin_scanner.imaging.volume import Geometry, Volume
+from twin_scanner.render.measurements import district_values, measurements
+from twin_scanner.synthesis.pipeline import SyntheticPet
+
+pytestmark = pytest.mark.unit
+
+CT_GRID = Geometry((8, 10, 10), (5.0, 10.0, 10.0), (0.0, 0.0, 0.0))
+HEAD = PartQuality("head", "whole", "found", 0.9)
+LEFT_ARM = PartQuality("left arm", "cut", "found", 0.8)
+
+
+def pet(missing: tuple[str, ...] = ()) -> SyntheticPet:
+    """Head above (SUV 3), trunk below (SUV 1), on one grid: each has 400 voxels of 0.5 ml."""
+    labels = np.full(CT_GRID.shape, 2, np.uint8)
+    labels[4:] = 1
+    suv = np.where(labels == 1, np.float32(3), np.float32(1))
+    ct = Volume(np.zeros(CT_GRID.shape, np.float32), CT_GRID)
+    districts = DistrictMap(labels, CT_GRID, "known", "0" * 64, quality=(HEAD, LEFT_ARM))
+    return SyntheticPet(Volume(suv, CT_GRID), ct, labels, districts, missing)
+
+
+def test_each_district_has_its_volume_and_its_suv() -> None:
+    made = pet()
+    values = district_values(made, region_suv(made.suv, made.districts))
+    assert {name: (one["volume_ml"], one["suv_mean"], one["suv_max"]) for name, one in values.items()} == {
+        "head": (200.0, 3.0, 3.0),
+        "trunk": (200.0, 1.0, 1.0),
+    }
+
+
+def test_a_district_that_was_not_synthesised_has_its_volume_alone() -> None:
+    made = pet(missing=("head",))
+    values = district_values(made, region_suv(made.suv, made.districts))
+    assert values["head"] == {"volume_ml": 200.0} and values["trunk"]["suv_mean"] == 1.0
+
+
+def test_a_district_bears_the_remarks_of_its_own_parts_and_the_trunk_those_of_all() -> None:
+    made = pet()
+    remarks = {one.name: one.remark for one in measurements(made, region_suv(made.suv, made.districts))}
+    assert remarks == {"head": HEAD.sentence(), "trunk": f"{HEAD.sentence()} {LEFT_ARM.sentence()}"}
