@@ -1,6 +1,7 @@
 """`twin-scanner serve` as a process of its own for the tests that start, kill and restart it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -65,10 +66,15 @@ class ScannerProcess:
     def forget(self) -> int:
         """Wait for its end, and the exit status; it may then be started again."""
         assert self._process is not None and self._process.stdout is not None
-        status = self._process.wait(STOP_TIMEOUT_S)
-        self._process.stdout.close()
-        self._process = None
-        return status
+        try:
+            return self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)
+            self._process.wait(STOP_TIMEOUT_S)
+            raise AssertionError(f"serve did not end, its threads stood at: {self.log()[-12000:]}") from None
+        finally:
+            self._process.stdout.close()
+            self._process = None
 
     def log(self) -> str:
         """All that was logged."""
