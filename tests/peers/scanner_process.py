@@ -48,7 +48,13 @@ class ScannerProcess:
     def start(self) -> int:
         """Start it and return the DICOM port it listens on."""
         with (self.folder / "serve.log").open("a") as log:
-            self._process = subprocess.Popen(self._serve(), stdout=subprocess.PIPE, stderr=log, text=True)
+            self._process = subprocess.Popen(
+                self._serve(),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | {"PYTHONFAULTHANDLER": "1"},
+            )
         assert self._process.stdout is not None
         words = self._process.stdout.readline().split()
         if len(words) != 2 or words[0] != "listening":
