@@ -120,8 +120,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TrainingStore:
 @pytest.fixture(scope="module")
 def shuffled(tmp_path_factory: pytest.TempPathFactory) -> TrainingStore:
     """The same studies, those that are trained on mismatched."""
-    pairs = [Mismatched(one, other) for one, other in zip(STUDIES[:5], [*STUDIES[1:5], STUDIES[0]], strict=True)]
-    return prepare([*pairs, *STUDIES[5:]], tmp_path_factory.mktemp("shuffled") / "store", PLAN, None, registered=False)
+    mismatched = [Mismatched(one, other) for one, other in zip(STUDIES[:5], [*STUDIES[1:5], STUDIES[0]], strict=True)]
+    studies, folder = [*mismatched, *STUDIES[5:]], tmp_path_factory.mktemp("shuffled")
+    return prepare(studies, folder / "store", PLAN, None, registered=False)
 
 
 def train_config(out: Path, steps: int = 2) -> TrainConfig:

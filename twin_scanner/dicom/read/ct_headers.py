@@ -91,9 +91,9 @@ def _check_content(header: Dataset, name: str, *, accept_synthetic: bool) -> Non
     values = image_type(header)
     reformatted = any(term in REFORMATS for term in values[2:])
     if reformatted or (values[:2] == ("DERIVED", "SECONDARY") and values[2:3] != ("AXIAL",)):
-        kind = shown("\\".join(values[:4]))
+        kind = shown("\\".join(text(header, "ImageType").split("\\")[:4]))
         raise Rejected(f"ImageType of {name} is {kind}, a derived image: send the original axial series.")
     check_faithful(header, name, "HU are")
-    rescale_type = text(header, "RescaleType").upper()
-    if rescale_type not in HOUNSFIELD_TYPES:
+    rescale_type = text(header, "RescaleType")
+    if rescale_type.upper() not in HOUNSFIELD_TYPES:
         raise Rejected(f"RescaleType of {name} is {shown(rescale_type)}, not HU: send a series in Hounsfield units.")

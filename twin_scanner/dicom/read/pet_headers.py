@@ -147,7 +147,7 @@ def _check_content(header: Dataset, name: str, *, accept_synthetic: bool) -> Non
     _check_measured(header, name, accept_synthetic)
     required(header, "ImageType", name)
     kinds = image_type(header)
-    kind = shown("\\".join(kinds[:4]))
+    kind = shown("\\".join(text(header, "ImageType").split("\\")[:4]))
     if "SECONDARY" in kinds[1:2] or any(term in REFORMATS for term in kinds[2:]):
         raise Rejected(f"ImageType of {name} is {kind}, no slice as it was reconstructed: send the original series.")
     if kinds[0] == "DERIVED" and not text(header, "Manufacturer").upper().startswith(SCANNER_MAKERS):

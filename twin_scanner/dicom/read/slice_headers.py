@@ -1,6 +1,7 @@
 """The header of one image slice, CT or PET: its values, plane and pixel description, checked; no pixels."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -71,6 +72,8 @@ SLOPE: Final = (1e-10, 1e10)
 INTERCEPT: Final = (-1e10, 1e10)
 """Of any CT or PET: SUV in steps of 1e-6 to activity in steps of 1e5 Bq/ml. Beyond it a float32 overflows."""
 LONGEST_SHOWN: Final = 64
+_TERM: Final = re.compile(r"[A-Z0-9 _\\]*")
+"""Of one or several values of a CS (PS3.5 6.2)."""
 MAXIMUM_MATRIX: Final = 4096
 """Rows and columns of any CT or PET: the largest in use have 2048; a damaged header has more."""
 
@@ -174,9 +177,9 @@ def name_of(header: Dataset, file: Path | None = None) -> str:
     """How a sentence names a slice: by its frame or its InstanceNumber, else by its file."""
     frame, number = text(header, "ReferencedFrameNumber"), text(header, "InstanceNumber")
     if frame:
-        return f"frame {shown(frame)}"
-    if number:
-        return f"the slice with InstanceNumber {shown(number)}"
+        return f"frame {frame}"
+    if number.lstrip("-").isdecimal():
+        return f"the slice with InstanceNumber {shown(number.lstrip('-'))}"
     return "a slice without InstanceNumber" if file is None else f"the slice in {file.name}"
 
 
@@ -188,12 +191,19 @@ def naming_series(header: Dataset) -> Iterator[None]:
     try:
         yield
     except Rejected as error:
-        raise Rejected(f"{named}({series_uid if valid_uid(series_uid) else 'without UID'}): {error}") from error
+        raise Rejected(f"{named}({shown_uid(series_uid)}): {error}") from error
 
 
 def shown(value: str) -> str:
-    """A header's text as a sentence may show it: no longer than a value of most VRs."""
+    """A coded word of a header as a sentence may show it; what is no such word could be a name, and is not repeated."""
+    if not _TERM.fullmatch(value):
+        return "no term of the standard"
     return value if len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + "..."
+
+
+def shown_uid(value: str) -> str:
+    """A UID as a sentence may show it."""
+    return value if valid_uid(value) else "without a valid UID"
 
 
 def text(header: Dataset, keyword: str) -> str:
@@ -371,4 +381,5 @@ def uid_of(header: Dataset, keyword: str, name: str) -> str:
 
 def sop_class_name(header: Dataset) -> str:
     """The SOP class in words, for a sentence."""
-    return shown(UID(text(header, "SOPClassUID")).name)
+    sop_class = text(header, "SOPClassUID")
+    return UID(sop_class).name if valid_uid(sop_class) else sop_class and "an unknown SOP class"

@@ -60,7 +60,7 @@ COUNTS: Final = (
     *("PixelPaddingValue", "PixelPaddingRangeLimit"),
 )
 WORDED: Final = (
-    *("ImageType", "Modality", "RescaleType", "PhotometricInterpretation", "ConvolutionKernel", "ContrastBolusAgent"),
+    *("ImageType", "Modality", "RescaleType", "PhotometricInterpretation", "ContrastBolusAgent", "SeriesNumber"),
     *("SyntheticData", "BurnedInAnnotation", "LossyImageCompression", "PatientID", "SpecificCharacterSet"),
     *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID", "SOPClassUID"),
 )

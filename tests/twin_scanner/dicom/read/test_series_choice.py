@@ -128,7 +128,7 @@ def test_every_header_of_a_series_is_judged_and_not_one_of_them(
     assert choice.series_uid == "2.25.20"
     ((series_uid, sentence),) = choice.skipped
     assert series_uid == "2.25.10"
-    assert sentence.startswith(reason)
+    assert sentence.startswith(f"Series (2.25.10): {reason}")
 
 
 def test_a_scout_in_the_series_does_not_spoil_it_and_goes_with_its_files(tmp_path: Path) -> None:
