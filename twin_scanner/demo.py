@@ -155,7 +155,7 @@ def _wait_for_job(scanner: app.Scanner, folders: Folders, received: Spool, stage
     while time.monotonic() < deadline:
         for job in scanner.ledger.jobs.newest():
             if job.state in (State.FAILED, State.REJECTED, State.HELD):
-                raise Defect(f"The demonstration's job is {job.state}: {job.reason}")
+                raise Defect(f"The job of the demonstration ended as {job.state}: {job.reason}")
             stages.show(job)
             if job.state == State.DONE:
                 return _result(folders, job)

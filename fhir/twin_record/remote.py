@@ -91,12 +91,12 @@ class FhirClient:
         if answer.is_success and document.get("resourceType") == "Bundle":
             return document
         private = private_words(bundle)
-        # Before a transaction its batch was answered at the same address: what a FHIR server then finds wrong or
-        # missing is the record. What refuses a batch of searches finds our address wrong.
-        is_of_record = bundle["type"] == "transaction" and document.get("resourceType") == "OperationOutcome"
-        if answer.status in MISSING and is_of_record:
+        # Before a transaction its batch was answered at the same address: what is then found wrong, or missing by a
+        # FHIR server, is the record. What finds a batch of searches wrong finds our address wrong.
+        writes = bundle["type"] == "transaction"
+        if answer.status in MISSING and writes and document.get("resourceType") == "OperationOutcome":
             raise refused_record(answer.status, document, private)
-        if answer.is_success or (answer.status == httpx.codes.BAD_REQUEST and not is_of_record):
+        if answer.is_success or (answer.status == httpx.codes.BAD_REQUEST and not writes):
             raise Unavailable(
                 f"What answers at the FHIR server's base URL sends no FHIR Bundle (status {answer.status}); "
                 "check twin.url and any proxy before it."
@@ -130,7 +130,7 @@ class FhirClient:
         except httpx.HTTPError as error:
             if fault := _certificate_fault(error):
                 raise Unavailable(
-                    f"The FHIR server's certificate is not trusted ({fault}); give its authority in twin.ca_file."
+                    f"The FHIR server's certificate is not trusted ({fault}); correct it there, or twin.ca_file here."
                 ) from None
             kind = type(error).__name__
             raise Unavailable(f"The FHIR server cannot be reached ({kind}); check twin.url and that it runs.") from None

@@ -102,7 +102,7 @@ class TwinSite:
         for system in systems:
             if ":" not in system or any(c.isspace() or c == "|" for c in system):
                 raise Misconfigured(
-                    f"The patient identifier system {system!r} is no URI; use for example urn:oid:<OID>."
+                    f"The patient identifier system {system!r} is no URI; write it in [twin] as urn:oid:<OID>."
                 )
         if self.zone is not None:
             try:

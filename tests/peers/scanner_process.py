@@ -40,6 +40,7 @@ class ScannerProcess:
         try:
             self.start()
         except RuntimeError:
+            self.forget()
             return False
         return True
 
@@ -60,6 +61,14 @@ class ScannerProcess:
     def stop(self) -> int:
         """SIGTERM, and the exit status."""
         return self._end(signal.SIGTERM)
+
+    def forget(self) -> int:
+        """Wait for its end, and the exit status; it may then be started again."""
+        assert self._process is not None and self._process.stdout is not None
+        status = self._process.wait(STOP_TIMEOUT_S)
+        self._process.stdout.close()
+        self._process = None
+        return status
 
     def log(self) -> str:
         """All that was logged."""
@@ -99,11 +108,7 @@ class ScannerProcess:
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
-        status = self._process.wait(STOP_TIMEOUT_S)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._process = None
-        return status
+        return self.forget()
 
     def _serve(self) -> list[str]:
         return [*self._command(), "serve", "--config", str(self.config)]

@@ -1,6 +1,6 @@
 """deploy/README.md by hand, word for word, in a fresh Debian root: user, folders, rights, doctor, serve and its end.
 
-Too slow for the suite (five to ten minutes and 4 GB): it runs only as root, where debootstrap and dcmtk are installed
+Too slow for the suite (ten minutes and 4 GB): it runs only as root, where debootstrap and dcmtk are installed
 and TWIN_SCANNER_DEBIAN_ROOT=1 asks for it. pip's configuration on this machine holds in the root too.
 """
 

@@ -29,6 +29,11 @@ VIOLATIONS = {
         "import twin_scanner.dicom.write.companions",
         "Imports point down inside dicom",
     ),
+    "the direction inside the twin record": (
+        "fhir/twin_record/search.py",
+        "import twin_record.transaction",
+        "Imports point down inside the twin record",
+    ),
     "no torch in the node": ("dicom_node/listener.py", "import torch", "No torch"),
     "no torch in the ledger": (
         "twin_scanner/service/ledger/ledger.py",

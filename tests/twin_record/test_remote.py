@@ -70,7 +70,9 @@ def test_a_server_that_serves_nobody_stops_everything_that_is_meant_for_it(statu
         assert len(seen) == 1, "a redirect is not followed with patient data, and nothing is asked twice"
 
 
-@pytest.mark.parametrize(("status", "text"), [(400, json.dumps(OUTCOME)), (413, MAINTENANCE), (422, "")])
+@pytest.mark.parametrize(
+    ("status", "text"), [(400, json.dumps(OUTCOME)), (400, MAINTENANCE), (413, MAINTENANCE), (422, "")]
+)
 def test_a_refused_record_is_held_alone(status: int, text: str) -> None:
     with scripted_fhir(refusing_writes(status, text)) as (url, _), pytest.raises(Held, match=f"status {status}"):
         record_at(url)
@@ -94,9 +96,9 @@ def test_what_is_missing_is_the_address_where_no_fhir_server_says_so() -> None:
         record_at(url)
 
 
-def test_a_page_is_no_judgement_of_the_record() -> None:
+def test_what_finds_a_search_wrong_finds_our_address_wrong() -> None:
     """nginx answers 400 and a page where plain HTTP meets its TLS port."""
-    with scripted_fhir(refusing_writes(400, MAINTENANCE)) as (url, _), pytest.raises(Unavailable, match="proxy"):
+    with scripted_fhir(lambda _sent: (400, MAINTENANCE)) as (url, _), pytest.raises(Unavailable, match="proxy"):
         record_at(url)
 
 

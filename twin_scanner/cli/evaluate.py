@@ -71,7 +71,7 @@ def evaluate(
     settings = read_settings(config)
     log_from("ERROR")
     models = evaluated_models([package_folder(settings, reference) for reference in (*model, *(baseline or ()))])
-    with stages(f"{out} keeps the studies that were finished: the same command goes on.") as report:
+    with stages() as report:
         studies = find_studies(dataset, accept_synthetic=accept_synthetic, progress=report("Headers"))
         request = EvaluationRequest(
             models=models,

@@ -40,10 +40,10 @@ def log_from(level: str) -> None:
 
 
 @contextmanager
-def stages(kept: str = "Nothing was kept.") -> Iterator[Callable[[str], Progress]]:
+def stages(kept: str = "what was finished is kept; start it again to go on.") -> Iterator[Callable[[str], Progress]]:
     """For each named stage, a function that takes (done, total): a bar in a terminal, else one line for each stage.
 
-    Ctrl-C ends the program with ``kept``, which says what is kept and how to go on.
+    Ctrl-C ends the program with ``kept``, where the work itself does not say how much of it is kept.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -65,8 +65,8 @@ def _stage(bars: "Bars", name: str) -> Progress:
     def report(done: int, total: int) -> None:
         nonlocal begun
         if not begun:
-            say(f"{name} ...")
             begun = True
+            print(f"{name} ...", file=sys.stderr, flush=True)
         bars.update(task, completed=done, total=total)
 
     return report

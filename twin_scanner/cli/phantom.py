@@ -22,6 +22,6 @@ def phantom(
     """Generate paired whole-body CT and PET studies of phantoms in the autoPET layout."""
     from training.phantom.files import write_studies
 
-    with stages(f"{out} holds the studies that were finished, without their table: use a new folder.") as stage:
+    with stages() as stage:
         write_studies(out, count, seed, world=world, dicom=dicom, progress=stage("Phantoms"))
     print(out)

@@ -60,8 +60,7 @@ def prepare(
     log_from("ERROR")
     recipe = partial(make_segmenter, segmenter_with(settings, segmenter, None))
     plan = Plan() if model is None else load_package(package_folder(settings, model)).plan
-    kept = f"{out} keeps the studies that were finished: the same command goes on."
-    with closing(LocalProcesses(workers)) as processes, stages(kept) as stage:
+    with closing(LocalProcesses(workers)) as processes, stages() as stage:
         studies = find_studies(source, accept_synthetic=accept_synthetic, progress=stage("Headers"))
         store = fill(
             studies,

@@ -31,7 +31,7 @@ def retrain(
     chosen = train_config or settings.retrain.config
     if chosen is None:
         raise Rejected("There is no retraining configuration: give one, or set retrain.config.")
-    with stages("the last checkpoint is kept: the same command goes on.") as stage:
+    with stages() as stage:
         report = cache(stage)
         outcome = challenge(
             chosen,

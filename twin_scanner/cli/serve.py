@@ -9,6 +9,7 @@ from typing import Final
 from twin_scanner.cli.options import ConfigFile, read_settings
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+SIGNAL_POLL_S: Final = 0.2
 
 
 def serve(config: ConfigFile = None) -> None:
@@ -21,24 +22,22 @@ def serve(config: ConfigFile = None) -> None:
     settings = read_settings(config)
     set_up_service_logging(settings.log.level)
     check_writable(settings.storage.folder)
-    stop, died = threading.Event(), threading.Event()
+    asked: list[int] = []
+    died = threading.Event()
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
-        """The next signal ends the process at once, as if there were no handler."""
+        """Takes no lock: the main thread may hold it. The next signal ends the process as if there were no handler."""
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        stop.set()
-
-    def on_fatal() -> None:
-        died.set()
-        stop.set()
+        asked.append(number)
 
     for number in SIGNALS:
         signal.signal(number, ask_to_stop)
-    scanner = Scanner(settings, config=config, on_fatal=on_fatal)
+    scanner = Scanner(settings, config=config, on_fatal=died.set)
     with scanner.running():
         print(f"listening {scanner.receiver.port}", flush=True)
-        stop.wait()
+        while not asked and not died.wait(SIGNAL_POLL_S):
+            pass
         _end_within(STOP_BUDGET_S)
     if scanner.at_work:
         os._exit(1)

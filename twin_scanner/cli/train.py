@@ -38,7 +38,7 @@ def train(
             print(sentence)
         return
     grid = read_grid(config)
-    with LocalProcesses(workers) as executor, stages("each run keeps its last checkpoint: run it again.") as stage:
+    with LocalProcesses(workers) as executor, stages() as stage:
         packages = train_grid(grid, executor, at_once=workers, only=only, progress=stage("Networks"))
     for package in packages:
         print(package)

@@ -33,6 +33,7 @@ SMALLEST_INCH: Final = 7.0
 GAP_INCH: Final = 0.1
 TITLE_INCH: Final = 0.38
 HEADLINE_INCH: Final = 0.42
+SECOND_LINE_INCH: Final = 0.2
 BAR_INCH: Final = 0.8
 """Right of the panels, for the SUV bar."""
 LONGEST_BAR_INCH: Final = 2.6
@@ -159,16 +160,20 @@ def _preview(scene: Scene) -> Figure:
     entries = _legend_entries(scene)
     columns = _legend_columns(entries, width_inch)
     legend_inch = 0.12 + LEGEND_ROW_INCH * -(-len(entries) // columns)
-    size = width_inch, HEADLINE_INCH + height + legend_inch
+    headline_inch = HEADLINE_INCH + (SECOND_LINE_INCH if scene.phantom_only else 0.0)
+    size = width_inch, headline_inch + height + legend_inch
     figure = Figure(figsize=size, dpi=PREVIEW_DPI, facecolor="white")
     left = (width_inch - BAR_INCH - width) / 2 + GAP_INCH
     kinds = ("CT", "Districts", "PET")
     order = [kind for kind in kinds for _ in range(2)] if len(layout.rows) == 3 else kinds * 2
-    for (axis, view), kind in zip(layout.axes(figure, left, HEADLINE_INCH), order, strict=True):
+    for (axis, view), kind in zip(layout.axes(figure, left, headline_inch), order, strict=True):
         _draw_panel(axis, kind, view, scene)
     _draw_suv_bar(figure, layout, left, legend_inch + GAP_INCH, "black")
     figure.legend(handles=entries, loc="lower center", ncols=columns, fontsize=9, frameon=False, borderaxespad=0.2)
     figure.text(0.5, 1 - 0.22 / size[1], WARNING, ha="center", va="center", fontsize=14, weight="bold", color="#b00000")
+    if scene.phantom_only:
+        seen = PHANTOM_ONLY.upper()
+        figure.text(0.5, 1 - 0.45 / size[1], seen, ha="center", va="center", fontsize=10, color="#b00000")
     return figure
 
 
@@ -248,7 +253,7 @@ def _legend_entries(scene: Scene) -> list[Patch]:
     most_wanted = sorted(by_size, key=lambda label: label not in missing)
     shown = sorted(most_wanted[:MOST_NAMES])
     colours = panels.label_colours(shown)
-    entries = [Patch(facecolor="none", label=PHANTOM_ONLY.upper())] if scene.phantom_only else []
+    entries = []
     for label in shown:
         name, hatch = panels.drawable(scene.name(label)), "///" if label in missing else ""
         entry = f"{name}: {panels.NOT_SYNTHESISED}" if hatch else name

@@ -53,5 +53,5 @@ class OutputsSection(Section):
     @model_validator(mode="after")
     def _report_refers_to_segmentation(self) -> "OutputsSection":
         if self.measurement_report and self.segmentation == "none":
-            raise ValueError("outputs.measurement_report refers to the segmentation: make that too, or neither")
+            raise ValueError("outputs.measurement_report refers to the segmentation: set both, or neither")
         return self

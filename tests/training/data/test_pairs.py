@@ -209,7 +209,7 @@ def test_phantoms_become_pairs_with_their_own_districts() -> None:
 
 
 def test_a_patients_true_districts_are_not_asked_for() -> None:
-    with pytest.raises(Rejected, match="Only a phantom knows"):
+    with pytest.raises(Rejected, match="Only a phantom has true districts"):
         phantom_truth(blob_study())
 
 

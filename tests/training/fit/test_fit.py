@@ -309,9 +309,9 @@ def test_validation_translates_as_service_does(tmp_path: Path) -> None:
     """Oracle: the whole field of view through the windows of service, the region read off by hand."""
     config, pair = small_config(tmp_path), small_pair(1)
     state = fresh_state(config, "arms", {})
-    error, comparison = validation_error(config, state, [pair])
-    assert comparison is not None and error is not None
-    by_hand = np.abs(comparison.made - pair.pet.astype(np.float32))[pair.labels == 3].mean()
+    error, case = validation_error(config, state, [pair])
+    assert case is not None and error is not None
+    by_hand = np.abs(case.synthetic - pair.pet.astype(np.float32))[pair.labels == 3].mean()
     assert math.isclose(error, float(by_hand), rel_tol=1e-5)
     without = small_pair(2)
     without.labels[without.labels == 3] = 2
@@ -328,11 +328,16 @@ def test_the_command_trains_from_a_file_to_a_package(tmp_path: Path, monkeypatch
         "[network]\nfeatures = 2\ndiscriminator_features = 2\n"
         "[schedule]\nconstant_epochs = 1\ndecay_epochs = 1\nsteps_per_epoch = 2\n"
     )
-    folder = main(tmp_path / "tiny.toml")
-    package = load_package(folder)
+    finished = main(tmp_path / "tiny.toml")
+    package = load_package(finished.folder)
     assert package.plan.spacing_mm == (12.0, 10.0, 10.0) and package.card.segmenter == "phantom-truth"
-    assert math.isfinite(package.card.about["metrics"]["held_out_mean_absolute_error_suv"]["body"])
-    assert folder.resolve() == tmp_path / "runs" / "tiny" / "package"
+    errors = package.card.about["metrics"]["held_out_mean_absolute_error_suv"]
+    assert math.isfinite(errors["body"]) and finished.held_out_error_suv == errors
+    score, evaluate, serve = finished.sentences
+    assert f"body {errors['body']:.4f}" in score and "head " in score
+    assert f"evaluate --model {finished.folder} --dataset" in evaluate
+    assert f"models import {finished.folder}" in serve and "models promote tiny --force" in serve
+    assert finished.folder.resolve() == tmp_path / "runs" / "tiny" / "package"
 
 
 def test_a_partition_needs_pairs_that_show_its_districts(tmp_path: Path) -> None:

@@ -130,13 +130,29 @@ def test_the_configuration_is_the_environments_where_none_is_given(
     assert run(tmp_path, "models", "list", "--config", "good.toml").returncode == 0
 
 
-@pytest.mark.parametrize("words", [("phantom", "--count", "3", "--out", "x")])
-def test_ctrl_c_says_what_is_kept(tmp_path: Path, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("words", "first", "code", "said"),
+    [
+        (
+            ("demo", "--out", "x"),
+            "Generating a whole-body CT ...\n",
+            130,
+            "stopped: the next demonstration clears what is in x.\n",
+        ),
+        (
+            ("phantom", "--count", "3", "--out", "x"),
+            "Phantoms ...\n",
+            1,
+            "error: The phantoms were stopped: x holds 1 of 3 whole, with their table; give another folder to begin "
+            "again.\n",
+        ),
+    ],
+)
+def test_ctrl_c_says_what_is_kept(tmp_path: Path, words: tuple[str, ...], first: str, code: int, said: str) -> None:
     command = [sys.executable, "-m", "twin_scanner.cli", *words]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert process.stderr.readline() == "Phantoms ...\n"
+        assert process.stderr.readline() == first
         process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
-    assert process.returncode == 130
-    assert said == "stopped: x holds the studies that were finished, without their table: use a new folder.\n"
+        assert process.stderr.read() == said
+    assert process.returncode == code

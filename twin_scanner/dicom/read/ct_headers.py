@@ -12,6 +12,7 @@ from twin_scanner.dicom.read.slice_headers import (
     check_faithful,
     checked_slice,
     image_type,
+    shown,
     text,
 )
 from twin_scanner.errors import Rejected
@@ -32,6 +33,7 @@ HEADER_KEYWORDS: Final = (
     "ImageType",
     "SyntheticData",
     "BurnedInAnnotation",
+    "SeriesNumber",
     "InstanceNumber",
     "AcquisitionNumber",
     "SliceThickness",
@@ -89,9 +91,9 @@ def _check_content(header: Dataset, name: str, *, accept_synthetic: bool) -> Non
     values = image_type(header)
     reformatted = any(term in REFORMATS for term in values[2:])
     if reformatted or (values[:2] == ("DERIVED", "SECONDARY") and values[2:3] != ("AXIAL",)):
-        shown = "\\".join(values[:4])
-        raise Rejected(f"ImageType of {name} is {shown}, a derived image: send the original axial series.")
+        kind = shown("\\".join(text(header, "ImageType").split("\\")[:4]))
+        raise Rejected(f"ImageType of {name} is {kind}, a derived image: send the original axial series.")
     check_faithful(header, name, "HU are")
-    rescale_type = text(header, "RescaleType").upper()
-    if rescale_type not in HOUNSFIELD_TYPES:
-        raise Rejected(f"RescaleType of {name} is {rescale_type}, not HU: send a series in Hounsfield units.")
+    rescale_type = text(header, "RescaleType")
+    if rescale_type.upper() not in HOUNSFIELD_TYPES:
+        raise Rejected(f"RescaleType of {name} is {shown(rescale_type)}, not HU: send a series in Hounsfield units.")

@@ -12,7 +12,7 @@ from twin_scanner.dicom.read.ct_stack import CtStack, read_instance, stack_of
 from twin_scanner.dicom.read.dicom_files import find_dicom_files, quiet_pydicom, read_dataset, read_header
 from twin_scanner.dicom.read.hounsfield import hounsfield_frames, hounsfield_slice
 from twin_scanner.dicom.read.series_choice import Preference, chosen_series
-from twin_scanner.dicom.read.slice_headers import ImageSlice, lossy_remark
+from twin_scanner.dicom.read.slice_headers import ImageSlice, lossy_remark, naming_series
 from twin_scanner.dicom.read.stored_pixels import confirmed_repeats
 from twin_scanner.imaging.volume import FloatArray, Volume
 
@@ -50,8 +50,9 @@ def read_ct_series(files: Path | Sequence[Path], *, accept_synthetic: bool = Fal
         instances = [read_instance(file) for file in found.dicom]
         series, skipped = chosen_series(instances, ANY_COVERAGE, accept_synthetic=accept_synthetic)
         stack = stack_of(series, accept_synthetic=accept_synthetic)
-        array = _hounsfield(stack)
-        repeats = confirmed_repeats(stack.repeated, _slice_hounsfield)
+        with naming_series(stack.slices[0].header):
+            array = _hounsfield(stack)
+            repeats = confirmed_repeats(stack.repeated, _slice_hounsfield)
         header = _first_header(stack.slices[0])
     remarks = lossy_remark(stack.slices, "HU")
     return CtSeries(

@@ -7,11 +7,11 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from twin_scanner.dicom.read.ct_headers import HEADER_KEYWORDS, ct_slice, is_ct
+from twin_scanner.dicom.read.ct_headers import CT_IMAGE, ENHANCED_CT, HEADER_KEYWORDS, ct_slice, is_ct
 from twin_scanner.dicom.read.dicom_files import read_header
 from twin_scanner.dicom.read.enhanced_ct import frame_headers, is_enhanced
 from twin_scanner.dicom.read.slice_grid import SliceStack, axial_slices, stacked
-from twin_scanner.dicom.read.slice_headers import ImageSlice, text
+from twin_scanner.dicom.read.slice_headers import ImageSlice, naming_series, text
 from twin_scanner.errors import Rejected
 
 MINIMUM_SLICES: Final = 16
@@ -48,13 +48,14 @@ def stack_of(instances: Sequence[Instance], *, accept_synthetic: bool = False) -
     Scouts and planes that are not axial are set aside where a stack remains. Raises Rejected, with one sentence that
     names the slice and the attribute or position, for everything that is not one regular stack of HU slices.
     """
-    images = [
-        image for instance in instances if is_ct(instance.header) for image in _images(instance, accept_synthetic)
-    ]
-    others = [instance.header for instance in instances if not is_ct(instance.header)]
-    slices, set_aside = axial_slices(images, others, "CT")
-    stack = stacked(slices, MINIMUM_SLICES)
-    _check_one_acquisition(stack.slices)
+    with naming_series(instances[0].header):
+        images = [
+            image for instance in instances if is_ct(instance.header) for image in _images(instance, accept_synthetic)
+        ]
+        others = [instance.header for instance in instances if not is_ct(instance.header)]
+        slices, set_aside = axial_slices(images, others, "CT", {CT_IMAGE, *ENHANCED_CT})
+        stack = stacked(slices, MINIMUM_SLICES)
+        _check_one_acquisition(stack.slices)
     return CtStack(stack.slices, stack.geometry, stack.repeated, set_aside)
 
 

@@ -24,6 +24,7 @@ from twin_scanner.dicom.read.slice_headers import (
     numbers,
     required,
     sequence_items,
+    shown,
     text,
 )
 from twin_scanner.errors import Rejected
@@ -146,12 +147,12 @@ def _check_content(header: Dataset, name: str, *, accept_synthetic: bool) -> Non
     _check_measured(header, name, accept_synthetic)
     required(header, "ImageType", name)
     kinds = image_type(header)
-    shown = "\\".join(kinds[:4])
+    kind = shown("\\".join(text(header, "ImageType").split("\\")[:4]))
     if "SECONDARY" in kinds[1:2] or any(term in REFORMATS for term in kinds[2:]):
-        raise Rejected(f"ImageType of {name} is {shown}, no slice as it was reconstructed: send the original series.")
+        raise Rejected(f"ImageType of {name} is {kind}, no slice as it was reconstructed: send the original series.")
     if kinds[0] == "DERIVED" and not text(header, "Manufacturer").upper().startswith(SCANNER_MAKERS):
         raise Rejected(
-            f"ImageType of {name} is {shown} by a Manufacturer that is no known maker of PET scanners: send the "
+            f"ImageType of {name} is {kind} by a Manufacturer that is no known maker of PET scanners: send the "
             "original series."
         )
     series_type = text(header, "SeriesType").upper().split("\\")[0]

@@ -11,9 +11,16 @@ from pydicom.dataset import Dataset
 
 from twin_scanner.dicom.read.ct_stack import MINIMUM_SLICES, Instance
 from twin_scanner.dicom.read.dicom_files import find_dicom_files, quiet_pydicom, read_dataset, read_header
-from twin_scanner.dicom.read.pet_headers import PET_KEYWORDS, attributes_of, is_pet, pet_slice, philips_factors
+from twin_scanner.dicom.read.pet_headers import (
+    PET_IMAGE,
+    PET_KEYWORDS,
+    attributes_of,
+    is_pet,
+    pet_slice,
+    philips_factors,
+)
 from twin_scanner.dicom.read.slice_grid import SliceStack, axial_slices, stacked
-from twin_scanner.dicom.read.slice_headers import ImageSlice, lossy_remark, name_of, rescale
+from twin_scanner.dicom.read.slice_headers import ImageSlice, lossy_remark, name_of, naming_series, rescale
 from twin_scanner.dicom.read.stored_pixels import confirmed_repeats, decoded_slice, padding_of
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.bounds import LARGEST_SUV
@@ -75,9 +82,10 @@ def read_pet_series(files: Path | Sequence[Path], *, accept_synthetic: bool = Fa
         instances = [Instance(file, read_header(file, PET_KEYWORDS)) for file in found.dicom]
         stack = pet_stack_of(instances, accept_synthetic=accept_synthetic)
         array = np.empty(stack.geometry.shape, dtype=np.float32)
-        for plane, image, factor in zip(array, stack.slices, stack.suv_factors, strict=True):
-            plane[:] = _suv_slice(image, factor)
-        repeats = confirmed_repeats(stack.repeated, partial(_suv_slice, factor=1.0))
+        with naming_series(stack.slices[0].header):
+            for plane, image, factor in zip(array, stack.slices, stack.suv_factors, strict=True):
+                plane[:] = _suv_slice(image, factor)
+            repeats = confirmed_repeats(stack.repeated, partial(_suv_slice, factor=1.0))
         header = read_header(stack.slices[0].file)
     remarks = lossy_remark(stack.slices, "SUV")
     return PetSeries(
@@ -96,13 +104,21 @@ def pet_stack_of(instances: Sequence[Instance], *, accept_synthetic: bool = Fals
 
     Raises Rejected as ``read_pet_series`` does.
     """
+    if not instances:
+        raise Rejected("There is no DICOM image: give the folder of a PET series.")
+    named = next((one for one in instances if is_pet(one.header)), instances[0])
+    with naming_series(named.header):
+        return _pet_stack_of(instances, accept_synthetic)
+
+
+def _pet_stack_of(instances: Sequence[Instance], accept_synthetic: bool) -> PetStack:
     images = [
         pet_slice(instance.header, instance.file, accept_synthetic=accept_synthetic)
         for instance in instances
         if is_pet(instance.header)
     ]
     others = [instance.header for instance in instances if not is_pet(instance.header)]
-    slices, set_aside = axial_slices(images, others, "PET")
+    slices, set_aside = axial_slices(images, others, "PET", {PET_IMAGE})
     stack = stacked(slices, MINIMUM_SLICES)
     attributes = attributes_of(stack.slices)
     philips = [philips_factors(image.header) for image in stack.slices]

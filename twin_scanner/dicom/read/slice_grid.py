@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from twin_scanner.dicom.read.slice_headers import ImageSlice, Plane, SliceKind, sop_class_name, text
+from twin_scanner.dicom.read.slice_headers import ImageSlice, Plane, SliceKind, shown, sop_class_name, text
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.bounds import LONGEST_MM, SPACING_MM, WIDEST_MM, voxels_fault
 from twin_scanner.imaging.volume import Geometry
@@ -64,16 +64,17 @@ def stacked(slices: Sequence[ImageSlice], minimum: int) -> SliceStack:
 
 
 def axial_slices(
-    images: Sequence[ImageSlice], others: Sequence[Dataset], modality: str
+    images: Sequence[ImageSlice], others: Sequence[Dataset], modality: str, sop_classes: Collection[str]
 ) -> tuple[list[ImageSlice], tuple[str, ...]]:
     """The axial slices among a series' images, in the files' order, and sentences on what is set aside.
 
-    ``others`` are the headers of what is no image of the ``modality`` ("CT"). Raises Rejected where no slice is left.
+    ``others`` are the headers of what is no image of the ``modality`` ("CT"), though some may be of its
+    ``sop_classes``. Raises Rejected where no slice is left.
     """
     ordered = sorted(images, key=lambda image: (str(image.file), image.frame or 0))
     slices = [image for image in ordered if image.kind is SliceKind.SLICE]
     if not slices:
-        raise Rejected(_nothing_left(ordered, others, modality))
+        raise Rejected(_nothing_left(ordered, others, modality, sop_classes))
     return slices, _set_aside(ordered, others, modality)
 
 
@@ -103,8 +104,14 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _nothing_left(images: Sequence[ImageSlice], others: Sequence[Dataset], modality: str) -> str:
+def _nothing_left(
+    images: Sequence[ImageSlice], others: Sequence[Dataset], modality: str, sop_classes: Collection[str]
+) -> str:
     if not images:
+        own = [header for header in others if text(header, "SOPClassUID") in sop_classes]
+        if own:
+            said = shown(text(own[0], "Modality"))
+            return f"Modality of its {modality} images is {said}, not {modality}: send a {modality} series."
         names = ", ".join(sorted({_class_and_modality(header) for header in others})[:3])
         return f"The series holds no {modality} images but {names}: send a {modality} series."
     if all(image.kind is SliceKind.SCOUT for image in images):
@@ -115,9 +122,8 @@ def _nothing_left(images: Sequence[ImageSlice], others: Sequence[Dataset], modal
 
 
 def _class_and_modality(header: Dataset) -> str:
-    return (
-        f"{sop_class_name(header) or 'objects without SOPClassUID'} (Modality {text(header, 'Modality') or 'missing'})"
-    )
+    modality = shown(text(header, "Modality")) or "missing"
+    return f"{sop_class_name(header) or 'objects without SOPClassUID'} (Modality {modality})"
 
 
 def _check_one_of_each(slices: Sequence[ImageSlice]) -> None:

@@ -1,7 +1,9 @@
 """The header of one image slice, CT or PET: its values, plane and pixel description, checked; no pixels."""
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -69,6 +71,9 @@ carry a thousandth of a millimetre. A table moves by two metres."""
 SLOPE: Final = (1e-10, 1e10)
 INTERCEPT: Final = (-1e10, 1e10)
 """Of any CT or PET: SUV in steps of 1e-6 to activity in steps of 1e5 Bq/ml. Beyond it a float32 overflows."""
+LONGEST_SHOWN: Final = 64
+_TERM: Final = re.compile(r"[A-Z0-9 _\\]*")
+"""Of one or several values of a CS (PS3.5 6.2)."""
 MAXIMUM_MATRIX: Final = 4096
 """Rows and columns of any CT or PET: the largest in use have 2048; a damaged header has more."""
 
@@ -173,9 +178,32 @@ def name_of(header: Dataset, file: Path | None = None) -> str:
     frame, number = text(header, "ReferencedFrameNumber"), text(header, "InstanceNumber")
     if frame:
         return f"frame {frame}"
-    if number:
-        return f"the slice with InstanceNumber {number}"
+    if number.lstrip("-").isdecimal():
+        return f"the slice with InstanceNumber {shown(number.lstrip('-'))}"
     return "a slice without InstanceNumber" if file is None else f"the slice in {file.name}"
+
+
+@contextmanager
+def naming_series(header: Dataset) -> Iterator[None]:
+    """Whatever is Rejected inside says which series: its number and UID; its description may hold a name."""
+    number, series_uid = text(header, "SeriesNumber"), text(header, "SeriesInstanceUID")
+    named = f"Series {number} " if number.isdecimal() else "Series "
+    try:
+        yield
+    except Rejected as error:
+        raise Rejected(f"{named}({shown_uid(series_uid)}): {error}") from error
+
+
+def shown(value: str) -> str:
+    """A coded word of a header as a sentence may show it; what is no such word could be a name, and is not repeated."""
+    if not _TERM.fullmatch(value):
+        return "no term of the standard"
+    return value if len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + "..."
+
+
+def shown_uid(value: str) -> str:
+    """A UID as a sentence may show it."""
+    return value if valid_uid(value) else "without a valid UID"
 
 
 def text(header: Dataset, keyword: str) -> str:
@@ -324,7 +352,9 @@ def check_pixels(header: Dataset, name: str) -> None:
     samples = integer(header, "SamplesPerPixel")
     photometric = required(header, "PhotometricInterpretation", name)
     if samples != 1 or not photometric.startswith("MONOCHROME"):
-        raise Rejected(f"PhotometricInterpretation of {name} is {photometric}, a colour image: send measured values.")
+        raise Rejected(
+            f"PhotometricInterpretation of {name} is {shown(photometric)}, a colour image: send measured values."
+        )
     allocated, stored = integer(header, "BitsAllocated"), integer(header, "BitsStored")
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
         raise Rejected(f"BitsStored {stored} and BitsAllocated {allocated} of {name} do not fit: correct the sender.")
@@ -351,4 +381,5 @@ def uid_of(header: Dataset, keyword: str, name: str) -> str:
 
 def sop_class_name(header: Dataset) -> str:
     """The SOP class in words, for a sentence."""
-    return UID(text(header, "SOPClassUID")).name
+    sop_class = text(header, "SOPClassUID")
+    return UID(sop_class).name if valid_uid(sop_class) else sop_class and "an unknown SOP class"

@@ -445,7 +445,7 @@ IMAGE_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "resampled": ({"ImageType": ["DERIVED", "SECONDARY"]}, r"DERIVED\\SECONDARY, a derived image"),
     "burnt in": ({"BurnedInAnnotation": "YES"}, "BurnedInAnnotation .* is YES"),
     "synthetic": ({"SyntheticData": "YES"}, "SyntheticData .* is YES"),
-    "another modality": ({"Modality": "OT"}, r"no CT images but CT Image Storage \(Modality OT\)"),
+    "another modality": ({"Modality": "OT"}, r"^Series \(2\.25\.2\): Modality of its CT images is OT, not CT: "),
     "secondary capture": ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "no CT images but Secondary Capture"),
     "huge matrix": ({"Rows": 60000}, "Rows .* is 60000, outside 1 to 4096"),
     "pixels short": ({"Rows": 13}, "pixels of .* cannot be decoded"),
@@ -558,6 +558,26 @@ def test_a_stack_of_no_persons_size_is_rejected_from_its_headers_and_never_chose
     ((_, reason),) = choice.skipped
     assert choice.series_uid is None
     assert re.search(expected, reason)
+
+
+def test_a_rejection_names_the_series_by_number_and_uid_and_not_by_its_description(tmp_path: Path) -> None:
+    """A SeriesDescription may hold anything, a name too."""
+    files = write_series(
+        tmp_path, SeriesNumber=4, SeriesDescription="Oberhuber thorax", change=_only(3, RescaleSlope=0)
+    )
+    assert rejection(tmp_path).startswith("Series 4 (2.25.2): RescaleSlope of the slice with InstanceNumber 4 is 0")
+    (choice,) = choose_series(files, Preference())
+    assert choice.skipped[0][1].startswith("Series 4 (2.25.2): RescaleSlope of the slice with InstanceNumber 4 is 0")
+
+
+def test_a_rejection_from_the_pixels_names_the_series_too(tmp_path: Path) -> None:
+    write_series(tmp_path, SeriesNumber=4, change=_only(3, RescaleSlope=1000))
+    assert rejection(tmp_path).startswith("Series 4 (2.25.2): RescaleSlope or RescaleIntercept of the slice")
+
+
+def test_a_text_in_a_sentence_is_cut_to_a_readable_length(tmp_path: Path) -> None:
+    write_series(tmp_path, RescaleType="H" * 5000, SeriesNumber=4, StudyDescription="x" * 5000)
+    assert len(rejection(tmp_path)) < 300
 
 
 def test_coronal_images_are_not_axial(tmp_path: Path) -> None:

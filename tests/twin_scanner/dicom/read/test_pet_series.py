@@ -299,6 +299,11 @@ def test_suv_that_no_dose_can_give_is_rejected_and_the_slice_is_named(
     assert re.search(expected, rejection(tmp_path))
 
 
+def test_a_rejection_names_the_series_by_number_and_uid(tmp_path: Path) -> None:
+    write_series(tmp_path, SeriesNumber=7, Units="CPS")
+    assert rejection(tmp_path).startswith(f"Series 7 ({pet_files.SERIES_UID}): Units of the PET are CPS")
+
+
 def test_slices_a_metre_apart_are_rejected(tmp_path: Path) -> None:
     def change(image: Dataset, index: int) -> None:
         x, y, _ = image.ImagePositionPatient

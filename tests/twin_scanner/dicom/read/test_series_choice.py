@@ -1,6 +1,7 @@
 """One CT series a study and frame of reference: which is chosen, and what is said of the others."""
 
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,9 @@ def test_of_a_real_study_the_axial_ct_is_chosen_and_scout_and_pet_are_skipped(sh
     assert {file.parent.name for file in choice.files} == {"ct"}
     assert len(choice.files) == 135
     reasons = sorted(reason for _, reason in choice.skipped)
-    assert [reason.split("(")[0] for reason in reasons] == [
-        "The series holds no CT images but Positron Emission Tomography Image Storage ",
+    assert [re.sub(r"Series \d+ \([\d.]+\): ", "", reason).split("(")[0] for reason in reasons] == [
         "The series holds only scouts ",
+        "The series holds no CT images but Positron Emission Tomography Image Storage ",
     ]
 
 
@@ -100,7 +101,7 @@ def test_a_series_below_the_minimum_coverage_is_never_chosen(tmp_path: Path) -> 
     series(tmp_path, "2.25.10", 20)
     choice = choose(tmp_path, Preference(minimum_coverage_mm=100.0))
     assert (choice.series_uid, choice.files) == (None, ())
-    assert choice.skipped == (("2.25.10", "The series covers 60 mm, less than the minimum of 100 mm."),)
+    assert choice.skipped == (("2.25.10", "Series 2.25.10 covers 60 mm, less than the minimum of 100 mm."),)
 
 
 def _gap(image: Dataset, index: int) -> None:
@@ -127,7 +128,7 @@ def test_every_header_of_a_series_is_judged_and_not_one_of_them(
     assert choice.series_uid == "2.25.20"
     ((series_uid, sentence),) = choice.skipped
     assert series_uid == "2.25.10"
-    assert sentence.startswith(reason)
+    assert sentence.startswith(f"Series (2.25.10): {reason}")
 
 
 def test_a_scout_in_the_series_does_not_spoil_it_and_goes_with_its_files(tmp_path: Path) -> None:
