@@ -16,8 +16,9 @@ from twin_scanner.errors import Defect, Misconfigured, Rejected, Transient
 from twin_scanner.files.sqlite_file import prepare_sqlite
 from twin_scanner.service.ledger.events import Note, append
 
-LOOK_TIMEOUT_S: Final = 5.0
-"""Connecting to PostgreSQL takes no longer, or that server is taken for lost."""
+PATIENCE: Final = {"connect_timeout": 5, "tcp_user_timeout": 30_000, "keepalives_idle": 10, "keepalives_interval": 5}
+"""PostgreSQL's own settings: seconds to connect, milliseconds without an answer until a connection is lost, and the
+seconds between signs of life (libpq, "Parameter Key Words")."""
 DAMAGED: Final = ("malformed", "not a database", "file is encrypted")
 """How SQLite says that a file's content is wrong."""
 
@@ -134,8 +135,10 @@ def make_engine(url: str, *, create: bool) -> sa.Engine:
     """
     try:
         database = sa.make_url(url)
+        if database.get_backend_name() == "postgresql":
+            return sa.create_engine(database, pool_pre_ping=True, connect_args=dict(PATIENCE))
         if database.get_backend_name() != "sqlite":
-            return sa.create_engine(database, pool_pre_ping=True, connect_args={"connect_timeout": int(LOOK_TIMEOUT_S)})
+            raise Misconfigured("ledger.url is neither SQLite nor PostgreSQL: see deploy/.")
         file = Path(database.database or "").absolute()
         if not create:
             if not file.is_file():
@@ -165,6 +168,8 @@ def translated_errors() -> Iterator[None]:
         raise Defect("The ledger refused a row that contradicts another one: report this.") from error
     except DBAPIError as error:
         raise _translated(error) from error
+    except sa.exc.TimeoutError as error:
+        raise Transient("All connections to the ledger's database are in use: it is tried again.") from error
     except SQLAlchemyError as error:
         raise Defect(f"The ledger was asked for what cannot be ({type(error).__name__}): report this.") from error
 

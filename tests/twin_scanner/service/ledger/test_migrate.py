@@ -176,6 +176,8 @@ def test_what_cannot_be_opened_is_one_sentence_without_its_password(
     assert "secret" not in str(raised.value)
     with pytest.raises(Misconfigured, match=r"ledger\.url is no database URL"):
         migrate("not a url")
+    with pytest.raises(Misconfigured, match="neither SQLite nor PostgreSQL"):
+        migrate("mysql://me@127.0.0.1/ledger")
     (tmp_path / "text").write_bytes(b"this is no database, and long enough for its header\n" * 40)
     with pytest.raises(Defect, match="damaged"):
         migrate(f"sqlite:///{tmp_path / 'text'}")
