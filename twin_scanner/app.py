@@ -150,6 +150,7 @@ class Scanner:
             self._reader = closing.enter_context(contextlib.closing(LocalProcesses(prepare=logs)))
             self._job_folders = JobFolders(self._folders.jobs)
             self._intake = Intake(self.ledger, self._spool, self._job_folders, self._look)
+            self._twin = closing.enter_context(contextlib.closing(open_twin(settings)))
             self._worker = self._make_worker(render or self._render, on_fatal)
             self._tasks = PeriodicTasks(on_fatal)
             self.retraining = self._make_retraining()
@@ -253,7 +254,7 @@ class Scanner:
             pacs=Peer(settings.pacs.ae_title, settings.pacs.host, settings.pacs.port),
             calling_ae=settings.node.ae_title,
             timeouts=Timeouts(connection_s=settings.pacs.timeout_s, response_s=settings.pacs.timeout_s),
-            twin=open_twin(settings),
+            twin=self._twin,
             zone=ZoneInfo(settings.twin.zone or "UTC"),
             breaker=lambda: Breaker(lambda failures: probing.delay_s(failures, 1.0), time.monotonic),
             threads=settings.ledger.workers,

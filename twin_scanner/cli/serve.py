@@ -40,7 +40,8 @@ def serve(config: ConfigFile = None) -> None:
             pass
         _end_within(STOP_BUDGET_S)
     if scanner.at_work:
-        os._exit(1)
+        # A destination that does not answer is no fault of this stop: what is left is repeated after the next start.
+        os._exit(1 if died.is_set() else 0)
     if died.is_set():
         raise Defect("A thread of the scanner died, so the process ends: the log says where.")
 
