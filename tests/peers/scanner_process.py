@@ -1,6 +1,7 @@
 """`twin-scanner serve` as a process of its own for the tests that start, kill and restart it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -47,7 +48,13 @@ class ScannerProcess:
     def start(self) -> int:
         """Start it and return the DICOM port it listens on."""
         with (self.folder / "serve.log").open("a") as log:
-            self._process = subprocess.Popen(self._serve(), stdout=subprocess.PIPE, stderr=log, text=True)
+            self._process = subprocess.Popen(
+                self._serve(),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | {"PYTHONFAULTHANDLER": "1"},
+            )
         assert self._process.stdout is not None
         words = self._process.stdout.readline().split()
         if len(words) != 2 or words[0] != "listening":
@@ -65,10 +72,15 @@ class ScannerProcess:
     def forget(self) -> int:
         """Wait for its end, and the exit status; it may then be started again."""
         assert self._process is not None and self._process.stdout is not None
-        status = self._process.wait(STOP_TIMEOUT_S)
-        self._process.stdout.close()
-        self._process = None
-        return status
+        try:
+            return self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)
+            self._process.wait(STOP_TIMEOUT_S)
+            raise AssertionError(f"serve did not end, its threads stood at: {self.log()[-12000:]}") from None
+        finally:
+            self._process.stdout.close()
+            self._process = None
 
     def log(self) -> str:
         """All that was logged."""

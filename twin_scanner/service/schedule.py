@@ -6,52 +6,20 @@ import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from apscheduler.triggers.cron import CronTrigger
 
 from twin_scanner.errors import Misconfigured, TwinScannerError
+from twin_scanner.service.ledger.leases import Leases
+from twin_scanner.service.ledger.moves import RunState
+from twin_scanner.service.ledger.runs import Runs
 
 LOG = logging.getLogger("twin_scanner.schedule")
 
 LONGEST_LOOK_S: Final = 30.0
 """How often the ledger is asked at least whether the command is due: another node may have left its run behind."""
-
-
-class RecordedRun(Protocol):
-    """A run of a command as the ledger keeps it."""
-
-    @property
-    def started_at(self) -> datetime:
-        """When it was begun, in UTC."""
-
-    @property
-    def state(self) -> str:
-        """``running``, ``ended`` (of itself) or ``interrupted``."""
-
-
-class RunRecords(Protocol):
-    """The memory of the runs, which all nodes share: the ledger's ``runs``."""
-
-    def begin(self, name: str) -> Any:
-        """The command is about to be started on this node."""
-
-    def finish(self, run: Any, exit_code: int | None, *, interrupted: bool = False) -> None:
-        """It ended; ``interrupted`` where it did not end of itself."""
-
-    def last(self, name: str) -> RecordedRun | None:
-        """The run that was begun last, on whatever node."""
-
-
-class RunLeases(Protocol):
-    """What keeps two nodes from the same work: the ledger's ``leases``, which renews what it has given."""
-
-    def take(self, name: str, owner: str) -> Any:
-        """A lease, or None while another node has it."""
-
-    def give_back(self, lease: Any) -> None:
-        """Let another node have it."""
 
 
 class PeriodicTasks:
@@ -110,8 +78,8 @@ class CommandSchedule:
         name: str,
         cron: str,
         command: Sequence[str],
-        runs: RunRecords,
-        leases: RunLeases,
+        runs: Runs,
+        leases: Leases,
         zone: str = "UTC",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -159,7 +127,7 @@ class CommandSchedule:
         last = self._runs.last(self.key)
         if last is None:
             return _after(self._trigger, self._now())
-        return last.started_at if last.state == "interrupted" else _after(self._trigger, last.started_at)
+        return last.started_at if last.state == RunState.INTERRUPTED else _after(self._trigger, last.started_at)
 
     def _loop(self) -> None:
         wait_s = 0.0
@@ -195,7 +163,7 @@ class CommandSchedule:
         """Whether its moment has come, or the last run has lost its node: whoever then gets the lease may begin."""
         last = self._runs.last(self.key)
         due = self.next_start()
-        return due is not None and (due <= self._now() or (last is not None and last.state == "running"))
+        return due is not None and (due <= self._now() or (last is not None and last.state == RunState.RUNNING))
 
     def _run(self) -> None:
         run = self._runs.begin(self.key)
