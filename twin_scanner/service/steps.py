@@ -18,6 +18,7 @@ from twin_record.target import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
 from twin_scanner.errors import Defect, Transient, Unavailable
+from twin_scanner.files.durable_file import writing
 from twin_scanner.render.report import Companion, RenderReport, read_delivery, read_report, write_delivery
 from twin_scanner.render.request import RenderRequest
 from twin_scanner.service.breaker import Breaker
@@ -103,15 +104,15 @@ class Steps:
     def _store(self, delivery: Delivery, beat: Beat) -> Record:
         folder = self.folders.result(delivery.job_id)
         report = read_report(folder)
-        with stored_before(folder) as (stored, note):
+        with writing("What the PACS has answered for", folder), stored_before(folder) as (stored, note):
             not_taken = self._send(folder, report, stored, note, beat)
+            issued = {*report.pet_instance_uids, *(companion.sop_instance_uid for companion in report.companions)}
+            write_delivery(folder, stored & issued)
         for sop_class_uid in not_taken:
             LOG.warning(
                 "the PACS does not take this class; the object stays in the job's folder",
                 extra={"job_id": delivery.job_id, "step": PACS, "sop_class_uid": sop_class_uid},
             )
-        issued = {*report.pet_instance_uids, *(companion.sop_instance_uid for companion in report.companions)}
-        write_delivery(folder, stored & issued)
         return partial(self.ledger.deliveries.confirmed, delivery, "C-STORE status")
 
     def _send(
