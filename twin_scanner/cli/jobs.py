@@ -79,7 +79,7 @@ def jobs_retry(
 
 @jobs_cli.command("release")
 def jobs_release(held: Held, config: ConfigFile = None) -> None:
-    """Let a held job, its held deliveries, or a study that intake holds, go on where they stood."""
+    """Release a held job, its held deliveries, or a held study: it goes on where it stood."""
     with _ledger(config) as ledger:
         if "." in held:
             ledger.studies.release(held)
@@ -90,7 +90,7 @@ def jobs_release(held: Held, config: ConfigFile = None) -> None:
 
 @contextmanager
 def _ledger(config: "Path | None") -> Iterator["Ledger"]:
-    """The ledger that is there; it is not made or migrated here."""
+    """The ledger that is there; it is not created or migrated here."""
     from twin_scanner.service.ledger import Ledger
 
     settings = read_settings(config)

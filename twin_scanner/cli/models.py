@@ -44,7 +44,7 @@ def models_promote(
     ] = "",
     config: ConfigFile = None,
 ) -> None:
-    """Make a model the champion, where the gate's record says so."""
+    """Make a model the champion, where the gate decided so."""
     from training.retraining.retrain import promote
 
     promotion = promote(_model_store(config), model, force=force)
@@ -78,11 +78,12 @@ def models_export(
     model: ModelReference,
     out: Annotated[Path, out_folder("A new folder for the package.")],
     layout: Annotated[
-        Literal["folder", "monai"], typer.Option("--layout", help="A package of our own, or a MONAI Bundle.")
+        Literal["folder", "monai"],
+        typer.Option("--layout", help="The layout to write: the package's own folder, or a MONAI Bundle."),
     ] = "folder",
     config: ConfigFile = None,
 ) -> None:
-    """Write a model package as a folder of our own or as a MONAI Bundle."""
+    """Write a model package into a new folder, as it is or as a MONAI Bundle."""
     from training.exchange.monai_bundle import export_package
 
     print(export_package(_model_store(config).resolve(model), out, layout))

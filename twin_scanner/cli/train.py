@@ -1,4 +1,4 @@
-"""Training of the networks that a configuration names."""
+"""The verb `train`: the networks that a configuration names."""
 
 from pathlib import Path
 from typing import Annotated
