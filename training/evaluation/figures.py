@@ -468,7 +468,7 @@ def _bland_altman_title(model: str, lesions: int, patients: int) -> str:
 
 
 def _scatter(axis: Axes, lesions: pd.DataFrame) -> None:
-    """A shade and a marker a patient, the next patient's both different."""
+    """A shade and a marker per patient, the next patient's both different."""
     patients = sorted(lesions["patient"].unique())
     shades = colormaps["cividis"](np.linspace(*SHADES, max(2, len(patients))))
     for number, patient in enumerate(patients):

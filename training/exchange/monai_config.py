@@ -116,7 +116,7 @@ def _format(modality: str, value_range: list[float], channel: str) -> Config:
 
 
 def _network(package: ModelPackage) -> Config:
-    """One generator a network, its weights read without a pickle."""
+    """One generator per network, its weights read without a pickle."""
     generator = build_network(package.architecture)
     rename = "".join(f".removeprefix('{prefix}')" for prefix in KEYS) + ".replace('.layers.', '.submodule.')"
     names = list(package.partition.networks)

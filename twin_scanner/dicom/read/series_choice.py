@@ -198,7 +198,7 @@ def _axial_images(header: Dataset) -> int:
 
 
 def _study_choices(study_uid: str, series: Sequence[_Series], preference: Preference) -> list[Choice]:
-    """A choice for every frame of reference in which a PET may be expected; the rest is told with the first.
+    """A choice for every frame of reference in which a PET may be expected; the rest is reported with the first.
 
     Scouts, dose reports, other modalities and a few monitoring slices often have a frame of reference of their own, or
     none: they open no choice unless the study holds nothing better.
