@@ -116,7 +116,7 @@ class WrittenSeries:
 
 
 def write_pet_series(suv: Volume, source: CtSeries, synthesis: Synthesis, folder: Path) -> WrittenSeries:
-    """Write SUV-bw (g/ml, any grid in the CT's frame of reference) as a PET series, one file per slice, into ``folder``.
+    """Write SUV-bw (g/ml, any grid in the CT's frame of reference) as a PET series, one file per slice, in ``folder``.
 
     Same patient, study and frame of reference as the CT. Stored values are SUV / RescaleSlope rounded, one slope for
     the series, so no voxel is off by more than half a slope. Every file is fsynced and renamed into place and the
