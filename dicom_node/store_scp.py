@@ -38,7 +38,7 @@ OUT_OF_RESOURCES: Final = 0xA700
 DOES_NOT_MATCH: Final = 0xA900
 CANNOT_UNDERSTAND: Final = 0xC000
 _COMMENT_LENGTH: Final = 64
-"""Of ErrorComment, VR LO (PS3.5 6.2)."""
+"""ErrorComment is an LO and holds no more characters (PS3.5 6.2)."""
 
 logger = logging.getLogger(__name__)
 

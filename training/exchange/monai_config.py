@@ -19,7 +19,7 @@ METADATA_SCHEMA: Final = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 )
 BUNDLE_VERSION: Final = "1.0.0"
-"""Of our layout of the bundle; raised when its inputs or outputs change their meaning."""
+"""The version of our layout of the bundle; raised when its inputs or outputs change their meaning."""
 KEYS: Final = ("levels.", "layers.")
 """What our generators' weight names begin with; in a plain Sequential they begin with a number."""
 MONAI_NEEDS: Final = {"nibabel": "5.4.2", "fire": "0.7.1"}

@@ -30,7 +30,7 @@ LOG = logging.getLogger("twin_scanner.steps")
 PACS: Final = "pacs"
 TWIN: Final = "twin"
 DESTINATIONS: Final = (Destination(PACS), Destination(TWIN, after=PACS))
-"""Of every render; the twin lists what the PACS holds, so it comes second."""
+"""Every render goes there; the twin lists what the PACS holds, so it comes second."""
 
 
 STORED: Final = "stored-at-pacs"
@@ -52,11 +52,11 @@ class Steps:
     timeouts: Timeouts
     twin: TwinTarget
     zone: tzinfo
-    """Of the dates in the PET where the CT names none."""
+    """The zone of the dates in the PET where the CT names none."""
     breaker: Callable[[], Breaker]
     """Makes one per destination."""
     threads: int = 2
-    """Of each destination."""
+    """How many each destination has."""
 
     def lanes(self) -> tuple[Lane[Any], ...]:
         """Each with threads of its own: none waits for another."""

@@ -43,9 +43,9 @@ SOFT_KERNELS: Final = re.compile(
 )
 """Kernels for soft tissue and brain, likewise; what neither names (GE DETAIL, CHST) ranks between."""
 _KERNEL_LENGTH: Final = 16
-"""Of ConvolutionKernel, VR SH (PS3.5 6.2)."""
+"""ConvolutionKernel is an SH and holds no more characters (PS3.5 6.2)."""
 _FRAMES_DIGITS: Final = 9
-"""Of a NumberOfFrames that is counted; more stand in damaged headers only."""
+"""A NumberOfFrames with more digits is not counted: it stands in damaged headers only."""
 COVERAGE_TOLERANCE: Final = 0.1
 """Series within this part of the longest cover the same: reconstructions of one scan differ by a few slices."""
 

@@ -46,7 +46,7 @@ PHANTOM_ONLY: Final = "model trained on phantoms only"
 PHANTOM_ONLY_TITLE: Final = ", PHANTOM-ONLY MODEL"
 """The same in a SeriesDescription, which has 64 characters."""
 LONGEST_DESCRIPTION: Final = 64
-"""Of an LO (PS3.5 6.2)."""
+"""An LO holds no more characters (PS3.5 6.2)."""
 FLUORINE_18_HALF_LIFE_S: Final = "6586.2"
 SOURCE_IMAGE_PURPOSE: Final = Code("121322", "DCM", "Source image for image processing operation")
 FDG: Final = Code("35321007", "SCT", "Fluorodeoxyglucose F^18^")
