@@ -25,7 +25,13 @@ Held = Annotated[str, typer.Argument(metavar="JOB", help=f"{JOB_HELP[:-1]}; or t
 
 @jobs_cli.command("list")
 def jobs_list(
-    state: Annotated[str | None, typer.Option("--state", help="List only the jobs in this state.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            "--state",
+            help="List only jobs in this state: queued, rendered, done, held, rejected, failed or superseded.",
+        ),
+    ] = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from twin_scanner.models.store import ModelStore
 
 models_cli = typer.Typer(help="List, show, promote and exchange model packages.", no_args_is_help=True)
-ModelReference = Annotated[str, typer.Argument(help="The model's alias, name or hash.")]
+ModelReference = Annotated[str, typer.Argument(metavar="MODEL", help="The model's alias, name or hash.")]
 
 
 @models_cli.command("list")
@@ -53,7 +53,8 @@ def models_promote(
 
 @models_cli.command("rollback")
 def models_rollback(
-    reason: Annotated[str, typer.Argument(help="Why you go back; the reason is recorded.")], config: ConfigFile = None
+    reason: Annotated[str, typer.Argument(metavar="REASON", help="Why you go back; the reason is recorded.")],
+    config: ConfigFile = None,
 ) -> None:
     """Put the previous champion back in service."""
     promotion = _model_store(config).rollback(reason)

@@ -12,7 +12,9 @@ def train(
     config: Annotated[
         Path,
         typer.Argument(
-            help="A training configuration, or a grid of them (TOML); see training/configs/.", dir_okay=False
+            metavar="CONFIG",
+            help="A training configuration, or a grid of them (TOML); see training/configs/.",
+            dir_okay=False,
         ),
     ],
     resume: Annotated[
