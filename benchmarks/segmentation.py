@@ -1,4 +1,4 @@
-"""How well and how fast the landmark segmenter finds the districts of drawn examinations whose truth is known."""
+"""How well and how fast the landmark segmenter finds the districts of phantoms, whose truth is known."""
 
 import statistics
 import time
@@ -99,7 +99,7 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
 
 def table_of(rows: Sequence[Row]) -> Table:
     """A row a phantom, as text."""
-    table = Table("Seed", "Examination", *_columns(), title="Dice of the landmark segmenter on drawn examinations")
+    table = Table("Seed", "Examination", *_columns(), title="Dice of the landmark segmenter on phantom examinations")
     for row in rows:
         table.add_row(str(row.seed), row.words, *_cells(row), style="" if is_good(row) else "bold")
     return table
@@ -167,9 +167,9 @@ The examinations (`training/phantom/variations.py`) vary, beside the person's si
 - **metal**: hip prosthesis, femoral nail, spinal rods, dental fillings, each with streaks and clipped HU;
 - **voxels**: slices of 1.5 to 10 mm, square and other pixels.
 
-The truth follows the borders of the design: head above the plane through the lowest points of mandible and occiput,
-legs below the ischial tuberosities, arms from the shoulder joint outward. A phantom is no patient: it has textbook
-anatomy and none of its variants; real CTs are tested beside it
+The truth follows the borders of `docs/segmenters.md`: head above the plane through the lowest points of mandible and
+occiput, legs below the ischial tuberosities, arms from the shoulder joint outward. A phantom is no patient: it has
+textbook anatomy and none of its variants; real CTs are tested beside it
 (`tests/twin_scanner/districts/landmarks/test_segmenter.py`).
 
 A dash: the district is not in the image and none of it was found; `+n`: n voxels of it were found all the same. In

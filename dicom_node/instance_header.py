@@ -18,7 +18,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from twin_scanner.errors import Rejected
 
 IMPLEMENTATION_CLASS_UID: Final = "2.25.128302371166370497811303617276453419482"
-"""Of the software that writes the spool's files (PS3.7 D.3.3.2.1); never changes, so the same bytes stay the same."""
+"""It names the software that writes the spool's files (PS3.7 D.3.3.2.1) and never changes: equal bytes stay equal."""
 IMPLEMENTATION_VERSION_NAME: Final = "TWIN_SCANNER"
 DECIDING_TAGS: Final = (
     0x00080016,  # SOP Class UID
@@ -35,7 +35,7 @@ _LAST_TAG: Final = 0x0020000E
 _PREFIXES: Final = (1 << 16, 1 << 22)
 """As much of a data set is looked at, inflated where it is deflated: first this, and if the attributes go on, that."""
 _MAXIMUM_ITEMS: Final = 50_000
-"""Of sequences before the UIDs: references to the images of a series. pydicom takes 2 KB for each, however small."""
+"""Sequences before the UIDs have no more: references to a series' images. pydicom takes 2 KB for each."""
 _ITEM: Final = {True: b"\xfe\xff\x00\xe0", False: b"\xff\xfe\xe0\x00"}
 """The item's tag (PS3.5 7.5) by whether it is little-endian."""
 _PARSE_ERRORS: Final = (

@@ -3,7 +3,7 @@
 Statuses (PS3.7 annex C, PS3.4 table B.2-1); every failure carries an ErrorComment and keeps the association open:
 
 ====== =========================================================================================================
-0x0000 kept in the spool and told to ``on_stored``; or our own equipment's object that is no CT: dropped on purpose
+0x0000 kept in the spool and passed to ``on_stored``; or our own equipment's object that is no CT: dropped on purpose
 0x0122 SOP class not supported: neither a CT nor ours, so it is not kept
 0xA700 out of resources: disk full, file system error, or the node is shutting down; sending again later may succeed
 0xA900 the data set's SOP Class UID or SOP Instance UID is not the request's
@@ -38,7 +38,7 @@ OUT_OF_RESOURCES: Final = 0xA700
 DOES_NOT_MATCH: Final = 0xA900
 CANNOT_UNDERSTAND: Final = 0xC000
 _COMMENT_LENGTH: Final = 64
-"""Of ErrorComment, VR LO (PS3.5 6.2)."""
+"""ErrorComment is an LO and holds no more characters (PS3.5 6.2)."""
 
 logger = logging.getLogger(__name__)
 

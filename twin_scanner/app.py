@@ -114,7 +114,7 @@ def segmenter_choice(settings: Settings) -> SegmenterChoice:
 
 
 class Scanner:
-    """The running virtual scanner: receiver, completeness, intake, worker, delivery and record."""
+    """The running virtual scanner: receiver, completeness, worker, clearing and retraining."""
 
     def __init__(
         self,
@@ -317,7 +317,7 @@ def _lock(folder: Path) -> IO[str]:
 
 
 def _storage_id(folder: Path) -> str:
-    """A name of the storage folder that stays with it wherever it is mounted; made at its first start."""
+    """A name of the storage folder that stays with it wherever it is mounted; created at its first start."""
     file = folder / "storage-id"
     if not file.exists():
         write_durably(file, uuid.uuid4().hex.encode())

@@ -1,1 +1,1 @@
-"""The twin record: FHIR resources, the transaction, the server client and the embedded store."""
+"""The twin record: FHIR resources, the transaction, the client of a FHIR server and the embedded store."""

@@ -37,7 +37,7 @@ DEFAULT_ATTEMPTS = 5
 """How often one update is read, merged and written again where somebody writes at the same time."""
 REDO_WAIT_S = 0.05
 LONGEST_REDO_WAIT_S = 2.0
-"""Between two attempts after a conflict: a random wait that grows from the first to the second."""
+"""After a conflict the next attempt waits, for a random time that grows from the first to the second."""
 
 
 @dataclass(frozen=True)

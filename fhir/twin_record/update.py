@@ -1,4 +1,4 @@
-"""What one job tells the twin record, as plain data: no FHIR, no DICOM library, no SQL."""
+"""What one job adds to the twin record, as plain data: no FHIR, no DICOM library, no SQL."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -58,8 +58,8 @@ _OF_AN_EMPTY_STORE: Final = (LOCK_FILE, STORE_FILE, STORE_FILE + PART)
 TRUTH: Final = "phantom-truth"
 """Whose the districts are where no segmenter made them."""
 LEAST_COVERED: Final = 0.8
-"""Of the body's voxels, by the PET: below it the two images were not meant as one examination. What lacks is not
-trained on either way."""
+"""The PET shows at least this share of the body's voxels: below it the two images were not meant as one examination.
+What lacks is not trained on either way."""
 BODY_SUV_MEAN: Final = (0.2, 5.0)
 """A body that lost no activity has mean SUV 1; decay, urine and wrong weights move it, wrong units leave this range."""
 LEAST_BODY_SUV_MAX: Final = 1.0

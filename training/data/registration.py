@@ -39,7 +39,7 @@ PYRAMID: Final = ((4, 8.0, 0.5), (2, 4.0, 0.25), (1, 2.0, 0.1))
 """Coarse to fine: shrink factor, smoothing sigma in mm, share of voxels sampled."""
 HISTOGRAM_BINS: Final = 32
 SEED: Final = 20_260_101
-"""Of the choice of sampled voxels, so that the same images give the same motion."""
+"""It decides which voxels are sampled, so that the same images give the same motion."""
 FIRST_STEP_MM, LAST_STEP_MM, STEPS, RELAXATION = 2.0, 0.02, 100, 0.6
 GRADIENT_TOLERANCE: Final = 1e-6
 

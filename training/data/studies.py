@@ -118,7 +118,7 @@ class PhantomStudy:
 
     @property
     def name(self) -> str:
-        """Of the study; a phantom is examined once."""
+        """The study's name; a phantom is examined once."""
         return f"phantom-{self.world}-{self.seed}"
 
     @property

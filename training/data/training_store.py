@@ -1,4 +1,4 @@
-"""The training store: a folder of studies on one Plan's grid, mapped into memory, each beside what made it."""
+"""The training store: a folder of studies on one Plan's grid, mapped into memory, each with its provenance."""
 
 import hashlib
 import json
@@ -70,7 +70,7 @@ class FoundMotion:
 
 @dataclass(frozen=True)
 class Entry:
-    """One study of the store and what made it.
+    """One study of the store and its provenance.
 
     ``shape`` is the CT's whole field of view on the Plan's grid, ``box`` the body's first voxel and the one after its
     last along each axis, ``voxels`` how many voxels each label has. ``lesion_voxels`` is None where nobody annotated.
@@ -290,7 +290,7 @@ def refusal_file(folder: Path, name: str) -> Path:
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
-    """JSON that is the same for the same content, one key a line."""
+    """JSON that is the same for the same content, one key per line."""
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 

@@ -28,7 +28,7 @@ from twin_scanner.synthesis.pipeline import PipelineOptions
 MEASURED: Final = "measured"
 LOCK: Final = "lock"
 SCHEMA: Final = 2
-"""Of the measurements: a change of any metric's definition raises it, and everything is measured again."""
+"""A change of any metric's definition raises it, and everything is measured again."""
 
 
 @dataclass(frozen=True)

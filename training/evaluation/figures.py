@@ -38,7 +38,7 @@ Counts: TypeAlias = npt.NDArray[np.int64]
 Box: TypeAlias = tuple[float, float, float, float]
 
 PRINT_WIDTH_INCH: Final = 7.0
-"""Of every figure: what A4 leaves between its margins, so that POINTS are points on paper."""
+"""The width of every figure: what A4 leaves between its margins, so that POINTS are points on paper."""
 DPI: Final = 160
 POINTS: Final = 9.0
 """The smallest text."""
@@ -60,7 +60,7 @@ TALL: Final = 2.1
 LONGEST_NAME: Final = 24
 LINE_OF_FOREST_INCH: Final = 0.3
 OUTLINE: Final = "#d55e00"
-"""Of boxes and lesions: Okabe and Ito's vermilion, dark enough to be seen in grey."""
+"""The colour of boxes and lesions: Okabe and Ito's vermilion, dark enough to be seen in grey."""
 MARKERS: Final = "os^Dv"
 SHADES: Final = (0.0, 0.92)
 """Part of the colour map that patients' markers are taken from."""
@@ -468,7 +468,7 @@ def _bland_altman_title(model: str, lesions: int, patients: int) -> str:
 
 
 def _scatter(axis: Axes, lesions: pd.DataFrame) -> None:
-    """A shade and a marker a patient, the next patient's both different."""
+    """A shade and a marker per patient, the next patient's both different."""
     patients = sorted(lesions["patient"].unique())
     shades = colormaps["cividis"](np.linspace(*SHADES, max(2, len(patients))))
     for number, patient in enumerate(patients):

@@ -20,9 +20,9 @@ HOT_SUV: Final = 4.0
 LEAST_FALSE_ML: Final = 0.5
 """Less than this of hot uptake is noise, not a finding that a reader would report."""
 NEAR_MM: Final = 10.0
-"""Between voxel centres: a hot real voxel this near explains a hot synthetic one, which merely lies a little beside."""
+"""A hot real voxel with its centre this near explains a hot synthetic one, which merely lies a little aside."""
 OWN_SHARE: Final = 0.41
-"""Of a lesion's own SUVmax: its metabolic volume (Boellaard et al., EANM guidelines 2.0, EJNMMI 2015; 42:328)."""
+"""This share of its own SUVmax bounds a lesion (Boellaard et al., EANM guidelines 2.0, EJNMMI 2015; 42:328)."""
 CONNECTED: Final = np.ones((3, 3, 3), np.bool_)
 """Voxels that touch by a face, an edge or a corner are one lesion."""
 EDGE_VOXELS: Final = 0.5 + 1e-6
@@ -151,7 +151,7 @@ def _lesion(
 
 
 def _uptake(suv: FloatArray, inside: BoolArray, geometry: Geometry, volume_ml: float) -> Uptake:
-    """Of a crop; only its spacing matters to the sphere, so it keeps the whole image's axes and forgets its place."""
+    """A crop's uptake; only its spacing matters to the sphere, so it keeps the image's axes and forgets its place."""
     crop = Geometry(suv.shape, geometry.spacing_mm, (0.0, 0.0, 0.0))
     found = region_suv(Volume(np.ascontiguousarray(suv), crop), inside.view(np.uint8))[1]
     return Uptake(found.mean, found.maximum, found.peak, found.mean * volume_ml)

@@ -26,7 +26,7 @@ Regions: TypeAlias = Mapping[str, tuple[int, ...]]
 """The labels of each region by its name; none stands for every voxel, the air included."""
 
 EVERY_LABEL: Final = tuple(range(1, 256))
-"""Of the whole body: every voxel that has a label."""
+"""The whole body is every voxel that has a label."""
 EVALUATED: Final[Regions] = MappingProxyType(
     {BODY: EVERY_LABEL, **{name: (label,) for label, name in DISTRICT_NAMES.items()}}
 )
@@ -38,7 +38,7 @@ CLIPPED_ABOVE_SUV: Final = 20.0
 For every model, whatever its own Plan's range: errors in different units could not be compared.
 """
 LABELS: Final = 256
-"""Of a label map: uint8."""
+"""A label map has no more: it is uint8."""
 GRID: Final = (
     "Every model is scored on the real PET's own grid: the synthetic PET is resampled to it linearly, as a "
     "concentration, districts and organs to the nearest neighbour. So all models share their voxels and SSIM's windows."
@@ -216,7 +216,7 @@ def _seams(case: Case, box: Box) -> Iterator[_Number]:
 
 
 def _organs(case: Case, box: Box) -> Iterator[_Number]:
-    """Of each organ's voxels in the body alone: beyond, the real PET has no value or nobody synthesised one."""
+    """The bias of each organ, inside the body alone: beyond, the real PET has no value or nobody synthesised one."""
     if case.organs is None:
         return
     body = case.labels[box] > 0

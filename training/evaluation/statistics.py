@@ -21,7 +21,7 @@ SEED: Final = 0
 ROUNDING: Final = 1e-12
 """Relative to the numbers that it is a difference of; a smaller one is double precision's, not a model's."""
 SEPARATOR: Final = "#"
-"""Between a model's name and the seed that it was trained with."""
+"""It stands between a model's name and the seed that it was trained with."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -209,7 +209,7 @@ def _comparison(scores: Scores, model: str, baseline: str, region: str, metric: 
 
 
 def _p_values(differences: Floats) -> tuple[float | None, float | None]:
-    """Of the t-test and of Wilcoxon's; models that do not differ anywhere have p 1."""
+    """The p of the t-test and of Wilcoxon's; models that do not differ anywhere have p 1."""
     if len(differences) < LEAST_PATIENTS:
         return None, None
     if not differences.any():

@@ -32,7 +32,7 @@ LABELS: Final = {
 }  # fmt: skip
 ABOVE: Final = "lesions_above_suv20"
 DECIMALS: Final = {"mae": 4, "mae_suv": 3, "psnr": 2, "ssim": 3, "ms_ssim": 3, "nrmse": 3}
-"""Of what is shown; other metrics have three digits that count. tables.csv has everything."""
+"""How many decimals are shown; other metrics have three digits that count. tables.csv has everything."""
 BEYOND: Final = (
     *((region, "mae_suv") for region in (*REGIONS, LESION)), *((region, "nrmse") for region in REGIONS),
     (BODY, "ms_ssim"), *((LESION, metric) for metric in ("suv_mean_bias", "suv_max_bias", "suv_peak_bias", "tlg_bias")),

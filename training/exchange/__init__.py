@@ -1,1 +1,1 @@
-"""Model packages on their way out and in."""
+"""Export and import of model packages."""

@@ -1,4 +1,4 @@
-"""Model packages on their way out and in: our own folder, and a MONAI Bundle around it; nothing foreign is executed."""
+"""Export and import of model packages: our own folder, and a MONAI Bundle around it; nothing foreign is executed."""
 
 import json
 import tempfile

@@ -19,7 +19,7 @@ METADATA_SCHEMA: Final = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 )
 BUNDLE_VERSION: Final = "1.0.0"
-"""Of our layout of the bundle; raised when its inputs or outputs change their meaning."""
+"""The version of our layout of the bundle; raised when its inputs or outputs change their meaning."""
 KEYS: Final = ("levels.", "layers.")
 """What our generators' weight names begin with; in a plain Sequential they begin with a number."""
 MONAI_NEEDS: Final = {"nibabel": "5.4.2", "fire": "0.7.1"}
@@ -116,7 +116,7 @@ def _format(modality: str, value_range: list[float], channel: str) -> Config:
 
 
 def _network(package: ModelPackage) -> Config:
-    """One generator a network, its weights read without a pickle."""
+    """One generator per network, its weights read without a pickle."""
     generator = build_network(package.architecture)
     rename = "".join(f".removeprefix('{prefix}')" for prefix in KEYS) + ".replace('.layers.', '.submodule.')"
     names = list(package.partition.networks)

@@ -1,4 +1,4 @@
-"""The curve of a run: losses and validation errors by step, one JSON object a line in the run's folder."""
+"""The curve of a run: losses and validation errors by step, one JSON object per line in the run's folder."""
 
 import json
 import os

@@ -266,7 +266,7 @@ def _log_pairs(stop: Stop, made: int, total: int) -> None:
 
 @contextmanager
 def _progress_bar() -> Iterator[OnStep]:
-    """A bar a network with its losses and the time left."""
+    """One bar per network with its losses and the time left."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     tasks: dict[str, TaskID] = {}
     with Progress(

@@ -1,4 +1,4 @@
-"""Many runs from one file: variants x datasets x seeds, every network a job of its own on any executor."""
+"""Many runs from one file: variants x datasets x seeds, every network a task of its own on any executor."""
 
 import logging
 import tomllib

@@ -81,7 +81,7 @@ class Examination:
 def write_ct_dicom(
     ct: Volume, folder: Path, *, seed: int, options: PhantomOptions | None = None, progress: Progress | None = None
 ) -> tuple[Path, ...]:
-    """Write a phantom's CT (HU) as a CT series, a file a slice; returns the files in the order of the image's D axis.
+    """Write a phantom's CT (HU) as a CT series, one file per slice; returns the files in the order of the D axis.
 
     ``options`` are those it was made with (default: PhantomOptions()). HU are rounded, and clipped to -1024 to 3071.
     Raises Transient where the disk fails.
@@ -215,7 +215,7 @@ def _add_orientation(header: Dataset, position: PatientPosition) -> None:
 
 
 def _pet_slices(template: Dataset, geometry: Geometry, activity: FloatArray) -> Iterator[Dataset]:
-    """Bq/ml as signed 16-bit values with a slope a slice, the slope as the header's decimal string says it."""
+    """Bq/ml as signed 16-bit values with one slope per slice, the slope as the header's decimal string says it."""
     slopes = [_decimal(max(float(image.max()), 1.0) / LARGEST_PET_VALUE) for image in activity]
     stored = (
         np.minimum(np.rint(image / np.float64(slope)), LARGEST_PET_VALUE).astype("<i2").tobytes()

@@ -17,7 +17,7 @@ from twin_scanner.imaging.volume import FloatArray, LabelArray, Triple
 HIGHEST_HU: Final = 3071.0
 """End of the usual 12-bit scale, where metal is clipped."""
 DIRECTIONS: Final = 120
-"""Of the parallel beam in which the metal's error is reckoned; with fewer, single rays can be seen."""
+"""The parallel beam has so many, in which the metal's error is reckoned; with fewer, single rays can be seen."""
 HARDENING_PER_MM2: Final = 0.004
 """Polychromatic X-rays grow harder in metal: a ray through p mm loses this times p squared of its line integral; after
 Brooks and Di Chiro, Phys Med Biol 21 (1976) 390, where the loss is quadratic in the path. 20 mm of steel: 1.6 of 8."""

@@ -88,7 +88,7 @@ class PhantomOptions:
 
     @property
     def arm_positions(self) -> tuple[ArmPosition, ArmPosition]:
-        """Of the left and the right arm."""
+        """The positions of the left and the right arm."""
         return self.arms, self.arms if self.right_arm is None else self.right_arm
 
     @property

@@ -14,12 +14,12 @@ from training.phantom.skeleton import SHOULDER_DOWN, ArmPose
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 Obstacle: TypeAlias = Callable[[Vector], tuple[float, Vector]]
-"""Of a point: its distance to a surface (negative inside) and the direction that leads away from it."""
+"""For a point: its distance to a surface (negative inside) and the direction that leads away from it."""
 
 LENGTHS_MM: Final = (292.0, 243.0, 71.0, 80.0)
 """Shoulder to elbow, wrist, palm and finger tips: those of the arms that hang."""
 RADII_MM: Final = (40.0, 38.0, 26.0, 22.0, 10.0)
-"""Of the arm's flesh at shoulder, elbow, wrist, palm and finger tips."""
+"""The radii of the arm's flesh at shoulder, elbow, wrist, palm and finger tips."""
 FAT_SHARES: Final = (0.5, 0.4, 0.3, 0.05, 0.0)
 PRESSED_MM: Final = 3.0
 """Flesh that rests on flesh gives way this far."""

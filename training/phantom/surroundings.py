@@ -17,7 +17,7 @@ from training.phantom.tissues import Tissue
 from twin_scanner.imaging.volume import FloatArray, Triple
 
 Drawing: TypeAlias = Callable[[Canvas, BoolArray, float, np.random.Generator], None]
-"""Of an aid: the canvas, where the body is, the height of the table's top, and what varies it."""
+"""What paints an aid, given the canvas, where the body is, the height of the table's top, and what varies it."""
 
 SHELL_MM: Final = 3.0
 """Thickness of the table's carbon shell."""

@@ -156,7 +156,7 @@ def suv_of_hu(hu: FloatArray) -> FloatArray:
 
 
 def sample_tissues(rng: np.random.Generator, world: World, contrast: bool) -> TissueTable:
-    """One patient's HU and SUV; lesions are added with ``with_lesion``.
+    """One patient's HU and SUV; lesions are added with ``add_lesion``.
 
     Both worlds sample the same numbers in the same order: one seed has one CT, whatever the world.
     """

@@ -1,4 +1,4 @@
-"""What the gate decided and on which numbers: one JSON file a decision, kept beside the model packages."""
+"""What the gate decided and on which numbers: one JSON file per decision, kept beside the model packages."""
 
 import json
 from collections.abc import Mapping, Sequence

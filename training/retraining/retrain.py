@@ -53,7 +53,7 @@ KIND: Final = "retraining"
 """What a fault of the configuration calls it."""
 OVERTAKEN: Final = "But the champion was changed by hand meanwhile: run 'retrain' again."
 KEY_DIGITS: Final = 16
-"""Of a SHA-256, in names of runs and decisions."""
+"""Names of runs and decisions have so many digits of a SHA-256."""
 
 
 def nobody(stage: str, done: int, total: int) -> None:

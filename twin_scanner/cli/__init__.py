@@ -1,4 +1,4 @@
-"""The command line, a file a noun or verb: `twin-scanner translate` is in translate.py, `jobs list` in jobs.py."""
+"""The command line, one file per noun or verb: `twin-scanner translate` is in translate.py, `jobs list` in jobs.py."""
 
 from twin_scanner.cli.command_line import cli, main
 

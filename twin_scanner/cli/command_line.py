@@ -54,7 +54,7 @@ def options_of_all_verbs(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the installed version and end."),
     ] = False,
 ) -> None:
-    """Nothing happens before a verb but that it is asked for."""
+    """The options that stand before a verb."""
 
 
 def main() -> NoReturn:

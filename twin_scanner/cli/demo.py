@@ -1,4 +1,4 @@
-"""The demonstration: the main job end to end, on loopback."""
+"""The verb `demo`: the main job end to end, on loopback."""
 
 from pathlib import Path
 from typing import Annotated

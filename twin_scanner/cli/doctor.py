@@ -1,4 +1,4 @@
-"""The examination of this installation."""
+"""The verb `doctor`: the examination of this installation."""
 
 import json
 from dataclasses import asdict
@@ -15,7 +15,7 @@ MARKS = {"ok": "ok     ", "warning": "warning", "fault": "FAULT  "}
 
 
 def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Examine this installation: disk, ledger, model, segmenters, PACS and twin; exit 1 where something is at fault."""
+    """Examine this installation: disk, ledger, model, segmenters, PACS, port, twin; exit 1 where one is at fault."""
     from twin_scanner.doctor import examine
 
     findings = examine(read_settings(config), _ignore if as_json else _print)

@@ -1,4 +1,4 @@
-"""Models against studies with a real PET."""
+"""The verb `evaluate`: models against studies with a real PET."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +22,13 @@ from twin_scanner.cli.output import log_from, say, stages
 def evaluate(
     model: Annotated[
         list[str],
-        typer.Option("--model", help="The model's alias, name, hash or folder; given again for each seed of it."),
+        typer.Option("--model", help="The model's alias, name, hash or folder; repeat the option for each seed."),
     ],
     dataset: Annotated[Path, typer.Option("--dataset", help=StudiesSource)],
     out: Annotated[Path, out_folder("The folder for tables and report; an unfinished evaluation is continued.")],
     baseline: Annotated[
         list[str] | None,
-        typer.Option("--baseline", help="A model to compare with, named like the first; given again for each other."),
+        typer.Option("--baseline", help="A model to compare with, named as for --model; repeat it for further ones."),
     ] = None,
     split: Annotated[
         Path | None, typer.Option("--split", help="Evaluate only the studies of one part of this split.")
@@ -38,7 +38,7 @@ def evaluate(
         typer.Option("--part", help="The part of the split to evaluate."),
     ] = "test",
     registration: Annotated[
-        bool, typer.Option(help="Move each PET onto its CT first; phantoms are aligned and need none.")
+        bool, typer.Option(help="Register each PET to its CT first; phantoms are aligned and need none.")
     ] = True,
     accept_synthetic: AcceptSynthetic = False,
     organs: Annotated[

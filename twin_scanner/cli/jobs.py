@@ -25,7 +25,13 @@ Held = Annotated[str, typer.Argument(metavar="JOB", help=f"{JOB_HELP[:-1]}; or t
 
 @jobs_cli.command("list")
 def jobs_list(
-    state: Annotated[str | None, typer.Option("--state", help="List only the jobs in this state.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            "--state",
+            help="List only jobs in this state: queued, rendered, done, held, rejected, failed or superseded.",
+        ),
+    ] = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -79,7 +85,7 @@ def jobs_retry(
 
 @jobs_cli.command("release")
 def jobs_release(held: Held, config: ConfigFile = None) -> None:
-    """Let a held job, its held deliveries, or a study that intake holds, go on where they stood."""
+    """Release a held job, its held deliveries, or a held study: it goes on where it stood."""
     with _ledger(config) as ledger:
         if "." in held:
             ledger.studies.release(held)
@@ -90,7 +96,7 @@ def jobs_release(held: Held, config: ConfigFile = None) -> None:
 
 @contextmanager
 def _ledger(config: "Path | None") -> Iterator["Ledger"]:
-    """The ledger that is there; it is not made or migrated here."""
+    """The ledger that is there; it is not created or migrated here."""
     from twin_scanner.service.ledger import Ledger
 
     settings = read_settings(config)

@@ -9,7 +9,7 @@ ledger_cli = typer.Typer(help="Look after the ledger's database.", no_args_is_he
 
 @ledger_cli.callback()
 def _verbs() -> None:
-    """A callback keeps the verb's name although it is the only one."""
+    """Without a callback typer would drop the name of the only verb."""
 
 
 @ledger_cli.command("migrate")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from twin_scanner.models.store import ModelStore
 
 models_cli = typer.Typer(help="List, show, promote and exchange model packages.", no_args_is_help=True)
-ModelReference = Annotated[str, typer.Argument(help="The model's alias, name or hash.")]
+ModelReference = Annotated[str, typer.Argument(metavar="MODEL", help="The model's alias, name or hash.")]
 
 
 @models_cli.command("list")
@@ -44,7 +44,7 @@ def models_promote(
     ] = "",
     config: ConfigFile = None,
 ) -> None:
-    """Make a model the champion, where the gate's record says so."""
+    """Make a model the champion, where the gate decided so."""
     from training.retraining.retrain import promote
 
     promotion = promote(_model_store(config), model, force=force)
@@ -53,7 +53,8 @@ def models_promote(
 
 @models_cli.command("rollback")
 def models_rollback(
-    reason: Annotated[str, typer.Argument(help="Why you go back; the reason is recorded.")], config: ConfigFile = None
+    reason: Annotated[str, typer.Argument(metavar="REASON", help="Why you go back; the reason is recorded.")],
+    config: ConfigFile = None,
 ) -> None:
     """Put the previous champion back in service."""
     promotion = _model_store(config).rollback(reason)
@@ -78,11 +79,12 @@ def models_export(
     model: ModelReference,
     out: Annotated[Path, out_folder("A new folder for the package.")],
     layout: Annotated[
-        Literal["folder", "monai"], typer.Option("--layout", help="A package of our own, or a MONAI Bundle.")
+        Literal["folder", "monai"],
+        typer.Option("--layout", help="The layout to write: the package's own folder, or a MONAI Bundle."),
     ] = "folder",
     config: ConfigFile = None,
 ) -> None:
-    """Write a model package as a folder of our own or as a MONAI Bundle."""
+    """Write a model package into a new folder, as it is or as a MONAI Bundle."""
     from training.exchange.monai_bundle import export_package
 
     print(export_package(_model_store(config).resolve(model), out, layout))

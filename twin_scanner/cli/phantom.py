@@ -1,4 +1,4 @@
-"""Generated studies of phantoms."""
+"""The verb `phantom`: generated studies."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +12,9 @@ from twin_scanner.cli.output import stages
 def phantom(
     out: Annotated[Path, out_folder("A new folder for the studies.")],
     count: Annotated[int, typer.Option("--count", min=1, help="The number of patients to generate.")],
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="The seed of the phantoms; the same seed gives the same bytes.")
+    ] = 0,
     dicom: Annotated[bool, typer.Option("--dicom", help="Write each study as DICOM too.")] = False,
     world: Annotated[
         Literal["district-dependent", "appearance-only"],

@@ -1,4 +1,4 @@
-"""Studies into a training store."""
+"""The verb `prepare`: studies into a training store."""
 
 from contextlib import closing
 from functools import partial
@@ -32,7 +32,7 @@ def prepare(
             callback=written_file,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The seed of the split's random draw.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The seed of the random split.")] = 0,
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="The number of processes; each needs 2.5 to 3.5 GB of memory.")
     ] = 1,

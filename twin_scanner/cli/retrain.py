@@ -1,4 +1,4 @@
-"""A challenger for the champion."""
+"""The verb `retrain`: a challenger for the champion."""
 
 import json
 from functools import cache
@@ -23,7 +23,7 @@ def retrain(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a challenger on the store as it stands; it goes live only where it is not worse and is better overall."""
+    """Train a challenger on the store; it becomes champion where no district is worse and the whole body is better."""
     from training.retraining.retrain import main as challenge
 
     settings = read_settings(config)

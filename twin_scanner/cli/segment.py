@@ -1,4 +1,4 @@
-"""One CT to its districts, at the desk."""
+"""The verb `segment`: one CT to its district label map."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ from twin_scanner.errors import Rejected
 
 def segment(
     source: CtSource,
-    out: Annotated[Path, out_file("The label map that is written (.nii.gz).")],
+    out: Annotated[Path, out_file("The file for the label map (.nii.gz).")],
     segmenter: SegmenterName = None,
     labelmap: LabelmapFile = None,
     config: ConfigFile = None,

@@ -1,4 +1,4 @@
-"""The running scanner."""
+"""The verb `serve`: the scanner runs until a signal ends it."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Training of the networks that a configuration names."""
+"""The verb `train`: the networks that a configuration names."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,9 @@ def train(
     config: Annotated[
         Path,
         typer.Argument(
-            help="A training configuration, or a grid of them (TOML); see training/configs/.", dir_okay=False
+            metavar="CONFIG",
+            help="A training configuration, or a grid of them (TOML); see training/configs/.",
+            dir_okay=False,
         ),
     ],
     resume: Annotated[

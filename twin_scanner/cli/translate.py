@@ -1,4 +1,4 @@
-"""One CT to a synthetic PET, at the desk."""
+"""The verb `translate`: one CT to a synthetic PET, without the service."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -91,7 +91,7 @@ def translate(
 
 
 def _doubts(report: "RenderReport") -> Iterator[str]:
-    """What a user must know of the files beside the PET."""
+    """What a user must know of uncertainty and explanation."""
     if report.uncertainty and not report.uncertainty["calibrated"]:
         yield "The uncertainty is the raw deviation of mirrored translations: 'evaluate --calibrate' calibrates it."
     if report.explanation and not report.explanation["complete"]:

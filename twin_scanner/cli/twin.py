@@ -12,7 +12,7 @@ twin_cli = typer.Typer(help="Show the twin records of patients.", no_args_is_hel
 
 @twin_cli.command("show")
 def twin_show(
-    patient_id: Annotated[str, typer.Argument(help="The Patient ID in the CT's header.")],
+    patient_id: Annotated[str, typer.Argument(metavar="PATIENT_ID", help="The Patient ID in the CT's header.")],
     issuer: Annotated[
         str | None, typer.Option("--issuer", help="The Issuer of Patient ID, where the CT names one.")
     ] = None,

@@ -12,7 +12,7 @@ from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Triple
 
 SKIN_HU: Final = -250.0
-"""Between fat (-120) and the foam and carbon of tables (-300 to -900); half-way from skin to air is about -480."""
+"""Fat (-120) is above, the foam and carbon of tables (-300 to -900) below; half-way from skin to air is about -480."""
 PLATE_MM: Final = 8.0
 """Opening radius: table shells, cables, blankets and the rims of headrests are thinner than twice this."""
 REGROWTH_MM: Final = 10.0

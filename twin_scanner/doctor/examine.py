@@ -1,4 +1,4 @@
-"""Everything that the scanner needs is looked at, a file a check, before a patient is there.
+"""Everything that the scanner needs is looked at, one file per check, before a patient is there.
 
 Nothing is changed: no migration is run, nothing is stored at the PACS, and the twin is only read.
 """

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 SPACING_MM: Final = (0.05, 50.0)
-"""Between voxels along any axis: 0.1 mm for the inner ear; single slices of a lung were taken up to 20 mm apart."""
+"""How far voxels are apart along any axis: 0.1 mm for the inner ear, up to 20 mm for single slices of a lung."""
 LONGEST_MM: Final = 3000.0
 """Along one axis: the longest person is shorter than 2.8 m, the longest scan 2 m."""
 WIDEST_MM: Final = 1000.0

@@ -17,13 +17,13 @@ from twin_scanner.imaging.bounds import SPACING_MM, extent_fault, voxels_fault
 IMAGE_IO: Final = "NiftiImageIO"
 GZIP_MAGIC: Final = b"\x1f\x8b"
 HEADER_SIZE: Final = 348
-"""Of NIfTI-1, the only one that ITK reads, and the first number of each file; in the other byte order it is another."""
+"""NIfTI-1, the only one that ITK reads, begins each file with this number; in the other byte order it is another."""
 FLOATS: Final = {"16": "f4", "64": "f8"}
 """Datatype codes of the NIfTI standard whose values need not be numbers."""
 CHUNK_BYTES: Final = 1 << 24
 SAME_PLACE_MM: Final = 1.0
-"""Between the two statements of where a corner voxel lies: rounding is far below, a flip, a scale or a shear far above
-it."""
+"""Two statements of where a corner voxel lies agree within it: rounding is far below, a flip, a scale or a shear far
+above."""
 MM_PER_UNIT: Final = {1: 1000.0, 3: 0.001}
 """By the spatial code of xyzt_units: metres and micrometres; everything else is taken as mm, as ITK does."""
 
@@ -208,5 +208,5 @@ def _check_values(path: Path, header: sitk.ImageFileReader) -> None:
 
 
 def _finite(values: bytes, number: np.dtype[np.floating]) -> bool:
-    """Of the whole numbers among the bytes; what a file that ends early leaves over is found by its length."""
+    """Whether the whole numbers among the bytes are; what a file that ends early leaves over is found by its length."""
     return bool(np.isfinite(np.frombuffer(values, number, len(values) // number.itemsize)).all())

@@ -27,7 +27,7 @@ the default window, so model space 0.
 GEOMETRY_TOLERANCE_MM = 1e-3
 """Two grids closer than this at every corner are the same grid: DICOM decimal strings carry 1e-3 mm or better."""
 LARGEST_LABEL_VALUE = 65535
-"""Of a label map in a file: atlases number their structures by thousands (FreeSurfer to 14175)."""
+"""A label map in a file has none larger: atlases number their structures by thousands (FreeSurfer to 14175)."""
 DIRECTION_TOLERANCE = 1e-4
 """Cosines are stored with six digits; axes that are orthonormal within this are taken as such."""
 

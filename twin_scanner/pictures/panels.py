@@ -68,7 +68,7 @@ def drawing_style() -> Iterator[None]:
 
 
 def label_colours(labels: Iterable[int]) -> dict[int, str]:
-    """A colour a label: districts 1 to 4 keep theirs, others follow the palette by their number."""
+    """A colour per label: districts 1 to 4 keep theirs, others follow the palette by their number."""
     palette = [
         "#" + "".join(f"{round(255 * shade * part):02x}" for part in to_rgb(colour))
         for shade in SHADES

@@ -1,1 +1,1 @@
-"""The ledger, the worker and the scheduler of the running scanner."""
+"""The running scanner's intake, steps, worker, retries, schedule, retention and ledger."""

@@ -190,7 +190,7 @@ class Intake:
         return job
 
     def _translated_already(self, choice: Choice) -> Job | None:
-        """One PET a study and frame of reference: once rendered, only other slices of its own CT count."""
+        """One PET per study and frame of reference: once rendered, only other slices of its own CT count."""
         jobs = self._ledger.jobs.of_study(choice.study_uid, choice.frame_of_reference_uid)
         rendered = [job for job in jobs if job.pet_series_uid is not None and job.state != State.SUPERSEDED]
         return rendered[-1] if rendered and rendered[-1].series_uid != choice.series_uid else None

@@ -1,4 +1,4 @@
-"""Clears away the files of jobs that ended some time ago, in batches; rows, reports and features stay."""
+"""Clears away the files of jobs that ended (done, superseded, rejected) some time ago, in batches; rows stay."""
 
 import logging
 import shutil

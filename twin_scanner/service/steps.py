@@ -31,11 +31,11 @@ LOG = logging.getLogger("twin_scanner.steps")
 PACS: Final = "pacs"
 TWIN: Final = "twin"
 DESTINATIONS: Final = (Destination(PACS), Destination(TWIN, after=PACS))
-"""Of every render; the twin lists what the PACS holds, so it comes second."""
+"""Every render goes there; the twin lists what the PACS holds, so it comes second."""
 
 
 STORED: Final = "stored-at-pacs"
-"""Names the file in the job's folder that lists what the PACS has answered for."""
+"""Names the file in the result's folder that lists what the PACS has answered for."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Steps:
     timeouts: Timeouts
     twin: TwinTarget
     zone: tzinfo
-    """Of the dates in the PET where the CT names none."""
+    """The zone of the dates in the PET where the CT names none."""
     breaker: Callable[[], Breaker]
     """Makes one per destination."""
     threads: int = 2
-    """Of each destination."""
+    """How many each destination has."""
 
     def lanes(self) -> tuple[Lane[Any], ...]:
         """Each with threads of its own: none waits for another."""
@@ -165,9 +165,9 @@ class Steps:
 
 @contextmanager
 def stored_before(folder: Path) -> Iterator[tuple[set[str], Callable[[InstanceStatus], None]]]:
-    """The instances that the PACS has answered for, and what adds an answer: one UID a line in the job's folder.
+    """The instances that the PACS has answered for, and what adds an answer: a file with one UID per line.
 
-    A killed process leaves its lines, so that what it delivered is not sent again. A power cut may lose the last of
+    A killed process leaves its lines, so that what it sent is not sent again. A power cut may lose the last of
     them: those are sent twice, with the same content.
     """
     file = folder / STORED
@@ -217,7 +217,7 @@ def twin_update(
     replaces_series_uids: tuple[str, ...],
     delivered: Collection[str],
 ) -> TwinUpdate:
-    """What the twin record is told: identity from the PET's own header (already Unicode), the rest from the report.
+    """What goes into the twin record: identity from the PET's own header (already Unicode), the rest from the report.
 
     Of the companions only those that the PACS holds: ``delivered`` are SOP Instance UIDs.
     """

@@ -1,4 +1,4 @@
-"""The configuration, a file a section group; every public name is imported from here."""
+"""The configuration, one file per group of sections; every public name is imported from here."""
 
 from twin_scanner.settings.configuration import (
     ENVIRONMENT_PREFIX,

@@ -32,7 +32,7 @@ class Folders:
 
     @property
     def jobs(self) -> Path:
-        """One folder a job."""
+        """One folder per job."""
         return self.root / "jobs"
 
     @property

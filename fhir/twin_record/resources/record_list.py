@@ -16,7 +16,7 @@ def record_value(key: PatientKey) -> str:
 
 
 def new_record(update: TwinUpdate, site: TwinSite, patient: str, study: str, provenance: str) -> Resource:
-    """The patient's List, which is the twin record: one entry a study, one a Provenance."""
+    """The patient's List, which is the twin record: one entry per study and one per Provenance."""
     key = patient_key(update.patient_id, update.issuer_of_patient_id, site)
     made_at = update.made_at.isoformat()
     coding = {"system": CODE_SYSTEM, "code": "digital-twin-record", "display": "Digital-twin record"}

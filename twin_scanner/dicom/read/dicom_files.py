@@ -72,9 +72,9 @@ functional groups of 8800 frames, the most that were seen, take 20 MB."""
 PIXEL_BYTES: Final = 1 << 30
 """The most that the pixels of a deflated file are inflated to, whatever its header promises."""
 VALUE_BYTES: Final = 10_240
-"""Of an attribute that choosing or reading looks at, but for sequences: the longest text of the standard (LT)."""
+"""An attribute that choosing or reading looks at is no longer, but for sequences: the standard's longest text (LT)."""
 MAXIMUM_ITEMS: Final = 200_000
-"""Of all sequences of a deflated data set: 8800 frames with their functional groups have 100,000."""
+"""All sequences of a deflated data set have no more: 8800 frames with their functional groups have 100,000."""
 _ITEM: Final = b"\xfe\xff\x00\xe0"
 _PREAMBLE: Final = 128
 _MAGIC: Final = b"DICM"

@@ -24,7 +24,7 @@ Frame: TypeAlias = npt.NDArray[np.unsignedinteger]
 SEGMENTATION_CLASSES: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """Segmentation Storage (BINARY, FRACTIONAL) and Label Map Segmentation Storage (PS3.4 B.5)."""
 LARGEST_SHARED: Final = 0.5
-"""Of a segment; where more of it lies in another one, it was drawn twice and its border says nothing."""
+"""The share of a segment; where more of it lies in another one, the border between them says nothing."""
 UNLISTED: Final = -1
 """In a lookup table of segment numbers."""
 POSITION: Final = ("PlanePositionSequence", "ImagePositionPatient", 3)

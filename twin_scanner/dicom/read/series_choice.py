@@ -43,9 +43,9 @@ SOFT_KERNELS: Final = re.compile(
 )
 """Kernels for soft tissue and brain, likewise; what neither names (GE DETAIL, CHST) ranks between."""
 _KERNEL_LENGTH: Final = 16
-"""Of ConvolutionKernel, VR SH (PS3.5 6.2)."""
+"""ConvolutionKernel is an SH and holds no more characters (PS3.5 6.2)."""
 _FRAMES_DIGITS: Final = 9
-"""Of a NumberOfFrames that is counted; more stand in damaged headers only."""
+"""A NumberOfFrames with more digits is not counted: it stands in damaged headers only."""
 COVERAGE_TOLERANCE: Final = 0.1
 """Series within this part of the longest cover the same: reconstructions of one scan differ by a few slices."""
 
@@ -198,7 +198,7 @@ def _axial_images(header: Dataset) -> int:
 
 
 def _study_choices(study_uid: str, series: Sequence[_Series], preference: Preference) -> list[Choice]:
-    """A choice for every frame of reference in which a PET may be expected; the rest is told with the first.
+    """A choice for every frame of reference in which a PET may be expected; the rest is reported with the first.
 
     Scouts, dose reports, other modalities and a few monitoring slices often have a frame of reference of their own, or
     none: they open no choice unless the study holds nothing better.

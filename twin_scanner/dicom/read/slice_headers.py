@@ -66,14 +66,14 @@ COSINE_TOLERANCE: Final = 1e-3
 PIXEL_SPACING_MM: Final = (0.05, 10.0)
 """In-plane spacing of any CT or PET of a patient: 0.1 mm for the inner ear to about 5.5 mm in PET."""
 FARTHEST_MM: Final = 1e5
-"""Of a slice from the origin of its frame of reference, along an axis: a hundred metres, where decimal strings still
-carry a thousandth of a millimetre. A table moves by two metres."""
+"""No slice is farther from the origin of its frame of reference along an axis: a hundred metres, where decimal strings
+still carry a thousandth of a millimetre. A table moves by two metres."""
 SLOPE: Final = (1e-10, 1e10)
 INTERCEPT: Final = (-1e10, 1e10)
-"""Of any CT or PET: SUV in steps of 1e-6 to activity in steps of 1e5 Bq/ml. Beyond it a float32 overflows."""
+"""Any CT or PET lies within: SUV in steps of 1e-6 to activity in steps of 1e5 Bq/ml. Beyond it a float32 overflows."""
 LONGEST_SHOWN: Final = 64
 _TERM: Final = re.compile(r"[A-Z0-9 _\\]*")
-"""Of one or several values of a CS (PS3.5 6.2)."""
+"""One or several values of a CS have these characters (PS3.5 6.2)."""
 MAXIMUM_MATRIX: Final = 4096
 """Rows and columns of any CT or PET: the largest in use have 2048; a damaged header has more."""
 

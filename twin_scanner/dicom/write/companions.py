@@ -32,7 +32,7 @@ from twin_scanner.files.durable_file import write_durably
 CompanionKind: TypeAlias = Literal["segmentation", "measurement-report", "key-image"]
 KINDS: Final[tuple[CompanionKind, ...]] = get_args(CompanionKind)
 LARGEST_NUMBER: Final = 2**31 - 1
-"""Of an IS (PS3.5 6.2)."""
+"""An IS holds no larger number (PS3.5 6.2)."""
 PET_CLASS: Final = str(PositronEmissionTomographyImageStorage)
 CT_MODALITY, PET_MODALITY = "CT", "PT"
 NOBODY: Final = (

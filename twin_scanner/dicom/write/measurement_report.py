@@ -1,4 +1,4 @@
-"""SUV of each district as a DICOM Structured Report: TID 1500, one volumetric measurement group a district."""
+"""SUV of each district as a DICOM Structured Report: TID 1500, one volumetric measurement group per district."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

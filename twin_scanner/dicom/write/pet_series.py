@@ -46,7 +46,7 @@ PHANTOM_ONLY: Final = "model trained on phantoms only"
 PHANTOM_ONLY_TITLE: Final = ", PHANTOM-ONLY MODEL"
 """The same in a SeriesDescription, which has 64 characters."""
 LONGEST_DESCRIPTION: Final = 64
-"""Of an LO (PS3.5 6.2)."""
+"""An LO holds no more characters (PS3.5 6.2)."""
 FLUORINE_18_HALF_LIFE_S: Final = "6586.2"
 SOURCE_IMAGE_PURPOSE: Final = Code("121322", "DCM", "Source image for image processing operation")
 FDG: Final = Code("35321007", "SCT", "Fluorodeoxyglucose F^18^")
@@ -116,7 +116,7 @@ class WrittenSeries:
 
 
 def write_pet_series(suv: Volume, source: CtSeries, synthesis: Synthesis, folder: Path) -> WrittenSeries:
-    """Write SUV-bw (g/ml, any grid in the CT's frame of reference) as one PET series, a file a slice, into ``folder``.
+    """Write SUV-bw (g/ml, any grid in the CT's frame of reference) as a PET series, one file per slice, in ``folder``.
 
     Same patient, study and frame of reference as the CT. Stored values are SUV / RescaleSlope rounded, one slope for
     the series, so no voxel is off by more than half a slope. Every file is fsynced and renamed into place and the

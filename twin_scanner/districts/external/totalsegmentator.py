@@ -117,9 +117,9 @@ def find_weights(weights: Path | None, *, fast: bool) -> Weights:
 def derive_districts(total: LabelArray, body: LabelArray, geometry: Geometry) -> LabelArray:
     """Head 1, trunk 2, arms 3, legs 4 (D, H, W) from the two label maps on the same grid, whatever its orientation.
 
-    The borders are DESIGN's: head above the plane of mandible and occiput (the skull's lowest points), arms from the
-    shoulder joint outward (what is nearer to a humerus than to the trunk's bones), legs below the ischia (the hip
-    bones' lowest points). 0 where `body` is 0.
+    The borders are those of docs/segmenters.md: head above the plane of mandible and occiput (the skull's lowest
+    points), arms from the shoulder joint outward (what is nearer to a humerus than to the trunk's bones), legs below
+    the ischia (the hip bones' lowest points). 0 where `body` is 0.
     """
     spacing = upright_spacing_mm(geometry)
     steps = tuple(max(1, round(STEP_MM / s)) for s in spacing)

@@ -21,7 +21,7 @@ VERSION: Final = "2"
 
 
 class LandmarkSegmenter:
-    """Head, trunk, arms and legs by anatomical landmarks (borders: DESIGN, section 2, Districts)."""
+    """Head, trunk, arms and legs by anatomical landmarks (borders: docs/segmenters.md)."""
 
     name: Final = "landmarks"
 

@@ -1,4 +1,4 @@
-"""The ledger: the one truth of the service, on SQLite or PostgreSQL; a file a table, with its queries."""
+"""The ledger: the one truth of the service, on SQLite or PostgreSQL; one file per table, with its queries."""
 
 from twin_scanner.service.ledger.claims import LeaseLost
 from twin_scanner.service.ledger.database import utc_now

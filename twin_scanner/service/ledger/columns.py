@@ -29,7 +29,7 @@ METADATA = sa.MetaData()
 
 
 def waiting_columns() -> list[sa.Column[Any]]:
-    """Of a row that a lane claims: where its files lie, when it is due, who works on it, and how often that began.
+    """A row that a lane claims says where its files lie, when it is due, who works on it, and how often that began.
 
     ``due_at`` and ``waiting_since`` are steady times (``Database.steady``), which only the row's own node compares.
     A row without ``due_at`` waits for something else than time.

@@ -129,7 +129,7 @@ class Database:
 
 
 def make_engine(url: str, *, create: bool) -> sa.Engine:
-    """An engine; without ``create`` a SQLite file that is not there is refused, never made.
+    """An engine; without ``create`` a SQLite file that is not there is refused, never created.
 
     Raises Rejected where there is no ledger, Misconfigured where the URL or its driver is at fault.
     """

@@ -1,4 +1,4 @@
-"""Table ``deliveries``: one job's result on its way to one destination, each with attempts and a lease of its own."""
+"""Table ``deliveries``: one job's result on its way to one destination, each with attempts and a claim of its own."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
