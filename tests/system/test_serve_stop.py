@@ -65,6 +65,7 @@ def test_a_second_scanner_that_starts_during_the_stop_delivers_nothing_twice(tmp
     assert [uid for uid, times in Counter(pacs.stored).items() if times > 1] == []
 
 
+@pytest.mark.long
 def test_a_pacs_that_never_answers_holds_up_a_stop_for_a_limited_time_and_a_second_signal_not_at_all(
     tmp_path: Path,
 ) -> None:

@@ -158,6 +158,7 @@ class Intake:
                 "series arrived after the study's PET was made from another one; skipped",
                 extra={"job_id": earlier.job_id, "series_uid": choice.series_uid},
             )
+            self._ledger.jobs.keep_files_again(earlier)
             return earlier
         new = NewJob(
             study_uid=choice.study_uid,

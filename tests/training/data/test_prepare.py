@@ -376,7 +376,7 @@ def test_a_real_examination_goes_from_its_dicom_files_to_a_network_that_has_lear
 
     write_split(tmp_path / "split.json", Split((entry.name,), (), (), ()))
     (tmp_path / "two-epochs.toml").write_text(TWO_EPOCHS)
-    package = load_package(tmp_path / verb(tmp_path, "train", "two-epochs.toml").strip())
+    package = load_package(tmp_path / verb(tmp_path, "train", "two-epochs.toml").splitlines()[0])
     assert package.card.training_data == {**package.card.training_data, "kind": "store", "pairs": 1}
     assert package.partition.labels == {1, 2, 3}
     curve = {(line["network"], line["step"]): float(line["L1"]) for line in read_curve(tmp_path / "runs" / "thorax")}

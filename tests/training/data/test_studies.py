@@ -423,7 +423,8 @@ def test_a_slice_that_is_missing_is_missing_in_the_ct_or_in_the_pet(tmp_path: Pa
     ct_pet(tmp_path)
     sorted((tmp_path / modality).iterdir())[20].unlink()
     shown = {"CT": "CT", "PT": "PET"}[modality]
-    assert reason(only(dicom_studies(tmp_path))).startswith(f"The study's {shown} cannot be used: The stack has a gap")
+    refusal = reason(only(dicom_studies(tmp_path)))
+    assert refusal.startswith(f"The study's {shown} cannot be used: Series (") and "The stack has a gap" in refusal
 
 
 def test_images_behind_a_link_to_a_folder_are_found_and_one_to_nothing_is_a_lost_slice(tmp_path: Path) -> None:

@@ -198,10 +198,10 @@ def test_slices_go_through_the_hottest_lesion_and_not_through_the_hotter_bladder
     """Oracle: SUV in words, from the spots that were painted."""
     real = with_spot(with_spot(body_pet(noise=0), (30, 12, 12), 9.0), (16, 28, 20), 18.0)
     synthetic = with_spot(body_pet(noise=0), (30, 12, 12), 6.0)
-    told = [cut.told for cut in _cuts(case_of(real, synthetic, spot_label((30, 12, 12))))]
-    assert [line.split(",")[0] for line in told] == ["Head", "Trunk", "Arms", "Legs"]
-    assert told[1] == "Trunk, coronal: its hottest lesion, SUV 9.0 real, 6.0 synthetic"
-    unannotated = [cut.told for cut in _cuts(case_of(real, synthetic))]
+    captions = [cut.caption for cut in _cuts(case_of(real, synthetic, spot_label((30, 12, 12))))]
+    assert [line.split(",")[0] for line in captions] == ["Head", "Trunk", "Arms", "Legs"]
+    assert captions[1] == "Trunk, coronal: its hottest lesion, SUV 9.0 real, 6.0 synthetic"
+    unannotated = [cut.caption for cut in _cuts(case_of(real, synthetic))]
     assert unannotated[1] == "Trunk, coronal: its hottest voxel, SUV 18.0 real, 1.0 synthetic"
 
 
@@ -214,7 +214,7 @@ def test_the_enlarged_square_holds_the_hottest_place_and_stays_in_the_slice() ->
             left, top, edge = cut.zoom_mm
             height, width = (n * mm for n, mm in zip(cut.real.shape, cut.spacing_mm, strict=True))
             down, across = ((n + 0.5) * mm for n, mm in zip(cut.place, cut.spacing_mm, strict=True))
-            assert cut.real[cut.place] == pytest.approx(float(cut.told.split("SUV ")[1].split(" ")[0]), abs=0.05)
+            assert cut.real[cut.place] == pytest.approx(float(cut.caption.split("SUV ")[1].split(" ")[0]), abs=0.05)
             assert left <= across <= left + edge <= width + 1e-6
             assert top <= down <= top + edge <= height + 1e-6
             assert edge > 0

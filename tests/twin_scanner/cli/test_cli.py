@@ -150,7 +150,13 @@ def test_the_configuration_is_the_environments_where_none_is_given(
 )
 def test_ctrl_c_says_what_is_kept(tmp_path: Path, words: tuple[str, ...], first: str, code: int, said: str) -> None:
     command = [sys.executable, "-m", "twin_scanner.cli", *words]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        # A test run in the background of a shell ignores Ctrl-C, and so would its children.
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         assert process.stderr is not None
         assert process.stderr.readline() == first
         process.send_signal(signal.SIGINT)

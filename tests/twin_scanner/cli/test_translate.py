@@ -141,7 +141,7 @@ def test_phantom_segment_and_translate_work_one_after_the_other(tmp_path: Path) 
     assert run("segment", str(ct), "--out", str(labels)).stdout.strip() == str(labels)
     out = tmp_path / "out"
     done = run("translate", str(ct), "--out", str(out), "--segmenter", "labelmap", "--labelmap", str(labels), "--json")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "was trained on districts by 'landmarks', not by 'labelmap'" in done.stderr
     done = run("translate", str(ct), "--out", str(out), "--json")
     assert done.returncode == 0, done.stderr

@@ -138,9 +138,14 @@ class Claims(Generic[R]):
         """
         columns = self.table.c
         with self._database.write() as write:
-            stale = (columns.node == self._database.node, columns.lease_owner.is_not(None))
-            held = columns.lease_owner.not_in(self._tokens.held())
-            return write.execute(self.table.update().where(*stale, held).values(lease_owner=None)).rowcount
+            claimed = (columns.node == self._database.node, columns.lease_owner.is_not(None))
+            found = set(write.execute(sa.select(columns.lease_owner).where(*claimed)).scalars())
+            # Asked after the look: a token is made before its claim, so what was seen and is not held is dead.
+            dead = found - set(self._tokens.held())
+            if not dead:
+                return 0
+            stale = (*claimed, columns.lease_owner.in_(dead))
+            return write.execute(self.table.update().where(*stale).values(lease_owner=None)).rowcount
 
     def wake_all(self) -> None:
         """Make all that waits on this node due at once: after a start no clock of before is to be trusted."""

@@ -182,6 +182,6 @@ def _translated(error: DBAPIError) -> Transient | Defect:
         return Transient("The ledger cannot be written, its disk is full: make room.")
     if isinstance(error, OperationalError) or error.connection_invalidated:
         return Transient("The ledger's database does not answer; see ledger.url in the configuration.")
-    if isinstance(error, sa.exc.InterfaceError):
+    if isinstance(error, sa.exc.InterfaceError | sa.exc.InternalError):
         return Transient("The connection to the ledger's database was lost; it is made again.")
     return Defect(f"The ledger's database refused a statement ({type(error).__name__}): report this.")

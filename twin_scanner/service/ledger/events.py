@@ -23,7 +23,7 @@ EVENTS: Final = sa.Table(
     sa.Column("who", sa.String(128), nullable=False),
     sa.Column("what", sa.String(32), nullable=False),
     sa.Column("of_table", sa.String(16), nullable=False),
-    sa.Column("row_id", sa.String(64), nullable=False),
+    sa.Column("row_id", sa.String(96), nullable=False),
     sa.Column("detail", sa.JSON, nullable=False),
     sa.Column("hash", sa.String(64), nullable=False),
     sa.Index("ix_events_row", "of_table", "row_id"),

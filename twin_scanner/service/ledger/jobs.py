@@ -119,14 +119,13 @@ class Jobs(Claims[Job]):
         """
         with self._database.write() as write:
             write.lock(f"study {new.study_uid}")
-            siblings = [self._row(row) for row in write.execute(_of_study(new.study_uid, new.frame_of_reference_uid))]
+            siblings = self._siblings(write, new.study_uid, new.frame_of_reference_uid)
             for known in siblings:
                 if known.job_id == new.job_id:
-                    self._update(write, known, cleared_at=None)
-                    return known
+                    return self._with_files(write, known)
             if rejection is None:
                 for older in siblings:
-                    if State.QUEUED in (older.state, older.stood_at) and older.state in (State.QUEUED, State.HELD):
+                    if _gives_way(older):
                         self.move(write, older, State.SUPERSEDED, reason="More of the study arrived.")
             values = {
                 "job_id": new.job_id,
@@ -154,6 +153,19 @@ class Jobs(Claims[Job]):
             write.execute(self.table.insert().values(**values))
             write.note("jobs", new.job_id, "opened" if rejection is None else "rejected")
             return self._row(write.execute(sa.select(JOBS).where(JOBS.c.job_id == new.job_id)).one())
+
+    def keep_files_again(self, job: Job) -> None:
+        """Files of the job's study came again: they are cleared again once they are old enough."""
+        with self._database.write() as write:
+            self._with_files(write, self.locked(write, job.job_id))
+
+    def check_newest(self, write: Transaction, job: Job) -> None:
+        """Raise Rejected where a later job of the same study and frame of reference has taken this one's place."""
+        for other in self._siblings(write, job.study_uid, job.frame_of_reference_uid):
+            if other.made_at > job.made_at and other.state not in (State.REJECTED, State.SUPERSEDED):
+                raise Rejected(
+                    f"More of the study has arrived since job {job.job_id}: job {other.job_id} has taken its place."
+                )
 
     def claim(self, kind: str = RENDER) -> Job | None:
         """The queued job that comes first, claimed for the calling thread."""
@@ -251,15 +263,28 @@ class Jobs(Claims[Job]):
     def cleared(self, job_ids: Collection[str]) -> None:
         """The files of these jobs are gone."""
         with self._database.write() as write:
-            write.execute(JOBS.update().where(JOBS.c.job_id.in_(job_ids)).values(cleared_at=write.now))
             for job_id in job_ids:
-                write.note("jobs", job_id, "cleared")
+                # A retry may have come between: what has not ended keeps its files.
+                ended = (JOBS.c.job_id == job_id, JOBS.c.ended_at.is_not(None))
+                if write.execute(JOBS.update().where(*ended).values(cleared_at=write.now)).rowcount:
+                    write.note("jobs", job_id, "cleared")
 
     def adopt(self, job_ids: Sequence[str]) -> int:
         """Jobs that an earlier version left without a node, and whose files lie here, are this node's; how many."""
         with self._database.write() as write:
             ours = (JOBS.c.node.is_(None), JOBS.c.job_id.in_(job_ids))
             return write.execute(JOBS.update().where(*ours).values(node=self._database.node)).rowcount
+
+    def _siblings(self, write: Transaction, study_uid: str, frame_of_reference_uid: str) -> list[Job]:
+        """The jobs of one study and frame of reference, oldest first, locked: none moves on meanwhile."""
+        query = _of_study(study_uid, frame_of_reference_uid).with_for_update()
+        return [self._row(row) for row in write.execute(query)]
+
+    def _with_files(self, write: Transaction, job: Job) -> Job:
+        if job.cleared_at is None:
+            return job
+        self._update(write, job, cleared_at=None, ended_at=write.steady if job.ended_at else None)
+        return self.locked(write, job.job_id)
 
     def _give_up(self, job: Job, state: State, reason: str) -> None:
         with self._database.write() as write:
@@ -274,6 +299,12 @@ class Jobs(Claims[Job]):
         skipped = tuple((str(series_uid), str(reason)) for series_uid, reason in job.skipped)
         stood_at = State(job.stood_at) if job.stood_at else None
         return Job(**{**vars(job), "skipped": skipped, "stood_at": stood_at})
+
+
+def _gives_way(older: Job) -> bool:
+    """Whether nothing of the job was rendered yet, and it may still be: more of its study takes its place."""
+    waits = older.state in (State.QUEUED, State.HELD, State.FAILED)
+    return waits and State.QUEUED in (older.state, older.stood_at)
 
 
 def _of_study(study_uid: str, frame_of_reference_uid: str) -> sa.Select[Any]:

@@ -3,7 +3,7 @@
 import getpass
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -122,6 +122,7 @@ class Ledger:
                 raise Rejected(f"Job {job.job_id} has no CT to try again with: send the study again.")
             if current.cleared_at is not None:
                 raise Rejected(f"The files of job {job.job_id} were cleared: send the study again.")
+            self.jobs.check_newest(write, current)
             if self.jobs.put_on(write, current) == State.RENDERED:
                 self.deliveries.put_on(write, job.job_id, DeliveryState.FAILED)
             write.note("jobs", job.job_id, "retried")
@@ -129,7 +130,11 @@ class Ledger:
 
     def retry_all(self, reason: str = "") -> list[Job]:
         """Retry every failed or rejected job that can be, or those whose reason contains ``reason``."""
-        return [self.retry(job.job_id) for job in self.jobs.given_up(reason)]
+        retried = []
+        for job in self.jobs.given_up(reason):
+            with suppress(Rejected):
+                retried.append(self.retry(job.job_id))
+        return retried
 
     def release(self, beginning: str) -> Job:
         """Let a held job, or its held deliveries, go on; raises Rejected where nothing of it is held."""
@@ -147,10 +152,12 @@ class Ledger:
     def adopt(self, job_ids: Sequence[str], study_uids: Sequence[str]) -> None:
         """Rows of an earlier version name no node: those whose files lie here are this node's."""
         for start in range(0, len(job_ids), CHUNK):
-            if self.jobs.adopt(job_ids[start : start + CHUNK]):
-                self.deliveries.adopt()
+            self.jobs.adopt(job_ids[start : start + CHUNK])
+        self.deliveries.adopt()
         for start in range(0, len(study_uids), CHUNK):
             self.studies.adopt(study_uids[start : start + CHUNK])
+        for rows in (self.studies, self.jobs, self.deliveries):
+            rows.wake_all()
 
 
 def _login() -> str:

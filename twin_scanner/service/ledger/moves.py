@@ -58,7 +58,7 @@ MOVES: Final[Mapping[type[StrEnum], Mapping[str, frozenset[str]]]] = MappingProx
             rendered="done held failed",
             held="queued rendered superseded",
             rejected="queued",
-            failed="queued rendered",
+            failed="queued rendered superseded",
             done="",
             superseded="",
         ),

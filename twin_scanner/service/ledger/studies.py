@@ -153,10 +153,14 @@ class Studies(Claims[Study]):
             return None if found is None else self._row(found)
 
     def adopt(self, study_uids: Sequence[str]) -> None:
-        """Studies that an earlier version left without a node, and whose files lie here, are this node's."""
+        """Studies that an earlier version left without a node, and whose files lie here, are this node's.
+
+        Where one of them has come again meanwhile, the row of then stays without a node.
+        """
         columns = self.table.c
         with self._database.write() as write:
-            ours = (columns.node.is_(None), columns.study_uid.in_(study_uids))
+            here = sa.select(columns.study_uid).where(columns.node == self._database.node)
+            ours = (columns.node.is_(None), columns.study_uid.in_(study_uids), columns.study_uid.not_in(here))
             write.execute(self.table.update().where(*ours).values(node=self._database.node))
 
     def _of(self, study_uid: str) -> sa.Select[Any]:

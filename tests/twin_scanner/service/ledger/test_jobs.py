@@ -10,13 +10,25 @@ import sqlalchemy as sa
 
 from tests.fakes.clock import Clock
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.service.ledger import Job, LeaseLost, Ledger, NewJob, State, migrate
+from twin_scanner.service.ledger import (
+    Destination,
+    IssuedSeries,
+    Job,
+    LeaseLost,
+    Ledger,
+    NewJob,
+    Rendered,
+    Result,
+    State,
+    migrate,
+)
 from twin_scanner.service.ledger.columns import METADATA
 
 pytestmark = pytest.mark.record
 
 Open = Callable[..., Ledger]
 HOUR_S = 3600.0
+DESTINATION = Destination("pacs")
 
 
 def new(number: int = 1, series_uid: str = "1.2.3", study_uid: str = "1.2", priority: int = 0) -> NewJob:
@@ -243,6 +255,7 @@ def test_files_that_come_again_for_a_cleared_job_are_cleared_again(ledger: Ledge
     clock.pass_s(1.0)
     assert ledger.jobs.to_clear(ledger.database.steady(), None, 10) == []
     ledger.jobs.open(new(), rejection="x")
+    clock.pass_s(1.0)
     assert [again.job_id for again in ledger.jobs.to_clear(ledger.database.steady(), None, 10)] == [job.job_id]
 
 
@@ -295,3 +308,111 @@ def test_with_many_ended_jobs_an_index_answers_every_question_of_the_daily_work(
             assert set(scans) <= {"SCAN jobs USING INDEX ix_jobs_newest"}, (statement, plan)
             sorts = [step for step in plan if "TEMP B-TREE" in step and "jobs.revision" not in statement]
             assert not sorts, (statement, plan)
+
+
+def rendered(ledger: Ledger, pet_series_uid: str = "1.5") -> Job:
+    """The queued job, rendered, with its deliveries."""
+    job = claimed(ledger)
+    ledger.rendered(job, made_of(pet_series_uid))
+    return ledger.jobs.find(job.job_id)
+
+
+def made_of(pet_series_uid: str) -> Rendered:
+    return Rendered(pet_series_uid, "a" * 64, (IssuedSeries(pet_series_uid, "PT", 2),), Result({}, {}), (DESTINATION,))
+
+
+def test_a_job_whose_render_is_being_recorded_is_not_superseded(ledger: Ledger) -> None:
+    """On PostgreSQL it was, and its PET was delivered all the same, beside the newer one as revision 1."""
+    ledger.jobs.open(new())
+    job, later = claimed(ledger), []
+    opening = threading.Thread(target=lambda: later.append(ledger.jobs.open(new(2))))
+    with ledger.database.write() as write:
+        mine = ledger.jobs.mine(write, job)
+        ledger.jobs.move(write, mine, State.RENDERED, pet_series_uid="1.5", model_hash="a" * 64)
+        opening.start()
+        opening.join(0.5)
+    opening.join()
+    assert ledger.jobs.find(job.job_id).state == State.RENDERED
+    assert later[0].revision == 2
+
+
+def test_a_claim_that_is_made_while_dead_ones_are_freed_is_kept(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On PostgreSQL a second thread could get the row that a first one had claimed a moment before."""
+    ledger.jobs.open(new())
+    tokens = ledger.jobs._tokens
+    held, jobs = tokens.held, []
+    claiming = threading.Thread(target=lambda: jobs.append(ledger.jobs.claim()))
+
+    def held_then_claimed() -> list[str]:
+        names = held()
+        claiming.start()
+        claiming.join(0.5)
+        return names
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tokens, "held", held_then_claimed)
+        ledger.jobs.free()
+    claiming.join()
+    (job,) = jobs
+    assert job is not None and ledger.jobs.find(job.job_id).lease_owner == job.lease_owner
+    ledger.jobs.reject(job, "x")
+
+
+def test_a_failed_job_is_superseded_by_more_of_the_study_and_retried_no_more(ledger: Ledger) -> None:
+    """It was rendered and delivered beside the newer one, both as revision 1."""
+    older = ledger.jobs.open(new())
+    ledger.jobs.fail(claimed(ledger), "a fault of ours")
+    ledger.jobs.open(new(2))
+    assert ledger.jobs.find(older.job_id).state == State.SUPERSEDED
+    assert ledger.retry_all() == []
+
+
+@pytest.mark.parametrize("way", ["rejected", "failed after its render"])
+def test_what_gave_way_to_more_of_the_study_cannot_be_retried_and_stops_no_other(
+    ledger: Ledger, clock: Clock, way: str
+) -> None:
+    older = ledger.jobs.open(new())
+    if way == "rejected":
+        ledger.jobs.reject(claimed(ledger), "too few slices")
+    else:
+        rendered(ledger)
+        delivery = ledger.deliveries.claim(DESTINATION.name)
+        assert delivery is not None
+        ledger.deliveries.fail(delivery, "a fault of ours")
+    clock.pass_s(1.0)
+    ledger.jobs.open(new(2))
+    rendered(ledger, "1.6")
+    other = ledger.jobs.open(new(3, study_uid="1.7"))
+    ledger.jobs.fail(claimed(ledger), "a fault of ours")
+    with pytest.raises(Rejected, match="More of the study has arrived since job"):
+        ledger.retry(older.job_id)
+    assert [job.job_id for job in ledger.retry_all()] == [other.job_id]
+
+
+def test_files_that_come_again_for_a_cleared_job_are_kept_as_long_as_the_first_time(
+    ledger: Ledger, clock: Clock
+) -> None:
+    job = ledger.jobs.open(new())
+    ledger.jobs.fail(claimed(ledger), "x")
+    ended = ledger.jobs.open(new(2), rejection="no")
+    clock.pass_s(100 * HOUR_S)
+    ledger.jobs.cleared([ended.job_id])
+    again = ledger.jobs.open(new(2))
+    assert again.cleared_at is None and again.ended_at == ledger.database.steady()
+    ledger.jobs.cleared([job.job_id])
+    assert ledger.jobs.find(job.job_id).cleared_at is None, "a job that has not ended keeps its files"
+
+
+def test_what_a_killed_start_left_half_adopted_is_adopted_at_the_next(ledger: Ledger) -> None:
+    job = ledger.jobs.open(new())
+    rendered(ledger)
+    with ledger.database.write() as write:
+        write.execute(METADATA.tables["deliveries"].update().values(node=None))
+    ledger.adopt([job.job_id], [])
+    assert ledger.deliveries.claim(DESTINATION.name) is not None
+
+
+def test_a_node_with_the_longest_name_enters(url: str, open_ledger: Open, ledger: Ledger) -> None:
+    open_ledger(url, "n" * 64, holder="folder")

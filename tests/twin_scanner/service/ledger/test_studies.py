@@ -7,6 +7,7 @@ import pytest
 from tests.fakes.clock import Clock
 from twin_scanner.errors import Rejected
 from twin_scanner.service.ledger import Arrival, Ledger, Study, StudyState
+from twin_scanner.service.ledger.columns import METADATA
 
 pytestmark = pytest.mark.record
 
@@ -107,3 +108,13 @@ def test_one_study_on_two_nodes_is_a_row_of_each(url: str, ledger: Ledger, open_
     assert (found(ledger).received, found(other).received) == (3, 4)
     ledger.studies.complete("1.2", "quiet period")
     assert other.studies.claim() is None
+
+
+def test_a_study_that_came_again_before_an_old_row_of_it_was_adopted_is_one_row(ledger: Ledger) -> None:
+    """Every start ended in a row that contradicts another one."""
+    ledger.studies.complete("1.2", "quiet period")
+    with ledger.database.write() as write:
+        values = {"node": None, "state": "taken", "attempts": 0, "reason": "", "study_uid": "1.2", "calling_ae": ""}
+        write.execute(METADATA.tables["studies"].insert().values(**values, received=1, evidence="", fingerprint="f"))
+    ledger.adopt([], ["1.2"])
+    assert len(ledger.studies.of_node(StudyState.ARRIVING)) == 1
