@@ -157,7 +157,8 @@ class Deliveries(Claims[Delivery]):
 
     def adopt(self) -> None:
         """The deliveries of a job lie where the job lies: after jobs of an earlier version were adopted."""
-        ours = sa.select(JOBS.c.job_id).where(JOBS.c.node == self._database.node)
+        open_states = [state.value for state in (State.RENDERED, State.HELD, State.FAILED)]
+        ours = sa.select(JOBS.c.job_id).where(JOBS.c.state.in_(open_states), JOBS.c.node == self._database.node)
         with self._database.write() as write:
             homeless = (DELIVERIES.c.node.is_(None), DELIVERIES.c.job_id.in_(ours))
             write.execute(DELIVERIES.update().where(*homeless).values(node=self._database.node))
