@@ -70,6 +70,10 @@ class Arrivals:
             self._arrived[study_uid] = replace(last, calling_ae=calling_ae, count=last.count + 1, last_at=now)
         self._quiet.touch(study_uid, time.monotonic(), association)
 
+    def arriving(self) -> list[str]:
+        """The studies of which more may come; one leaves this list only when the ledger has it as arriving."""
+        return self._quiet.arriving()
+
     def sweep(self) -> bool:
         """Record what arrived and hand complete studies to the intake lane; says whether there were any.
 
@@ -77,15 +81,17 @@ class Arrivals:
         """
         with self._lock:
             arrived, self._arrived = self._arrived, {}
-        complete = self._quiet.complete(time.monotonic())
         try:
             if arrived:
                 self._ledger.studies.arrived(list(arrived.values()))
-                arrived = {}
+        except TwinScannerError:
+            self._put_back(arrived)
+            raise
+        complete = self._quiet.complete(time.monotonic())
+        try:
             for study_uid in complete:
                 self._ledger.studies.complete(study_uid, QUIET_PERIOD)
         except TwinScannerError:
-            self._put_back(arrived)
             for study_uid in complete:
                 self._quiet.touch(study_uid, time.monotonic())
             raise

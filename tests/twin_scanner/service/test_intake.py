@@ -20,7 +20,18 @@ from twin_scanner.service.intake import (
     Unended,
     choices_of,
 )
-from twin_scanner.service.ledger import IssuedSeries, Job, Ledger, Rendered, Result, State, Study, StudyState, migrate
+from twin_scanner.service.ledger import (
+    Arrival,
+    IssuedSeries,
+    Job,
+    Ledger,
+    Rendered,
+    Result,
+    State,
+    Study,
+    StudyState,
+    migrate,
+)
 from twin_scanner.service.retry import RetryPolicy
 from twin_scanner.service.worker import Beat, Lane, Worker
 
@@ -293,6 +304,28 @@ def test_a_sweep_that_the_ledger_refuses_forgets_nothing(rig: Rig, monkeypatch: 
         rig.clock.pass_s(31.0)
     assert arrivals.sweep()
     assert rig.study().received == 3 and rig.study().due_at is not None
+
+
+def test_a_study_is_arriving_by_the_receiver_or_by_the_ledger_at_every_moment(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clearing that ran between the two would remove what was just acknowledged."""
+    monkeypatch.setattr("twin_scanner.service.intake.time.monotonic", rig.clock.monotonic_s)
+    quiet = QuietPeriod(quiet_period_s=30.0, longest_wait_s=30.0)
+    arrivals = Arrivals(rig.ledger, quiet, rig.clock)
+    arrivals.stored("1.2.3", "PACS", 1)
+    rig.clock.pass_s(31.0)
+    before: list[list[str]] = []
+    arrived = rig.ledger.studies.arrived
+
+    def note(found: Sequence[Arrival]) -> None:
+        before.append(quiet.arriving())
+        arrived(found)
+
+    monkeypatch.setattr(rig.ledger.studies, "arrived", note)
+    assert arrivals.sweep()
+    assert before == [["1.2.3"]]
+    assert (quiet.arriving(), rig.study().state) == ([], StudyState.ARRIVING)
 
 
 def raising_two(error: Exception) -> Callable[..., None]:
