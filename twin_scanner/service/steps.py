@@ -149,11 +149,14 @@ class Steps:
 
     def _record(self, delivery: Delivery, beat: Beat) -> Record:
         job = self.ledger.jobs.find(delivery.job_id)
+        revisions = self.ledger.jobs.of_study(job.study_uid, job.frame_of_reference_uid)
+        if any(other.pet_series_uid and other.revision > job.revision for other in revisions):
+            LOG.info("not recorded: a later revision of this PET replaces it", extra={**_job_facts(job), "step": TWIN})
+            return partial(self.ledger.deliveries.confirmed, delivery, "replaced by a later revision")
         folder = self.folders.result(job.job_id)
         report = read_report(folder)
         header = pydicom.dcmread(folder / report.pet_files[0], stop_before_pixels=True)
-        earlier = self.ledger.jobs.of_study(job.study_uid, job.frame_of_reference_uid)
-        replaced = tuple(o.pet_series_uid for o in earlier if o.pet_series_uid and o.revision < job.revision)
+        replaced = tuple(o.pet_series_uid for o in revisions if o.pet_series_uid and o.revision < job.revision)
         receipt = self.twin.record(twin_update(header, report, replaced, read_delivery(folder)))
         for remark in receipt.remarks:
             LOG.warning("twin record: %s", remark, extra={"job_id": job.job_id, "step": TWIN})
