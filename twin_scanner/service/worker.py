@@ -5,6 +5,7 @@ the process: whatever it held is found again at the next start.
 """
 
 import logging
+import os
 import random
 import threading
 import time
@@ -254,4 +255,8 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "There is too little memory for this study: give the service more, or smaller series."
+    if isinstance(error, OSError):
+        # The error's own text may hold a path or data.
+        why = os.strerror(error.errno) if error.errno else type(error).__name__
+        return f"The disk or the network refused ({why}): check free space, rights and connections."
     return f"Unexpected {type(error).__name__}: see the log."

@@ -1,5 +1,6 @@
 """The lanes on a real ledger: each by itself, failures by kind, a stop, threads that die, and clocks that jump."""
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -181,6 +182,30 @@ def test_a_render_that_has_too_little_memory_is_tried_again(site: Site, clock: C
     site.faults["render"] = [MemoryError()]
     site.run()
     assert "too little memory" in the_job(site).reason
+    clock.pass_s(11.0)
+    site.run()
+    assert the_job(site).state == State.DONE
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(errno.ENOSPC, "No space", "/data/DOE^JOHN"), "(No space left on device)"),
+        (OSError("DOE^JOHN"), "(OSError)"),
+    ],
+)
+def test_a_disk_that_fails_in_a_delivery_is_no_fault_of_the_job(
+    site: Site, clock: Clock, error: OSError, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk used to end every delivery under way as failed."""
+    site.open()
+    site.run(site.render)
+    site.faults["pacs"] = [error]
+    site.run()
+    pacs, _ = site.ledger.deliveries.of_jobs([the_job(site).job_id])[the_job(site).job_id]
+    assert pacs.state == DeliveryState.WAITING
+    assert pacs.reason.startswith(f"The disk or the network refused {why}: ")
+    assert not any("DOE" in str(record.__dict__) for record in caplog.records)
     clock.pass_s(11.0)
     site.run()
     assert the_job(site).state == State.DONE
