@@ -13,7 +13,7 @@ import pydicom
 
 from dicom_node.associations import Timeouts
 from dicom_node.client import Peer
-from dicom_node.store_scu import NO_ANSWER, InstanceStatus, NotStored, SendingStopped, send
+from dicom_node.store_scu import NO_ANSWER, InstanceStatus, NotStored, SendingStopped, Unreadable, send
 from twin_record.target import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
@@ -143,6 +143,8 @@ class Steps:
         except NotStored as error:
             if any(instance.status == NO_ANSWER for instance in error.report.instances):
                 raise Unavailable(str(error)) from error
+            raise
+        except Unreadable:
             raise
         except Transient as error:
             raise Unavailable(str(error)) from error

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from twin_scanner.errors import Defect, Misconfigured, Transient, TwinScannerError, Unavailable
+from dicom_node.store_scu import NotStored
+from twin_scanner.errors import Defect, Held, Misconfigured, Transient, TwinScannerError, Unavailable
 from twin_scanner.logs import log_context
 from twin_scanner.service.breaker import Breaker
 from twin_scanner.service.ledger.claims import Claimed, Claims, LeaseLost
@@ -237,12 +238,12 @@ class Worker:
         """Whether the lane's destination had been down and is there again."""
         if lane.breaker is None:
             return False
-        if isinstance(error, Stopped):
-            lane.breaker.idle()
-            return False
         if isinstance(error, Unavailable):
             if lane.breaker.down():
                 LOG.error("destination is down: one probe at a time", extra={**facts, "reason": str(error)})
+            return False
+        if error is not None and not isinstance(error, NotStored | Held):
+            lane.breaker.idle()
             return False
         is_up_again = lane.breaker.up()
         if is_up_again:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dicom_node.store_scu import NotStored, SendReport
 from tests.fakes.clock import Clock
 from twin_scanner.errors import Defect, Held, Misconfigured, Rejected, Transient, TwinScannerError, Unavailable
 from twin_scanner.service.breaker import Breaker
@@ -256,6 +257,34 @@ def test_while_a_destination_is_down_one_probe_goes_out_at_a_time(site: Site, cl
     site.run()
     assert {job.state for job in site.ledger.jobs.newest()} == {State.DONE}
     assert site.calls.count("pacs") == 3 + 6
+
+
+@pytest.mark.parametrize(
+    ("error", "has_answered"),
+    [
+        (NotStored("It did not store 1 of 1 instances.", SendReport(())), True),
+        (Held("The server refuses this record (422)."), True),
+        (Transient("A file cannot be read."), False),
+        (OSError(errno.EIO, "Input/output error"), False),
+        (Defect("The report cannot be read."), False),
+        (KeyError("x"), False),
+    ],
+)
+def test_only_an_answer_of_the_destination_says_that_it_is_there_again(
+    site: Site, clock: Clock, error: Exception, has_answered: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A probe that failed on this machine used to call a destination up that nobody had asked."""
+    for number in range(2):
+        site.open(number)
+    site.run(site.render)
+    pacs = site.destinations[0]
+    site.faults["pacs"] = [Unavailable("The PACS cannot be reached."), error]
+    site.worker.run_once(pacs)
+    clock.pass_s(10.0)
+    with caplog.at_level("INFO"):
+        assert site.worker.run_once(pacs)
+    assert ("destination is there again" in caplog.messages) is has_answered
+    assert site.run() >= 1, "what is due goes out, one at a time"
 
 
 def test_what_an_unforeseen_error_says_is_not_logged(site: Site, caplog: pytest.LogCaptureFixture) -> None:
