@@ -212,7 +212,9 @@ class Worker:
             alarm = row.attempts == ALARM_ATTEMPTS or (isinstance(error, Misconfigured) and row.attempts == 1)
             LOG.log(logging.ERROR if alarm else logging.WARNING, "step failed", extra={**facts, "reason": reason})
             kind = type(error).__name__
-            postpone = partial(lane.rows.postpone, row, decision.delay_s, reason, error=kind, alarm=alarm)
+            # While a destination is down its breaker alone paces the probes, of which any row may be the next.
+            delay_s = 0.0 if lane.breaker is not None and isinstance(error, Unavailable) else decision.delay_s
+            postpone = partial(lane.rows.postpone, row, delay_s, reason, error=kind, alarm=alarm)
             return partial(postpone, counts=counts)
         level = logging.ERROR if decision == GiveUp.FAIL else logging.WARNING
         LOG.log(level, "step given up: %s", decision, extra={**facts, "reason": reason})

@@ -1,15 +1,18 @@
 """The lanes on a real ledger: each by itself, failures by kind, a stop, threads that die, and clocks that jump."""
 
 import errno
+import itertools
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from dicom_node.store_scu import NotStored, SendReport
 from tests.fakes.clock import Clock
+from twin_scanner.app import LONGEST_PROBE_DELAY_S
 from twin_scanner.errors import Defect, Held, Misconfigured, Rejected, Transient, TwinScannerError, Unavailable
 from twin_scanner.service.breaker import Breaker
 from twin_scanner.service.ledger import (
@@ -257,6 +260,31 @@ def test_while_a_destination_is_down_one_probe_goes_out_at_a_time(site: Site, cl
     site.run()
     assert {job.state for job in site.ledger.jobs.newest()} == {State.DONE}
     assert site.calls.count("pacs") == 3 + 6
+
+
+def test_after_an_outage_of_hours_what_waits_goes_out_with_the_next_probe(site: Site, clock: Clock) -> None:
+    """The row's own back-off used to keep a lone PET for up to an hour, although probes were allowed each minute."""
+    probing = RetryPolicy(15.0, LONGEST_PROBE_DELAY_S)
+    breaker = Breaker(lambda failures: probing.delay_s(failures, 1.0), clock.monotonic_s)
+    pacs = replace(site.destinations[0], breaker=breaker)
+    worker = Worker(ledger=site.ledger, lanes=[pacs], policy=RetryPolicy(15.0, 3600.0), on_fatal=lambda: None)
+    site.open()
+    site.run(site.render)
+    site.faults["pacs"] = [Unavailable("The PACS cannot be reached.")] * 10_000
+    probes_s: list[float] = []
+    end_s = clock.seconds + 4 * 3600.0
+    while clock.seconds < end_s:
+        while worker.run_once(pacs):
+            probes_s.append(clock.seconds)
+        clock.pass_s(5.0)
+    gaps_s = [later - earlier for earlier, later in itertools.pairwise(probes_s)]
+    assert max(gaps_s) <= LONGEST_PROBE_DELAY_S
+    assert min(gaps_s) >= 15.0, "one row that is due at once is no reason to ask without a pause"
+    site.faults["pacs"] = []
+    clock.pass_s(LONGEST_PROBE_DELAY_S)
+    assert worker.run_once(pacs)
+    site.run()
+    assert the_job(site).state == State.DONE
 
 
 @pytest.mark.parametrize(
