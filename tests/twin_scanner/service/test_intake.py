@@ -135,6 +135,18 @@ def test_the_same_study_again_makes_nothing_new_even_after_its_files_were_cleare
     assert len(rig.ledger.jobs.newest()) == 1
 
 
+def test_a_restart_in_the_middle_of_sending_the_same_study_again_is_made_good_by_the_start(
+    rig: Rig, tmp_path: Path
+) -> None:
+    """The files are the same, so nobody used to look at the study any more: it stayed arriving for ever."""
+    rig.receive(write_series(tmp_path / "ct"))
+    rig.take()
+    rig.ledger.studies.arrived([Arrival("1.2.3", "PACS", 12, rig.clock(), rig.clock())])
+    assert rig.intake.waiting() == ["1.2.3"]
+    rig.take()
+    assert rig.intake.waiting() == []
+
+
 def test_a_crash_anywhere_in_intake_is_made_good_by_repeating_it(rig: Rig, tmp_path: Path) -> None:
     rig.receive(write_series(tmp_path / "ct"))
     rig.ledger.studies.complete("1.2.3", "quiet period")
