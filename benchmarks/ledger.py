@@ -131,7 +131,7 @@ def _steps(ledger: Ledger, folder: Path) -> dict[str, Callable[[], object]]:
     return {
         "claim, and give back": claim,
         f"list of {LIST}": lambda: ledger.jobs.newest(limit=LIST),
-        "clearing with nothing due": lambda: clear_aged(ledger, spool, folders, KEEP_DAYS),
+        "clearing with nothing due": lambda: clear_aged(ledger, spool, folders, KEEP_DAYS, list),
     }
 
 

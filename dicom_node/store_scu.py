@@ -68,6 +68,10 @@ class NotStored(Transient):
         self.report = report
 
 
+class Unreadable(Transient):
+    """A file of ours cannot be read at the moment: this says nothing of the peer."""
+
+
 @dataclass(frozen=True)
 class _Instance:
     file: Path
@@ -105,7 +109,8 @@ def send(
     ``on_answer`` receives each instance's status, ``on_progress`` (instances answered, instances in all).
     ``check_stop`` is asked before each instance; once it says True nothing more is sent, the association is released
     and SendingStopped raised. Returns where the peer has every instance. Raises NotStored (Transient) where it has
-    not, Transient where no association comes about, Defect where a file is no DICOM file.
+    not, Unreadable (Transient) where a file cannot be read, Transient where no association comes about, Defect where a
+    file is no DICOM file.
     """
     instances, wishes = (
         [one for one in map(_read_instance, group) if one.uid not in skip] for group in (files, where_taken)
@@ -151,9 +156,13 @@ def _read_instance(file: Path) -> _Instance:
             UID(meta.TransferSyntaxUID),
         )
     except OSError as error:
-        raise Transient(f"{file.name} cannot be read ({error.strerror}): check the disk.") from error
+        raise _unreadable(file, error) from error
     except (InvalidDicomError, AttributeError) as error:
         raise Defect(f"{file.name} is not a DICOM file that can be sent: write it again.") from error
+
+
+def _unreadable(file: Path, error: OSError) -> Unreadable:
+    return Unreadable(f"{file.name} cannot be read ({error.strerror}): check the disk.")
 
 
 def _contexts(instances: Sequence[_Instance]) -> list[PresentationContext]:
@@ -179,6 +188,8 @@ def _store(association: Association, instance: _Instance, number: int) -> Instan
     _rest_reactor(association)
     try:
         answer = association.send_c_store(instance.file, msg_id=number % 0xFFFF + 1, priority=0)
+    except OSError as error:
+        raise _unreadable(instance.file, error) from error
     except RuntimeError:
         association._reactor_checkpoint.set()
         return InstanceStatus(instance.uid, NO_ANSWER)

@@ -213,7 +213,8 @@ class Scanner:
 
     def clear_aged(self) -> None:
         """Remove the files of jobs that ended longer than storage.keep_days ago; their rows stay."""
-        clear_aged(self.ledger, self._spool, self._job_folders, self._settings.storage.keep_days)
+        keep_days = self._settings.storage.keep_days
+        clear_aged(self.ledger, self._spool, self._job_folders, keep_days, self._arrivals.arriving)
 
     def _take_quiet_studies(self) -> None:
         if self._arrivals.sweep():

@@ -21,7 +21,7 @@ from pynetdicom import AE, evt
 
 from dicom_node.associations import Timeouts
 from dicom_node.client import Peer, echo
-from dicom_node.store_scu import NO_ANSWER, InstanceStatus, NotStored, SendingStopped, send
+from dicom_node.store_scu import NO_ANSWER, InstanceStatus, NotStored, SendingStopped, Unreadable, send
 from tests.peers.orthanc import Orthanc
 from tests.samples import instances
 from tests.samples.loopback_node import DEADLINE_S, SHORT, eventually, sent
@@ -281,8 +281,19 @@ def test_a_file_that_is_no_dicom_file_is_a_defect_and_a_missing_one_transient(tm
     (tmp_path / "a.dcm").write_bytes(b"not DICOM" * 100)
     with pytest.raises(Defect, match=r"a\.dcm is not a DICOM file"):
         send([tmp_path / "a.dcm"], nowhere, calling_ae="TWINSCANNER")
-    with pytest.raises(Transient, match=r"b\.dcm cannot be read \(No such file"):
+    with pytest.raises(Unreadable, match=r"b\.dcm cannot be read \(No such file"):
         send([tmp_path / "b.dcm"], nowhere, calling_ae="TWINSCANNER")
+
+
+def test_a_file_that_vanishes_while_others_are_sent_is_told_from_a_peer_that_fails(
+    listen: Listen, pet: list[Path]
+) -> None:
+    def vanish() -> bool:
+        pet[1].unlink(missing_ok=True)
+        return False
+
+    with pytest.raises(Unreadable, match=rf"{pet[1].name} cannot be read \(No such file"):
+        send(pet, listen(lambda event: 0x0000), calling_ae="TWINSCANNER", timeouts=SHORT, check_stop=vanish)
 
 
 def test_nothing_to_send_opens_no_association() -> None:

@@ -180,6 +180,17 @@ def test_aged_files_are_cleared_while_the_row_stays_and_the_same_ct_makes_nothin
     assert states(scanner) == [State.REJECTED]
 
 
+def test_clearing_keeps_the_half_of_a_study_that_has_arrived_again(tmp_path: Path, short: list[Path]) -> None:
+    with Scanner(settings(tmp_path)).running() as first:
+        push(short, first)
+        wait_for(lambda: [study.study_uid for study in first.ledger.studies.of_node(StudyState.TAKEN)] == [STUDY_UID])
+    patient = {"port": 0, "quiet_period_s": 600.0, "minimum_free_mb": 0}
+    with Scanner(settings(tmp_path, node=patient)).running() as second:
+        push(short[:1], second)
+        second.clear_aged()
+    assert len(list((tmp_path / "data" / "spool").rglob("*.dcm"))) == len(short)
+
+
 def test_what_was_spooled_before_a_stop_is_taken_up_at_the_next_start(tmp_path: Path, short: list[Path]) -> None:
     patient = {"port": 0, "quiet_period_s": 600.0, "minimum_free_mb": 0}
     with Scanner(settings(tmp_path, node=patient)).running() as first:

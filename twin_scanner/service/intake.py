@@ -70,6 +70,10 @@ class Arrivals:
             self._arrived[study_uid] = replace(last, calling_ae=calling_ae, count=last.count + 1, last_at=now)
         self._quiet.touch(study_uid, time.monotonic(), association)
 
+    def arriving(self) -> list[str]:
+        """The studies of which more may come; one leaves this list only when the ledger has it as arriving."""
+        return self._quiet.arriving()
+
     def sweep(self) -> bool:
         """Record what arrived and hand complete studies to the intake lane; says whether there were any.
 
@@ -77,15 +81,17 @@ class Arrivals:
         """
         with self._lock:
             arrived, self._arrived = self._arrived, {}
-        complete = self._quiet.complete(time.monotonic())
         try:
             if arrived:
                 self._ledger.studies.arrived(list(arrived.values()))
-                arrived = {}
+        except TwinScannerError:
+            self._put_back(arrived)
+            raise
+        complete = self._quiet.complete(time.monotonic())
+        try:
             for study_uid in complete:
                 self._ledger.studies.complete(study_uid, QUIET_PERIOD)
         except TwinScannerError:
-            self._put_back(arrived)
             for study_uid in complete:
                 self._quiet.touch(study_uid, time.monotonic())
             raise
@@ -117,14 +123,8 @@ class Intake:
         self._look = look
 
     def waiting(self) -> list[str]:
-        """Studies that changed since intake last went through them: after a restart, all that was missed."""
-        held = {study.study_uid for study in self._ledger.studies.of_node(StudyState.HELD)}
-        changed = []
-        for study_uid in self._spool.studies():
-            known = self._ledger.studies.find(study_uid)
-            if study_uid not in held and (known is None or known.fingerprint != self._spool.fingerprint(study_uid)):
-                changed.append(study_uid)
-        return changed
+        """Studies that still arrive, or have changed since intake: after a restart, all that was missed."""
+        return [study_uid for study_uid in self._spool.studies() if self._waits(study_uid)]
 
     def take(self, study: Study, beat: Beat) -> str:
         """Open the jobs of a study as it now lies in the spool, and return the fingerprint of what was looked at.
@@ -148,6 +148,12 @@ class Intake:
             for choice in choices:
                 self._open(choice)
         return fingerprint
+
+    def _waits(self, study_uid: str) -> bool:
+        known = self._ledger.studies.find(study_uid)
+        if known is None or known.state == StudyState.ARRIVING:
+            return True
+        return known.state == StudyState.TAKEN and known.fingerprint != self._spool.fingerprint(study_uid)
 
     def _open(self, choice: Choice) -> Job:
         if choice.series_uid is None:

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Final
 
@@ -15,16 +16,30 @@ BATCH: Final = 100
 """Jobs per transaction: memory and locks stay small, however much is due."""
 
 
-def clear_aged(ledger: Ledger, spool: Spool, folders: JobFolders, keep_days: float) -> int:
+def clear_aged(
+    ledger: Ledger,
+    spool: Spool,
+    folders: JobFolders,
+    keep_days: float,
+    arriving: Callable[[], Collection[str]],
+) -> int:
     """Remove the files of this node's jobs that ended longer than ``keep_days`` ago, and say how many jobs they were.
 
-    A study leaves the spool with the last of its jobs. What cannot be removed is logged and tried again next time.
+    A study leaves the spool with the last of its jobs, never while it is among the studies that are ``arriving``: the
+    sender will not repeat what was acknowledged. What stays, and what cannot be removed, is looked at again next time.
     """
     before = ledger.database.steady() - timedelta(days=keep_days)
+
+    def is_at_rest(study_uid: str) -> bool:
+        if study_uid in arriving():
+            return False
+        study = ledger.studies.find(study_uid)
+        return study is None or study.state == StudyState.TAKEN
+
     count, last = 0, None
     while batch := ledger.jobs.to_clear(before, last, BATCH):
-        gone = [job for job in batch if _removed(folders, job)]
-        _clear_spool(ledger, spool, gone)
+        removed = [job for job in batch if is_at_rest(job.study_uid) and _removed(folders, job)]
+        gone = _clear_spool(ledger, spool, removed, is_at_rest)
         ledger.jobs.cleared([job.job_id for job in gone])
         count, last = count + len(gone), batch[-1]
     return count
@@ -41,9 +56,15 @@ def _removed(folders: JobFolders, job: Job) -> bool:
     return True
 
 
-def _clear_spool(ledger: Ledger, spool: Spool, gone: list[Job]) -> None:
-    job_ids = [job.job_id for job in gone]
-    for study_uid in {job.study_uid for job in gone}:
+def _clear_spool(ledger: Ledger, spool: Spool, removed: list[Job], is_at_rest: Callable[[str], bool]) -> list[Job]:
+    """Remove the studies that no other job needs, and return the jobs of which nothing is left to remove."""
+    job_ids = [job.job_id for job in removed]
+    staying = set()
+    for study_uid in {job.study_uid for job in removed}:
         study = ledger.studies.find(study_uid)
-        if study is not None and study.state == StudyState.TAKEN and not ledger.jobs.need_files(study_uid, job_ids):
-            spool.remove(study_uid, study.fingerprint)
+        if study is None or ledger.jobs.need_files(study_uid, job_ids):
+            continue
+        is_gone = is_at_rest(study_uid) and (spool.remove(study_uid, study.fingerprint) or not spool.files(study_uid))
+        if not is_gone:
+            staying.add(study_uid)
+    return [job for job in removed if job.study_uid not in staying]

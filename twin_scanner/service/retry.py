@@ -47,13 +47,14 @@ class GiveUp(StrEnum):
 def decide(error: Exception, attempt: int, age_s: float, draw: float, policy: RetryPolicy) -> Again | GiveUp:
     """A wrong input is rejected, what a person must decide is held, what may pass is tried again up to the age limit.
 
-    A configuration that cannot be, and too little memory, are no fault of the input: they may pass. All else failed.
+    A configuration that cannot be, too little memory, and a disk or network that refuses are no fault of the input:
+    they may pass. All else failed.
     """
     if isinstance(error, Held):
         return GiveUp.HOLD
     if isinstance(error, Rejected) and not isinstance(error, Misconfigured):
         return GiveUp.REJECT
-    may_pass = isinstance(error, Transient | Misconfigured | MemoryError)
+    may_pass = isinstance(error, Transient | Misconfigured | MemoryError | OSError)
     if not may_pass or age_s >= policy.age_limit_s:
         return GiveUp.FAIL
     return Again(policy.delay_s(attempt, draw))

@@ -13,7 +13,7 @@ import pydicom
 
 from dicom_node.associations import Timeouts
 from dicom_node.client import Peer
-from dicom_node.store_scu import NO_ANSWER, InstanceStatus, NotStored, SendingStopped, send
+from dicom_node.store_scu import NO_ANSWER, InstanceStatus, NotStored, SendingStopped, Unreadable, send
 from twin_record.target import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
@@ -144,16 +144,21 @@ class Steps:
             if any(instance.status == NO_ANSWER for instance in error.report.instances):
                 raise Unavailable(str(error)) from error
             raise
+        except Unreadable:
+            raise
         except Transient as error:
             raise Unavailable(str(error)) from error
 
     def _record(self, delivery: Delivery, beat: Beat) -> Record:
         job = self.ledger.jobs.find(delivery.job_id)
+        revisions = self.ledger.jobs.of_study(job.study_uid, job.frame_of_reference_uid)
+        if any(other.pet_series_uid and other.revision > job.revision for other in revisions):
+            LOG.info("not recorded: a later revision of this PET replaces it", extra={**_job_facts(job), "step": TWIN})
+            return partial(self.ledger.deliveries.confirmed, delivery, "replaced by a later revision")
         folder = self.folders.result(job.job_id)
         report = read_report(folder)
         header = pydicom.dcmread(folder / report.pet_files[0], stop_before_pixels=True)
-        earlier = self.ledger.jobs.of_study(job.study_uid, job.frame_of_reference_uid)
-        replaced = tuple(o.pet_series_uid for o in earlier if o.pet_series_uid and o.revision < job.revision)
+        replaced = tuple(o.pet_series_uid for o in revisions if o.pet_series_uid and o.revision < job.revision)
         receipt = self.twin.record(twin_update(header, report, replaced, read_delivery(folder)))
         for remark in receipt.remarks:
             LOG.warning("twin record: %s", remark, extra={"job_id": job.job_id, "step": TWIN})

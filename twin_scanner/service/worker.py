@@ -5,6 +5,7 @@ the process: whatever it held is found again at the next start.
 """
 
 import logging
+import os
 import random
 import threading
 import time
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from twin_scanner.errors import Defect, Misconfigured, Transient, TwinScannerError, Unavailable
+from dicom_node.store_scu import NotStored
+from twin_scanner.errors import Defect, Held, Misconfigured, Transient, TwinScannerError, Unavailable
 from twin_scanner.logs import log_context
 from twin_scanner.service.breaker import Breaker
 from twin_scanner.service.ledger.claims import Claimed, Claims, LeaseLost
@@ -210,7 +212,9 @@ class Worker:
             alarm = row.attempts == ALARM_ATTEMPTS or (isinstance(error, Misconfigured) and row.attempts == 1)
             LOG.log(logging.ERROR if alarm else logging.WARNING, "step failed", extra={**facts, "reason": reason})
             kind = type(error).__name__
-            postpone = partial(lane.rows.postpone, row, decision.delay_s, reason, error=kind, alarm=alarm)
+            # While a destination is down its breaker alone paces the probes, of which any row may be the next.
+            delay_s = 0.0 if lane.breaker is not None and isinstance(error, Unavailable) else decision.delay_s
+            postpone = partial(lane.rows.postpone, row, delay_s, reason, error=kind, alarm=alarm)
             return partial(postpone, counts=counts)
         level = logging.ERROR if decision == GiveUp.FAIL else logging.WARNING
         LOG.log(level, "step given up: %s", decision, extra={**facts, "reason": reason})
@@ -236,12 +240,12 @@ class Worker:
         """Whether the lane's destination had been down and is there again."""
         if lane.breaker is None:
             return False
-        if isinstance(error, Stopped):
-            lane.breaker.idle()
-            return False
         if isinstance(error, Unavailable):
             if lane.breaker.down():
                 LOG.error("destination is down: one probe at a time", extra={**facts, "reason": str(error)})
+            return False
+        if error is not None and not isinstance(error, NotStored | Held):
+            lane.breaker.idle()
             return False
         is_up_again = lane.breaker.up()
         if is_up_again:
@@ -254,4 +258,8 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "There is too little memory for this study: give the service more, or smaller series."
+    if isinstance(error, OSError):
+        # The error's own text may hold a path or data.
+        why = os.strerror(error.errno) if error.errno else type(error).__name__
+        return f"The disk or the network refused ({why}): check free space, rights and connections."
     return f"Unexpected {type(error).__name__}: see the log."

@@ -20,7 +20,18 @@ from twin_scanner.service.intake import (
     Unended,
     choices_of,
 )
-from twin_scanner.service.ledger import IssuedSeries, Job, Ledger, Rendered, Result, State, Study, StudyState, migrate
+from twin_scanner.service.ledger import (
+    Arrival,
+    IssuedSeries,
+    Job,
+    Ledger,
+    Rendered,
+    Result,
+    State,
+    Study,
+    StudyState,
+    migrate,
+)
 from twin_scanner.service.retry import RetryPolicy
 from twin_scanner.service.worker import Beat, Lane, Worker
 
@@ -122,6 +133,18 @@ def test_the_same_study_again_makes_nothing_new_even_after_its_files_were_cleare
     (again,) = rig.take()
     assert again.job_id == first.job_id
     assert len(rig.ledger.jobs.newest()) == 1
+
+
+def test_a_restart_in_the_middle_of_sending_the_same_study_again_is_made_good_by_the_start(
+    rig: Rig, tmp_path: Path
+) -> None:
+    """The files are the same, so nobody used to look at the study any more: it stayed arriving for ever."""
+    rig.receive(write_series(tmp_path / "ct"))
+    rig.take()
+    rig.ledger.studies.arrived([Arrival("1.2.3", "PACS", 12, rig.clock(), rig.clock())])
+    assert rig.intake.waiting() == ["1.2.3"]
+    rig.take()
+    assert rig.intake.waiting() == []
 
 
 def test_a_crash_anywhere_in_intake_is_made_good_by_repeating_it(rig: Rig, tmp_path: Path) -> None:
@@ -293,6 +316,28 @@ def test_a_sweep_that_the_ledger_refuses_forgets_nothing(rig: Rig, monkeypatch: 
         rig.clock.pass_s(31.0)
     assert arrivals.sweep()
     assert rig.study().received == 3 and rig.study().due_at is not None
+
+
+def test_a_study_is_arriving_by_the_receiver_or_by_the_ledger_at_every_moment(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clearing that ran between the two would remove what was just acknowledged."""
+    monkeypatch.setattr("twin_scanner.service.intake.time.monotonic", rig.clock.monotonic_s)
+    quiet = QuietPeriod(quiet_period_s=30.0, longest_wait_s=30.0)
+    arrivals = Arrivals(rig.ledger, quiet, rig.clock)
+    arrivals.stored("1.2.3", "PACS", 1)
+    rig.clock.pass_s(31.0)
+    before: list[list[str]] = []
+    arrived = rig.ledger.studies.arrived
+
+    def note(found: Sequence[Arrival]) -> None:
+        before.append(quiet.arriving())
+        arrived(found)
+
+    monkeypatch.setattr(rig.ledger.studies, "arrived", note)
+    assert arrivals.sweep()
+    assert before == [["1.2.3"]]
+    assert (quiet.arriving(), rig.study().state) == ([], StudyState.ARRIVING)
 
 
 def raising_two(error: Exception) -> Callable[..., None]:

@@ -11,6 +11,7 @@ import pytest
 
 from dicom_node.associations import Timeouts
 from dicom_node.client import Peer
+from dicom_node.store_scu import Unreadable
 from tests.fakes import scanner_node
 from tests.fakes.counting_pacs import AE_TITLE, CountingPacs
 from tests.fakes.full_disk import files_end_at
@@ -97,6 +98,13 @@ def test_a_pacs_that_is_down_stops_its_lane(lane: Lane) -> None:
         lane.deliver(port=1)
     lane.deliver()
     assert lane.counts() == [1] * PET_SLICES
+
+
+def test_a_file_that_cannot_be_read_stops_its_own_delivery_and_not_the_lane(lane: Lane) -> None:
+    """One job's lost file used to count as a PACS that is down: all others waited."""
+    (lane.result / "pet/pet-0002.dcm").unlink()
+    with pytest.raises(Unreadable, match=r"pet-0002\.dcm cannot be read"):
+        lane.deliver()
 
 
 def test_a_full_disk_is_no_fault_of_the_job(lane: Lane) -> None:

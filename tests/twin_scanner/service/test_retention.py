@@ -26,6 +26,7 @@ class Store:
         self.ledger = ledger
         self.spool = Spool(folder / "spool")
         self.folders = JobFolders(folder / "jobs")
+        self.arriving: list[str] = []
 
     def job(self, number: int, study_uid: str, series: str = "1") -> Job:
         """A queued job with its files, of a study that intake has taken."""
@@ -45,7 +46,7 @@ class Store:
         self.ledger.rendered(job, Rendered(f"2.25.{int(job.job_id, 16)}", "m", (), Result({"suv_max": 9.0}, {}), ()))
 
     def clear(self, keep_days: float = 7.0) -> int:
-        return clear_aged(self.ledger, self.spool, self.folders, keep_days)
+        return clear_aged(self.ledger, self.spool, self.folders, keep_days, lambda: self.arriving)
 
 
 @pytest.fixture
@@ -89,13 +90,65 @@ def test_a_study_stays_in_the_spool_while_one_of_its_jobs_needs_it(store: Store,
     assert store.spool.studies() == ["1.2.3"] and store.folders.ct(failed.job_id).is_dir()
 
 
-def test_a_study_that_has_changed_since_intake_stays(store: Store, clock: Clock) -> None:
-    store.job(1, "1.2.3")
+def test_a_study_that_has_changed_since_intake_stays_and_is_looked_at_again(store: Store, clock: Clock) -> None:
+    job = store.job(1, "1.2.3")
     store.end()
     clock.pass_s(8 * DAY_S)
     store.spool.store([b"late slice"], "1.2.3", "1.2.3.1", "1.2.3.1.2")
-    assert store.clear() == 1
+    assert store.clear() == 0
     assert store.spool.studies() == ["1.2.3"]
+    assert store.ledger.jobs.find(job.job_id).cleared_at is None
+
+
+def test_a_study_that_is_being_sent_again_keeps_its_files_until_it_is_taken(store: Store, clock: Clock) -> None:
+    """Clearing between the two halves used to leave the second half alone: a partial PET, as revision 2."""
+    job = store.job(1, "1.2.3")
+    store.end()
+    clock.pass_s(8 * DAY_S)
+    store.arriving = ["1.2.3"]
+    assert store.clear() == 0
+    store.arriving = []
+    store.ledger.studies.complete("1.2.3", "quiet period")
+    assert store.clear() == 0
+    assert store.folders.ct(job.job_id).is_dir() and store.spool.studies() == ["1.2.3"]
+    assert store.ledger.jobs.find(job.job_id).cleared_at is None
+    study = store.ledger.studies.claim()
+    assert study is not None
+    store.ledger.studies.taken(study, store.spool.fingerprint("1.2.3"))
+    assert store.clear() == 1
+    assert store.spool.studies() == []
+
+
+def test_a_study_that_begins_to_arrive_while_its_jobs_are_cleared_keeps_its_place_in_the_spool(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.job(1, "1.2.3")
+    store.end()
+    clock.pass_s(8 * DAY_S)
+    remove = shutil.rmtree
+
+    def remove_and_arrive(path: Path) -> None:
+        remove(path)
+        store.arriving = ["1.2.3"]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(retention.shutil, "rmtree", remove_and_arrive)
+        assert store.clear() == 0
+    assert store.spool.studies() == ["1.2.3"]
+    store.arriving = []
+    assert store.clear() == 1
+
+
+def test_a_clearing_that_a_crash_ended_before_it_was_recorded_is_recorded_by_the_next(
+    store: Store, clock: Clock
+) -> None:
+    job = store.job(1, "1.2.3")
+    store.end()
+    clock.pass_s(8 * DAY_S)
+    shutil.rmtree(store.folders.of(job.job_id))
+    assert store.spool.remove("1.2.3")
+    assert store.clear() == 1
+    assert store.clear() == 0
 
 
 def test_much_that_is_due_goes_in_batches(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """The retry decision; the oracle is the policy's own sentence: exponential, at least half, at most the whole."""
 
+import errno
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,14 @@ def test_what_may_pass_comes_back_after_an_exponential_delay_with_jitter(attempt
 
 
 @pytest.mark.parametrize(
-    "error", [Transient("later"), Unavailable("down"), Misconfigured("There is no model 'champion'."), MemoryError()]
+    "error",
+    [
+        Transient("later"),
+        Unavailable("down"),
+        Misconfigured("There is no model 'champion'."),
+        MemoryError(),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
 )
 def test_nothing_outside_the_ct_gives_a_job_up_before_its_age_limit(error: Exception) -> None:
     """24 attempts used to be 12 hours; a missing model used to reject every patient."""

@@ -4,16 +4,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
+from twin_record.update import TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
 from twin_scanner.errors import Defect
 from twin_scanner.render.report import Companion, RenderReport, read_delivery, read_report, write_delivery, write_report
-from twin_scanner.service.ledger import Job
-from twin_scanner.service.steps import twin_update, warn_of_phantoms
+from twin_scanner.service.intake import JobFolders
+from twin_scanner.service.ledger import Delivery, Job
+from twin_scanner.service.steps import Steps, twin_update, warn_of_phantoms
 
 pytestmark = pytest.mark.unit
 
@@ -94,6 +97,55 @@ def test_the_log_and_the_twin_know_what_the_model_has_seen(
     records = [record for record in caplog.records if "trained on phantoms only" in record.getMessage()]
     assert [(vars(one)["job_id"], vars(one)["step"]) for one in records] == [("j1", "render")] * phantom_only
     assert twin_update(header(), report, (), set()).phantom_only is phantom_only
+
+
+def twin_lane(folder: Path, jobs: list[Job], recorded: list[TwinUpdate], confirmed: list[str]) -> Steps:
+    """The twin's lane on a ledger with these jobs; the result of the first lies in ``folder``."""
+    folders = JobFolders(folder)
+    result = folders.result(jobs[0].job_id)
+    (result / "pet").mkdir(parents=True)
+    write_report(result, a_report())
+    write_delivery(result, ["1.2.8.1"])
+    pet = header()
+    pet.SOPInstanceUID, pet.file_meta = "1.2.8.1", FileMetaDataset()
+    pet.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    pet.save_as(result / "pet/pet-0001.dcm", enforce_file_format=True)
+
+    def record(update: TwinUpdate) -> SimpleNamespace:
+        recorded.append(update)
+        return SimpleNamespace(remarks=())
+
+    nothing: Any = SimpleNamespace()
+    ledger: Any = SimpleNamespace(
+        jobs=SimpleNamespace(find=lambda job_id: jobs[0], of_study=lambda study_uid, frame_uid: jobs),
+        deliveries=SimpleNamespace(confirmed=lambda delivery, by: confirmed.append(by)),
+    )
+    twin: Any = SimpleNamespace(record=record)
+    return Steps(ledger, folders, nothing, nothing, nothing, nothing, "", nothing, twin, UTC, nothing)
+
+
+def revision(number: int, pet_series_uid: str | None) -> Job:
+    job = SimpleNamespace(job_id=f"j{number}", study_uid="1.2.3", series_uid="1.2.3.4", frame_of_reference_uid="1.9")
+    job.revision, job.pet_series_uid = number, pet_series_uid
+    return cast(Job, job)
+
+
+@pytest.mark.parametrize("pet_of_the_later", ["1.2.8.9", None])
+def test_a_pet_that_a_later_revision_has_replaced_is_not_recorded_after_it(
+    tmp_path: Path, pet_of_the_later: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Held, released when the next revision was recorded: the older PET used to become the current one."""
+    recorded: list[TwinUpdate] = []
+    confirmed: list[str] = []
+    steps = twin_lane(tmp_path, [revision(1, "1.2.8"), revision(2, pet_of_the_later)], recorded, confirmed)
+    delivery = cast(Delivery, SimpleNamespace(job_id="j1"))
+    with caplog.at_level("INFO"):
+        steps._record(delivery, lambda: None)()
+    if pet_of_the_later is None:
+        assert (len(recorded), confirmed) == (1, ["FHIR transaction"])
+    else:
+        assert (recorded, confirmed) == ([], ["replaced by a later revision"])
+        assert "not recorded: a later revision of this PET replaces it" in caplog.messages
 
 
 def test_a_report_or_a_delivery_that_cannot_be_read_is_a_defect(tmp_path: Path) -> None:

@@ -1,13 +1,18 @@
 """The lanes on a real ledger: each by itself, failures by kind, a stop, threads that die, and clocks that jump."""
 
+import errno
+import itertools
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from dicom_node.store_scu import NotStored, SendReport
 from tests.fakes.clock import Clock
+from twin_scanner.app import LONGEST_PROBE_DELAY_S
 from twin_scanner.errors import Defect, Held, Misconfigured, Rejected, Transient, TwinScannerError, Unavailable
 from twin_scanner.service.breaker import Breaker
 from twin_scanner.service.ledger import (
@@ -186,6 +191,30 @@ def test_a_render_that_has_too_little_memory_is_tried_again(site: Site, clock: C
     assert the_job(site).state == State.DONE
 
 
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(errno.ENOSPC, "No space", "/data/DOE^JOHN"), "(No space left on device)"),
+        (OSError("DOE^JOHN"), "(OSError)"),
+    ],
+)
+def test_a_disk_that_fails_in_a_delivery_is_no_fault_of_the_job(
+    site: Site, clock: Clock, error: OSError, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk used to end every delivery under way as failed."""
+    site.open()
+    site.run(site.render)
+    site.faults["pacs"] = [error]
+    site.run()
+    pacs, _ = site.ledger.deliveries.of_jobs([the_job(site).job_id])[the_job(site).job_id]
+    assert pacs.state == DeliveryState.WAITING
+    assert pacs.reason.startswith(f"The disk or the network refused {why}: ")
+    assert not any("DOE" in str(record.__dict__) for record in caplog.records)
+    clock.pass_s(11.0)
+    site.run()
+    assert the_job(site).state == State.DONE
+
+
 @pytest.mark.parametrize("error", [Held("The server refuses this record (422)."), Rejected("It refuses it.")])
 def test_what_a_destination_refuses_is_held_and_the_other_gets_it(site: Site, error: Exception) -> None:
     site.open()
@@ -231,6 +260,59 @@ def test_while_a_destination_is_down_one_probe_goes_out_at_a_time(site: Site, cl
     site.run()
     assert {job.state for job in site.ledger.jobs.newest()} == {State.DONE}
     assert site.calls.count("pacs") == 3 + 6
+
+
+def test_after_an_outage_of_hours_what_waits_goes_out_with_the_next_probe(site: Site, clock: Clock) -> None:
+    """The row's own back-off used to keep a lone PET for up to an hour, although probes were allowed each minute."""
+    probing = RetryPolicy(15.0, LONGEST_PROBE_DELAY_S)
+    breaker = Breaker(lambda failures: probing.delay_s(failures, 1.0), clock.monotonic_s)
+    pacs = replace(site.destinations[0], breaker=breaker)
+    worker = Worker(ledger=site.ledger, lanes=[pacs], policy=RetryPolicy(15.0, 3600.0), on_fatal=lambda: None)
+    site.open()
+    site.run(site.render)
+    site.faults["pacs"] = [Unavailable("The PACS cannot be reached.")] * 10_000
+    probes_s: list[float] = []
+    end_s = clock.seconds + 4 * 3600.0
+    while clock.seconds < end_s:
+        while worker.run_once(pacs):
+            probes_s.append(clock.seconds)
+        clock.pass_s(5.0)
+    gaps_s = [later - earlier for earlier, later in itertools.pairwise(probes_s)]
+    assert max(gaps_s) <= LONGEST_PROBE_DELAY_S
+    assert min(gaps_s) >= 15.0, "one row that is due at once is no reason to ask without a pause"
+    site.faults["pacs"] = []
+    clock.pass_s(LONGEST_PROBE_DELAY_S)
+    assert worker.run_once(pacs)
+    site.run()
+    assert the_job(site).state == State.DONE
+
+
+@pytest.mark.parametrize(
+    ("error", "has_answered"),
+    [
+        (NotStored("It did not store 1 of 1 instances.", SendReport(())), True),
+        (Held("The server refuses this record (422)."), True),
+        (Transient("A file cannot be read."), False),
+        (OSError(errno.EIO, "Input/output error"), False),
+        (Defect("The report cannot be read."), False),
+        (KeyError("x"), False),
+    ],
+)
+def test_only_an_answer_of_the_destination_says_that_it_is_there_again(
+    site: Site, clock: Clock, error: Exception, has_answered: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A probe that failed on this machine used to call a destination up that nobody had asked."""
+    for number in range(2):
+        site.open(number)
+    site.run(site.render)
+    pacs = site.destinations[0]
+    site.faults["pacs"] = [Unavailable("The PACS cannot be reached."), error]
+    site.worker.run_once(pacs)
+    clock.pass_s(10.0)
+    with caplog.at_level("INFO"):
+        assert site.worker.run_once(pacs)
+    assert ("destination is there again" in caplog.messages) is has_answered
+    assert site.run() >= 1, "what is due goes out, one at a time"
 
 
 def test_what_an_unforeseen_error_says_is_not_logged(site: Site, caplog: pytest.LogCaptureFixture) -> None:
