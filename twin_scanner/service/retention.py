@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from dicom_node.spool import Spool
+from twin_scanner.errors import Transient
 from twin_scanner.service.intake import JobFolders
 from twin_scanner.service.ledger import Job, Ledger, StudyState
 
@@ -38,14 +39,17 @@ def clear_aged(
 
     count, last = 0, None
     while batch := ledger.jobs.to_clear(before, last, BATCH):
-        removed = [job for job in batch if is_at_rest(job.study_uid) and _removed(folders, job)]
+        removed = [job for job in batch if is_at_rest(job.study_uid) and _removed(ledger, folders, job)]
         gone = _clear_spool(ledger, spool, removed, is_at_rest)
         ledger.jobs.cleared([job.job_id for job in gone])
         count, last = count + len(gone), batch[-1]
     return count
 
 
-def _removed(folders: JobFolders, job: Job) -> bool:
+def _removed(ledger: Ledger, folders: JobFolders, job: Job) -> bool:
+    """Whether the job's folder is gone; it stays where a retry has come between."""
+    if ledger.jobs.find(job.job_id).ended_at is None:
+        return False
     try:
         shutil.rmtree(folders.of(job.job_id))
     except FileNotFoundError:
@@ -64,7 +68,13 @@ def _clear_spool(ledger: Ledger, spool: Spool, removed: list[Job], is_at_rest: C
         study = ledger.studies.find(study_uid)
         if study is None or ledger.jobs.need_files(study_uid, job_ids):
             continue
-        is_gone = is_at_rest(study_uid) and (spool.remove(study_uid, study.fingerprint) or not spool.files(study_uid))
+        try:
+            is_gone = is_at_rest(study_uid) and (
+                spool.remove(study_uid, study.fingerprint) or not spool.files(study_uid)
+            )
+        except Transient as error:
+            LOG.error("study not cleared", extra={"study_uid": study_uid, "reason": str(error)})
+            is_gone = False
         if not is_gone:
             staying.add(study_uid)
     return [job for job in removed if job.study_uid not in staying]

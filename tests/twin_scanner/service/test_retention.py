@@ -8,6 +8,7 @@ import pytest
 
 from dicom_node.spool import Spool
 from tests.fakes.clock import Clock
+from twin_scanner.errors import Transient
 from twin_scanner.service import retention
 from twin_scanner.service.intake import JobFolders
 from twin_scanner.service.ledger import Job, Ledger, NewJob, Rendered, Result
@@ -180,6 +181,46 @@ def test_what_cannot_be_removed_holds_up_nothing_and_is_tried_again(
         assert store.clear() == 2
     assert store.folders.job_ids() == [jobs[0].job_id] and store.spool.studies() == [jobs[0].study_uid]
     assert store.clear() == 1
+
+
+def test_a_study_that_cannot_leave_the_spool_holds_up_no_other_and_is_tried_again(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = [store.job(number, f"1.2.{number}") for number in range(3)]
+    for _ in jobs:
+        store.end()
+    clock.pass_s(8 * DAY_S)
+    remove = store.spool.remove
+
+    def refuse(study_uid: str, fingerprint: str | None = None) -> bool:
+        if study_uid == "1.2.0":
+            raise Transient("Study 1.2.0 cannot be removed from the spool (Permission denied): check the disk.")
+        return remove(study_uid, fingerprint)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.spool, "remove", refuse)
+        assert store.clear() == 2
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert vars(caplog.records[0])["study_uid"] == "1.2.0"
+    assert store.ledger.jobs.find(jobs[0].job_id).cleared_at is None
+    assert store.clear() == 1
+    assert store.spool.studies() == []
+
+
+def test_a_job_that_is_retried_while_clearing_runs_keeps_its_files(store: Store, clock: Clock) -> None:
+    job = store.job(1, "1.2.3")
+    claimed = store.ledger.jobs.claim()
+    assert claimed is not None
+    store.ledger.jobs.reject(claimed, "x")
+    clock.pass_s(8 * DAY_S)
+
+    def retry() -> list[str]:
+        if store.ledger.jobs.find(job.job_id).ended_at is not None:
+            store.ledger.retry(job.job_id)
+        return []
+
+    assert clear_aged(store.ledger, store.spool, store.folders, 7.0, retry) == 0
+    assert store.folders.ct(job.job_id).is_dir() and store.spool.studies() == ["1.2.3"]
 
 
 def test_a_node_clears_what_lies_on_it_and_nothing_else(
