@@ -153,7 +153,7 @@ class Scanner:
             self._twin = closing.enter_context(contextlib.closing(open_twin(settings)))
             self._worker = self._make_worker(render or self._render, on_fatal)
             self._tasks = PeriodicTasks(on_fatal)
-            self.retraining = self._make_retraining()
+            self.retraining = self._make_retraining(on_fatal)
             self.receiver = self._make_receiver()
             closing.callback(self.receiver.stop, RECEIVER_STOP_S)
             self.receiver.bind()
@@ -262,7 +262,7 @@ class Scanner:
         )
         return Worker(ledger=self.ledger, lanes=steps.lanes(), policy=policy, on_fatal=on_fatal)
 
-    def _make_retraining(self) -> CommandSchedule:
+    def _make_retraining(self, on_fatal: Callable[[], None]) -> CommandSchedule:
         """`twin-scanner retrain` by the configured cron text, as a process of its own, on this configuration."""
         section = self._settings.retrain
         command = [sys.executable, "-m", "twin_scanner.cli", "retrain"]
@@ -270,8 +270,8 @@ class Scanner:
             command.append(str(section.config.resolve()))
         if self._config is not None:
             command += ["--config", str(self._config.resolve())]
-        ledger = self.ledger
-        return CommandSchedule("retrain", section.cron, command, ledger.runs, ledger.leases, section.zone, self._now)
+        runs, leases = self.ledger.runs, self.ledger.leases
+        return CommandSchedule("retrain", section.cron, command, runs, leases, on_fatal, section.zone, self._now)
 
     def _make_receiver(self) -> Listener:
         node = self._settings.node

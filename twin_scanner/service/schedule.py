@@ -71,6 +71,7 @@ class CommandSchedule:
     A moment that passed while nobody ran is made up for at the next start, once. One that comes while the command
     runs is passed over. A run that was interrupted is due again. The memory is the ledger's, by name, cron text and
     zone: another cron text begins anew.
+    ``on_fatal`` is called from a thread that dies of anything but our own errors, and is to end the process.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class CommandSchedule:
         command: Sequence[str],
         runs: Runs,
         leases: Leases,
+        on_fatal: Callable[[], None],
         zone: str = "UTC",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -90,11 +92,11 @@ class CommandSchedule:
         self.key: Final = f"{name} {digest[:12]}"
         """The name of the runs and of the lease."""
         self._command = list(command)
-        self._runs, self._leases, self._now = runs, leases, now
+        self._runs, self._leases, self._on_fatal, self._now = runs, leases, on_fatal, now
         self._guard = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name=f"{name}-schedule")
+        self._thread = threading.Thread(target=self._guarded, name=f"{name}-schedule")
 
     def start(self) -> None:
         """Begin; where nothing is remembered, the moments count from now. Raises Transient where the ledger is lost."""
@@ -128,6 +130,16 @@ class CommandSchedule:
         if last is None:
             return _after(self._trigger, self._now())
         return last.started_at if last.state == RunState.INTERRUPTED else _after(self._trigger, last.started_at)
+
+    def _guarded(self) -> None:
+        died = True
+        try:
+            self._loop()
+            died = False
+        finally:
+            if died:
+                LOG.critical("a schedule died; the process ends", extra={"step": self._name})
+                self._on_fatal()
 
     def _loop(self) -> None:
         wait_s = 0.0

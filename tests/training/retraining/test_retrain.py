@@ -429,7 +429,7 @@ def checkpoints(folder: Path) -> list[int]:
 
 def schedule_of(folder: Path, runs: FakeRuns) -> CommandSchedule:
     """The schedule of a service that was started just now; ``runs`` remember those of before."""
-    return CommandSchedule("retrain", YEARLY, command(folder), runs, FakeLeases())
+    return CommandSchedule("retrain", YEARLY, command(folder), runs, FakeLeases(), lambda: None)
 
 
 def missed(folder: Path) -> FakeRuns:

@@ -58,12 +58,16 @@ def make(runs: FakeRuns, leases: FakeLeases, clock: Clock, tmp_path: Path) -> It
 
     def schedule(cron: str, shell: str = "echo run >> lines", zone: str = "UTC") -> CommandSchedule:
         command = ["/bin/sh", "-c", f"cd '{tmp_path}' && {shell}"]
-        made.append(CommandSchedule("retrain", cron, command, runs, leases, zone, clock))
+        made.append(CommandSchedule("retrain", cron, command, runs, leases, no_death, zone, clock))
         return made[-1]
 
     yield schedule
     for schedule_ in made:
         schedule_.stop(DEADLINE_S)
+
+
+def no_death() -> None:
+    raise AssertionError("The schedule died.")
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -216,7 +220,7 @@ def test_a_command_that_cannot_be_started_leaves_the_schedule_standing(
 ) -> None:
     remember(make, HOURLY)
     clock.pass_s(HOUR_S)
-    schedule = CommandSchedule("retrain", HOURLY, ["/nowhere/twin-scanner"], runs, leases, now=clock)
+    schedule = CommandSchedule("retrain", HOURLY, ["/nowhere/twin-scanner"], runs, leases, no_death, now=clock)
     schedule.start()
     wait_for(lambda: states(runs) == ["ended", "ended"])
     schedule.stop(DEADLINE_S)
@@ -242,6 +246,24 @@ def test_a_ledger_that_is_away_for_a_moment_ends_no_schedule(
         again._stopping.wait(5 * POLL_S)
         assert again._thread.is_alive()
     wait_for(lines)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_schedule_that_dies_ends_the_process(
+    clock: Clock, runs: FakeRuns, leases: FakeLeases, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to end retraining in silence."""
+    remember(make, HOURLY)
+    died = threading.Event()
+    schedule = CommandSchedule("retrain", HOURLY, ["true"], runs, leases, died.set, now=clock)
+
+    def unexpected() -> bool:
+        raise KeyError("unexpected")
+
+    monkeypatch.setattr(schedule, "_run_where_due", unexpected)
+    schedule.start()
+    assert died.wait(DEADLINE_S)
+    schedule.stop(DEADLINE_S)
 
 
 def test_without_a_cron_text_nothing_is_scheduled_or_remembered(make: Make, runs: FakeRuns) -> None:
