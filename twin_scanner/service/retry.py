@@ -1,5 +1,6 @@
 """What to do after a failure: a pure decision from error, attempt, age and a random draw; it never sleeps."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -27,6 +28,10 @@ class RetryPolicy:
         """
         whole_s = min(self.first_delay_s * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS), self.longest_delay_s)
         return whole_s * (0.5 + 0.5 * draw)
+
+    def attempt_at(self, age_s: float) -> int:
+        """Which attempt comes after so many seconds, for failures that nobody counts."""
+        return 1 + int(math.log2(1.0 + max(age_s, 0.0) / self.first_delay_s))
 
 
 @dataclass(frozen=True)

@@ -206,17 +206,18 @@ class Worker:
         if not isinstance(error, TwinScannerError):
             frames = traceback.extract_tb(error.__traceback__)
             facts = facts | {"where": " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames))}
-        counts = lane.counts(error)
-        decision = decide(error, row.attempts if counts else 1, lane.rows.age_s(row), self._draw(), self._policy)
+        counts, age_s = lane.counts(error), lane.rows.age_s(row)
+        attempt = row.attempts if counts else self._policy.attempt_at(age_s)
+        decision = decide(error, attempt, age_s, self._draw(), self._policy)
         if isinstance(decision, Again):
-            alarm = row.attempts == ALARM_ATTEMPTS or (isinstance(error, Misconfigured) and row.attempts == 1)
+            alarm = attempt == ALARM_ATTEMPTS or (isinstance(error, Misconfigured) and attempt == 1)
             LOG.log(logging.ERROR if alarm else logging.WARNING, "step failed", extra={**facts, "reason": reason})
             kind = type(error).__name__
             # While a destination is down its breaker alone paces the probes, of which any row may be the next.
             delay_s = 0.0 if lane.breaker is not None and isinstance(error, Unavailable) else decision.delay_s
             postpone = partial(lane.rows.postpone, row, delay_s, reason, error=kind, alarm=alarm)
             return partial(postpone, counts=counts)
-        level = logging.ERROR if decision == GiveUp.FAIL else logging.WARNING
+        level = logging.WARNING if decision == GiveUp.REJECT else logging.ERROR
         LOG.log(level, "step given up: %s", decision, extra={**facts, "reason": reason})
         ways = {GiveUp.HOLD: lane.rows.hold, GiveUp.REJECT: lane.rows.reject, GiveUp.FAIL: lane.rows.fail}
         return partial(ways[decision], row, reason)

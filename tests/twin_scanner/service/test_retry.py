@@ -46,3 +46,14 @@ def test_a_wrong_input_is_rejected_at_once_and_a_persons_decision_is_waited_for(
 @pytest.mark.parametrize("error", [Defect("ours"), ValueError("unforeseen")])
 def test_our_own_fault_is_not_tried_again(error: Exception) -> None:
     assert decide(error, 1, 0.0, 0.0, POLICY) == GiveUp.FAIL
+
+
+def test_failures_that_nobody_counts_wait_longer_the_older_they_are_and_pass_every_attempt_on_the_way() -> None:
+    """Whatever the draws: an alarm at some attempt is raised once at least. It used never to come."""
+    policy = RetryPolicy()
+    for draw in (0.0, 0.5, 0.999):
+        age_s, seen = 0.0, []
+        while age_s < 4000.0:
+            seen.append(policy.attempt_at(age_s))
+            age_s += policy.delay_s(seen[-1], draw)
+        assert set(seen) == set(range(1, max(seen) + 1)) and max(seen) > 5 and len(seen) < 30
