@@ -14,7 +14,7 @@ demo: setup
 	$(BIN)/twin-scanner demo --out demo-out
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 test-long: setup
 	$(BIN)/python -m pytest -n 2 --dist load -m long $(PYTEST_ARGS)

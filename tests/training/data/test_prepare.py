@@ -358,6 +358,7 @@ def test_a_patient_who_moved_too_far_is_refused(tmp_path: Path) -> None:
     assert re.match(r"CT and PET lie 2\d\.\d mm and .* degrees apart", store.refused[0].reason)
 
 
+@pytest.mark.long
 def test_a_real_examination_goes_from_its_dicom_files_to_a_network_that_has_learnt_from_it(
     shared_data: Path, tmp_path: Path
 ) -> None:
@@ -418,6 +419,7 @@ def verb(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_a_store_has_the_grid_of_a_model_and_is_complete_where_its_patients_are_too_few_for_a_split(
     tmp_path: Path,
 ) -> None:

@@ -70,6 +70,7 @@ def difference(found: Motion, made: sitk.VersorRigid3DTransform, before: Motion)
     return away_mm, math.degrees(math.acos(min(1.0, (float(left) - 1.0) / 2.0)))
 
 
+@pytest.mark.long
 def test_a_known_motion_of_a_phantom_is_recovered_and_taken_back() -> None:
     ct, pet = phantom()
     before = register(ct, pet)

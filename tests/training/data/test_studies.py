@@ -280,6 +280,7 @@ def test_the_real_study_is_paired_from_its_files_whatever_lies_beside_them(share
     assert study.pet.array.max() == pytest.approx(51.1, abs=0.05)
 
 
+@pytest.mark.long
 def test_phantoms_come_in_by_an_explicit_word_and_give_back_their_suv(written: Path) -> None:
     folder = written / "dicom"
     for study in dicom_studies(folder):

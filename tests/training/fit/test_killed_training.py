@@ -75,6 +75,7 @@ def validations(folder: Path) -> int:
     return len(read_curve(folder / "runs" / "tiny"))
 
 
+@pytest.mark.long
 def test_sigterm_and_sigkill_change_nothing_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the same configuration, undisturbed, in this process."""
     straight, disturbed = tmp_path / "straight", tmp_path / "disturbed"

@@ -441,6 +441,7 @@ def missed(folder: Path) -> FakeRuns:
     return runs
 
 
+@pytest.mark.long
 def test_a_killed_and_a_stopped_retraining_end_where_an_undisturbed_one_does(
     place: Path, store: TrainingStore, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

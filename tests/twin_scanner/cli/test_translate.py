@@ -152,6 +152,7 @@ def test_phantom_segment_and_translate_work_one_after_the_other(tmp_path: Path) 
     assert report["uncertainty"] == {} and report["explanation"] == {}
 
 
+@pytest.mark.long
 def test_how_sure_it_is_and_why_it_is_hot_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
     """A head: the brain's uptake is explained by evidence inside the windows that hold its hottest voxel."""
     phantom = make_phantom(3, PhantomOptions((4.0, 3.0, 3.0), field_of_view=(1430.0, 1780.0)))

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tests.peers.fhir_server import running_server
+from tests.conftest import missing
+from tests.peers.fhir_server import running_server, server_folder
 from tests.samples.examined import examined_settings, found
 from twin_scanner.doctor import Finding, findings_of
 from twin_scanner.doctor.twin import check_twin
@@ -29,6 +30,8 @@ def test_a_real_r4_server_is_well_and_an_absent_one_is_not(
     tmp_path: Path, closed_port: int, peer: Callable[[str], str]
 ) -> None:
     peer("node")
+    if server_folder() is None:
+        missing("the FHIR test server (npm install in tests/peers/fhir-r4-server)")
     with running_server() as url:
         finding = found(look(examined_settings(tmp_path, closed_port, twin={"url": url})), "twin record")
         assert finding.state != "fault"
