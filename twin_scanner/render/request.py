@@ -5,6 +5,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from twin_scanner.dicom.read.gantry_tilt import GantryTilt
+from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.districts.choice import SegmenterChoice
 
 
@@ -39,5 +41,8 @@ class RenderRequest:
     """Whether the standard deviation of every voxel is wanted too: seven more translations."""
     explain: str = ""
     """A target whose uptake is to be explained (``explain.find_target`` reads it); empty for none."""
+    preference: Preference = field(default_factory=Preference)
+    """Which of several series, or phases of one, is read; its minimum coverage does not count."""
+    gantry_tilt: GantryTilt = "reject"
     accept_phantom_only: bool = False
     """Whether a model that was trained on phantoms only may be used; every result then says so."""
