@@ -36,7 +36,6 @@ KINDS = ("generators", "discriminators")
 
 def main(out: Path) -> None:
     """Everything that this process of the group does."""
-    torch.set_num_threads(1)
     with process_group(local_device("cpu")):
         states = {method: weights(four_steps(method, out)) for method in METHODS}
         torch.save(states, out / f"process-{process_rank()}.pt")
