@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.fakes.full_disk import disk_that_fills
-from tests.samples.drawn_studies import Drawn, some
+from tests.samples.block_studies import Block, some
 from tests.samples.known_cases import body_pet, case_of
 from tests.samples.small_pairs import small_config, small_data, small_sampler
 from tests.training.evaluation.test_evaluate import STUDIES, Blocks, package, request_of
@@ -108,7 +108,7 @@ def store(models: list[EvaluatedModel], out: Path, fill: Callable[[], None]) -> 
 
 
 def refusals(models: list[EvaluatedModel], out: Path, fill: Callable[[], None]) -> None:
-    spoilt = [Drawn(f"study-{n}", "patient-" * 99, fault="cold") for n in range(2)]
+    spoilt = [Block(f"study-{n}", "patient-" * 99, fault="cold") for n in range(2)]
     prepare(spoilt, out, PLAN, None, registered=False, progress=lambda done, total: fill())
 
 

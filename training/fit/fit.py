@@ -251,7 +251,7 @@ def _stop(config: TrainConfig, state: TrainState, run: Run) -> NoReturn:
     )
 
 
-def _log_pairs(stop: Stop, made: int, total: int) -> None:
-    log.info("training pair %d of %d is ready", made, total)
+def _log_pairs(stop: Stop, ready: int, total: int) -> None:
+    log.info("training pair %d of %d is ready", ready, total)
     if stop():
         raise Transient("The run was asked to stop before its first step: start it again.")
