@@ -174,7 +174,8 @@ def fit(config: TrainConfig, state: TrainState, sampler: Sampler, run: Run = ALO
     remaining = range(state.step, min(steps, until or steps))
     take_step = STEPS[config.method]
     sampled = batches(config, state.network, sampler, remaining, pin=state.device.type == "cuda")
-    with event_log(config, state) as events, closing(sampled):
+    events = event_log(config, state)
+    with closing(sampled):
         if _validation_due(config, state, steps_per_epoch):
             validate(config, state, run, events)
         for batch in sampled:
