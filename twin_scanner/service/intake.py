@@ -26,7 +26,7 @@ QUIET_PERIOD: Final = "quiet period"
 
 
 class Unended(Transient):
-    """The process that looked at a study's files was lost: the files may be what it died of."""
+    """The process that looked at a study's files was lost or hung: the files may be what it died of."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,8 @@ class Intake:
             except Stopped:
                 raise
             except (Transient, MemoryError) as error:
-                raise Unended("The process that read this study's headers was lost: it is read again.") from error
+                reason = str(error) if isinstance(error, Transient) else "Reading the headers took too much memory."
+                raise Unended(reason) from error
             for choice in choices:
                 self._open(choice)
         return fingerprint
