@@ -62,7 +62,7 @@ class PhantomOptions:
     table: bool = True
     ct_noise: float = 1.0
     pet_noise: float = 0.05
-    """As in a good clinical PET: that of a real patient has 4.4 to 4.9 %."""
+    """As in a good clinical PET: 4.4 to 4.9 % were measured in one, 26 % in an old scanner's (training/LOG.md)."""
     study_date: date = date(2020, 1, 15)
     right_arm: ArmPosition | None = None
     build: Build = "even"
