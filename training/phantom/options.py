@@ -24,6 +24,7 @@ Implant: TypeAlias = Literal["hip prosthesis", "femoral nail", "spinal rods", "d
 STREAMS: Final = (
     "options", "tissues", "figure", "organs", "lesions", "ct noise", "pet noise",
     "crossed arms", "surroundings", "objects' hu", "beads", "implants", "streaks", "variation",
+    "gut",
 )  # fmt: skip
 """Purposes of randomness; their order is part of every phantom, so new ones are added at the end."""
 WIDEST_FIELD_MM: Final = (150.0, 1000.0)

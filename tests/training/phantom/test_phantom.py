@@ -28,6 +28,7 @@ pytestmark = pytest.mark.unit
 
 COARSE = PhantomOptions(spacing_mm=(6.0, 5.0, 5.0))
 FINER = PhantomOptions(spacing_mm=(4.0, 4.0, 4.0))
+ABDOMEN = PhantomOptions(field_of_view=(1110.0, 1210.0), arms="up", table=False)
 NOISELESS = {"ct_noise": 0.0, "pet_noise": 0.0}
 HEAD, TRUNK, ARMS, LEGS = 1, 2, 3, 4
 SKELETON = (Tissue.CORTEX, Tissue.RED_MARROW, Tissue.FATTY_MARROW, Tissue.SKULL_BONE, Tissue.TOOTH)
@@ -249,7 +250,7 @@ def test_brain_myocardium_muscle_and_bladder_look_alike_on_ct_and_differ_on_pet(
         )
     suv = {name: float(np.median(phantom.pet.array.ravel()[index])) for name, index in chosen.items()}
     assert suv["bladder"] > 1.1 * suv["brain"] > 2.0 * suv["muscle"]
-    assert suv["muscle"] < 1.1 and suv["brain"] > 4.0
+    assert suv["muscle"] < 1.4 and suv["brain"] > 4.0
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -299,9 +300,10 @@ def test_the_control_worlds_rule_is_a_function_that_spans_the_physiological_rang
 
 
 def test_uptake_is_that_of_fdg_and_varies_between_patients() -> None:
-    """Reference: published normal SUVmean of FDG at 60 minutes (liver 2 to 3, blood 1.4 to 2, muscle 0.5 to 0.8)."""
+    """Reference: published normal SUVmean of FDG at 60 minutes (liver 2 to 3, blood 1.4 to 2, muscle 0.5 to 0.8);
+    muscle measured 0.9 to 1.4 in ACRIN-NSCLC-FDG-PET, case 042."""
     limits = {
-        Tissue.LIVER: (1.5, 3.2), Tissue.MUSCLE: (0.4, 1.0), Tissue.LUNG: (0.3, 0.9), Tissue.SPLEEN: (1.2, 2.7),
+        Tissue.LIVER: (1.5, 3.2), Tissue.MUSCLE: (0.4, 1.4), Tissue.LUNG: (0.3, 0.9), Tissue.SPLEEN: (1.2, 2.7),
         Tissue.GREY_MATTER: (4.5, 14.0), Tissue.BLADDER: (5.0, 45.0), Tissue.FAT: (0.1, 0.6),
     }  # fmt: skip
     medians: dict[Tissue, list[float]] = {tissue: [] for tissue in limits}
@@ -316,15 +318,43 @@ def test_uptake_is_that_of_fdg_and_varies_between_patients() -> None:
         assert len(medians[tissue]) == 8 and np.std(medians[tissue]) > 0.04 * np.mean(medians[tissue])
 
 
+def test_glands_gut_and_vessels_stand_out_as_in_a_real_patient() -> None:
+    """Oracle: means over the liver's in ACRIN-NSCLC-FDG-PET, case 042: floor of the mouth 1.3, hottest colon 1.7,
+    jejunum 0.7, aorta 0.6 to 0.7, muscle 0.5 to 0.8. Blood is nearer to muscle than the liver is."""
+    ratios: dict[str, list[float]] = {name: [] for name in ("gland", "bowel", "blood", "muscle", "hottest colon")}
+    for seed in range(6):
+        phantom = make_phantom(seed, replace(ABDOMEN, spacing_mm=(5.0, 4.0, 4.0), field_of_view=(860.0, 1620.0)))
+        suv = phantom.pet.array
+        liver = float(suv[inside(is_any(phantom, Tissue.LIVER))].mean())
+        for name, tissue in (("gland", Tissue.SALIVARY_GLAND), ("bowel", Tissue.SMALL_BOWEL)):
+            ratios[name].append(float(suv[is_any(phantom, tissue)].mean()) / liver)
+        for name, tissue in (("blood", Tissue.BLOOD), ("muscle", Tissue.MUSCLE)):
+            ratios[name].append(float(suv[inside(is_any(phantom, tissue), 1)].mean()) / liver)
+        around = ndimage.uniform_filter(suv, 5)[is_any(phantom, Tissue.COLON_WALL)]
+        ratios["hottest colon"].append(float(around.max()) / liver)
+    mean = {name: float(np.mean(values)) for name, values in ratios.items()}
+    assert 0.8 < mean["gland"] < 1.4 and 0.5 < mean["bowel"] < 1.0 and 1.2 < mean["hottest colon"] < 2.2
+    assert 0.55 < mean["blood"] < 0.8 and 0.3 < mean["muscle"] < 0.6
+
+
+def test_one_loop_of_the_bowel_takes_up_more_than_the_next_and_hu_alone_still_decides_in_the_control(
+    make: Make,
+) -> None:
+    clean = replace(ABDOMEN, spacing_mm=(5.0, 4.0, 4.0), field_of_view=(940.0, 1110.0), **NOISELESS)
+    spread = {}
+    for world in get_args(World):
+        phantom = make(4, replace(clean, world=world))
+        loops = phantom.pet.array[inside(is_any(phantom, Tissue.SMALL_BOWEL), 1)]
+        spread[world] = float(np.std(loops) / np.mean(loops))
+    assert spread["district-dependent"] > 0.2 and spread["appearance-only"] < 0.1
+
+
 def liver_variation(phantom: Phantom) -> float:
     """Standard deviation over mean of the PET more than 9 mm inside the liver."""
     liver = np.pad(is_any(phantom, Tissue.LIVER), 1)
     deep = ndimage.distance_transform_edt(liver, sampling=phantom.geometry.spacing_mm)[1:-1, 1:-1, 1:-1] > 9.0
     suv = phantom.pet.array[deep]
     return float(np.std(suv) / np.mean(suv))
-
-
-ABDOMEN = PhantomOptions(field_of_view=(1110.0, 1210.0), arms="up", table=False)
 
 
 @pytest.mark.parametrize("spacing_mm", [(3.0, 2.04, 2.04), (4.0, 4.08, 4.08)])
@@ -486,14 +516,14 @@ FIRST_PHANTOMS = {
         5, PhantomOptions(spacing_mm=(8.0, 6.0, 5.0)),
         "42f64c70dc241fd90f65cfc329568b65d1dcc54efec1302133c22e80b9c145ef",
         "198a4496dd2783cb84d7e2e37a4a5dc6be8409e7dc0c9e3b46d85ece4a00010e",
-        -76497.928, -999.461, "2.25.38273090459484119306323107351017421940",
+        -76497.928, -1093.096, "2.25.38273090459484119306323107351017421940",
     ),
     "usual": (
         12, PhantomOptions(spacing_mm=(8.0, 6.0, 5.0), arms="up", sex="F", field_of_view="skull-base-to-mid-thigh",
                            diagnosis="LYMPHOMA", contrast=True),
         "0ca71dba594c1fb8eb9262e3c851dc78286b0a37a68205214abda836e666883a",
         "c9e6974649263a7892ce2fe7c26014ffe4fa5fd7112a7b61168871225f174cf8",
-        966766.159, 372.982, "2.25.88832301203953766562157700205056214784",
+        966766.159, 481.900, "2.25.88832301203953766562157700205056214784",
     ),
     "stout": (
         3, PhantomOptions(spacing_mm=(8.0, 6.0, 5.0), body_mass_index=45.0, table=False, **NOISELESS,
@@ -506,11 +536,11 @@ FIRST_PHANTOMS = {
         2, sample_options(2, spacing_mm=(8.0, 6.0, 5.0)),
         "17d86536765471db302736a57f4bb147865f66bdf8e859e0618652e8daa92e02",
         "461ba7cab7752e9458a70d3bd8519895486be3668a9b737c2bca368056a9352a",
-        9621.720, 850.617, "2.25.23145799184655304323768876192422770754",
+        9621.720, 1006.552, "2.25.23145799184655304323768876192422770754",
     ),
 }  # fmt: skip
 """Seed, options, SHA-256 of districts and tissues, weighted sums of CT and PET and study UID: labels and CT as first
-released, PET and UID since its noise is the same on every grid."""
+released, PET as of today and UID since the noise is the same on every grid."""
 
 
 @pytest.mark.parametrize("name", FIRST_PHANTOMS)
