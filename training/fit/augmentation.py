@@ -37,14 +37,14 @@ def sample_augmentation(random: np.random.Generator, config: AugmentationConfig)
 
 def augment(
     augmentation: Augmentation, ct: FloatArray, pet: FloatArray, mask: BoolArray
-) -> tuple[FloatArray, FloatArray]:
-    """CT and PET patches (D, H, W) in model space after the augmentation, both 0 outside the (moved) mask.
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """CT and PET patches (D, H, W) in model space after the augmentation, both 0 outside the moved mask, and that mask.
 
     Mirroring and rotation move both, trilinear and filled with 0, and the mask by the nearest neighbour, which is
     applied again; the noise is the CT's alone and stays inside the mask and within [0, 1].
     """
     (moved_ct, moved_pet), mask = move(augmentation, (ct, pet), mask)
-    return add_noise(augmentation, moved_ct, mask), moved_pet
+    return add_noise(augmentation, moved_ct, mask), moved_pet, mask
 
 
 def move(

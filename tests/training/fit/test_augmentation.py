@@ -23,7 +23,7 @@ def patches(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_no_change_changes_nothing() -> None:
     ct, pet, mask = patches()
-    for before, after in zip((ct, pet), augment(STILL, ct, pet, mask), strict=True):
+    for before, after in zip((ct, pet, mask), augment(STILL, ct, pet, mask), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
@@ -32,7 +32,7 @@ def test_a_flip_mirrors_both_along_its_axis(axis: int) -> None:
     ct, pet, mask = patches()
     flips = (axis == 0, axis == 1, axis == 2)
     moved = augment(Augmentation(flips, (0.0, 0.0, 0.0), 0.0, 0), ct, pet, mask)
-    for before, after in zip((ct, pet), moved, strict=True):
+    for before, after in zip((ct, pet, mask), moved, strict=True):
         np.testing.assert_array_equal(np.flip(before, axis), after)
 
 
@@ -41,7 +41,7 @@ def test_a_right_angle_is_a_transposition(axis: int, plane: tuple[int, int]) -> 
     """Oracle: numpy's rot90, one way or the other; it also proves that the centre stays where it is."""
     ct, pet, mask = patches()
     angles = (90.0 * (axis == 0), 90.0 * (axis == 1), 90.0 * (axis == 2))
-    turned_ct, turned_pet = augment(Augmentation((False, False, False), angles, 0.0, 0), ct, pet, mask)
+    turned_ct, turned_pet, _ = augment(Augmentation((False, False, False), angles, 0.0, 0), ct, pet, mask)
     turns = [k for k in (1, 3) if np.allclose(np.rot90(ct, k, plane), turned_ct, atol=1e-5)]
     assert len(turns) == 1
     np.testing.assert_allclose(np.rot90(pet, turns[0], plane), turned_pet, atol=1e-5)
@@ -66,7 +66,7 @@ def test_a_rotation_is_scipys(angles: tuple[float, float, float]) -> None:
 
 def test_noise_is_the_cts_alone_and_stays_inside_the_mask_and_model_space() -> None:
     ct, pet, mask = patches()
-    noisy, same = augment(Augmentation((False, False, False), (0.0, 0.0, 0.0), 0.01, 3), ct, pet, mask)
+    noisy, same, _ = augment(Augmentation((False, False, False), (0.0, 0.0, 0.0), 0.01, 3), ct, pet, mask)
     np.testing.assert_array_equal(same, pet)
     assert not noisy[~mask].any()
     assert noisy.min() >= 0.0 and noisy.max() <= 1.0 and noisy.dtype == np.float32
@@ -75,8 +75,10 @@ def test_noise_is_the_cts_alone_and_stays_inside_the_mask_and_model_space() -> N
 
 def test_what_leaves_a_rotation_is_masked_by_the_moved_mask() -> None:
     ct, pet, mask = patches()
-    turned_ct, turned_pet = augment(Augmentation((False, False, False), (7.0, -4.0, 10.0), 0.01, 3), ct, pet, mask)
-    assert np.array_equal(turned_pet > 0, (turned_pet > 0) & (turned_ct >= 0))
+    turned_ct, turned_pet, turned_mask = augment(
+        Augmentation((False, False, False), (7.0, -4.0, 10.0), 0.01, 3), ct, pet, mask
+    )
+    assert not turned_ct[~turned_mask].any() and not turned_pet[~turned_mask].any()
     assert not turned_ct[0].any() and not turned_pet[-1].any()
 
 
