@@ -114,7 +114,8 @@ def _paired(config: TrainConfig, network: str, sampler: Sampler, sample: int) ->
     """CT and PET of one place, moved together."""
     random = step_random(config, network, PATCH, sample)
     patch = sampler.sample(random, study_of(config, network, sample, sampler.studies))
-    ct, pet, mask = augment(sample_augmentation(random, config.augmentation), patch.ct, patch.pet, patch.mask)
+    augmentation, spacing_mm = sample_augmentation(random, config.augmentation), config.plan.spacing_mm
+    ct, pet, mask = augment(augmentation, patch.ct, patch.pet, patch.mask, spacing_mm)
     return ct, pet, mask, mask, _origin(patch)
 
 
@@ -125,8 +126,8 @@ def _unpaired(config: TrainConfig, network: str, sampler: Sampler, sample: int) 
     of_ct = sampler.sample(random, study)
     of_pet = sampler.sample(random, sampler.other_patients_study(random, study))
     of_the_ct, of_the_pet = (sample_augmentation(random, config.augmentation) for _ in range(2))
-    (ct,), ct_mask = move(of_the_ct, (of_ct.ct,), of_ct.mask)
-    (pet,), pet_mask = move(of_the_pet, (of_pet.pet,), of_pet.mask)
+    (ct,), ct_mask = move(of_the_ct, (of_ct.ct,), of_ct.mask, config.plan.spacing_mm)
+    (pet,), pet_mask = move(of_the_pet, (of_pet.pet,), of_pet.mask, config.plan.spacing_mm)
     origins = f"CT {_origin(of_ct)}, PET {_origin(of_pet)}"
     return add_noise(of_the_ct, ct, ct_mask), pet, ct_mask, pet_mask, origins
 
