@@ -36,25 +36,28 @@ def sample_augmentation(random: np.random.Generator, config: AugmentationConfig)
 
 
 def augment(
-    augmentation: Augmentation, ct: FloatArray, pet: FloatArray, mask: BoolArray
-) -> tuple[FloatArray, FloatArray]:
-    """CT and PET patches (D, H, W) in model space after the augmentation, both 0 outside the (moved) mask.
+    augmentation: Augmentation, ct: FloatArray, pet: FloatArray, mask: BoolArray, spacing_mm: Triple
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """CT and PET patches (D, H, W) in model space after the augmentation, both 0 outside the moved mask, and that mask.
 
     Mirroring and rotation move both, trilinear and filled with 0, and the mask by the nearest neighbour, which is
     applied again; the noise is the CT's alone and stays inside the mask and within [0, 1].
     """
-    (moved_ct, moved_pet), mask = move(augmentation, (ct, pet), mask)
-    return add_noise(augmentation, moved_ct, mask), moved_pet
+    (moved_ct, moved_pet), mask = move(augmentation, (ct, pet), mask, spacing_mm)
+    return add_noise(augmentation, moved_ct, mask), moved_pet, mask
 
 
 def move(
-    augmentation: Augmentation, images: tuple[FloatArray, ...], mask: BoolArray
+    augmentation: Augmentation, images: tuple[FloatArray, ...], mask: BoolArray, spacing_mm: Triple
 ) -> tuple[tuple[FloatArray, ...], BoolArray]:
-    """Patches of one place mirrored and turned together, 0 outside the mask that moved with them, and that mask."""
+    """Patches of one place mirrored and turned together, 0 outside the mask that moved with them, and that mask.
+
+    The angles are those of the body in mm, whatever the voxels' edges.
+    """
     axes = tuple(axis for axis, flip in enumerate(augmentation.flips) if flip)
     images, mask = tuple(np.flip(image, axes) for image in images), np.flip(mask, axes)
     if any(augmentation.angles_deg):
-        images, mask = _rotated(images, mask, augmentation.angles_deg)
+        images, mask = _rotated(images, mask, augmentation.angles_deg, spacing_mm)
     return tuple(np.ascontiguousarray(image * mask) for image in images), np.ascontiguousarray(mask)
 
 
@@ -68,14 +71,14 @@ def add_noise(augmentation: Augmentation, ct: FloatArray, mask: BoolArray) -> Fl
 
 
 def _rotated(
-    images: tuple[FloatArray, ...], mask: BoolArray, angles_deg: Triple
+    images: tuple[FloatArray, ...], mask: BoolArray, angles_deg: Triple, spacing_mm: Triple
 ) -> tuple[tuple[FloatArray, ...], BoolArray]:
-    """Patches turned about their centre by the angles about the axes D, H and W, one after the other.
+    """Patches turned about their centre by the angles about the axes D, H and W, one after the other, as bodies turn.
 
     One sampling grid serves all: PyTorch's grid_sample takes a little more than half of the time of SciPy's
     affine_transform, and a fifth of that of MONAI's RandAffine (training/LOG.md).
     """
-    points = _turned_grid(mask.shape, angles_deg)
+    points = _turned_grid(mask.shape, angles_deg, spacing_mm)
     values = torch.from_numpy(np.stack(images))[None]
     turned = functional.grid_sample(values, points, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
     region = torch.from_numpy(mask.astype(np.float32))[None, None]
@@ -84,10 +87,13 @@ def _rotated(
     return tuple(turned.numpy()), turned_mask
 
 
-def _turned_grid(shape: tuple[int, ...], angles_deg: Triple) -> Tensor:
-    """Where each voxel of the turned patch lies in the patch, (1, D, H, W, 3), as grid_sample counts: W, H, D."""
+def _turned_grid(shape: tuple[int, ...], angles_deg: Triple, spacing_mm: Triple) -> Tensor:
+    """Where each voxel of the turned patch lies in the patch, (1, D, H, W, 3), as grid_sample counts: W, H, D.
+
+    grid_sample counts in half edges; the turn is one in mm, for in voxels of unequal edges it would shear.
+    """
     turn = np.asarray(Rotation.from_euler("xyz", angles_deg, degrees=True).as_matrix(), np.float64)
-    edges = np.maximum(np.asarray(shape, np.float64) - 1.0, 1.0) / 2.0
-    normalised = turn * edges[None, :] / edges[:, None]
+    edges_mm = np.asarray(spacing_mm) * np.maximum(np.asarray(shape, np.float64) - 1.0, 1.0) / 2.0
+    normalised = turn * edges_mm[None, :] / edges_mm[:, None]
     affine = np.concatenate([normalised[::-1, ::-1], np.zeros((3, 1))], axis=1)
     return functional.affine_grid(torch.from_numpy(affine.astype(np.float32))[None], [1, 1, *shape], align_corners=True)

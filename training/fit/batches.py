@@ -1,17 +1,18 @@
 """The patches of each step: sampled from (seed, network, step) alone, and ahead of time while the networks compute."""
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from training.data.sampling import Patch, Sampler
-from training.fit.augmentation import add_noise, augment, move, sample_augmentation
+from training.fit.augmentation import BoolArray, add_noise, augment, move, sample_augmentation
 from training.fit.config import TrainConfig
 from training.fit.distributed import process_count, process_rank
 from twin_scanner.errors import Rejected
@@ -20,25 +21,35 @@ from twin_scanner.imaging.volume import FloatArray
 ORDER, PATCH, POOL = range(3)
 """What a random number is for: each use has a sequence of its own."""
 
+Sampled: TypeAlias = tuple[FloatArray, FloatArray, BoolArray, BoolArray, str]
+"""CT, PET, the network's region in each of them, and where they were cut."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """This process's augmented windows of one step, CT and PET, each (N, 1, 32, 32, 32) in model space.
 
+    ``ct_mask`` and ``pet_mask`` say where in them the network's region lies; CT and PET of one place share theirs.
     ``origins`` names the study and the first voxel of each window.
     """
 
     ct: Tensor
     pet: Tensor
+    ct_mask: Tensor
+    pet_mask: Tensor
     origins: tuple[str, ...]
 
     def pinned(self) -> "Batch":
         """The same in memory that a GPU copies from while it computes."""
-        return Batch(self.ct.pin_memory(), self.pet.pin_memory(), self.origins)
+        return self._mapped(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
-        return Batch(self.ct.to(device, non_blocking=True), self.pet.to(device, non_blocking=True), self.origins)
+        return self._mapped(lambda part: part.to(device, non_blocking=True))
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        tensors: dict[str, Any] = {name: change(part) for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **tensors)
 
 
 def step_random(config: TrainConfig, network: str, purpose: int, number: int) -> np.random.Generator:
@@ -57,8 +68,9 @@ def sample_batch(config: TrainConfig, network: str, sampler: Sampler, step: int)
     first = step * config.optimiser.batch_size + process_rank() * share
     sample_one = _paired if config.method == "pix2pix" else _unpaired
     samples = [sample_one(config, network, sampler, sample) for sample in range(first, first + share)]
-    ct, pet = (np.stack([sample[part] for sample in samples])[:, None] for part in (0, 1))
-    return Batch(torch.from_numpy(ct), torch.from_numpy(pet), tuple(sample[2] for sample in samples))
+    *images, origins = zip(*samples, strict=True)
+    ct, pet, ct_mask, pet_mask = (torch.from_numpy(np.stack(image)[:, None]) for image in images)
+    return Batch(ct, pet, ct_mask, pet_mask, origins)
 
 
 def batches(
@@ -98,24 +110,26 @@ def _pinned(config: TrainConfig, network: str, sampler: Sampler, step: int) -> B
     return sample_batch(config, network, sampler, step).pinned()
 
 
-def _paired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[FloatArray, FloatArray, str]:
+def _paired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> Sampled:
     """CT and PET of one place, moved together."""
     random = step_random(config, network, PATCH, sample)
     patch = sampler.sample(random, study_of(config, network, sample, sampler.studies))
-    ct, pet = augment(sample_augmentation(random, config.augmentation), patch.ct, patch.pet, patch.mask)
-    return ct, pet, _origin(patch)
+    augmentation, spacing_mm = sample_augmentation(random, config.augmentation), config.plan.spacing_mm
+    ct, pet, mask = augment(augmentation, patch.ct, patch.pet, patch.mask, spacing_mm)
+    return ct, pet, mask, mask, _origin(patch)
 
 
-def _unpaired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[FloatArray, FloatArray, str]:
+def _unpaired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> Sampled:
     """A CT of one patient and a PET of another, each moved on its own."""
     random = step_random(config, network, PATCH, sample)
     study = study_of(config, network, sample, sampler.studies)
     of_ct = sampler.sample(random, study)
     of_pet = sampler.sample(random, sampler.other_patients_study(random, study))
     of_the_ct, of_the_pet = (sample_augmentation(random, config.augmentation) for _ in range(2))
-    (ct,), mask = move(of_the_ct, (of_ct.ct,), of_ct.mask)
-    (pet,), _ = move(of_the_pet, (of_pet.pet,), of_pet.mask)
-    return add_noise(of_the_ct, ct, mask), pet, f"CT {_origin(of_ct)}, PET {_origin(of_pet)}"
+    (ct,), ct_mask = move(of_the_ct, (of_ct.ct,), of_ct.mask, config.plan.spacing_mm)
+    (pet,), pet_mask = move(of_the_pet, (of_pet.pet,), of_pet.mask, config.plan.spacing_mm)
+    origins = f"CT {_origin(of_ct)}, PET {_origin(of_pet)}"
+    return add_noise(of_the_ct, ct, ct_mask), pet, ct_mask, pet_mask, origins
 
 
 def _origin(patch: Patch) -> str:

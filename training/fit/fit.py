@@ -144,7 +144,7 @@ def train_networks(
             state = resumed_state(config, run)
         wait_for_all()
         finished = {} if state is None else state.finished
-        samplers = {name: _sampler(config, data, name) for name in networks if name not in finished}
+        samplers = {name: sampler_of(config, data, name) for name in networks if name not in finished}
         for network, sampler in samplers.items():
             if state is None or state.network != network:
                 state = fresh_state(config, network, finished)
@@ -162,9 +162,18 @@ def _alone_in(folder: Path) -> AbstractContextManager[object]:
     return take_lock(folder / LOCK, Transient(f"Another run trains in {folder}: wait until it ends."))
 
 
-def _sampler(config: TrainConfig, data: RunData, network: str) -> Sampler:
-    labels = config.covered.networks[network]
-    return Sampler(data.trained_on, labels, config.plan, lesion_share=config.sampling.lesion_share)
+def sampler_of(config: TrainConfig, data: RunData, network: str) -> Sampler:
+    """The windows of one network, placed as the configuration says."""
+    labels, placed = config.covered.networks[network], config.sampling
+    return Sampler(
+        data.trained_on,
+        labels,
+        config.plan,
+        inside=placed.inside,
+        lesion_share=placed.lesion_share,
+        hot_share=placed.hot_share,
+        hot_suv=placed.hot_suv,
+    )
 
 
 def fit(config: TrainConfig, state: TrainState, sampler: Sampler, run: Run = ALONE, until: int | None = None) -> None:
