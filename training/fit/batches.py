@@ -1,9 +1,9 @@
 """The patches of each step: sampled from (seed, network, step) alone, and ahead of time while the networks compute."""
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from training.data.sampling import Patch, Sampler
-from training.fit.augmentation import add_noise, augment, move, sample_augmentation
+from training.fit.augmentation import augment, sample_augmentation
 from training.fit.config import TrainConfig
 from training.fit.distributed import process_count, process_rank
 from twin_scanner.errors import Rejected
-from twin_scanner.imaging.volume import FloatArray
 
 ORDER, PATCH, POOL = range(3)
 """What a random number is for: each use has a sequence of its own."""
@@ -23,22 +22,33 @@ ORDER, PATCH, POOL = range(3)
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """This process's augmented windows of one step, CT and PET, each (N, 1, 32, 32, 32) in model space.
+    """This process's augmented windows of one step in model space: CT (N, C, 32, 32, 32) and PET (N, 1, 32, 32, 32).
 
-    ``origins`` names the study and the first voxel of each window.
+    ``origins`` names the study and the first voxel of each window. ``context``, where the generator sees one, has the
+    CT's shape.
     """
 
     ct: Tensor
     pet: Tensor
     origins: tuple[str, ...]
+    context: Tensor | None = None
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What the generator is given."""
+        return (self.ct,) if self.context is None else (self.ct, self.context)
 
     def pinned(self) -> "Batch":
         """The same in memory that a GPU copies from while it computes."""
-        return Batch(self.ct.pin_memory(), self.pet.pin_memory(), self.origins)
+        return self._each(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
-        return Batch(self.ct.to(device, non_blocking=True), self.pet.to(device, non_blocking=True), self.origins)
+        return self._each(lambda images: images.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        context = None if self.context is None else change(self.context)
+        return Batch(change(self.ct), change(self.pet), self.origins, context)
 
 
 def step_random(config: TrainConfig, network: str, purpose: int, number: int) -> np.random.Generator:
@@ -57,8 +67,7 @@ def sample_batch(config: TrainConfig, network: str, sampler: Sampler, step: int)
     first = step * config.optimiser.batch_size + process_rank() * share
     sample_one = _paired if config.method == "pix2pix" else _unpaired
     samples = [sample_one(config, network, sampler, sample) for sample in range(first, first + share)]
-    ct, pet = (np.stack([sample[part] for sample in samples])[:, None] for part in (0, 1))
-    return Batch(torch.from_numpy(ct), torch.from_numpy(pet), tuple(sample[2] for sample in samples))
+    return _stacked([patch for patch, _ in samples], tuple(origin for _, origin in samples))
 
 
 def batches(
@@ -98,24 +107,29 @@ def _pinned(config: TrainConfig, network: str, sampler: Sampler, step: int) -> B
     return sample_batch(config, network, sampler, step).pinned()
 
 
-def _paired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[FloatArray, FloatArray, str]:
+def _stacked(patches: Sequence[Patch], origins: tuple[str, ...]) -> Batch:
+    ct, pet = np.stack([patch.ct for patch in patches]), np.stack([patch.pet for patch in patches])[:, None]
+    contexts = [patch.context for patch in patches if patch.context is not None]
+    context = torch.from_numpy(np.stack(contexts)) if contexts else None
+    return Batch(torch.from_numpy(ct), torch.from_numpy(pet), origins, context)
+
+
+def _paired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[Patch, str]:
     """CT and PET of one place, moved together."""
     random = step_random(config, network, PATCH, sample)
     patch = sampler.sample(random, study_of(config, network, sample, sampler.studies))
-    ct, pet = augment(sample_augmentation(random, config.augmentation), patch.ct, patch.pet, patch.mask)
-    return ct, pet, _origin(patch)
+    return augment(sample_augmentation(random, config.augmentation), patch), _origin(patch)
 
 
-def _unpaired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[FloatArray, FloatArray, str]:
+def _unpaired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[Patch, str]:
     """A CT of one patient and a PET of another, each moved on its own."""
     random = step_random(config, network, PATCH, sample)
     study = study_of(config, network, sample, sampler.studies)
     of_ct = sampler.sample(random, study)
     of_pet = sampler.sample(random, sampler.other_patients_study(random, study))
     of_the_ct, of_the_pet = (sample_augmentation(random, config.augmentation) for _ in range(2))
-    (ct,), mask = move(of_the_ct, (of_ct.ct,), of_ct.mask)
-    (pet,), _ = move(of_the_pet, (of_pet.pet,), of_pet.mask)
-    return add_noise(of_the_ct, ct, mask), pet, f"CT {_origin(of_ct)}, PET {_origin(of_pet)}"
+    ct, pet = augment(of_the_ct, of_ct), augment(of_the_pet, of_pet).pet
+    return replace(ct, pet=pet), f"CT {_origin(of_ct)}, PET {_origin(of_pet)}"
 
 
 def _origin(patch: Patch) -> str:
