@@ -39,7 +39,7 @@ def small_pair(seed: int) -> Pair:
     return Pair(f"study-{seed}", f"patient-{seed}", "", hu, suv, labels, lesions, hu_range, SHAPE, (0, 0, 0))
 
 
-def small_config(out: Path, steps: int = 2, **optimiser: float) -> TrainConfig:
+def small_config(out: Path, steps: int = 2, **optimiser: float | str) -> TrainConfig:
     """Batches of two windows, every augmentation, float32 on one processor, one step an epoch."""
     return TrainConfig(
         name="small",

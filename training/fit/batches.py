@@ -5,8 +5,10 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,12 +26,15 @@ ORDER, PATCH, POOL = range(3)
 class Batch:
     """This process's augmented windows of one step in model space: CT (N, C, 32, 32, 32) and PET (N, 1, 32, 32, 32).
 
+    ``ct_mask`` and ``pet_mask`` say where in them the network's region lies; CT and PET of one place share theirs.
     ``origins`` names the study and the first voxel of each window. ``context``, where the generator sees one, has the
     CT's shape.
     """
 
     ct: Tensor
     pet: Tensor
+    ct_mask: Tensor
+    pet_mask: Tensor
     origins: tuple[str, ...]
     context: Tensor | None = None
 
@@ -40,15 +45,15 @@ class Batch:
 
     def pinned(self) -> "Batch":
         """The same in memory that a GPU copies from while it computes."""
-        return self._each(Tensor.pin_memory)
+        return self._mapped(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
-        return self._each(lambda images: images.to(device, non_blocking=True))
+        return self._mapped(lambda part: part.to(device, non_blocking=True))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        context = None if self.context is None else change(self.context)
-        return Batch(change(self.ct), change(self.pet), self.origins, context)
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        tensors: dict[str, Any] = {name: change(part) for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **tensors)
 
 
 def step_random(config: TrainConfig, network: str, purpose: int, number: int) -> np.random.Generator:
@@ -66,8 +71,17 @@ def sample_batch(config: TrainConfig, network: str, sampler: Sampler, step: int)
         )
     first = step * config.optimiser.batch_size + process_rank() * share
     sample_one = _paired if config.method == "pix2pix" else _unpaired
-    samples = [sample_one(config, network, sampler, sample) for sample in range(first, first + share)]
-    return _stacked([patch for patch, _ in samples], tuple(origin for _, origin in samples))
+    pairs = [sample_one(config, network, sampler, sample) for sample in range(first, first + share)]
+    of_ct, of_pet = [one for one, _ in pairs], [other for _, other in pairs]
+    contexts = [patch.context for patch in of_ct if patch.context is not None]
+    return Batch(
+        _stacked([patch.ct for patch in of_ct]),
+        _stacked([patch.pet[None] for patch in of_pet]),
+        _stacked([patch.mask[None] for patch in of_ct]),
+        _stacked([patch.mask[None] for patch in of_pet]),
+        tuple(_origin(*pair) for pair in pairs),
+        _stacked(contexts) if contexts else None,
+    )
 
 
 def batches(
@@ -107,30 +121,29 @@ def _pinned(config: TrainConfig, network: str, sampler: Sampler, step: int) -> B
     return sample_batch(config, network, sampler, step).pinned()
 
 
-def _stacked(patches: Sequence[Patch], origins: tuple[str, ...]) -> Batch:
-    ct, pet = np.stack([patch.ct for patch in patches]), np.stack([patch.pet for patch in patches])[:, None]
-    contexts = [patch.context for patch in patches if patch.context is not None]
-    context = torch.from_numpy(np.stack(contexts)) if contexts else None
-    return Batch(torch.from_numpy(ct), torch.from_numpy(pet), origins, context)
+def _stacked(images: Sequence[npt.NDArray[Any]]) -> Tensor:
+    return torch.from_numpy(np.stack(images))
 
 
-def _paired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[Patch, str]:
-    """CT and PET of one place, moved together."""
+def _paired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[Patch, Patch]:
+    """CT and PET of one place, moved together: one patch for both."""
     random = step_random(config, network, PATCH, sample)
     patch = sampler.sample(random, study_of(config, network, sample, sampler.studies))
-    return augment(sample_augmentation(random, config.augmentation), patch), _origin(patch)
+    moved = augment(sample_augmentation(random, config.augmentation), patch, config.plan.spacing_mm)
+    return moved, moved
 
 
-def _unpaired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[Patch, str]:
-    """A CT of one patient and a PET of another, each moved on its own."""
+def _unpaired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[Patch, Patch]:
+    """A patch for its CT and one of another patient for its PET, each moved on its own."""
     random = step_random(config, network, PATCH, sample)
     study = study_of(config, network, sample, sampler.studies)
     of_ct = sampler.sample(random, study)
     of_pet = sampler.sample(random, sampler.other_patients_study(random, study))
     of_the_ct, of_the_pet = (sample_augmentation(random, config.augmentation) for _ in range(2))
-    ct, pet = augment(of_the_ct, of_ct), augment(of_the_pet, of_pet).pet
-    return replace(ct, pet=pet), f"CT {_origin(of_ct)}, PET {_origin(of_pet)}"
+    spacing_mm = config.plan.spacing_mm
+    return augment(of_the_ct, of_ct, spacing_mm), augment(of_the_pet, of_pet, spacing_mm)
 
 
-def _origin(patch: Patch) -> str:
-    return f"{patch.study} at {list(patch.start)}"
+def _origin(of_ct: Patch, of_pet: Patch) -> str:
+    ct, pet = (f"{patch.study} at {list(patch.start)}" for patch in (of_ct, of_pet))
+    return ct if of_ct is of_pet else f"CT {ct}, PET {pet}"

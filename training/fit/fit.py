@@ -151,7 +151,7 @@ def train_networks(
             state = resumed_state(config, run)
         wait_for_all()
         finished = {} if state is None else state.finished
-        samplers = {name: _sampler(config, data, name) for name in networks if name not in finished}
+        samplers = {name: sampler_of(config, data, name) for name in networks if name not in finished}
         for network in tuple(samplers):
             sampler = samplers.pop(network)
             if state is None or state.network != network:
@@ -170,13 +170,17 @@ def _alone_in(folder: Path) -> AbstractContextManager[object]:
     return take_lock(folder / LOCK, Transient(f"Another run trains in {folder}: wait until it ends."))
 
 
-def _sampler(config: TrainConfig, data: RunData, network: str) -> Sampler:
-    labels = config.covered.networks[network]
+def sampler_of(config: TrainConfig, data: RunData, network: str) -> Sampler:
+    """The windows of one network, placed as the configuration says."""
+    labels, placed = config.covered.networks[network], config.sampling
     return Sampler(
         data.trained_on,
         labels,
         config.plan,
-        lesion_share=config.sampling.lesion_share,
+        inside=placed.inside,
+        lesion_share=placed.lesion_share,
+        hot_share=placed.hot_share,
+        hot_suv=placed.hot_suv,
         architecture=architecture(config),
     )
 

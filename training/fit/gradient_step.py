@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.fit.batches import Batch
 from training.fit.config import TrainConfig
-from training.fit.distributed import any_process, average_gradients, process_rank
+from training.fit.distributed import any_process, average_gradients, averaged, process_rank
 from training.fit.state import TrainState
 from twin_scanner.errors import Rejected
 from twin_scanner.files.durable_file import write_durably
@@ -39,6 +39,16 @@ def precision(config: TrainConfig, state: TrainState) -> AbstractContextManager[
     """In which networks compute in the configured precision; losses are taken in float32."""
     dtype = AUTOCAST[config.compute.precision]
     return torch.autocast(state.device.type, dtype, enabled=dtype != torch.float32)
+
+
+def l1_weight(config: TrainConfig, mask: Tensor) -> Tensor | None:
+    """What each voxel counts in an L1 loss: None for the mean over the windows, else 1/n in the mask's n voxels.
+
+    n is the mean over the processes, so that averaged gradients are those of one process with all windows of the step.
+    """
+    if config.optimiser.l1_over == "window":
+        return None
+    return mask / averaged(mask.sum().float()).clamp(min=1.0)
 
 
 def take_gradient_step(

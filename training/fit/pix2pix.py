@@ -5,7 +5,7 @@ import torch
 from training.fit.batches import Batch
 from training.fit.config import TrainConfig
 from training.fit.distributed import mean_over_processes
-from training.fit.gradient_step import check_finite, precision, take_gradient_step
+from training.fit.gradient_step import check_finite, l1_weight, precision, take_gradient_step
 from training.fit.losses import discriminator_loss, generator_loss
 from training.fit.state import TrainState
 
@@ -31,7 +31,8 @@ def pix2pix_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[s
     state.discriminators.requires_grad_(False)
     with precision(config, state):
         logits = discriminator(torch.cat([ct, synthetic], 1))
-    generator = generator_loss(logits.float(), synthetic, pet, config.optimiser.lambda_l1)
+    weight = l1_weight(config, batch.pet_mask)
+    generator = generator_loss(logits.float(), synthetic, pet, config.optimiser.lambda_l1, weight)
     check_finite(config, state, batch, "generator", generator.total)
     take_gradient_step(config, state, state.generators, state.generator_optimiser, generator.total)
 
