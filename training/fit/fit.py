@@ -24,7 +24,7 @@ from training.fit.finished_package import PACKAGE, FinishedPackage, read_finishe
 from training.fit.gradient_step import set_learning_rate
 from training.fit.pix2pix import pix2pix_step
 from training.fit.run_data import RunData, load_data
-from training.fit.state import TrainState, fresh_state
+from training.fit.state import TrainState, architecture, fresh_state
 from training.fit.stopping import Stop, never, stopped_by_signals
 from training.fit.validation import validation_error
 from twin_scanner.errors import Rejected, Transient
@@ -145,7 +145,8 @@ def train_networks(
         wait_for_all()
         finished = {} if state is None else state.finished
         samplers = {name: sampler_of(config, data, name) for name in networks if name not in finished}
-        for network, sampler in samplers.items():
+        for network in tuple(samplers):
+            sampler = samplers.pop(network)
             if state is None or state.network != network:
                 state = fresh_state(config, network, finished)
             fit(config, state, sampler, run)
@@ -173,6 +174,7 @@ def sampler_of(config: TrainConfig, data: RunData, network: str) -> Sampler:
         lesion_share=placed.lesion_share,
         hot_share=placed.hot_share,
         hot_suv=placed.hot_suv,
+        architecture=architecture(config),
     )
 
 

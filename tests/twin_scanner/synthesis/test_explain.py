@@ -41,7 +41,7 @@ def planted() -> ModelPackage:
 
 
 def served_suv(ct: Volume, labels: LabelArray, package: ModelPackage) -> FloatArray:
-    made = translate(ct_to_model(ct.array, package.plan), labels, package)
+    made = translate(ct_to_model(ct.array, package.plan)[None], labels, package)
     return model_to_suv(made, package.plan)
 
 

@@ -30,7 +30,7 @@ SHAPE = (35, 40, 33)
 
 
 def served(ct: Volume, labels: LabelArray, package: ModelPackage) -> Volume:
-    made = translate(ct_to_model(ct.array, package.plan), labels, package)
+    made = translate(ct_to_model(ct.array, package.plan)[None], labels, package)
     return Volume(model_to_suv(made, package.plan), ct.geometry)
 
 
