@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from training.data.dicom_pairing import DicomStudy, dicom_studies, files_below
-from training.data.study import CtOrigin, Study, StudyReference
+from training.data.study import CtOrigin, StudyReference, TrainingStudy
 from training.phantom.files import METADATA_FILE, PHANTOM_STUDY
 from training.phantom.organ_labels import organ_labels
 from training.phantom.phantom import make_phantom, sample_options
@@ -72,7 +72,7 @@ class AutoPetStudy:
         """Where its files lie; for whoever owns them, as the path may name a patient."""
         return self.folder
 
-    def load(self) -> Study:
+    def load(self) -> TrainingStudy:
         """CT in HU, PET in SUV, and the lesions; raises Rejected, naming the file, where one is missing or wrong."""
         suv = self._file(SUV_IMAGE)
         if suv is None:
@@ -84,7 +84,7 @@ class AutoPetStudy:
             raise Rejected(f"{file.name} of {self.name} holds no air ({ct.array.min():g} or more): give a CT in HU.")
         is_phantom = self.folder.name.rpartition("-")[0].endswith(PHANTOM_STUDY)
         organs = self._organs(ct) if is_phantom else None
-        return Study(ct, pet, origin, self._lesions(pet), is_phantom=is_phantom, organs=organs)
+        return TrainingStudy(ct, pet, origin, self._lesions(pet), is_phantom=is_phantom, organs=organs)
 
     def _file(self, image: str) -> Path | None:
         """An image's file, None where there is none; raises Rejected for two of them, and for a link to nothing."""
@@ -140,11 +140,11 @@ class PhantomStudy:
         """The same seed is the same patient, in either world."""
         return f"phantom-{self.seed}"
 
-    def load(self) -> Study:
+    def load(self) -> TrainingStudy:
         """Generate it, with its true districts and lesions."""
         options = sample_options(self.seed, world=self.world, spacing_mm=self.spacing_mm)
         phantom = make_phantom(self.seed, options)
-        return Study(
+        return TrainingStudy(
             phantom.ct,
             phantom.pet,
             "phantom",
