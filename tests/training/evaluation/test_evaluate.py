@@ -364,6 +364,15 @@ def test_a_calibration_is_of_one_half_of_the_patients_and_checked_on_the_other(
     assert again == made
 
 
+def test_ctrl_c_during_a_calibration_says_what_is_kept(models: list[EvaluatedModel], tmp_path: Path) -> None:
+    def after_one(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    kept = r"out keeps the samples of 1 of 4 studies; run it again to go on"
+    with pytest.raises(Transient, match=kept):
+        calibrate(request_of(models, tmp_path / "out"), tmp_path / "store", after_one)
+
+
 class Blind(Blocks):
     """May not be asked again."""
 
