@@ -56,7 +56,7 @@ def _in_own_process(work: Callable[[Path], Measured], ct: Path) -> Measured:
 
 def _draw(path: Path) -> Measured:
     """Neck to thighs, arms up, drawn coarsely, resampled to the size of a routine CT, and made noisy."""
-    options = PhantomOptions((3.0, 2.0, 2.0), arms="up", field_of_view=(550.0, 1560.0), noise=0.0)
+    options = PhantomOptions((3.0, 2.0, 2.0), arms="up", field_of_view=(550.0, 1560.0), ct_noise=0.0, pet_noise=0.0)
     fine = make_phantom(1, options).ct
     ct = resample(fine, _grid(fine.geometry), AIR_HU).array.copy()
     rng = np.random.default_rng(0)

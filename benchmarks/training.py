@@ -188,7 +188,8 @@ def _endless(loader: Any, unpaired: bool) -> Generator[Batch, None, None]:
     items = (item for _ in count() for item in loader)
     for item in items:
         other = next(items) if unpaired else item
-        yield Batch(_plain(item["ct"] * item["mask"]), _plain(other["pet"] * other["mask"]), ())
+        ct_mask, pet_mask = _plain(item["mask"] > 0), _plain(other["mask"] > 0)
+        yield Batch(_plain(item["ct"] * ct_mask), _plain(other["pet"] * pet_mask), ct_mask, pet_mask, ())
 
 
 def _plain(image: Any) -> torch.Tensor:

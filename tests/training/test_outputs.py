@@ -31,7 +31,7 @@ from training.phantom.files import write_studies
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.models.plan import Plan
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 PLAN = Plan(spacing_mm=(6.0, 4.0, 5.0))
 SPACING_MM = (12.0, 12.0, 12.0)

@@ -6,7 +6,7 @@ from torch import Tensor
 from training.fit.batches import POOL, Batch, step_random
 from training.fit.config import TrainConfig
 from training.fit.distributed import gathered, mean_over_processes, process_rank
-from training.fit.gradient_step import check_finite, precision, take_gradient_step
+from training.fit.gradient_step import check_finite, l1_weight, precision, take_gradient_step
 from training.fit.losses import (
     CycleLoss,
     cycle_generator_loss,
@@ -57,13 +57,14 @@ def _translate_both_ways(config: TrainConfig, state: TrainState, batch: Batch) -
         ct_verdicts = state.discriminators["ct"](made_ct).float()
         pet_verdicts = state.discriminators["pet"](made_pet).float()
     optimiser = config.optimiser
+    of_ct, of_pet = l1_weight(config, batch.ct_mask), l1_weight(config, batch.pet_mask)
     return (
         made_ct,
         made_pet,
         cycle_generator_loss(
             least_squares_loss(ct_verdicts, real=True) + least_squares_loss(pet_verdicts, real=True),
-            cycle_loss(ct, again_ct) + cycle_loss(pet, again_pet),
-            identity_loss(ct, same_ct) + identity_loss(pet, same_pet),
+            cycle_loss(ct, again_ct, of_ct) + cycle_loss(pet, again_pet, of_pet),
+            identity_loss(ct, same_ct, of_ct) + identity_loss(pet, same_pet, of_pet),
             lambda_cycle=optimiser.lambda_cycle,
             lambda_identity=optimiser.lambda_identity,
         ),

@@ -24,7 +24,7 @@ from training.fit.finished_package import PACKAGE, FinishedPackage, read_finishe
 from training.fit.gradient_step import set_learning_rate
 from training.fit.pix2pix import pix2pix_step
 from training.fit.run_data import RunData, load_data
-from training.fit.state import TrainState, fresh_state
+from training.fit.state import TrainState, architecture, fresh_state
 from training.fit.stopping import Stop, never, stopped_by_signals
 from training.fit.validation import validation_error
 from twin_scanner.errors import Rejected, Transient
@@ -144,8 +144,9 @@ def train_networks(
             state = resumed_state(config, run)
         wait_for_all()
         finished = {} if state is None else state.finished
-        samplers = {name: _sampler(config, data, name) for name in networks if name not in finished}
-        for network, sampler in samplers.items():
+        samplers = {name: sampler_of(config, data, name) for name in networks if name not in finished}
+        for network in tuple(samplers):
+            sampler = samplers.pop(network)
             if state is None or state.network != network:
                 state = fresh_state(config, network, finished)
             fit(config, state, sampler, run)
@@ -162,9 +163,19 @@ def _alone_in(folder: Path) -> AbstractContextManager[object]:
     return take_lock(folder / LOCK, Transient(f"Another run trains in {folder}: wait until it ends."))
 
 
-def _sampler(config: TrainConfig, data: RunData, network: str) -> Sampler:
-    labels = config.covered.networks[network]
-    return Sampler(data.trained_on, labels, config.plan, lesion_share=config.sampling.lesion_share)
+def sampler_of(config: TrainConfig, data: RunData, network: str) -> Sampler:
+    """The windows of one network, placed as the configuration says."""
+    labels, placed = config.covered.networks[network], config.sampling
+    return Sampler(
+        data.trained_on,
+        labels,
+        config.plan,
+        inside=placed.inside,
+        lesion_share=placed.lesion_share,
+        hot_share=placed.hot_share,
+        hot_suv=placed.hot_suv,
+        architecture=architecture(config),
+    )
 
 
 def fit(config: TrainConfig, state: TrainState, sampler: Sampler, run: Run = ALONE, until: int | None = None) -> None:

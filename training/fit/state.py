@@ -15,7 +15,7 @@ from training.fit.distributed import local_device
 from twin_scanner.errors import Rejected
 from twin_scanner.models.card import Architecture
 from twin_scanner.models.networks import INITIAL_LOGIT, PatchDiscriminator
-from twin_scanner.models.package import GENERATORS, load_package
+from twin_scanner.models.package import build_network, load_package
 
 CT_TO_PET: Final = "ct_to_pet"
 PET_TO_CT: Final = "pet_to_ct"
@@ -79,7 +79,8 @@ class TrainState:
 
 def architecture(config: TrainConfig) -> Architecture:
     """What the package's card says of its generators."""
-    return Architecture(config.network.generator, config.network.features)
+    network = config.network
+    return Architecture(network.generator, network.features, network.soft_tissue, network.context)
 
 
 def fresh_state(config: TrainConfig, network: str, finished: dict[str, dict[str, Tensor]]) -> TrainState:
@@ -110,10 +111,9 @@ def fresh_state(config: TrainConfig, network: str, finished: dict[str, dict[str,
 
 
 def _generators(config: TrainConfig) -> Iterator[tuple[str, nn.Module]]:
-    build, features = GENERATORS[config.network.generator], config.network.features
-    yield CT_TO_PET, build(features, INITIAL_LOGIT)
+    yield CT_TO_PET, build_network(architecture(config), INITIAL_LOGIT)
     if config.method == "cyclegan":
-        yield PET_TO_CT, build(features, CT_INITIAL_LOGIT)
+        yield PET_TO_CT, build_network(architecture(config), CT_INITIAL_LOGIT)
 
 
 def _discriminators(config: TrainConfig) -> Iterator[tuple[str, nn.Module]]:

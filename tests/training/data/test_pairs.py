@@ -18,7 +18,7 @@ from training.data.pairs import (
     on_plan_grid,
     phantom_truth,
 )
-from training.data.sampling import patch_at
+from training.data.sampling import pair_surroundings, patch_at
 from training.data.study import TrainingStudy
 from training.fit.config import DataConfig
 from training.fit.phantom_pairs import make_pairs
@@ -27,7 +27,7 @@ from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample
-from twin_scanner.models.card import Architecture, Card
+from twin_scanner.models.card import PAPER, Architecture, Card
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import Partition
 from twin_scanner.models.plan import Plan, ct_on_grid
@@ -82,29 +82,40 @@ class HalvesSegmenter:
 
 
 class Recorder(nn.Module):
-    """Keeps every window that it is given, and answers with air."""
+    """Keeps every window that it is given, context included, and answers with air."""
 
     def __init__(self) -> None:
         super().__init__()
         self.windows: list[bytes] = []
         self.anchor = nn.Parameter(torch.zeros(1))
 
-    def forward(self, ct: Tensor) -> Tensor:
-        self.windows += [window.numpy().tobytes() for window in ct]
-        return torch.zeros_like(ct)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        self.windows += [b"".join(one.numpy().tobytes() for one in given) for given in zip(*inputs, strict=True)]
+        return torch.zeros_like(inputs[0][:, :1])
 
 
-@pytest.mark.parametrize("scaling", ["window", "per-volume"])
-def test_training_and_serving_give_a_network_the_same_bytes(scaling: Literal["window", "per-volume"]) -> None:
+@pytest.mark.parametrize(
+    ("scaling", "architecture"),
+    [
+        ("window", PAPER),
+        ("per-volume", PAPER),
+        ("window", Architecture("unet", 1, soft_tissue=True, context=True)),
+        ("per-volume", Architecture("unet", 1, context=True)),
+    ],
+)
+def test_training_and_serving_give_a_network_the_same_bytes(
+    scaling: Literal["window", "per-volume"], architecture: Architecture
+) -> None:
     """Through the whole pipeline and through the sampler: every window of the one among those of the other."""
     plan = replace(PLAN, ct_scaling=scaling, hu_low=0.0)
     partition = Partition("halves", MappingProxyType({"right": (1,), "left": (2,)}))
     networks: dict[str, nn.Module] = {"right": Recorder(), "left": Recorder()}
-    card = Card("r", "0" * 64, plan, partition, Architecture("unet", 1), segmenter="halves")
+    card = Card("r", "0" * 64, plan, partition, architecture, segmenter="halves")
     package = ModelPackage(card, networks)
     served = translate_ct(blob_ct(), package, HalvesSegmenter(), PipelineOptions())
     pair = blob_pair(plan=plan)
     assert [array.dtype.str for array in (pair.ct, pair.pet, pair.labels)] == ["<i2", "<f2", "|u1"]
+    around = pair_surroundings(pair, plan, architecture) if architecture.context else None
     for (name, network), label in zip(networks.items(), (1, 2), strict=True):
         padded = np.zeros(pair.shape, np.uint8)
         at = tuple(slice(c, c + n) for c, n in zip(pair.corner, pair.labels.shape, strict=True))
@@ -112,7 +123,9 @@ def test_training_and_serving_give_a_network_the_same_bytes(scaling: Literal["wi
         starts = windows_touching(padded == label)
         assert isinstance(network, Recorder) and len(network.windows) == len(starts) >= 8
         for start, window in zip(starts, network.windows, strict=True):
-            assert patch_at(pair, (label,), start, plan).ct.tobytes() == window, f"{name} at {start}"
+            patch = patch_at(pair, (label,), start, plan, architecture, around)
+            context = b"" if patch.context is None else patch.context.tobytes()
+            assert patch.ct.tobytes() + context == window, f"{name} at {start}"
     assert served.districts[served.districts > 0].size == (pair.labels > 0).sum()
 
 

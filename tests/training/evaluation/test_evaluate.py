@@ -45,7 +45,7 @@ from twin_scanner.models.plan import Plan
 from twin_scanner.synthesis.calibration import stored_calibration
 from twin_scanner.synthesis.pipeline import PipelineOptions, translate_ct
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 PLAN = Plan(spacing_mm=(8.0, 8.0, 8.0))
 CT_GRID = Geometry((48, 44, 46), (4.0, 4.0, 4.0), (0.0, 0.0, 0.0))

@@ -50,7 +50,7 @@ from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import DEMONSTRATION_FOLDER, ModelStore
 from twin_scanner.service.schedule import CommandSchedule
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 PLAN = Plan(spacing_mm=(20.0, 20.0, 20.0))
 FEATURES = 4
@@ -413,8 +413,7 @@ def command(folder: Path) -> list[str]:
 
 
 def started(folder: Path) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command(folder), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(condition: Callable[[], object]) -> None:
