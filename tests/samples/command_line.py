@@ -1,4 +1,4 @@
-"""The command line as a process of its own, forked from one that has imported the program: a start without its price."""
+"""The command line as its own process, forked from one that has imported the program: a start without its price."""
 
 import multiprocessing
 import os
