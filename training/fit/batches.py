@@ -1,21 +1,22 @@
 """The patches of each step: sampled from (seed, network, step) alone, and ahead of time while the networks compute."""
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from training.data.sampling import Patch, Sampler
-from training.fit.augmentation import add_noise, augment, move, sample_augmentation
+from training.fit.augmentation import augment, sample_augmentation
 from training.fit.config import TrainConfig
 from training.fit.distributed import process_count, process_rank
 from twin_scanner.errors import Rejected
-from twin_scanner.imaging.volume import FloatArray
 
 ORDER, PATCH, POOL = range(3)
 """What a random number is for: each use has a sequence of its own."""
@@ -23,22 +24,36 @@ ORDER, PATCH, POOL = range(3)
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """This process's augmented windows of one step, CT and PET, each (N, 1, 32, 32, 32) in model space.
+    """This process's augmented windows of one step in model space: CT (N, C, 32, 32, 32) and PET (N, 1, 32, 32, 32).
 
-    ``origins`` names the study and the first voxel of each window.
+    ``ct_mask`` and ``pet_mask`` say where in them the network's region lies; CT and PET of one place share theirs.
+    ``origins`` names the study and the first voxel of each window. ``context``, where the generator sees one, has the
+    CT's shape.
     """
 
     ct: Tensor
     pet: Tensor
+    ct_mask: Tensor
+    pet_mask: Tensor
     origins: tuple[str, ...]
+    context: Tensor | None = None
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What the generator is given."""
+        return (self.ct,) if self.context is None else (self.ct, self.context)
 
     def pinned(self) -> "Batch":
         """The same in memory that a GPU copies from while it computes."""
-        return Batch(self.ct.pin_memory(), self.pet.pin_memory(), self.origins)
+        return self._mapped(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
-        return Batch(self.ct.to(device, non_blocking=True), self.pet.to(device, non_blocking=True), self.origins)
+        return self._mapped(lambda part: part.to(device, non_blocking=True))
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        tensors: dict[str, Any] = {name: change(part) for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **tensors)
 
 
 def step_random(config: TrainConfig, network: str, purpose: int, number: int) -> np.random.Generator:
@@ -56,9 +71,17 @@ def sample_batch(config: TrainConfig, network: str, sampler: Sampler, step: int)
         )
     first = step * config.optimiser.batch_size + process_rank() * share
     sample_one = _paired if config.method == "pix2pix" else _unpaired
-    samples = [sample_one(config, network, sampler, sample) for sample in range(first, first + share)]
-    ct, pet = (np.stack([sample[part] for sample in samples])[:, None] for part in (0, 1))
-    return Batch(torch.from_numpy(ct), torch.from_numpy(pet), tuple(sample[2] for sample in samples))
+    pairs = [sample_one(config, network, sampler, sample) for sample in range(first, first + share)]
+    of_ct, of_pet = [one for one, _ in pairs], [other for _, other in pairs]
+    contexts = [patch.context for patch in of_ct if patch.context is not None]
+    return Batch(
+        _stacked([patch.ct for patch in of_ct]),
+        _stacked([patch.pet[None] for patch in of_pet]),
+        _stacked([patch.mask[None] for patch in of_ct]),
+        _stacked([patch.mask[None] for patch in of_pet]),
+        tuple(_origin(*pair) for pair in pairs),
+        _stacked(contexts) if contexts else None,
+    )
 
 
 def batches(
@@ -98,25 +121,29 @@ def _pinned(config: TrainConfig, network: str, sampler: Sampler, step: int) -> B
     return sample_batch(config, network, sampler, step).pinned()
 
 
-def _paired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[FloatArray, FloatArray, str]:
-    """CT and PET of one place, moved together."""
+def _stacked(images: Sequence[npt.NDArray[Any]]) -> Tensor:
+    return torch.from_numpy(np.stack(images))
+
+
+def _paired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[Patch, Patch]:
+    """CT and PET of one place, moved together: one patch for both."""
     random = step_random(config, network, PATCH, sample)
     patch = sampler.sample(random, study_of(config, network, sample, sampler.studies))
-    ct, pet = augment(sample_augmentation(random, config.augmentation), patch.ct, patch.pet, patch.mask)
-    return ct, pet, _origin(patch)
+    moved = augment(sample_augmentation(random, config.augmentation), patch, config.plan.spacing_mm)
+    return moved, moved
 
 
-def _unpaired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[FloatArray, FloatArray, str]:
-    """A CT of one patient and a PET of another, each moved on its own."""
+def _unpaired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[Patch, Patch]:
+    """A patch for its CT and one of another patient for its PET, each moved on its own."""
     random = step_random(config, network, PATCH, sample)
     study = study_of(config, network, sample, sampler.studies)
     of_ct = sampler.sample(random, study)
     of_pet = sampler.sample(random, sampler.other_patients_study(random, study))
     of_the_ct, of_the_pet = (sample_augmentation(random, config.augmentation) for _ in range(2))
-    (ct,), mask = move(of_the_ct, (of_ct.ct,), of_ct.mask)
-    (pet,), _ = move(of_the_pet, (of_pet.pet,), of_pet.mask)
-    return add_noise(of_the_ct, ct, mask), pet, f"CT {_origin(of_ct)}, PET {_origin(of_pet)}"
+    spacing_mm = config.plan.spacing_mm
+    return augment(of_the_ct, of_ct, spacing_mm), augment(of_the_pet, of_pet, spacing_mm)
 
 
-def _origin(patch: Patch) -> str:
-    return f"{patch.study} at {list(patch.start)}"
+def _origin(of_ct: Patch, of_pet: Patch) -> str:
+    ct, pet = (f"{patch.study} at {list(patch.start)}" for patch in (of_ct, of_pet))
+    return ct if of_ct is of_pet else f"CT {ct}, PET {pet}"

@@ -55,25 +55,44 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How many patches of each study an epoch holds, and how many of them are asked to show a lesion.
+    """How many patches of each study an epoch holds, and where they are placed.
 
-    Both are ours, the paper names none: 32 patches a study, and no patch chosen for its lesion.
+    32 patches a study is ours, the paper names no number; the other defaults are the paper's: every place that touches
+    the network's region has the same probability. ``lesion_share`` of the patches hold a randomly chosen voxel of an
+    annotated lesion, ``hot_share`` one above ``hot_suv``, and with ``inside`` the rest one of the region.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     patches_per_study: Count = 32
     lesion_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    inside: bool = False
+    hot_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    hot_suv: Positive = 4.0
+
+    def __post_init__(self) -> None:
+        if self.lesion_share + self.hot_share > 1:
+            raise ValueError("sampling.lesion_share and sampling.hot_share together are more than all patches")
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Widths of generator and discriminator, the discriminator's depth, and the kind of generator."""
+    """Widths of generator and discriminator, the discriminator's depth, the kind of generator, and what it is given.
+
+    ``soft_tissue`` lays the CT in a soft-tissue window beside it, ``context`` shows the U-Net the body around its
+    window; the paper has neither.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     features: Count = 64
     discriminator_features: Count = 64
     discriminator_layers: Annotated[int, Field(ge=1, le=2)] = 2
     generator: Literal["unet", "resnet9"] = "unet"
+    soft_tissue: bool = False
+    context: bool = False
+
+    def __post_init__(self) -> None:
+        if self.context and self.generator != "unet":
+            raise ValueError("network.context joins a U-Net at its bottleneck: choose network.generator 'unet'")
 
 
 @dataclass(frozen=True)
@@ -82,7 +101,8 @@ class OptimiserConfig:
 
     ``batch_size`` counts the patches of a step over all processes. ``lambda_l1`` is Pix2Pix's; ``lambda_cycle``,
     ``lambda_identity`` and the ``pool`` of earlier images are CycleGAN's, where the paper is silent and the reference
-    implementation's values stand (Zhu et al. 2017, section 7.1).
+    implementation's values stand (Zhu et al. 2017, section 7.1). ``l1_over``: L1 losses are means over whole windows,
+    as in the paper, or over the voxels of the network's region in them alone.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -95,6 +115,7 @@ class OptimiserConfig:
     lambda_cycle: Positive = 10.0
     lambda_identity: Annotated[float, Field(ge=0)] = 5.0
     pool: Annotated[int, Field(ge=0)] = 50
+    l1_over: Literal["window", "mask"] = "window"
 
 
 @dataclass(frozen=True)
@@ -225,6 +246,13 @@ class TrainConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     checkpoint_steps: Count = 500
+
+    def __post_init__(self) -> None:
+        if self.method == "cyclegan" and (self.network.soft_tissue or self.network.context):
+            raise ValueError(
+                "a CycleGAN goes back from a PET, which has neither a soft-tissue window nor a body around it: leave "
+                "network.soft_tissue and network.context out, or choose method 'pix2pix'"
+            )
 
     @property
     def covered(self) -> Partition:

@@ -6,7 +6,7 @@ from torch import Tensor
 from training.fit.batches import POOL, Batch, step_random
 from training.fit.config import TrainConfig
 from training.fit.distributed import gathered, mean_over_processes, process_rank
-from training.fit.gradient_step import check_finite, precision, take_gradient_step
+from training.fit.gradient_step import check_finite, l1_weight, precision, take_gradient_step
 from training.fit.losses import (
     CycleLoss,
     cycle_generator_loss,
@@ -57,27 +57,28 @@ def _translate_both_ways(config: TrainConfig, state: TrainState, batch: Batch) -
         ct_verdicts = state.discriminators["ct"](made_ct).float()
         pet_verdicts = state.discriminators["pet"](made_pet).float()
     optimiser = config.optimiser
+    of_ct, of_pet = l1_weight(config, batch.ct_mask), l1_weight(config, batch.pet_mask)
     return (
         made_ct,
         made_pet,
         cycle_generator_loss(
             least_squares_loss(ct_verdicts, real=True) + least_squares_loss(pet_verdicts, real=True),
-            cycle_loss(ct, again_ct) + cycle_loss(pet, again_pet),
-            identity_loss(ct, same_ct) + identity_loss(pet, same_pet),
+            cycle_loss(ct, again_ct, of_ct) + cycle_loss(pet, again_pet, of_pet),
+            identity_loss(ct, same_ct, of_ct) + identity_loss(pet, same_pet, of_pet),
             lambda_cycle=optimiser.lambda_cycle,
             lambda_identity=optimiser.lambda_identity,
         ),
     )
 
 
-def _discriminator_loss(config: TrainConfig, state: TrainState, which: str, real: Tensor, made: Tensor) -> Tensor:
+def _discriminator_loss(config: TrainConfig, state: TrainState, which: str, real: Tensor, generated: Tensor) -> Tensor:
     """The loss of one discriminator on real images and on images of the pool.
 
     The pool sees the images of all processes in the order of the samples, so every process holds the same pool and
     takes its own share of what comes out.
     """
     random = step_random(config, f"{state.network}/{which}", POOL, state.step)
-    pooled = state.pools[which].exchange(gathered(made), random)
+    pooled = state.pools[which].exchange(gathered(generated), random)
     share = pooled[process_rank() * len(real) :][: len(real)]
     discriminator = state.discriminators[which]
     with precision(config, state):

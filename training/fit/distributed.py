@@ -94,12 +94,18 @@ def any_process(flag: bool, device: torch.device) -> bool:
     return bool(raised.item())
 
 
+def averaged(value: Tensor) -> Tensor:
+    """The mean of numbers over the processes, where they lie and without gradients."""
+    value = value.detach().clone()
+    if process_count() > 1:
+        distributed.all_reduce(value)
+        value /= process_count()
+    return value
+
+
 def mean_over_processes(values: Mapping[str, Tensor]) -> dict[str, float]:
     """Scalars as numbers, averaged over the processes; one copy from the device for all of them."""
-    stacked = torch.stack([value.detach().float() for value in values.values()])
-    if process_count() > 1:
-        distributed.all_reduce(stacked)
-        stacked /= process_count()
+    stacked = averaged(torch.stack([value.detach().float() for value in values.values()]))
     return dict(zip(values, stacked.tolist(), strict=True))
 
 

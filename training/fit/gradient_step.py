@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.fit.batches import Batch
 from training.fit.config import TrainConfig
-from training.fit.distributed import any_process, average_gradients, process_rank
+from training.fit.distributed import any_process, average_gradients, averaged, process_rank
 from training.fit.state import TrainState
 from twin_scanner.errors import Rejected
 from twin_scanner.files.durable_file import write_durably
@@ -39,6 +39,16 @@ def precision(config: TrainConfig, state: TrainState) -> AbstractContextManager[
     """In which networks compute in the configured precision; losses are taken in float32."""
     dtype = AUTOCAST[config.compute.precision]
     return torch.autocast(state.device.type, dtype, enabled=dtype != torch.float32)
+
+
+def l1_weight(config: TrainConfig, mask: Tensor) -> Tensor | None:
+    """What each voxel counts in an L1 loss: None for the mean over the windows, else 1/n in the mask's n voxels.
+
+    n is the mean over the processes, so that averaged gradients are those of one process with all windows of the step.
+    """
+    if config.optimiser.l1_over == "window":
+        return None
+    return mask / averaged(mask.sum().float()).clamp(min=1.0)
 
 
 def take_gradient_step(
@@ -72,8 +82,9 @@ def check_finite(config: TrainConfig, state: TrainState, batch: Batch, which: st
 def _kept_batch(config: TrainConfig, state: TrainState, batch: Batch) -> str:
     """Put a batch into the run's folder; what to do with it, or why it is not there."""
     path = config.out / f"diverged-{state.network}-step-{state.step + 1}-process-{process_rank()}.safetensors"
-    windows = {"ct": batch.ct.detach().cpu().contiguous(), "pet": batch.pet.detach().cpu().contiguous()}
-    content = safetensors.torch.save(windows, {"origins": json.dumps(batch.origins)})
+    windows = {"ct": batch.ct, "pet": batch.pet} | ({} if batch.context is None else {"context": batch.context})
+    plain = {name: images.detach().cpu().contiguous() for name, images in windows.items()}
+    content = safetensors.torch.save(plain, {"origins": json.dumps(batch.origins)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, content)

@@ -24,14 +24,21 @@ def adversarial_loss(logits: Tensor, *, real: bool) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, 1.0 if real else 0.0))
 
 
-def generator_loss(fake_logits: Tensor, fake: Tensor, real: Tensor, lambda_l1: float) -> GeneratorLoss:
+def l1_distance(one: Tensor, other: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The mean of |one - other| over the windows, or its sum with a weight per voxel."""
+    return functional.l1_loss(one, other) if weight is None else ((one - other).abs() * weight).sum()
+
+
+def generator_loss(
+    fake_logits: Tensor, fake: Tensor, real: Tensor, lambda_l1: float, weight: Tensor | None = None
+) -> GeneratorLoss:
     """Isola et al. 2017, equation 4: fool the discriminator, and stay within L1 of the real PET.
 
     The generator maximises log D(fake) instead of minimising log(1 - D(fake)) (section 3.3 there). ``fake`` and
-    ``real`` are PET in model space; lambda is 100 in both papers.
+    ``real`` are PET in model space; lambda is 100 in both papers, which have no ``weight`` (``l1_distance``).
     """
     adversarial = adversarial_loss(fake_logits, real=True)
-    l1 = functional.l1_loss(fake, real)
+    l1 = l1_distance(fake, real, weight)
     return GeneratorLoss(adversarial + lambda_l1 * l1, adversarial, l1)
 
 
@@ -63,14 +70,14 @@ def least_squares_discriminator_loss(real_verdicts: Tensor, fake_verdicts: Tenso
     return 0.5 * (least_squares_loss(real_verdicts, real=True) + least_squares_loss(fake_verdicts, real=False))
 
 
-def cycle_loss(original: Tensor, again: Tensor) -> Tensor:
+def cycle_loss(original: Tensor, again: Tensor, weight: Tensor | None = None) -> Tensor:
     """Zhu et al. 2017, equation 2, one of its two terms: the way there and back ends where it began."""
-    return functional.l1_loss(again, original)
+    return l1_distance(again, original, weight)
 
 
-def identity_loss(original: Tensor, same: Tensor) -> Tensor:
+def identity_loss(original: Tensor, same: Tensor, weight: Tensor | None = None) -> Tensor:
     """Zhu et al. 2017, section 5.2: an image that is of the target kind already is left as it is."""
-    return functional.l1_loss(same, original)
+    return l1_distance(same, original, weight)
 
 
 def cycle_generator_loss(

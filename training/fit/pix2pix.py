@@ -5,7 +5,7 @@ import torch
 from training.fit.batches import Batch
 from training.fit.config import TrainConfig
 from training.fit.distributed import mean_over_processes
-from training.fit.gradient_step import check_finite, precision, take_gradient_step
+from training.fit.gradient_step import check_finite, l1_weight, precision, take_gradient_step
 from training.fit.losses import discriminator_loss, generator_loss
 from training.fit.state import TrainState
 
@@ -13,11 +13,12 @@ from training.fit.state import TrainState
 def pix2pix_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, float]:
     """Isola et al. 2017, section 3.3, on the windows of one place each; the losses by name.
 
+    The discriminator sees the CT's first channel beside the PET, whatever else the generator is given.
     Raises Rejected where a loss is not finite, before any weight has changed by it.
     """
-    ct, pet, discriminator = batch.ct, batch.pet, state.discriminators["pair"]
+    ct, pet, discriminator = batch.ct[:, :1], batch.pet, state.discriminators["pair"]
     with precision(config, state):
-        synthetic = state.generator(ct)
+        synthetic = state.generator(*batch.inputs)
 
     state.discriminators.requires_grad_(True)
     with precision(config, state):
@@ -30,7 +31,8 @@ def pix2pix_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[s
     state.discriminators.requires_grad_(False)
     with precision(config, state):
         logits = discriminator(torch.cat([ct, synthetic], 1))
-    generator = generator_loss(logits.float(), synthetic, pet, config.optimiser.lambda_l1)
+    weight = l1_weight(config, batch.pet_mask)
+    generator = generator_loss(logits.float(), synthetic, pet, config.optimiser.lambda_l1, weight)
     check_finite(config, state, batch, "generator", generator.total)
     take_gradient_step(config, state, state.generators, state.generator_optimiser, generator.total)
 

@@ -18,8 +18,8 @@ from training.data.pairs import (
     on_plan_grid,
     phantom_truth,
 )
-from training.data.sampling import patch_at
-from training.data.study import Study
+from training.data.sampling import pair_surroundings, patch_at
+from training.data.study import TrainingStudy
 from training.fit.config import DataConfig
 from training.fit.phantom_pairs import make_pairs
 from training.phantom.phantom import make_phantom, sample_options
@@ -27,7 +27,7 @@ from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample
-from twin_scanner.models.card import Architecture, Card
+from twin_scanner.models.card import PAPER, Architecture, Card
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import Partition
 from twin_scanner.models.plan import Plan, ct_on_grid
@@ -56,15 +56,15 @@ def two_districts(upright: Volume) -> LabelArray:
     return labels
 
 
-def halves(study: Study) -> LabelArray:
+def halves(study: TrainingStudy) -> LabelArray:
     """The same rule, as training calls it."""
     return two_districts(study.ct)
 
 
-def blob_study(lesions: LabelArray | None = None) -> Study:
+def blob_study(lesions: LabelArray | None = None) -> TrainingStudy:
     """Uptake (SUV 0 to about 10) of other noise in the same ellipsoid; far more in the air around it."""
     suv = (np.abs(blob_ct(1).array) / 20).astype(np.float32)
-    return Study(blob_ct(), Volume(suv, GEOMETRY), "CT", lesions)
+    return TrainingStudy(blob_ct(), Volume(suv, GEOMETRY), "CT", lesions)
 
 
 def blob_pair(segment: Segment = halves, *, plan: Plan = PLAN, keep_air: bool = False) -> Pair:
@@ -82,29 +82,40 @@ class HalvesSegmenter:
 
 
 class Recorder(nn.Module):
-    """Keeps every window that it is given, and answers with air."""
+    """Keeps every window that it is given, context included, and answers with air."""
 
     def __init__(self) -> None:
         super().__init__()
         self.windows: list[bytes] = []
         self.anchor = nn.Parameter(torch.zeros(1))
 
-    def forward(self, ct: Tensor) -> Tensor:
-        self.windows += [window.numpy().tobytes() for window in ct]
-        return torch.zeros_like(ct)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        self.windows += [b"".join(one.numpy().tobytes() for one in given) for given in zip(*inputs, strict=True)]
+        return torch.zeros_like(inputs[0][:, :1])
 
 
-@pytest.mark.parametrize("scaling", ["window", "per-volume"])
-def test_training_and_serving_give_a_network_the_same_bytes(scaling: Literal["window", "per-volume"]) -> None:
+@pytest.mark.parametrize(
+    ("scaling", "architecture"),
+    [
+        ("window", PAPER),
+        ("per-volume", PAPER),
+        ("window", Architecture("unet", 1, soft_tissue=True, context=True)),
+        ("per-volume", Architecture("unet", 1, context=True)),
+    ],
+)
+def test_training_and_serving_give_a_network_the_same_bytes(
+    scaling: Literal["window", "per-volume"], architecture: Architecture
+) -> None:
     """Through the whole pipeline and through the sampler: every window of the one among those of the other."""
     plan = replace(PLAN, ct_scaling=scaling, hu_low=0.0)
     partition = Partition("halves", MappingProxyType({"right": (1,), "left": (2,)}))
     networks: dict[str, nn.Module] = {"right": Recorder(), "left": Recorder()}
-    card = Card("r", "0" * 64, plan, partition, Architecture("unet", 1), segmenter="halves")
+    card = Card("r", "0" * 64, plan, partition, architecture, segmenter="halves")
     package = ModelPackage(card, networks)
     served = translate_ct(blob_ct(), package, HalvesSegmenter(), PipelineOptions())
     pair = blob_pair(plan=plan)
     assert [array.dtype.str for array in (pair.ct, pair.pet, pair.labels)] == ["<i2", "<f2", "|u1"]
+    around = pair_surroundings(pair, plan, architecture) if architecture.context else None
     for (name, network), label in zip(networks.items(), (1, 2), strict=True):
         padded = np.zeros(pair.shape, np.uint8)
         at = tuple(slice(c, c + n) for c, n in zip(pair.corner, pair.labels.shape, strict=True))
@@ -112,13 +123,15 @@ def test_training_and_serving_give_a_network_the_same_bytes(scaling: Literal["wi
         starts = windows_touching(padded == label)
         assert isinstance(network, Recorder) and len(network.windows) == len(starts) >= 8
         for start, window in zip(starts, network.windows, strict=True):
-            assert patch_at(pair, (label,), start, plan).ct.tobytes() == window, f"{name} at {start}"
+            patch = patch_at(pair, (label,), start, plan, architecture, around)
+            context = b"" if patch.context is None else patch.context.tobytes()
+            assert patch.ct.tobytes() + context == window, f"{name} at {start}"
     assert served.districts[served.districts > 0].size == (pair.labels > 0).sum()
 
 
 def test_the_pet_lies_on_the_ct_and_keeps_what_a_plan_would_clip() -> None:
     """Oracle: the steps written out, on the whole field of view."""
-    study = Study(blob_ct(), Volume(np.abs(blob_ct(1).array), GEOMETRY), "CT")
+    study = TrainingStudy(blob_ct(), Volume(np.abs(blob_ct(1).array), GEOMETRY), "CT")
     pair = make_pair(study, halves, PLAN, name="s", patient="p")
     grid = ct_on_grid(study.ct, PLAN).geometry
     whole = resample(study.pet, grid, outside=0.0).array
@@ -138,7 +151,7 @@ def test_the_ct_is_kept_as_whole_hu_with_the_range_of_the_whole_image() -> None:
 def test_what_the_pet_does_not_show_has_no_district() -> None:
     """A PET that ends in the middle of the CT: the other half is neither learnt nor scored."""
     study = blob_study()
-    half = Study(study.ct, study.pet.cropped((slice(0, 25), slice(0, 130), slice(0, 100))), "CT")
+    half = TrainingStudy(study.ct, study.pet.cropped((slice(0, 25), slice(0, 130), slice(0, 100))), "CT")
     whole, shown = on_plan_grid(study, halves, PLAN), on_plan_grid(half, halves, PLAN)
     assert whole.covered == 1.0
     assert 0.3 < shown.covered < 0.7
@@ -215,5 +228,5 @@ def test_a_patients_true_districts_are_not_asked_for() -> None:
 
 def test_landmarks_are_the_embedded_segmenters_districts() -> None:
     phantom = make_phantom(12, sample_options(12, spacing_mm=(12.0, 11.0, 10.0)))
-    study = Study(phantom.ct, phantom.pet, "phantom")
+    study = TrainingStudy(phantom.ct, phantom.pet, "phantom")
     np.testing.assert_array_equal(landmarks(study), LandmarkSegmenter().segment(phantom.ct).labels)

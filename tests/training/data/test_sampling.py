@@ -1,16 +1,20 @@
 """Random windows: placed and masked as in service, each touching the region, repeatable by seed."""
 
+import itertools
+import re
+import tracemalloc
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.samples.small_pairs import small_config
+from tests.samples.small_pairs import small_config, small_sampler
 from training.data.pairs import Pair
 from training.data.sampling import Sampler, patch_at, windowed
-from training.fit.batches import study_of
+from training.fit.batches import sample_batch, study_of
 from twin_scanner.errors import Rejected
 from twin_scanner.models.plan import Plan, ct_to_model, suv_to_model
 
@@ -49,7 +53,7 @@ def test_a_window_is_the_masked_field_of_view(start: tuple[int, int, int], scali
     mask = whole(example, example.labels)[cube] == 2
     ct, pet = ct_to_model(example.ct.astype(np.float32), plan), suv_to_model(example.pet.astype(np.float32), plan)
     np.testing.assert_array_equal(patch.mask, mask)
-    np.testing.assert_array_equal(patch.ct, whole(example, ct)[cube] * mask)
+    np.testing.assert_array_equal(patch.ct, (whole(example, ct)[cube] * mask)[None])
     np.testing.assert_array_equal(patch.pet, whole(example, pet)[cube] * mask)
     assert (patch.study, patch.start) == ("study", start)
 
@@ -137,6 +141,117 @@ def test_half_of_the_patches_show_a_lesion_where_half_is_asked_for() -> None:
         starts = [sampler.sample(random, 0).start for _ in range(2000)]
         shares.append(np.mean([lesion[tuple(slice(s, s + 32) for s in start)].any() for start in starts]))
     assert abs(shares[1] - (0.5 + 0.5 * shares[0])) < 0.05
+
+
+RECORDED = {
+    0.0: [(32, 8, 0), (27, 0, 0), (21, 15, 0), (21, 2, 0), (38, 10, 0), (5, 8, 0), (38, 4, 0), (13, 13, 0)],
+    0.5: [(33, 6, 0), (27, 0, 0), (24, 12, 0), (21, 1, 0), (38, 10, 0), (8, 4, 0), (38, 4, 0), (15, 7, 0)],
+}
+"""First voxels by lesion share, recorded before a window could be placed otherwise."""
+
+
+@pytest.mark.parametrize("share", sorted(RECORDED))
+def test_by_default_windows_are_where_they_always_were(share: float) -> None:
+    sampler = Sampler([pair(), pair((0, 0, 0))], (2,), PLAN, lesion_share=share)
+    random = np.random.default_rng(11)
+    assert [sampler.sample(random, n % 2).start for n in range(8)] == RECORDED[share]
+
+
+def test_by_default_a_cyclegans_windows_are_where_they_always_were(tmp_path: Path) -> None:
+    config = replace(small_config(tmp_path), method="cyclegan")
+    assert sample_batch(config, "trunk", small_sampler(0, 1, labels=(2,)), 1).origins == (
+        "CT study-1 at [6, 8, 7], PET study-0 at [7, 3, 0]",
+        "CT study-0 at [7, 12, 2], PET study-1 at [7, 1, 1]",
+    )
+
+
+def scattered() -> Pair:
+    """A region of three voxels far apart in a field of view of 36 x 34 x 33, one of them alone above SUV 4."""
+    labels = np.zeros((36, 34, 30), np.uint8)
+    labels[0, 3, 4] = labels[20, 33, 29] = labels[33, 0, 0] = 2
+    pet = np.where(labels == 2, 3.5, 30.0).astype(np.float16)
+    pet[20, 33, 29] = 4.1
+    ct = np.zeros(labels.shape, np.int16)
+    return Pair("study", "one", "", ct, pet, labels, None, (0, 0), (36, 34, 33), (0, 0, 2))
+
+
+def places(voxel: tuple[int, ...], shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Every start in the field of view whose window holds the voxel."""
+    for start in itertools.product(*(range(length - 31) for length in shape)):
+        if all(first <= at < first + 32 for first, at in zip(start, voxel, strict=True)):
+            yield start
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [({"inside": True}, [(0, 3, 6), (20, 33, 31), (33, 0, 2)]), ({"hot_share": 1.0}, [(20, 33, 31)])],
+)
+def test_a_wanted_voxel_and_its_place_in_the_window_are_each_as_likely_as_any_other(
+    options: dict[str, float], chosen: list[tuple[int, int, int]]
+) -> None:
+    """Oracle: all voxels times all places that hold them, counted one by one; the corner of the cut is (0, 0, 2)."""
+    expected: Counter[tuple[int, ...]] = Counter()
+    for voxel in chosen:
+        around = list(places(voxel, (36, 34, 33)))
+        for start in around:
+            expected[start] += 1.0 / len(around) / len(chosen)
+    random, sampler = np.random.default_rng(0), Sampler([scattered()], (2,), PLAN, **options)
+    count = 2000
+    found = Counter(sampler.sample(random, 0).start for _ in range(count))
+    assert set(found) <= set(expected)
+    for start, share in expected.items():
+        assert abs(found[start] / count - share) < 5 * np.sqrt(share / count)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_study_without_uptake_has_windows_like_the_rest(inside: bool) -> None:
+    cold = replace(pair(), pet=np.full((50, 40, 20), 4.0, np.float16))
+    starts = []
+    for hot_share in (0.0, 1.0):
+        sampler = Sampler([cold], (2,), PLAN, inside=inside, hot_share=hot_share)
+        random = np.random.default_rng(3)
+        starts.append([sampler.sample(random, 0).start for _ in range(50)])
+    assert starts[0] == starts[1]
+
+
+def test_shares_of_lesions_and_uptake_exclude_each_other() -> None:
+    """A lesion, a hot voxel and a third one, no two in one window: .1 + .6 / 3, .3 + .6 / 3 and .6 / 3 of all."""
+    labels, lesions, ct = np.zeros((140, 32, 32), np.uint8), np.zeros((140, 32, 32), np.uint8), np.zeros((140, 32, 32))
+    labels[[5, 70, 125], 9, 9], lesions[5, 9, 9] = 2, 1
+    pet = np.where(np.arange(140)[:, None, None] == 70, np.float16(5.0), np.zeros_like(ct, np.float16))
+    far = Pair("study", "one", "", ct.astype(np.int16), pet, labels, lesions, (0, 0), labels.shape, (0, 0, 0))
+    sampler = Sampler([far], (2,), PLAN, inside=True, lesion_share=0.1, hot_share=0.3)
+    random, count = np.random.default_rng(5), 1000
+    held = Counter(int(sampler.sample(random, 0).start[0] // 39) for _ in range(count))
+    for at, share in enumerate((0.3, 0.5, 0.2)):
+        assert abs(held[at] / count - share) < 0.07
+
+
+def test_the_places_of_a_large_region_take_next_to_no_memory() -> None:
+    """Four million voxels would be 16 MB as a list of 32-bit indices."""
+    shape = (160, 160, 160)
+    labels, pet = np.full(shape, 2, np.uint8), np.full(shape, 9.0, np.float16)
+    large = Pair("study", "one", "", np.zeros(shape, np.int16), pet, labels, None, (0, 0), shape, (0, 0, 0))
+    sampler, random = Sampler([large], (2,), PLAN, inside=True, hot_share=0.5), np.random.default_rng(0)
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            sampler.sample(random, 0)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000 and peak < 3_000_000
+
+
+def test_a_cyclegans_ct_and_pet_are_both_placed_as_asked(tmp_path: Path) -> None:
+    config = replace(small_config(tmp_path), method="cyclegan")
+    pairs = [replace(scattered(), name=name, patient=name) for name in ("one", "two", "three")]
+    sampler = Sampler(pairs, (2,), PLAN, hot_share=1.0)
+    possible = set(places((20, 33, 31), (36, 34, 33)))
+    for step in range(5):
+        for origin in sample_batch(config, "trunk", sampler, step).origins:
+            starts = re.findall(r"\[(\d+), (\d+), (\d+)\]", origin)
+            assert len(starts) == 2 and {tuple(map(int, start)) for start in starts} <= possible
 
 
 def test_a_cyclegans_pet_is_of_another_patient() -> None:

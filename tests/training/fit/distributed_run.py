@@ -1,4 +1,4 @@
-"""What ``torchrun`` starts in test_distributed.py: four steps of each method; every process saves its weights."""
+"""What ``torchrun`` starts in test_distributed.py: four steps of each run; every process saves its weights."""
 
 import sys
 from dataclasses import replace
@@ -11,16 +11,17 @@ from training.fit.distributed import local_device, process_group, process_rank
 from training.fit.fit import fit
 from training.fit.state import TrainState, fresh_state
 
-METHODS = ("pix2pix", "cyclegan")
+RUNS = (("pix2pix", "window"), ("cyclegan", "window"), ("pix2pix", "mask"))
+"""Methods, and over what their L1 losses are means."""
 STEPS = 4
 BATCH = 2
 
 
-def four_steps(method: str, out: Path) -> TrainState:
+def four_steps(method: str, l1_over: str, out: Path) -> TrainState:
     """The state after four steps of BATCH patches each, over all processes of the group that there is."""
-    config = replace(small_config(out, STEPS, pool=3), method=method)
+    config = replace(small_config(out, STEPS, pool=3, l1_over=l1_over), method=method)
     state = fresh_state(config, "trunk", {})
-    fit(config, state, small_sampler(0, 1))
+    fit(config, state, small_sampler(0, 1, labels=(2,)))
     return state
 
 
@@ -36,9 +37,8 @@ KINDS = ("generators", "discriminators")
 
 def main(out: Path) -> None:
     """Everything that this process of the group does."""
-    torch.set_num_threads(1)
     with process_group(local_device("cpu")):
-        states = {method: weights(four_steps(method, out)) for method in METHODS}
+        states = {run: weights(four_steps(*run, out)) for run in RUNS}
         torch.save(states, out / f"process-{process_rank()}.pt")
 
 

@@ -32,7 +32,8 @@ def test_the_defaults_are_the_papers_numbers(tmp_path: Path) -> None:
     assert config.augmentation.flip_axes == ("D", "H", "W")
     assert (config.augmentation.rotation_deg, config.augmentation.noise_sigma) == (10.0, 0.01)
     assert config.partition == "districts" and config.network.discriminator_layers == 2
-    assert config.sampling.lesion_share == 0.0 and config.method == "pix2pix"
+    assert config.sampling == SamplingConfig(32, 0.0, False, 0.0) and config.method == "pix2pix"
+    assert config.optimiser.l1_over == "window"
 
 
 @pytest.mark.parametrize(("studies", "batch", "steps"), [(10, 1, 320), (10, 8, 40), (3, 64, 2)])
@@ -47,8 +48,8 @@ def test_the_configurations_for_autopet_hold_the_papers_numbers(project: Path, m
     """Paper section IV-B: Adam 2e-4, 0.5 and 0.999; batch 1; norm 5; 100 + 50 epochs; lambda 100; 10 degrees; 0.01."""
     config = read_config(project / "training" / "configs" / f"autopet-{method}-{name}.toml")
     assert (config.method, config.partition, config.data.kind) == (method, name, "store")
-    assert config.optimiser == OptimiserConfig(2e-4, 0.5, 0.999, 5.0, 100.0, 1, 10.0, 5.0, 50)
-    assert config.schedule == ScheduleConfig(100, 50, None) and config.sampling == SamplingConfig(32, 0.0)
+    assert config.optimiser == OptimiserConfig(2e-4, 0.5, 0.999, 5.0, 100.0, 1, 10.0, 5.0, 50, "window")
+    assert config.schedule == ScheduleConfig(100, 50, None) and config.sampling == SamplingConfig(32, 0.0, False, 0.0)
     assert config.augmentation == AugmentationConfig(("D", "H", "W"), 10.0, 0.01)
     assert config.plan == Plan()
 
@@ -102,6 +103,10 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
         (LEAST + "[data]\nkind = 'store'\nfolder = 'x'\nsplit = 'x'\nsegmenter = 'truth'\n", "districts already"),
         (LEAST + "[compute]\ndevice = 'cpu'\nprecision = 'float16'\n", "float16 needs a GPU"),
         (LEAST + "[sampling]\nlesion_share = 1.5\n", "sampling.lesion_share"),
+        (LEAST + "[network]\ngenerator = 'resnet9'\ncontext = true\n", "network.context joins a U-Net"),
+        ("method = 'cyclegan'\n" + LEAST + "[network]\ncontext = true\n", "CycleGAN goes back from a PET"),
+        ("method = 'cyclegan'\n" + LEAST + "[network]\nsoft_tissue = true\n", "leave network.soft_tissue"),
+        (LEAST + "[sampling]\nlesion_share = 0.5\nhot_share = 0.6\n", "together are more than all patches"),
         ("method = 'diffusion'\n" + LEAST, "method: Input should be 'pix2pix' or 'cyclegan'"),
         (LEAST + "[data]\ncount = 2\nheld_out = 2\n", "leaves no pair"),
         (LEAST + "[plan]\nhu_low = 100.0\nhu_high = 0.0\n", "The Plan is impossible"),

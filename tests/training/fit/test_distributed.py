@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from tests.samples.small_pairs import small_config, small_sampler
-from tests.training.fit.distributed_run import BATCH, METHODS, four_steps, weights
+from tests.training.fit.distributed_run import BATCH, RUNS, four_steps, weights
 from training.fit import batches
 from training.fit.batches import sample_batch
 from training.fit.distributed import any_process, gathered, local_device, mean_over_processes, sum_over_processes
 from training.fit.state import fresh_state
 from twin_scanner.errors import Rejected
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 DEADLINE_S = 120
 PROCESSES = 2
@@ -29,18 +29,18 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(tmp_path: Path
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES)),
         *("-m", "tests.training.fit.distributed_run", str(tmp_path)),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(
         command, cwd=project, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"process-{rank}.pt") for rank in range(PROCESSES))
-    for method in METHODS:
-        alone = weights(four_steps(method, tmp_path))
-        assert set(alone) == set(first[method]) == set(second[method])
+    for run in RUNS:
+        alone = weights(four_steps(*run, tmp_path))
+        assert set(alone) == set(first[run]) == set(second[run])
         for name, value in alone.items():
-            assert torch.equal(first[method][name], second[method][name])
-            torch.testing.assert_close(first[method][name], value, rtol=0, atol=1e-5)
+            assert torch.equal(first[run][name], second[run][name])
+            torch.testing.assert_close(first[run][name], value, rtol=0, atol=1e-5)
 
 
 def test_the_patches_of_a_step_are_dealt_out_to_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

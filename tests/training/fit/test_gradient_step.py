@@ -1,6 +1,7 @@
 """One step down a gradient: the paper's learning rate and clipping, and precisions other than float32."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.samples.small_pairs import small_config, small_sampler
+from tests.samples.small_pairs import small_config, small_pair, small_sampler
 from training.fit.batches import sample_batch
-from training.fit.config import ScheduleConfig
+from training.fit.config import AugmentationConfig, NetworkConfig, ScheduleConfig
 from training.fit.gradient_step import learning_rate, set_learning_rate
 from training.fit.pix2pix import pix2pix_step
-from training.fit.state import TrainState, fresh_state
+from training.fit.state import TrainState, architecture, fresh_state
 from twin_scanner.errors import Rejected
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 
 def weights(state: TrainState) -> list[torch.Tensor]:
@@ -43,6 +44,44 @@ def test_gradients_are_clipped_to_a_norm_of_five(tmp_path: Path) -> None:
         torch.cat([p.grad.flatten() for p in state.generator.parameters() if p.grad is not None])
     )
     assert math.isclose(float(norm), 5.0, rel_tol=1e-4)
+
+
+def test_the_discriminator_sees_the_cts_first_channel_beside_the_pet(tmp_path: Path) -> None:
+    config = replace(small_config(tmp_path), network=NetworkConfig(2, 2, 2, soft_tissue=True, context=True))
+    state, seen = fresh_state(config, "trunk", {}), []
+    batch = sample_batch(config, "trunk", small_sampler(0, architecture=architecture(config)), 0)
+    assert batch.ct.shape == (2, 2, 32, 32, 32) and batch.context is not None
+    assert batch.context.shape == batch.ct.shape and float(batch.context.std()) > 0.0
+    state.discriminators["pair"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    pix2pix_step(config, state, batch)
+    assert len(seen) == 3
+    for images in seen:
+        assert torch.equal(images[:, :1], batch.ct[:, :1]) and images.shape[1] == 2
+    assert torch.equal(seen[0][:, 1:], batch.pet)
+
+
+@pytest.mark.parametrize("method", ["pix2pix", "cyclegan"])
+def test_a_batch_says_where_the_region_lies_in_each_image(tmp_path: Path, method: str) -> None:
+    """Nothing of an image lies outside its mask, and the masks are those of the places that the batch names."""
+    config = replace(small_config(tmp_path), method=method, augmentation=AugmentationConfig((), 0.0, 0.0))
+    batch = sample_batch(config, "trunk", small_sampler(0, 1, labels=(2,)), 0)
+    for number, origin in enumerate(batch.origins):
+        places = re.findall(r"study-(\d) at \[(\d+), (\d+), (\d+)\]", origin)
+        for (seed, *start), mask in zip(places, (batch.ct_mask, batch.pet_mask), strict=False):
+            cube = tuple(slice(int(first), int(first) + 32) for first in start)
+            np.testing.assert_array_equal(mask[number, 0].numpy(), small_pair(int(seed)).labels[cube] == 2)
+    assert batch.ct_mask.any() and not batch.ct[~batch.ct_mask].any() and not batch.pet[~batch.pet_mask].any()
+
+
+def test_l1_over_the_mask_is_the_mean_over_the_regions_voxels_of_the_batch(tmp_path: Path) -> None:
+    config = small_config(tmp_path, l1_over="mask")
+    state = fresh_state(config, "trunk", {})
+    batch = sample_batch(config, "trunk", small_sampler(0, labels=(2,)), 0)
+    with torch.no_grad():
+        difference = (state.generator(batch.ct) - batch.pet).abs()
+    losses = pix2pix_step(config, state, batch)
+    assert math.isclose(losses["L1"], float(difference[batch.pet_mask].mean()), rel_tol=1e-5)
+    assert abs(losses["L1"] - float(difference.mean())) > 1e-3
 
 
 def test_the_discriminator_is_not_moved_by_the_generators_step(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from training.fit.losses import (
     discriminator_loss,
     generator_loss,
     identity_loss,
+    l1_distance,
     least_squares_discriminator_loss,
     least_squares_loss,
 )
@@ -55,6 +56,19 @@ def test_the_generator_pays_for_being_caught_and_lambda_times_l1() -> None:
     assert math.isclose(float(loss.l1), l1, rel_tol=1e-9)
     assert math.isclose(float(loss.adversarial), adversarial, rel_tol=1e-9)
     assert math.isclose(float(loss.total), adversarial + 100.0 * l1, rel_tol=1e-9)
+
+
+def test_a_weighted_l1_counts_what_has_weight_alone() -> None:
+    """Weights of 1/n in n voxels give the mean over them, whatever lies outside."""
+    fake, real = RANDOM.random((2, 2, 1, 4, 4, 4))
+    mask = RANDOM.random(fake.shape) < 0.3
+    fake[~mask] = 99.0
+    weight = torch.from_numpy(mask / mask.sum())
+    expected = np.abs(fake - real)[mask].mean()
+    assert math.isclose(float(l1_distance(torch.from_numpy(fake), torch.from_numpy(real), weight)), expected)
+    loss = generator_loss(torch.from_numpy(FAKE_LOGITS), torch.from_numpy(fake), torch.from_numpy(real), 100.0, weight)
+    assert math.isclose(float(loss.l1), expected, rel_tol=1e-9)
+    assert math.isclose(float(loss.total), float(loss.adversarial) + 100.0 * expected, rel_tol=1e-9)
 
 
 def test_a_certain_verdict_stays_finite() -> None:

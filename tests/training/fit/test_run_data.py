@@ -11,9 +11,10 @@ from training.data.prepare import prepare
 from training.data.splits import Split, write_split
 from training.data.studies import phantom_studies
 from training.data.training_store import TrainingStore
-from training.fit.config import DataConfig, TrainConfig
+from training.fit.batches import sample_batch
+from training.fit.config import AugmentationConfig, DataConfig, SamplingConfig, TrainConfig
 from training.fit.curve import read_curve
-from training.fit.fit import train
+from training.fit.fit import sampler_of, train
 from training.fit.run_data import load_data, stored
 from twin_scanner.errors import Rejected
 from twin_scanner.models.package import load_package
@@ -72,6 +73,21 @@ def test_a_store_is_trained_on_to_a_package(phantoms: TrainingStore, tmp_path: P
     assert [card.training_data[key] for key in ("pairs", "phantoms", "held_out")] == [2, 2, 1]
     assert card.about["training"]["data"]["folder"] == "store"
     assert [row["step"] for row in read_curve(tmp_path / "run")] == [1, 2]
+
+
+@pytest.mark.parametrize("method", ["pix2pix", "cyclegan"])
+def test_windows_of_a_store_are_placed_around_uptake_where_that_is_asked_for(
+    phantoms: TrainingStore, tmp_path: Path, method: str
+) -> None:
+    """The store's maps are read-only and cut from a larger array; a PET's window shows what is above SUV 3."""
+    split = replace(parts(phantoms), validation=())
+    config = replace(on_store(tmp_path, phantoms, tmp_path), method=method, augmentation=AugmentationConfig((), 0, 0))
+    sampling = SamplingConfig(inside=True, hot_share=1.0, hot_suv=3.0)
+    config = replace(config, sampling=sampling, optimiser=replace(config.optimiser, l1_over="mask"))
+    data = stored(config, phantoms, split)
+    batch = sample_batch(config, "body", sampler_of(config, data, "body"), 0)
+    assert (batch.pet.amax((1, 2, 3, 4)) > 3.0 / config.plan.suv_max).all()
+    train(config, data)
 
 
 def test_a_whole_volume_network_learns_the_air_around_the_body(phantoms: TrainingStore, tmp_path: Path) -> None:

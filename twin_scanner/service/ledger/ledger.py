@@ -98,14 +98,14 @@ class Ledger:
         if self.database.fault is not None:
             raise Transient(self.database.fault)
 
-    def rendered(self, job: Job, made: Rendered) -> None:
+    def rendered(self, job: Job, render: Rendered) -> None:
         """The job's objects are safely on disk: what was issued is known before the first of them leaves."""
-        facts = {"pet_series_uid": made.pet_series_uid, "model_hash": made.model_hash, "attempts": 0, "reason": ""}
+        facts = {"pet_series_uid": render.pet_series_uid, "model_hash": render.model_hash, "attempts": 0, "reason": ""}
         with self.database.write() as write:
             self.jobs.move(write, self.jobs.mine(write, job), State.RENDERED, **facts)
-            self.objects.add(write, job.job_id, made.issued)
-            self.results.put(write, job.job_id, made.result)
-            self.deliveries.open(write, job, made.destinations)
+            self.objects.add(write, job.job_id, render.issued)
+            self.results.put(write, job.job_id, render.result)
+            self.deliveries.open(write, job, render.destinations)
 
     def retry(self, beginning: str) -> Job:
         """Let a failed or rejected job go on where it stood; raises Rejected for any other."""
