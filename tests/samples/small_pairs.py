@@ -18,6 +18,7 @@ from training.fit.config import (
     ValidationConfig,
 )
 from training.fit.run_data import RunData, phantom_data
+from twin_scanner.models.card import PAPER, Architecture
 from twin_scanner.models.plan import Plan
 
 SHAPE = (40, 48, 44)
@@ -60,6 +61,6 @@ def small_data(config: TrainConfig, count: int = 2) -> RunData:
     return phantom_data(config, [small_pair(seed) for seed in range(count)])
 
 
-def small_sampler(*seeds: int, labels: tuple[int, ...] = (1, 2, 3, 4)) -> Sampler:
+def small_sampler(*seeds: int, labels: tuple[int, ...] = (1, 2, 3, 4), architecture: Architecture = PAPER) -> Sampler:
     """A sampler of the small pairs of some seeds."""
-    return Sampler([small_pair(seed) for seed in seeds], labels, PLAN)
+    return Sampler([small_pair(seed) for seed in seeds], labels, PLAN, architecture=architecture)

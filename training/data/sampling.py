@@ -11,8 +11,10 @@ from scipy import ndimage
 from training.data.pairs import Pair
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape
+from twin_scanner.models.card import PAPER, Architecture
+from twin_scanner.models.inputs import Surroundings, ct_channels, surroundings
 from twin_scanner.models.networks import WINDOW
-from twin_scanner.models.plan import Plan, ct_to_model, suv_to_model
+from twin_scanner.models.plan import Plan, suv_to_model
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Box: TypeAlias = tuple[slice, slice, slice]
@@ -24,7 +26,9 @@ Wanted: TypeAlias = Literal["lesion", "hot", "region"]
 class Patch:
     """One window: CT and PET in model space, both 0 outside the network's region (eq. 7, 8), and that region.
 
-    ``study`` and ``start`` (first voxel (d, h, w) in the whole field of view) say where it was cut.
+    ``ct`` is (C, 32, 32, 32), in the channels that the architecture asks for; ``context`` of the same shape is the body
+    around the window, None where the network sees none. ``study`` and ``start`` (first voxel (d, h, w) in the whole
+    field of view) say where it was cut.
     """
 
     ct: FloatArray
@@ -32,6 +36,7 @@ class Patch:
     mask: BoolArray
     study: str
     start: Shape
+    context: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +55,8 @@ class Sampler:
     the same probability, as in the paper. ``lesion_share`` of the windows hold a randomly chosen voxel of an annotated
     lesion in the region, ``hot_share`` one of the region's voxels whose PET is above ``hot_suv``; a study without such
     a voxel has windows like the rest. ``inside``: the rest hold a randomly chosen voxel of the region. Such a voxel
-    lies at a random place in its window, and the window in the field of view. Raises Rejected where no pair shows the
-    region.
+    lies at a random place in its window, and the window in the field of view. ``architecture`` says what a window
+    holds. Raises Rejected where no pair shows the region.
     """
 
     def __init__(
@@ -64,9 +69,12 @@ class Sampler:
         lesion_share: float = 0.0,
         hot_share: float = 0.0,
         hot_suv: float = 4.0,
+        architecture: Architecture = PAPER,
     ) -> None:
         self.covered = covered
         self.plan = plan
+        self.architecture = architecture
+        self._around: dict[int, Surroundings] = {}
         self.inside = inside
         self.lesion_share = lesion_share
         self.hot_share = hot_share
@@ -88,7 +96,7 @@ class Sampler:
         while start is None:
             d, h, w = (int(random.integers(a, b + 1)) for a, b in zip(reach.first, reach.last, strict=True))
             start = (d, h, w) if _touches(reach.pair, self.covered, (d, h, w)) else None
-        return patch_at(reach.pair, self.covered, start, self.plan)
+        return self._patch(study, start)
 
     def other_patients_study(self, random: np.random.Generator, study: int) -> int:
         """A study of another patient than the ``study``-th's, each with the same probability.
@@ -103,6 +111,13 @@ class Sampler:
                 "different ones: add studies of other patients."
             )
         return others[int(random.integers(len(others)))]
+
+    def _patch(self, study: int, start: Shape) -> Patch:
+        """The window of a study at a place; what lies around all windows of a study is made once."""
+        pair = self._reaches[study].pair
+        if self.architecture.context and study not in self._around:
+            self._around[study] = pair_surroundings(pair, self.plan, self.architecture)
+        return patch_at(pair, self.covered, start, self.plan, self.architecture, self._around.get(study))
 
     def _around_voxel(self, random: np.random.Generator, study: int) -> Shape | None:
         """Where a window starts that holds a randomly chosen wanted voxel; None where any place will do."""
@@ -153,15 +168,34 @@ class Sampler:
         return region[:0] if pair.lesions is None else region[pair.lesions[d].reshape(-1)[region] > 0]
 
 
-def patch_at(pair: Pair, covered: tuple[int, ...], start: Shape, plan: Plan) -> Patch:
-    """The window whose first voxel is ``start`` of the pair's whole field of view, in the Plan's model space."""
+def patch_at(
+    pair: Pair,
+    covered: tuple[int, ...],
+    start: Shape,
+    plan: Plan,
+    architecture: Architecture = PAPER,
+    around: Surroundings | None = None,
+) -> Patch:
+    """The window whose first voxel is ``start`` of the pair's whole field of view, in the Plan's model space.
+
+    ``around`` are the pair's surroundings, for an architecture that sees a context.
+    """
     source, target = _overlap(pair, start)
     mask = np.zeros((WINDOW,) * 3, np.bool_)
     mask[target] = covers(pair.labels[source], covered)
-    ct, pet = np.zeros((2, *mask.shape), np.float32)
-    ct[target] = ct_to_model(np.asarray(pair.ct[source], np.float32), windowed(pair, plan))
-    pet[target] = suv_to_model(np.asarray(pair.pet[source], np.float32), plan)
-    return Patch(ct * mask, pet * mask, mask, pair.name, start)
+    ct, pet = np.zeros((architecture.channels, *mask.shape), np.float32), np.zeros(mask.shape, np.float32)
+    if mask.any():
+        hu = np.asarray(pair.ct[source], np.float32)
+        ct[:, *target] = ct_channels(hu, windowed(pair, plan), architecture)
+        pet[target] = suv_to_model(np.asarray(pair.pet[source], np.float32), plan)
+    context = None if around is None else around.around(start)
+    return Patch(ct * mask, pet * mask, mask, pair.name, start, context)
+
+
+def pair_surroundings(pair: Pair, plan: Plan, architecture: Architecture) -> Surroundings:
+    """The body of a pair in the cells of the context; a cut holds all of it."""
+    channels = ct_channels(np.asarray(pair.ct, np.float32), windowed(pair, plan), architecture)
+    return surroundings(channels, np.asarray(pair.labels), pair.corner, pair.shape)
 
 
 def windowed(pair: Pair, plan: Plan) -> Plan:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from twin_scanner.errors import Defect
+from twin_scanner.errors import Defect, Rejected
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.package import ModelPackage, build_network
-from twin_scanner.models.plan import Plan
+from twin_scanner.models.plan import SOFT_TISSUE_WINDOW_HU, Plan
 from twin_scanner.synthesis.translate import BATCH_WINDOWS, STRIDE
 
 METADATA_SCHEMA: Final = (
@@ -42,8 +42,14 @@ def inference(package: ModelPackage) -> Config:
     """The content of inference.json: CT in HU (and districts) as NIfTI in, synthetic PET in SUV as NIfTI out.
 
     The steps are those of ``pipeline.translate_ct`` from the third one on. MONAI evaluates the values that begin with
-    $; @ refers to another value. Raises Defect for a generator with layers that have no form in this language.
+    $; @ refers to another value. Raises Rejected for networks that see a context, which MONAI's inferer cannot give
+    them, and Defect for a generator with layers that have no form in this language.
     """
+    if package.architecture.context:
+        raise Rejected(
+            f"Model '{package.name}' sees the body around each window, which MONAI's inferer cannot give it: "
+            "export the folder layout."
+        )
     return {
         "imports": ["$import torch", "$import monai", "$from safetensors.torch import load_file"],
         "bundle_root": ".",
@@ -85,8 +91,8 @@ def metadata(package: ModelPackage) -> Config:
         "eval_metrics": card.about.get("metrics", {}),
         "model_hash": package.model_hash,
         "network_data_format": {
-            "inputs": {"ct": _format("CT", [0, 1], f"CT, {plan.hu_low:g} to {plan.hu_high:g} HU")},
-            "outputs": {"pet": _format("PT", [0, 1], f"PET, SUV 0 to {plan.suv_max:g}")},
+            "inputs": {"ct": _format("CT", _input_channels(package))},
+            "outputs": {"pet": _format("PT", [f"PET, SUV 0 to {plan.suv_max:g}"])},
         },
     }
 
@@ -101,17 +107,22 @@ def _inputs_sentence(package: ModelPackage) -> str:
     )
 
 
-def _format(modality: str, value_range: list[float], channel: str) -> Config:
+def _input_channels(package: ModelPackage) -> list[str]:
+    windows = [(package.plan.hu_low, package.plan.hu_high), SOFT_TISSUE_WINDOW_HU][: package.architecture.channels]
+    return [f"CT, {low:g} to {high:g} HU" for low, high in windows]
+
+
+def _format(modality: str, channels: list[str]) -> Config:
     return {
         "type": "image",
         "format": "magnitude",
         "modality": modality,
-        "num_channels": 1,
+        "num_channels": len(channels),
         "spatial_shape": [WINDOW] * 3,
         "dtype": "float32",
-        "value_range": value_range,
+        "value_range": [0, 1],
         "is_patch_data": True,
-        "channel_def": {"0": channel},
+        "channel_def": {str(number): channel for number, channel in enumerate(channels)},
     }
 
 
@@ -180,7 +191,7 @@ def _grid(plan: Plan) -> Config:
 
 
 def _images(package: ModelPackage) -> Config:
-    """The CT in model space, and each network's mask."""
+    """The CT in model space, in the channels of the architecture, and each network's mask."""
     plan, networks = package.plan, package.partition.networks
     scaled: Config = {"lowest_hu": plan.hu_low, "highest_hu": plan.hu_high}
     if plan.ct_scaling == "per-volume":
@@ -188,6 +199,11 @@ def _images(package: ModelPackage) -> Config:
     scaled["ct_model_space"] = (
         "$torch.clip((@hu.as_tensor() - @lowest_hu) / max(@highest_hu - @lowest_hu, 1e-6), 0.0, 1.0).float()"
     )
+    scaled["channels"] = "@ct_model_space"
+    if package.architecture.soft_tissue:
+        low, high = SOFT_TISSUE_WINDOW_HU
+        scaled["soft_tissue"] = f"$torch.clip((@hu.as_tensor() - {low}) / {high - low}, 0.0, 1.0).float()"
+        scaled["channels"] = "$torch.cat([@ct_model_space, @soft_tissue])"
     if package.partition.whole_volume:
         return {**scaled, "masks": dict.fromkeys(networks, "$torch.ones_like(@ct_model_space)")}
     return {
@@ -206,7 +222,7 @@ def _translation(package: ModelPackage) -> Config:
     names = list(package.partition.networks)
     return {
         "pet": (
-            f"$sum(@masks[name] * @inferer((@ct_model_space * @masks[name])[None], @network_def[name])[0] "
+            f"$sum(@masks[name] * @inferer((@channels * @masks[name])[None], @network_def[name])[0] "
             f"for name in {names} if bool(@masks[name].any()))"
         ),
         "suv": f"$monai.data.MetaTensor(@pet * {package.plan.suv_max}, affine=@hu.affine, meta=@hu.meta)",

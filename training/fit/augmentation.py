@@ -1,6 +1,6 @@
 """Random changes of a pair of patches; sampling is apart from applying, so a sample can be recorded and replayed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn import functional
 
+from training.data.sampling import Patch
 from training.fit.config import AugmentationConfig
 from twin_scanner.imaging.volume import FloatArray, Triple
 
@@ -35,16 +36,19 @@ def sample_augmentation(random: np.random.Generator, config: AugmentationConfig)
     return Augmentation((d, h, w), (about_d, about_h, about_w), config.noise_sigma, int(random.integers(2**32)))
 
 
-def augment(
-    augmentation: Augmentation, ct: FloatArray, pet: FloatArray, mask: BoolArray, spacing_mm: Triple
-) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """CT and PET patches (D, H, W) in model space after the augmentation, both 0 outside the moved mask, and that mask.
+def augment(augmentation: Augmentation, patch: Patch, spacing_mm: Triple) -> Patch:
+    """A patch after the augmentation, CT and PET 0 outside the mask that moved with them.
 
-    Mirroring and rotation move both, trilinear and filled with 0, and the mask by the nearest neighbour, which is
-    applied again; the noise is the CT's alone and stays inside the mask and within [0, 1].
+    Mirroring and rotation move all of it, trilinear and filled with 0, and the mask by the nearest neighbour, which is
+    applied again to CT and PET. The context is mirrored and turned by the same angles about its own centre, which is
+    the window's to within half of a cell. The noise is the CT's alone and stays inside the mask and within [0, 1]: each
+    channel has its own, of one deviation in model space; the context has none, for the mean of 64 voxels keeps an
+    eighth of it.
     """
-    (moved_ct, moved_pet), mask = move(augmentation, (ct, pet), mask, spacing_mm)
-    return add_noise(augmentation, moved_ct, mask), moved_pet, mask
+    (*channels, pet), mask = move(augmentation, (*patch.ct, patch.pet), patch.mask, spacing_mm)
+    ct = add_noise(augmentation, np.stack(channels), mask)
+    context = None if patch.context is None else _moved_context(augmentation, patch.context, spacing_mm)
+    return replace(patch, ct=ct, pet=pet, mask=mask, context=context)
 
 
 def move(
@@ -54,7 +58,7 @@ def move(
 
     The angles are those of the body in mm, whatever the voxels' edges.
     """
-    axes = tuple(axis for axis, flip in enumerate(augmentation.flips) if flip)
+    axes = _mirrored_axes(augmentation)
     images, mask = tuple(np.flip(image, axes) for image in images), np.flip(mask, axes)
     if any(augmentation.angles_deg):
         images, mask = _rotated(images, mask, augmentation.angles_deg, spacing_mm)
@@ -62,12 +66,25 @@ def move(
 
 
 def add_noise(augmentation: Augmentation, ct: FloatArray, mask: BoolArray) -> FloatArray:
-    """A CT patch with the augmentation's Gaussian noise inside the mask, within [0, 1]."""
+    """The channels of a CT patch (C, D, H, W) with Gaussian noise inside the mask, within [0, 1]."""
     if not augmentation.noise_sigma:
         return ct
     noise = np.random.default_rng(augmentation.noise_seed).standard_normal(ct.shape, np.float32)
     noisy: FloatArray = np.clip(ct + np.float32(augmentation.noise_sigma) * noise, 0.0, 1.0) * mask
     return noisy
+
+
+def _mirrored_axes(augmentation: Augmentation) -> tuple[int, ...]:
+    return tuple(axis for axis, flip in enumerate(augmentation.flips) if flip)
+
+
+def _moved_context(augmentation: Augmentation, context: FloatArray, spacing_mm: Triple) -> FloatArray:
+    """A context (C, D, H, W) mirrored and turned; all of it, for it has no mask. Its cells have the voxels' shape."""
+    mirrored = np.flip(context, tuple(1 + axis for axis in _mirrored_axes(augmentation)))
+    if not any(augmentation.angles_deg):
+        return np.ascontiguousarray(mirrored)
+    points = _turned_grid(context.shape[1:], augmentation.angles_deg, spacing_mm)
+    return _turned(np.ascontiguousarray(mirrored), points)
 
 
 def _rotated(
@@ -79,12 +96,19 @@ def _rotated(
     affine_transform, and a fifth of that of MONAI's RandAffine (training/LOG.md).
     """
     points = _turned_grid(mask.shape, angles_deg, spacing_mm)
-    values = torch.from_numpy(np.stack(images))[None]
-    turned = functional.grid_sample(values, points, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
+    turned = _turned(np.stack(images), points)
     region = torch.from_numpy(mask.astype(np.float32))[None, None]
     inside = functional.grid_sample(region, points, mode="nearest", padding_mode="zeros", align_corners=True)[0, 0]
     turned_mask: BoolArray = ((inside > 0.5) & (points[0].abs() <= EDGE).all(-1)).numpy()
-    return tuple(turned.numpy()), turned_mask
+    return tuple(turned), turned_mask
+
+
+def _turned(images: FloatArray, points: Tensor) -> FloatArray:
+    """Images (C, D, H, W) at the points of a sampling grid, trilinear and filled with 0."""
+    values = torch.from_numpy(images)[None]
+    turned = functional.grid_sample(values, points, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
+    found: FloatArray = turned.numpy()
+    return found
 
 
 def _turned_grid(shape: tuple[int, ...], angles_deg: Triple, spacing_mm: Triple) -> Tensor:

@@ -1,36 +1,34 @@
 """The patches of each step: sampled from (seed, network, step) alone, and ahead of time while the networks compute."""
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from training.data.sampling import Patch, Sampler
-from training.fit.augmentation import BoolArray, add_noise, augment, move, sample_augmentation
+from training.fit.augmentation import augment, sample_augmentation
 from training.fit.config import TrainConfig
 from training.fit.distributed import process_count, process_rank
 from twin_scanner.errors import Rejected
-from twin_scanner.imaging.volume import FloatArray
 
 ORDER, PATCH, POOL = range(3)
 """What a random number is for: each use has a sequence of its own."""
 
-Sampled: TypeAlias = tuple[FloatArray, FloatArray, BoolArray, BoolArray, str]
-"""CT, PET, the network's region in each of them, and where they were cut."""
-
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """This process's augmented windows of one step, CT and PET, each (N, 1, 32, 32, 32) in model space.
+    """This process's augmented windows of one step in model space: CT (N, C, 32, 32, 32) and PET (N, 1, 32, 32, 32).
 
     ``ct_mask`` and ``pet_mask`` say where in them the network's region lies; CT and PET of one place share theirs.
-    ``origins`` names the study and the first voxel of each window.
+    ``origins`` names the study and the first voxel of each window. ``context``, where the generator sees one, has the
+    CT's shape.
     """
 
     ct: Tensor
@@ -38,6 +36,12 @@ class Batch:
     ct_mask: Tensor
     pet_mask: Tensor
     origins: tuple[str, ...]
+    context: Tensor | None = None
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What the generator is given."""
+        return (self.ct,) if self.context is None else (self.ct, self.context)
 
     def pinned(self) -> "Batch":
         """The same in memory that a GPU copies from while it computes."""
@@ -67,10 +71,17 @@ def sample_batch(config: TrainConfig, network: str, sampler: Sampler, step: int)
         )
     first = step * config.optimiser.batch_size + process_rank() * share
     sample_one = _paired if config.method == "pix2pix" else _unpaired
-    samples = [sample_one(config, network, sampler, sample) for sample in range(first, first + share)]
-    *images, origins = zip(*samples, strict=True)
-    ct, pet, ct_mask, pet_mask = (torch.from_numpy(np.stack(image)[:, None]) for image in images)
-    return Batch(ct, pet, ct_mask, pet_mask, origins)
+    pairs = [sample_one(config, network, sampler, sample) for sample in range(first, first + share)]
+    of_ct, of_pet = [one for one, _ in pairs], [other for _, other in pairs]
+    contexts = [patch.context for patch in of_ct if patch.context is not None]
+    return Batch(
+        _stacked([patch.ct for patch in of_ct]),
+        _stacked([patch.pet[None] for patch in of_pet]),
+        _stacked([patch.mask[None] for patch in of_ct]),
+        _stacked([patch.mask[None] for patch in of_pet]),
+        tuple(_origin(*pair) for pair in pairs),
+        _stacked(contexts) if contexts else None,
+    )
 
 
 def batches(
@@ -110,27 +121,29 @@ def _pinned(config: TrainConfig, network: str, sampler: Sampler, step: int) -> B
     return sample_batch(config, network, sampler, step).pinned()
 
 
-def _paired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> Sampled:
-    """CT and PET of one place, moved together."""
+def _stacked(images: Sequence[npt.NDArray[Any]]) -> Tensor:
+    return torch.from_numpy(np.stack(images))
+
+
+def _paired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[Patch, Patch]:
+    """CT and PET of one place, moved together: one patch for both."""
     random = step_random(config, network, PATCH, sample)
     patch = sampler.sample(random, study_of(config, network, sample, sampler.studies))
-    augmentation, spacing_mm = sample_augmentation(random, config.augmentation), config.plan.spacing_mm
-    ct, pet, mask = augment(augmentation, patch.ct, patch.pet, patch.mask, spacing_mm)
-    return ct, pet, mask, mask, _origin(patch)
+    moved = augment(sample_augmentation(random, config.augmentation), patch, config.plan.spacing_mm)
+    return moved, moved
 
 
-def _unpaired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> Sampled:
-    """A CT of one patient and a PET of another, each moved on its own."""
+def _unpaired(config: TrainConfig, network: str, sampler: Sampler, sample: int) -> tuple[Patch, Patch]:
+    """A patch for its CT and one of another patient for its PET, each moved on its own."""
     random = step_random(config, network, PATCH, sample)
     study = study_of(config, network, sample, sampler.studies)
     of_ct = sampler.sample(random, study)
     of_pet = sampler.sample(random, sampler.other_patients_study(random, study))
     of_the_ct, of_the_pet = (sample_augmentation(random, config.augmentation) for _ in range(2))
-    (ct,), ct_mask = move(of_the_ct, (of_ct.ct,), of_ct.mask, config.plan.spacing_mm)
-    (pet,), pet_mask = move(of_the_pet, (of_pet.pet,), of_pet.mask, config.plan.spacing_mm)
-    origins = f"CT {_origin(of_ct)}, PET {_origin(of_pet)}"
-    return add_noise(of_the_ct, ct, ct_mask), pet, ct_mask, pet_mask, origins
+    spacing_mm = config.plan.spacing_mm
+    return augment(of_the_ct, of_ct, spacing_mm), augment(of_the_pet, of_pet, spacing_mm)
 
 
-def _origin(patch: Patch) -> str:
-    return f"{patch.study} at {list(patch.start)}"
+def _origin(of_ct: Patch, of_pet: Patch) -> str:
+    ct, pet = (f"{patch.study} at {list(patch.start)}" for patch in (of_ct, of_pet))
+    return ct if of_ct is of_pet else f"CT {ct}, PET {pet}"

@@ -76,13 +76,23 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Widths of generator and discriminator, the discriminator's depth, and the kind of generator."""
+    """Widths of generator and discriminator, the discriminator's depth, the kind of generator, and what it is given.
+
+    ``soft_tissue`` lays the CT in a soft-tissue window beside it, ``context`` shows the U-Net the body around its
+    window; the paper has neither.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     features: Count = 64
     discriminator_features: Count = 64
     discriminator_layers: Annotated[int, Field(ge=1, le=2)] = 2
     generator: Literal["unet", "resnet9"] = "unet"
+    soft_tissue: bool = False
+    context: bool = False
+
+    def __post_init__(self) -> None:
+        if self.context and self.generator != "unet":
+            raise ValueError("network.context joins a U-Net at its bottleneck: choose network.generator 'unet'")
 
 
 @dataclass(frozen=True)
@@ -236,6 +246,13 @@ class TrainConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     checkpoint_steps: Count = 500
+
+    def __post_init__(self) -> None:
+        if self.method == "cyclegan" and (self.network.soft_tissue or self.network.context):
+            raise ValueError(
+                "a CycleGAN goes back from a PET, which has neither a soft-tissue window nor a body around it: leave "
+                "network.soft_tissue and network.context out, or choose method 'pix2pix'"
+            )
 
     @property
     def covered(self) -> Partition:

@@ -82,8 +82,9 @@ def check_finite(config: TrainConfig, state: TrainState, batch: Batch, which: st
 def _kept_batch(config: TrainConfig, state: TrainState, batch: Batch) -> str:
     """Put a batch into the run's folder; what to do with it, or why it is not there."""
     path = config.out / f"diverged-{state.network}-step-{state.step + 1}-process-{process_rank()}.safetensors"
-    windows = {"ct": batch.ct.detach().cpu().contiguous(), "pet": batch.pet.detach().cpu().contiguous()}
-    content = safetensors.torch.save(windows, {"origins": json.dumps(batch.origins)})
+    windows = {"ct": batch.ct, "pet": batch.pet} | ({} if batch.context is None else {"context": batch.context})
+    plain = {name: images.detach().cpu().contiguous() for name, images in windows.items()}
+    content = safetensors.torch.save(plain, {"origins": json.dumps(batch.origins)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, content)

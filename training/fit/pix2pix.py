@@ -13,11 +13,12 @@ from training.fit.state import TrainState
 def pix2pix_step(config: TrainConfig, state: TrainState, batch: Batch) -> dict[str, float]:
     """Isola et al. 2017, section 3.3, on the windows of one place each; the losses by name.
 
+    The discriminator sees the CT's first channel beside the PET, whatever else the generator is given.
     Raises Rejected where a loss is not finite, before any weight has changed by it.
     """
-    ct, pet, discriminator = batch.ct, batch.pet, state.discriminators["pair"]
+    ct, pet, discriminator = batch.ct[:, :1], batch.pet, state.discriminators["pair"]
     with precision(config, state):
-        synthetic = state.generator(ct)
+        synthetic = state.generator(*batch.inputs)
 
     state.discriminators.requires_grad_(True)
     with precision(config, state):

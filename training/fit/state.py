@@ -15,7 +15,7 @@ from training.fit.distributed import local_device
 from twin_scanner.errors import Rejected
 from twin_scanner.models.card import Architecture
 from twin_scanner.models.networks import INITIAL_LOGIT, PatchDiscriminator
-from twin_scanner.models.package import GENERATORS, load_package
+from twin_scanner.models.package import build_network, load_package
 
 CT_TO_PET: Final = "ct_to_pet"
 PET_TO_CT: Final = "pet_to_ct"
@@ -33,13 +33,13 @@ class ImagePool:
     size: int
     images: list[Tensor] = field(default_factory=list)
 
-    def exchange(self, made: Tensor, random: np.random.Generator) -> Tensor:
+    def exchange(self, generated: Tensor, random: np.random.Generator) -> Tensor:
         """The images (N, 1, 32, 32, 32) to show it: while the pool fills, the new ones; later each with even chances.
 
         An image that is held back takes the place of the one that is returned.
         """
         chosen = []
-        for image in made.detach():
+        for image in generated.detach():
             if len(self.images) < self.size:
                 self.images.append(image.clone())
             elif self.size and random.random() < 0.5:
@@ -79,7 +79,8 @@ class TrainState:
 
 def architecture(config: TrainConfig) -> Architecture:
     """What the package's card says of its generators."""
-    return Architecture(config.network.generator, config.network.features)
+    network = config.network
+    return Architecture(network.generator, network.features, network.soft_tissue, network.context)
 
 
 def fresh_state(config: TrainConfig, network: str, finished: dict[str, dict[str, Tensor]]) -> TrainState:
@@ -110,10 +111,9 @@ def fresh_state(config: TrainConfig, network: str, finished: dict[str, dict[str,
 
 
 def _generators(config: TrainConfig) -> Iterator[tuple[str, nn.Module]]:
-    build, features = GENERATORS[config.network.generator], config.network.features
-    yield CT_TO_PET, build(features, INITIAL_LOGIT)
+    yield CT_TO_PET, build_network(architecture(config), INITIAL_LOGIT)
     if config.method == "cyclegan":
-        yield PET_TO_CT, build(features, CT_INITIAL_LOGIT)
+        yield PET_TO_CT, build_network(architecture(config), CT_INITIAL_LOGIT)
 
 
 def _discriminators(config: TrainConfig) -> Iterator[tuple[str, nn.Module]]:

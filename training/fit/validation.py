@@ -18,9 +18,10 @@ from training.fit.state import TrainState, architecture
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 from twin_scanner.imaging.volume import Geometry
 from twin_scanner.models.card import Card
+from twin_scanner.models.inputs import ct_channels
 from twin_scanner.models.package import ModelPackage, build_network
 from twin_scanner.models.partition import Partition
-from twin_scanner.models.plan import ct_to_model, model_to_suv
+from twin_scanner.models.plan import model_to_suv
 from twin_scanner.progress import Progress
 from twin_scanner.synthesis.translate import translate
 
@@ -33,8 +34,9 @@ def translated_case(pair: Pair, package: ModelPackage, on_windows: Progress | No
     """
     plan = package.plan
     box = tuple(slice(c, c + n) for c, n in zip(pair.corner, pair.ct.shape, strict=True))
-    ct, labels = np.zeros(pair.shape, np.float32), np.zeros(pair.shape, np.uint8)
-    ct[box] = ct_to_model(np.asarray(pair.ct, np.float32), windowed(pair, plan))
+    inside = ct_channels(np.asarray(pair.ct, np.float32), windowed(pair, plan), package.architecture)
+    ct, labels = np.zeros((len(inside), *pair.shape), np.float32), np.zeros(pair.shape, np.uint8)
+    ct[:, *box] = inside
     labels[box] = pair.labels
     synthetic = model_to_suv(translate(ct, labels, package, progress=on_windows)[box], plan)
     grid = Geometry(synthetic.shape, plan.spacing_mm, (0.0, 0.0, 0.0))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -26,10 +26,33 @@ Precision = Literal["float16", "float32"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """What to build before the weights are filled in; part of the package's name."""
+    """What to build before the weights are filled in, and what it is given; part of the package's name.
+
+    The paper's networks see one channel, the CT of their labels. ``soft_tissue`` lays the same CT in a soft-tissue
+    window beside it, ``context`` adds the whole body around the window at a quarter of the resolution.
+    """
 
     kind: ArchitectureKind
     features: int
+    soft_tissue: bool = False
+    context: bool = False
+
+    def __post_init__(self) -> None:
+        if self.context and self.kind != "unet":
+            raise ValueError(f"the context joins a U-Net at its bottleneck, which '{self.kind}' does not have")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the CT that a network is given."""
+        return 2 if self.soft_tissue else 1
+
+    def as_json(self) -> dict[str, object]:
+        """The plain form; an option that is off is left out, so packages from before it existed keep their hash."""
+        return {key: value for key, value in asdict(self).items() if value is not False}
+
+
+PAPER: Final = Architecture("unet", 64)
+"""The paper's Pix2Pix generator: one channel, no context."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +97,7 @@ class Card:
             "name": self.name,
             "model_hash": self.model_hash,
             "partition": self.partition.as_json(),
-            "architecture": asdict(self.architecture),
+            "architecture": self.architecture.as_json(),
             "plan": self.plan.as_json(),
             "plan_hash": self.plan.plan_hash,
             "precision": self.precision,
@@ -105,7 +128,7 @@ def model_hash_of(
         "weights": dict(weights_sha256),
         "plan": plan.plan_hash,
         "partition": partition.as_json(),
-        "architecture": asdict(architecture),
+        "architecture": architecture.as_json(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -199,14 +222,20 @@ def _partition(values: dict[str, Any], where: str) -> Partition:
 
 def _architecture(values: dict[str, Any], where: str) -> Architecture:
     entries = values.pop("architecture", None)
-    known = isinstance(entries, dict) and set(entries) == {"kind", "features"}
+    known = isinstance(entries, dict) and {"kind", "features"} <= set(entries) <= {f.name for f in fields(Architecture)}
     if not known or entries["kind"] not in get_args(ArchitectureKind):
         raise Rejected(f"{where} has an architecture that this version cannot build: update the program.")
+    options = {key: value for key, value in entries.items() if key not in ("kind", "features")}
+    if not all(isinstance(value, bool) for value in options.values()):
+        raise Rejected(f"{where} has an option of its architecture that is neither true nor false: export it again.")
     if not isinstance(entries["features"], int) or not 0 < entries["features"] <= LARGEST_FEATURES:
         raise Rejected(
             f"{where} asks for networks of {entries['features']} features: 1 to {LARGEST_FEATURES} are possible."
         )
-    return Architecture(entries["kind"], entries["features"])
+    try:
+        return Architecture(entries["kind"], entries["features"], **options)
+    except ValueError as error:
+        raise Rejected(f"{where} cannot be built: {error}; export it again.") from error
 
 
 def _weights(folder: Path, network: str, digest: str, where: str) -> bytes:

@@ -1,5 +1,7 @@
 """The 3D networks: generators from CT to PET (U-Net, ResNet-9) and the PatchGAN discriminator; no files, no DICOM."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -21,50 +23,98 @@ NEGATIVE_SLOPE = 0.2
 class UNetGenerator(nn.Module):
     """pix2pix's U-Net (Isola et al. 2017, section 6.1.1, skip connections at every level) in three dimensions.
 
-    Input and output: (N, 1, 32, 32, 32) in model space [0, 1]. ``features`` is the width of the first level. Every
-    window stands alone: InstanceNorm instead of batch statistics, no dropout. The output is float32, whatever the
-    precision of the rest.
+    Input: (N, ``channels``, 32, 32, 32), output: (N, 1, 32, 32, 32), in model space [0, 1]. ``features`` is the width
+    of the first level. Every window stands alone: InstanceNorm instead of batch statistics, no dropout. The output is
+    float32, whatever the precision of the rest. With ``context`` the innermost level also sees what an encoder makes of
+    the body around the window; without it the network is the paper's.
     """
 
-    def __init__(self, features: int, initial_logit: float = INITIAL_LOGIT) -> None:
+    def __init__(
+        self, features: int, initial_logit: float = INITIAL_LOGIT, *, channels: int = 1, context: bool = False
+    ) -> None:
         super().__init__()
         widths = [features * min(2**level, WIDEST) for level in range(LEVELS)]
-        block: _Level | None = None
-        for outer, inner in reversed(list(zip([1, *widths[:-1]], widths, strict=True))):
-            block = _Level(outer, inner, block, outermost=outer == 1 and inner == widths[0])
-        assert block is not None
-        self.levels = block
+        encoder = _ContextEncoder(features, channels) if context else None
+        block = _Level(widths[-2], widths[-1], context=0 if encoder is None else encoder.width)
+        for outer, inner in reversed(list(pairwise(widths[:-1]))):
+            block = _Level(outer, inner, block)
+        self.levels = _Level(channels, widths[0], block, outermost=True)
+        self.encoder = encoder
         self.apply(_initialise)
-        nn.init.constant_(block.last_bias(), initial_logit)
+        nn.init.constant_(self.levels.last_bias(), initial_logit)
 
-    def forward(self, ct: Tensor) -> Tensor:
-        """The PET of a batch of CT windows, both (N, 1, 32, 32, 32) in model space."""
-        return _activated(self.levels(ct))
+    def forward(self, ct: Tensor, context: Tensor | None = None) -> Tensor:
+        """The PET (N, 1, 32, 32, 32) of a batch of CT windows and their contexts, (N, channels, 32, 32, 32) each."""
+        surroundings = None if self.encoder is None else self.encoder(context)
+        return _activated(self.levels(ct, surroundings))
+
+
+class _ContextEncoder(nn.Module):
+    """The body around a window, 32 coarse voxels an edge, as one voxel of ``width`` features.
+
+    Half as wide as the U-Net's way down, and normalised where that is: so it takes a tenth of a window's time.
+    """
+
+    def __init__(self, features: int, channels: int) -> None:
+        super().__init__()
+        widths = [max(1, features * min(2**level, WIDEST) // 2) for level in range(LEVELS)]
+        layers: list[nn.Module] = []
+        for level, (before, after) in enumerate(zip([channels, *widths[:-1]], widths, strict=True)):
+            bare = level in (0, LEVELS - 1)
+            layers.append(nn.Conv3d(before, after, 4, stride=2, padding=1, bias=bare))
+            if not bare:
+                layers.append(nn.InstanceNorm3d(after, affine=True))
+            if level < LEVELS - 1:
+                layers.append(nn.LeakyReLU(NEGATIVE_SLOPE))
+        self.width = widths[-1]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, context: Tensor) -> Tensor:
+        """(N, channels, 32, 32, 32) to (N, width, 1, 1, 1)."""
+        features: Tensor = self.layers(context)
+        return features
+
+
+class _Join(nn.Module):
+    """The context's features beside the bottleneck's, (N, features, 1, 1, 1) each."""
+
+    def forward(self, values: Tensor, context: Tensor) -> Tensor:
+        return torch.cat([values, context], 1)
 
 
 class _Level(nn.Module):
-    """One level of the U: halve, go through the level below, double, and concatenate the input with the result."""
+    """One level of the U: halve, go through the level below, double, and concatenate the input with the result.
 
-    def __init__(self, outer: int, inner: int, below: "_Level | None", *, outermost: bool) -> None:
+    The innermost level, which has none below, lays ``context`` features beside its own where there are any.
+    """
+
+    def __init__(
+        self, outer: int, inner: int, below: "_Level | None" = None, *, outermost: bool = False, context: int = 0
+    ) -> None:
         super().__init__()
         innermost = below is None
         bare = outermost or innermost
         down = nn.Conv3d(outer, inner, 4, stride=2, padding=1, bias=bare)
-        up = nn.ConvTranspose3d(inner if innermost else 2 * inner, outer, 4, stride=2, padding=1, bias=outermost)
+        doubled, made = inner + context if innermost else 2 * inner, 1 if outermost else outer
+        up = nn.ConvTranspose3d(doubled, made, 4, stride=2, padding=1, bias=outermost)
         layers: list[nn.Module] = [] if outermost else [nn.LeakyReLU(NEGATIVE_SLOPE)]
         layers.append(down)
         if not bare:
             layers.append(nn.InstanceNorm3d(inner, affine=True))
         if below is not None:
             layers.append(below)
+        if context:
+            layers.append(_Join())
         layers += [nn.ReLU(), up]
         if not outermost:
             layers.append(nn.InstanceNorm3d(outer, affine=True))
         self.layers = nn.Sequential(*layers)
         self.outermost = outermost
 
-    def forward(self, values: Tensor) -> Tensor:
-        output: Tensor = self.layers(values)
+    def forward(self, values: Tensor, context: Tensor | None = None) -> Tensor:
+        output = values
+        for layer in self.layers:
+            output = layer(output, context) if isinstance(layer, _Level | _Join) else layer(output)
         return output if self.outermost else torch.cat([values, output], 1)
 
     def last_bias(self) -> Tensor:
@@ -77,14 +127,14 @@ class _Level(nn.Module):
 class ResNetGenerator(nn.Module):
     """CycleGAN's generator of nine residual blocks (Zhu et al. 2017, section 7.2) in three dimensions.
 
-    Input and output: (N, 1, 32, 32, 32) in model space [0, 1]. ``features`` is the width of the first layer; the
-    blocks are four times as wide, on 8 voxels an edge. Convolutions see a mirrored border, not zeros. As in the U-Net:
-    InstanceNorm, no dropout, the output in float32 whatever the precision of the rest.
+    Input: (N, ``channels``, 32, 32, 32), output: (N, 1, 32, 32, 32), in model space [0, 1]. ``features`` is the width
+    of the first layer; the blocks are four times as wide, on 8 voxels an edge. Convolutions see a mirrored border, not
+    zeros. As in the U-Net: InstanceNorm, no dropout, the output in float32 whatever the precision of the rest.
     """
 
-    def __init__(self, features: int, initial_logit: float = INITIAL_LOGIT) -> None:
+    def __init__(self, features: int, initial_logit: float = INITIAL_LOGIT, *, channels: int = 1) -> None:
         super().__init__()
-        parts: list[nn.Module] = [nn.ReflectionPad3d(3), *_normed(nn.Conv3d(1, features, 7, bias=False))]
+        parts: list[nn.Module] = [nn.ReflectionPad3d(3), *_normed(nn.Conv3d(channels, features, 7, bias=False))]
         for width in (features, 2 * features):
             parts += _normed(nn.Conv3d(width, 2 * width, 3, stride=2, padding=1, bias=False))
         parts += [_ResidualBlock(4 * features) for _ in range(RESIDUAL_BLOCKS)]
@@ -98,7 +148,7 @@ class ResNetGenerator(nn.Module):
         nn.init.constant_(last.bias, initial_logit)
 
     def forward(self, ct: Tensor) -> Tensor:
-        """The PET of a batch of CT windows, both (N, 1, 32, 32, 32) in model space."""
+        """The PET (N, 1, 32, 32, 32) of a batch of CT windows (N, channels, 32, 32, 32), in model space."""
         return _activated(self.layers(ct))
 
 

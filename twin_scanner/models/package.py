@@ -15,7 +15,6 @@ from torch import nn
 from twin_scanner.errors import Rejected
 from twin_scanner.models.card import (
     Architecture,
-    ArchitectureKind,
     Card,
     Precision,
     model_hash_of,
@@ -23,14 +22,10 @@ from twin_scanner.models.card import (
     read_weights,
     write_package_files,
 )
-from twin_scanner.models.networks import ResNetGenerator, UNetGenerator
+from twin_scanner.models.networks import INITIAL_LOGIT, ResNetGenerator, UNetGenerator
 from twin_scanner.models.partition import Partition
 from twin_scanner.models.plan import Plan
 
-GENERATORS: Final = MappingProxyType[ArchitectureKind, type[UNetGenerator] | type[ResNetGenerator]](
-    {"unet": UNetGenerator, "resnet9": ResNetGenerator}
-)
-"""The generator of every architecture that a card may name."""
 DTYPES: Final = MappingProxyType[Precision, torch.dtype]({"float16": torch.float16, "float32": torch.float32})
 
 
@@ -67,9 +62,12 @@ class ModelPackage:
         return self.card.architecture
 
 
-def build_network(architecture: Architecture) -> nn.Module:
-    """An untrained generator."""
-    return GENERATORS[architecture.kind](architecture.features)
+def build_network(architecture: Architecture, initial_logit: float = INITIAL_LOGIT) -> nn.Module:
+    """An untrained generator; it says ``initial_logit`` of model space."""
+    features, channels = architecture.features, architecture.channels
+    if architecture.kind == "resnet9":
+        return ResNetGenerator(features, initial_logit, channels=channels)
+    return UNetGenerator(features, initial_logit, channels=channels, context=architecture.context)
 
 
 def save_package(

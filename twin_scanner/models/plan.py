@@ -4,12 +4,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import AIR_HU, FloatArray, Geometry, Triple, Volume, resample
+
+SOFT_TISSUE_WINDOW_HU: Final = (-160.0, 240.0)
+"""What maps to [0, 1] in the soft-tissue channel, whatever the Plan's own window: muscle and liver lie .03 apart."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,12 @@ def ct_to_model(hu: FloatArray, plan: Plan) -> FloatArray:
     low, high = (plan.hu_low, plan.hu_high) if plan.ct_scaling == "window" else (float(hu.min()), float(hu.max()))
     scaled = (hu - np.float32(low)) / np.float32(max(high - low, 1e-6))
     return np.clip(scaled, 0.0, 1.0, dtype=np.float32)
+
+
+def ct_to_soft_tissue(hu: FloatArray) -> FloatArray:
+    """HU in the soft-tissue window to model space [0, 1], clipped; the same for every Plan."""
+    low, high = SOFT_TISSUE_WINDOW_HU
+    return np.clip((hu - np.float32(low)) / np.float32(high - low), 0.0, 1.0, dtype=np.float32)
 
 
 def suv_to_model(suv: FloatArray, plan: Plan) -> FloatArray:

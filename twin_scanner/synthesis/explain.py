@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from twin_scanner.errors import Defect, Rejected
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Shape, Triple, Volume, read_nifti_labels
+from twin_scanner.models.inputs import ct_channels, surroundings
 from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.package import ModelPackage
-from twin_scanner.models.plan import ct_to_model
 from twin_scanner.progress import Progress
-from twin_scanner.synthesis.translate import coverage, cube, padded, region_of, windows_touching
+from twin_scanner.synthesis.translate import coverage, cube, padded, region_of, window_inputs, windows_touching
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Method: TypeAlias = Literal["integrated-gradients", "occlusion"]
@@ -58,7 +58,8 @@ class Explanation:
 
     Integrated gradients: SUV (g/ml) per voxel, which sum to ``suv - suv_baseline`` but for ``completeness_error``.
     Occlusion: every voxel holds the SUV that the target loses when the block of ``block`` voxels an edge around it
-    becomes the baseline; blocks do not sum. ``suv`` is the target's mean SUV as served.
+    becomes the baseline; blocks do not sum. ``suv`` is the target's mean SUV as served. A voxel's channels count
+    together, for they are one CT; the context of a network that sees one stays as it is, in the baseline too.
     """
 
     attribution: Volume
@@ -116,18 +117,25 @@ class Explanation:
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Windows of one network, (N, 1, 32, 32, 32): CT and baseline in model space, and the target's weights in SUV."""
+    """Windows of one network: CT and baseline in model space, (N, C, 32, 32, 32), and what goes with each.
+
+    ``others`` are the target's weights in SUV, (N, 1, 32, 32, 32), and the contexts where the network sees them.
+    """
 
     network: nn.Module
     starts: tuple[Shape, ...]
     ct: Tensor
     baseline: Tensor
-    weight: Tensor
+    others: tuple[Tensor, ...]
 
-    def forward(self, ct: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, ct: Tensor, weight: Tensor, *context: Tensor) -> Tensor:
         """What each window adds to the target's mean SUV, (N,)."""
-        pet: Tensor = self.network(ct)
+        pet: Tensor = self.network(ct, *context)
         return (pet * weight).sum(dim=(1, 2, 3, 4))
+
+    def sums(self, ct: Tensor) -> Tensor:
+        """The same of the batch's own windows with another CT."""
+        return self.forward(ct, *self.others)
 
 
 def find_target(
@@ -219,8 +227,11 @@ class _Served:
     def __init__(
         self, ct: Volume, districts: LabelArray, package: ModelPackage, target: Target, baseline: Baseline
     ) -> None:
-        self.inner, self._ct, labels = padded(ct_to_model(ct.array, package.plan), districts)
-        self.shape = self._ct.shape
+        self.inner, self._channels, labels = padded(
+            ct_channels(ct.array, package.plan, package.architecture), districts
+        )
+        self.shape = labels.shape
+        self._around = surroundings(self._channels, labels) if package.architecture.context else None
         self._level = _baseline_level(ct, package, baseline)
         share = np.zeros(self.shape, np.float32)
         share[self.inner] = target.mask * np.float32(package.plan.suv_max / np.count_nonzero(target.mask))
@@ -246,15 +257,15 @@ class _Served:
         suv, suv_baseline = 0.0, 0.0
         for batch in self._batches(None):
             with torch.no_grad():
-                suv += float(batch.forward(batch.ct, batch.weight).double().sum())
-                suv_baseline += float(batch.forward(batch.baseline, batch.weight).double().sum())
+                suv += float(batch.sums(batch.ct).double().sum())
+                suv_baseline += float(batch.sums(batch.baseline).double().sum())
         return suv, suv_baseline
 
     def integrated(self, tolerance_suv: float, progress: Progress | None) -> FloatArray:
         """Integrated gradients, SUV per voxel; the sum misses completeness by ``tolerance_suv`` where steps allow."""
         total = np.zeros(self.shape, np.float32)
         for batch in self._batches(progress):
-            part = float(batch.weight.sum()) / self._suv_max
+            part = float(batch.others[0].sum()) / self._suv_max
             for start, values in zip(batch.starts, _integrated(batch, tolerance_suv * part), strict=True):
                 total[cube(start)] += values
         return total
@@ -280,12 +291,13 @@ class _Served:
     def _batch(self, network: nn.Module, region: BoolArray, starts: tuple[Shape, ...]) -> _Batch:
         device = next(network.parameters()).device
         masks = np.stack([region[cube(start)] for start in starts])[:, None]
-        ct, weight = (np.stack([whole[cube(start)] for start in starts])[:, None] for whole in (self._ct, self._share))
-        tensors = (
-            torch.from_numpy(np.asarray(values * masks, np.float32)).to(device)
-            for values in (ct, np.full_like(ct, self._level), weight)
+        weight = np.stack([self._share[cube(start)] for start in starts])[:, None]
+        inputs = window_inputs(self._channels, region, self._around, starts)
+        baseline = np.asarray(np.ones_like(inputs[0]) * self._level * masks, np.float32)
+        ct, level, *others = (
+            torch.from_numpy(values).to(device) for values in (inputs[0], baseline, weight * masks, *inputs[1:])
         )
-        return _Batch(network, starts, *tensors)
+        return _Batch(network, starts, ct, level, tuple(others))
 
 
 class _Blocks:
@@ -301,8 +313,8 @@ class _Blocks:
         """Occlude, window by window, every block that differs from the baseline."""
         ablation = FeatureAblation(batch.forward)
         for number, start in enumerate(batch.starts):
-            ct, baseline, weight = (t[number : number + 1] for t in (batch.ct, batch.baseline, batch.weight))
-            changed = (ct != baseline)[0, 0].cpu().numpy()
+            ct, baseline, *others = (t[number : number + 1] for t in (batch.ct, batch.baseline, *batch.others))
+            changed = (ct != baseline)[0].any(0).cpu().numpy()
             blocks = self._numbers(start)
             found, features = np.unique(np.where(changed, blocks, -1), return_inverse=True)
             mask = torch.from_numpy(features.reshape(1, 1, *changed.shape)).to(ct.device)
@@ -310,12 +322,12 @@ class _Blocks:
                 lost = ablation.attribute(
                     ct,
                     baselines=baseline,
-                    additional_forward_args=(weight,),
+                    additional_forward_args=tuple(others),
                     feature_mask=mask,
                     perturbations_per_eval=BATCH_EXAMPLES,
                 )
             first = np.unique(features, return_index=True)[1]
-            values = lost.flatten().double().cpu().numpy()[first]
+            values = lost[0, 0].flatten().double().cpu().numpy()[first]
             np.add.at(self._lost.reshape(-1), found[found >= 0], values[found >= 0])
 
     def spread(self) -> FloatArray:
@@ -337,29 +349,29 @@ def _integrated(batch: _Batch, tolerance_suv: float) -> FloatArray:
     """Integrated gradients of a batch, (N, 32, 32, 32), with as many steps as completeness takes."""
     gradients = IntegratedGradients(batch.forward)
     with torch.no_grad():
-        change = batch.forward(batch.ct, batch.weight) - batch.forward(batch.baseline, batch.weight)
+        change = batch.sums(batch.ct) - batch.sums(batch.baseline)
     explained, values = float(change.double().sum()), np.zeros(0, np.float32)
     for steps in STEPS:
         attributed = gradients.attribute(
             batch.ct.clone().requires_grad_(),
             baselines=batch.baseline,
-            additional_forward_args=(batch.weight,),
+            additional_forward_args=batch.others,
             n_steps=steps,
             internal_batch_size=BATCH_EXAMPLES,
         )
-        values = attributed.detach()[:, 0].float().cpu().numpy()
+        values = attributed.detach().sum(1).float().cpu().numpy()
         if abs(float(values.sum(dtype=np.float64)) - explained) <= tolerance_suv:
             break
     return values
 
 
-def _baseline_level(ct: Volume, package: ModelPackage, baseline: Baseline) -> float:
-    """The baseline in model space; the image's own range decides where the Plan scales by volume."""
+def _baseline_level(ct: Volume, package: ModelPackage, baseline: Baseline) -> FloatArray:
+    """The baseline in model space, (C, 1, 1, 1); the image's own range decides where the Plan scales by volume."""
     if baseline == "air":
-        return 0.0
+        return np.zeros((package.architecture.channels, 1, 1, 1), np.float32)
     low, high = float(ct.array.min()), float(ct.array.max())
-    inside = min(max(SOFT_TISSUE_HU, low), high)
-    return float(ct_to_model(np.asarray([low, inside, high], np.float32), package.plan)[1])
+    values = np.asarray([low, min(max(SOFT_TISSUE_HU, low), high), high], np.float32)
+    return ct_channels(values, package.plan, package.architecture)[:, 1, None, None, None]
 
 
 def _index(position_lps_mm: Triple, geometry: Geometry) -> Triple:

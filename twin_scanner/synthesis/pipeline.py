@@ -9,6 +9,7 @@ from twin_scanner.districts.district_map import DistrictMap, Segmenter
 from twin_scanner.errors import Defect, Misconfigured, Rejected
 from twin_scanner.imaging.volume import LabelArray, Volume, canonical_labels, resample_labels
 from twin_scanner.models import plan as preprocess
+from twin_scanner.models.inputs import ct_channels
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.progress import Progress
 from twin_scanner.synthesis.translate import missing_districts, translate
@@ -63,10 +64,10 @@ def translate_ct(
     districts = resample_labels(upright_districts, upright.geometry, ct_on_grid.geometry)
     # 6. A district without a network is never SUV 0 in silence.
     missing = _missing(districts, district_map, package, options)
-    # 7. HU become model space.
-    ct_model_space = preprocess.ct_to_model(ct_on_grid.array, package.plan)
+    # 7. HU become the channels in model space that the networks are given.
+    channels = ct_channels(ct_on_grid.array, package.plan, package.architecture)
     # 8. Each district's network translates its windows; they are averaged and stitched (equations 7, 12 to 15).
-    pet_model_space = translate(ct_model_space, districts, package, progress=progress)
+    pet_model_space = translate(channels, districts, package, progress=progress)
     # 9. Model space becomes SUV.
     suv = Volume(preprocess.model_to_suv(pet_model_space, package.plan), ct_on_grid.geometry)
     # 10. What leaves is finite, or nothing leaves.

@@ -11,6 +11,7 @@ from torch import nn
 
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape, label_counts
+from twin_scanner.models.inputs import Surroundings, surroundings
 from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import Partition
@@ -27,9 +28,10 @@ Start: TypeAlias = Shape
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """One network, where it may write, and the windows that touch that region."""
+    """One network, the body around its windows where it sees that, where it may write, and the windows there."""
 
     network: nn.Module
+    around: Surroundings | None
     mask: BoolArray
     starts: Sequence[Start]
 
@@ -46,27 +48,29 @@ def missing_districts(
 
 
 def translate(
-    ct_model_space: FloatArray,
+    channels: FloatArray,
     labels: LabelArray,
     package: ModelPackage,
     *,
     batch_windows: int = BATCH_WINDOWS,
     progress: Progress | None = None,
 ) -> FloatArray:
-    """The PET (D, H, W) in model space of a CT (D, H, W) in model space and its district map (paper eq. 7, 12-15).
+    """The PET (D, H, W) in model space of a CT and its district map (D, H, W) (paper eq. 7, 12-15).
 
+    ``channels`` (C, D, H, W) are the CT in model space as ``ct_channels`` makes them for the package's architecture.
     Voxels of no network are 0: outside the body, and in districts that ``missing_districts`` names; whether those may
     be delivered is the caller's decision. A network without labels (whole-volume) translates every voxel.
     ``progress`` receives (windows done, windows in all).
     """
-    if ct_model_space.shape != labels.shape or ct_model_space.ndim != 3:
-        raise ValueError(f"the labels {labels.shape} do not lie on the CT {ct_model_space.shape}")
-    inner, padded_ct, padded_labels = padded(ct_model_space, labels)
+    if channels.shape != (package.architecture.channels, *labels.shape):
+        raise ValueError(f"the labels {labels.shape} do not lie on the CT {channels.shape}")
+    inner, padded_ct, padded_labels = padded(channels, labels)
+    around = surroundings(padded_ct, padded_labels) if package.architecture.context else None
     works = [
-        _work(package.networks[name], region_of(padded_labels, covered, inner))
+        _work(package.networks[name], around, region_of(padded_labels, covered, inner))
         for name, covered in package.partition.networks.items()
     ]
-    pet = np.zeros(padded_ct.shape, np.float32)
+    pet = np.zeros(padded_labels.shape, np.float32)
     done, total = 0, sum(len(work.starts) for work in works)
     for work in works:
         for count in _translate_region(padded_ct, work, batch_windows, pet):
@@ -96,14 +100,17 @@ def windows_touching(mask: BoolArray) -> list[Start]:
     return starts
 
 
-def padded(ct: FloatArray, labels: LabelArray) -> tuple[tuple[slice, slice, slice], FloatArray, LabelArray]:
-    """Axes shorter than a window padded with 0 on both sides, as MONAI does, and where the image lies in the result."""
-    before = [max(0, WINDOW - n) // 2 for n in ct.shape]
-    d, h, w = (slice(b, b + n) for b, n in zip(before, ct.shape, strict=True))
-    if min(ct.shape) >= WINDOW:
-        return (d, h, w), ct, labels
-    pads = [(b, max(0, WINDOW - n) - b) for b, n in zip(before, ct.shape, strict=True)]
-    return (d, h, w), np.pad(ct, pads), np.pad(labels, pads)
+def padded(channels: FloatArray, labels: LabelArray) -> tuple[tuple[slice, slice, slice], FloatArray, LabelArray]:
+    """Axes shorter than a window padded with 0 on both sides, as MONAI does, and where the image lies in the result.
+
+    ``channels`` (C, D, H, W) and ``labels`` (D, H, W) come back padded alike.
+    """
+    before = [max(0, WINDOW - n) // 2 for n in labels.shape]
+    d, h, w = (slice(b, b + n) for b, n in zip(before, labels.shape, strict=True))
+    if min(labels.shape) >= WINDOW:
+        return (d, h, w), channels, labels
+    pads = [(b, max(0, WINDOW - n) - b) for b, n in zip(before, labels.shape, strict=True)]
+    return (d, h, w), np.pad(channels, [(0, 0), *pads]), np.pad(labels, pads)
 
 
 def region_of(labels: LabelArray, covered: tuple[int, ...], inner: tuple[slice, slice, slice]) -> BoolArray:
@@ -115,11 +122,22 @@ def region_of(labels: LabelArray, covered: tuple[int, ...], inner: tuple[slice, 
     return everything
 
 
-def _work(network: nn.Module, mask: BoolArray) -> _Work:
-    return _Work(network, mask, windows_touching(mask))
+def _work(network: nn.Module, around: Surroundings | None, mask: BoolArray) -> _Work:
+    return _Work(network, around, mask, windows_touching(mask))
 
 
-def _translate_region(ct: FloatArray, work: _Work, batch_windows: int, pet: FloatArray) -> Iterator[int]:
+def window_inputs(
+    channels: FloatArray, mask: BoolArray, around: Surroundings | None, starts: Sequence[Start]
+) -> tuple[FloatArray, ...]:
+    """What a network is given of some windows: the CT in its mask (N, C, 32, 32, 32) and, where it sees that, context.
+
+    Serving's half of the preprocessing; ``training.data.sampling.patch_at`` gives the same bytes.
+    """
+    windows = np.stack([channels[:, *cube(start)] * mask[cube(start)] for start in starts])
+    return (windows,) if around is None else (windows, np.stack([around.around(start) for start in starts]))
+
+
+def _translate_region(channels: FloatArray, work: _Work, batch_windows: int, pet: FloatArray) -> Iterator[int]:
     """Write one network's region into ``pet``; yields the number of windows after each batch."""
     if not work.starts:
         return
@@ -128,20 +146,20 @@ def _translate_region(ct: FloatArray, work: _Work, batch_windows: int, pet: Floa
     total = np.zeros(tuple(end - first), np.float32)
     for at in range(0, len(work.starts), batch_windows):
         starts = work.starts[at : at + batch_windows]
-        windows = np.stack([ct[cube(start)] * work.mask[cube(start)] for start in starts])
-        for start, values in zip(starts, _predict(work.network, windows), strict=True):
+        inputs = window_inputs(channels, work.mask, work.around, starts)
+        for start, values in zip(starts, _predict(work.network, inputs), strict=True):
             total[cube(start - first)] += values
         yield len(starts)
-    _divide_by_coverage(total, ct.shape, box)
+    _divide_by_coverage(total, work.mask.shape, box)
     np.copyto(pet[box], total, where=work.mask[box])
 
 
-def _predict(network: nn.Module, windows: FloatArray) -> FloatArray:
-    """One forward pass: (N, 32, 32, 32) CT to PET, float32."""
+def _predict(network: nn.Module, inputs: tuple[FloatArray, ...]) -> FloatArray:
+    """One forward pass to PET (N, 32, 32, 32), float32."""
     device = next(network.parameters()).device
     with torch.inference_mode():
-        predicted: FloatArray = network(torch.from_numpy(windows)[:, None].to(device))[:, 0].float().cpu().numpy()
-    return predicted
+        pet: FloatArray = network(*(torch.from_numpy(given).to(device) for given in inputs))[:, 0].float().cpu().numpy()
+    return pet
 
 
 def _divide_by_coverage(total: FloatArray, shape: tuple[int, ...], box: tuple[slice, ...]) -> None:

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from twin_scanner.errors import Defect, Rejected
 from twin_scanner.imaging.nifti_file import write_image
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, to_sitk
+from twin_scanner.models.inputs import ct_channels
 from twin_scanner.models.package import ModelPackage
-from twin_scanner.models.plan import ct_to_model, model_to_suv
+from twin_scanner.models.plan import model_to_suv
 from twin_scanner.progress import Progress
 from twin_scanner.synthesis.calibration import AXES, Calibration, CalibrationBin, SpreadMethod, check_calibration
 from twin_scanner.synthesis.translate import missing_districts, translate
@@ -134,15 +135,12 @@ def raw_deviation(
     method = spread_method(members, axes)
     _check_members(package, districts, members)
     spread = _Spread(suv.array)
-    model_space = ct_to_model(ct.array, package.plan)
     runs: list[tuple[tuple[int, ...], ModelPackage]] = [((), member) for member in members]
     runs = runs or [(mirrored, package) for mirrored in _mirrored_axes(method)]
     for number, (mirrored, one) in enumerate(runs):
-        turned, labels = (
-            np.ascontiguousarray(np.flip(model_space, mirrored)),
-            np.ascontiguousarray(np.flip(districts, mirrored)),
-        )
-        pet = translate(turned, labels, one, progress=_part_of(progress, number, len(runs)))
+        hu, labels = np.flip(ct.array, mirrored), np.ascontiguousarray(np.flip(districts, mirrored))
+        channels = ct_channels(np.ascontiguousarray(hu), one.plan, one.architecture)
+        pet = translate(channels, labels, one, progress=_part_of(progress, number, len(runs)))
         spread.add(np.flip(model_to_suv(pet, one.plan), mirrored))
     return spread.deviation()
 

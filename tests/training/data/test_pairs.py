@@ -20,8 +20,8 @@ from training.data.pairs import (
     phantom_truth,
     training_grid,
 )
-from training.data.sampling import patch_at
-from training.data.study import Study
+from training.data.sampling import pair_surroundings, patch_at
+from training.data.study import TrainingStudy
 from training.fit.config import DataConfig
 from training.fit.phantom_pairs import make_pairs
 from training.phantom.phantom import make_phantom, sample_options
@@ -29,7 +29,7 @@ from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample, resample_labels
-from twin_scanner.models.card import Architecture, Card
+from twin_scanner.models.card import PAPER, Architecture, Card
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import Partition
 from twin_scanner.models.plan import Plan, ct_on_grid, resampled_ct
@@ -58,15 +58,15 @@ def two_districts(upright: Volume) -> LabelArray:
     return labels
 
 
-def halves(study: Study) -> LabelArray:
+def halves(study: TrainingStudy) -> LabelArray:
     """The same rule, as training calls it."""
     return two_districts(study.ct)
 
 
-def blob_study(lesions: LabelArray | None = None) -> Study:
+def blob_study(lesions: LabelArray | None = None) -> TrainingStudy:
     """Uptake (SUV 0 to about 10) of other noise in the same ellipsoid; far more in the air around it."""
     suv = (np.abs(blob_ct(1).array) / 20).astype(np.float32)
-    return Study(blob_ct(), Volume(suv, GEOMETRY), "CT", lesions)
+    return TrainingStudy(blob_ct(), Volume(suv, GEOMETRY), "CT", lesions)
 
 
 def blob_pair(segment: Segment = halves, *, plan: Plan = PLAN, keep_air: bool = False) -> Pair:
@@ -84,22 +84,30 @@ class HalvesSegmenter:
 
 
 class Recorder(nn.Module):
-    """Keeps every window that it is given, and answers with air."""
+    """Keeps every window that it is given, context included, and answers with air."""
 
     def __init__(self) -> None:
         super().__init__()
         self.windows: list[bytes] = []
         self.anchor = nn.Parameter(torch.zeros(1))
 
-    def forward(self, ct: Tensor) -> Tensor:
-        self.windows += [window.numpy().tobytes() for window in ct]
-        return torch.zeros_like(ct)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        self.windows += [b"".join(one.numpy().tobytes() for one in given) for given in zip(*inputs, strict=True)]
+        return torch.zeros_like(inputs[0][:, :1])
 
 
-@pytest.mark.parametrize("scaling", ["window", "per-volume"])
-@pytest.mark.parametrize("pet_spacing", ["the CT's", "the Plan's"])
+@pytest.mark.parametrize(
+    ("scaling", "architecture", "pet_spacing"),
+    [
+        ("window", PAPER, "the CT's"),
+        ("window", PAPER, "the Plan's"),
+        ("per-volume", PAPER, "the Plan's"),
+        ("window", Architecture("unet", 1, soft_tissue=True, context=True), "the Plan's"),
+        ("per-volume", Architecture("unet", 1, context=True), "the CT's"),
+    ],
+)
 def test_training_and_serving_give_a_network_the_same_bytes(
-    scaling: Literal["window", "per-volume"], pet_spacing: str
+    scaling: Literal["window", "per-volume"], architecture: Architecture, pet_spacing: str
 ) -> None:
     """Through the whole pipeline and through the sampler: every window of the one among those of the other.
 
@@ -111,11 +119,12 @@ def test_training_and_serving_give_a_network_the_same_bytes(
         study = replace(study, pet=resample(study.pet, ct_on_grid(study.ct, plan).geometry, outside=0.0))
     partition = Partition("halves", MappingProxyType({"right": (1,), "left": (2,)}))
     networks: dict[str, nn.Module] = {"right": Recorder(), "left": Recorder()}
-    card = Card("r", "0" * 64, plan, partition, Architecture("unet", 1), segmenter="halves")
+    card = Card("r", "0" * 64, plan, partition, architecture, segmenter="halves")
     package = ModelPackage(card, networks)
     served = translate_ct(blob_ct(), package, HalvesSegmenter(), PipelineOptions())
     pair = make_pair(study, halves, plan, name="s", patient="p")
     assert [array.dtype.str for array in (pair.ct, pair.pet, pair.labels)] == ["<i2", "<f2", "|u1"]
+    around = pair_surroundings(pair, plan, architecture) if architecture.context else None
     for (name, network), label in zip(networks.items(), (1, 2), strict=True):
         padded = np.zeros(pair.shape, np.uint8)
         at = tuple(slice(c, c + n) for c, n in zip(pair.corner, pair.labels.shape, strict=True))
@@ -123,13 +132,15 @@ def test_training_and_serving_give_a_network_the_same_bytes(
         starts = windows_touching(padded == label)
         assert isinstance(network, Recorder) and len(network.windows) == len(starts) >= 8
         for start, window in zip(starts, network.windows, strict=True):
-            assert patch_at(pair, (label,), start, plan).ct.tobytes() == window, f"{name} at {start}"
+            patch = patch_at(pair, (label,), start, plan, architecture, around)
+            context = b"" if patch.context is None else patch.context.tobytes()
+            assert patch.ct.tobytes() + context == window, f"{name} at {start}"
     assert served.districts[served.districts > 0].size == (pair.labels > 0).sum()
 
 
 def test_the_pet_lies_on_the_ct_and_keeps_what_a_plan_would_clip() -> None:
     """Oracle: the steps written out, on the whole field of view."""
-    study = Study(blob_ct(), Volume(np.abs(blob_ct(1).array), GEOMETRY), "CT")
+    study = TrainingStudy(blob_ct(), Volume(np.abs(blob_ct(1).array), GEOMETRY), "CT")
     pair = make_pair(study, halves, PLAN, name="s", patient="p")
     grid = ct_on_grid(study.ct, PLAN).geometry
     whole = resample(study.pet, grid, outside=0.0).array
@@ -149,7 +160,7 @@ def test_a_pet_of_the_plans_spacing_is_kept_voxel_by_voxel_and_the_ct_comes_to_i
     grid = Geometry((15, 50, 60), (6.0, 2.01, 2.2), (-48.3, 35.1, 352.4))
     pet = Volume(random.uniform(0.0, 9.0, grid.shape).astype(np.float32), grid)
     lesions = (random.random(grid.shape) < 0.1).astype(np.uint8)
-    whole = on_plan_grid(Study(ct, pet, "CT", lesions), halves, PLAN)
+    whole = on_plan_grid(TrainingStudy(ct, pet, "CT", lesions), halves, PLAN)
     lattice, interpolation = training_grid(ct.canonical().geometry, grid, PLAN)
     assert interpolation == "nearest" and whole.ct.shape == lattice.shape and lattice.spacing_mm == grid.spacing_mm
     shift = np.rint(np.linalg.inv(grid.affine) @ [*lattice.origin_lps_mm, 1.0]).astype(int)[:3]
@@ -172,7 +183,7 @@ def test_a_pet_that_is_turned_against_its_ct_keeps_its_values_and_the_ct_is_turn
     phantom = trunk()
     turned = MovedPhantom(3.0, (4.0, -5.0, 4.8)).moved(phantom.geometry)
     pet = resample(phantom.pet, turned, outside=0.0)
-    study, plan = Study(phantom.ct, pet, "phantom", truth=phantom.districts), Plan(phantom.geometry.spacing_mm)
+    study, plan = TrainingStudy(phantom.ct, pet, "phantom", truth=phantom.districts), Plan(phantom.geometry.spacing_mm)
     pair = make_pair(study, phantom_truth, plan, name="s", patient="p")
     measured, uptake = pair.pet[pair.labels > 0], pair.pet > 0.3
     assert np.isin(measured, pet.array.astype(np.float16)).all() and uptake.any()
@@ -187,7 +198,7 @@ def test_a_lesions_highest_suv_is_the_pets_own(where: Literal["pet", "ct"], chan
     grid = Geometry((60, 60, 60), (3.0, 2.0364, 2.0364), (-58.1, -61.3, 15.6))
     suv, lesions = np.full(grid.shape, 1.0, np.float32), np.zeros(grid.shape, np.uint8)
     suv[30, 28, 31:33], lesions[30, 28, 31:33] = (15.3, 14.1), 1
-    pair = make_pair(Study(ct, Volume(suv, grid), "CT", lesions), halves, plan, name="s", patient="p")
+    pair = make_pair(TrainingStudy(ct, Volume(suv, grid), "CT", lesions), halves, plan, name="s", patient="p")
     assert pair.lesions is not None
     highest = float(pair.pet[pair.lesions > 0].max())
     assert abs(highest / 15.3 - 1.0) <= change_at_most
@@ -203,7 +214,7 @@ def test_the_ct_is_kept_as_whole_hu_with_the_range_of_the_whole_image() -> None:
 def test_what_the_pet_does_not_show_has_no_district() -> None:
     """A PET that ends in the middle of the CT: the other half is neither learnt nor scored."""
     study = blob_study()
-    half = Study(study.ct, study.pet.cropped((slice(0, 25), slice(0, 130), slice(0, 100))), "CT")
+    half = TrainingStudy(study.ct, study.pet.cropped((slice(0, 25), slice(0, 130), slice(0, 100))), "CT")
     whole, shown = on_plan_grid(study, halves, PLAN), on_plan_grid(half, halves, PLAN)
     assert whole.covered == 1.0
     assert 0.3 < shown.covered < 0.7
@@ -280,5 +291,5 @@ def test_a_patients_true_districts_are_not_asked_for() -> None:
 
 def test_landmarks_are_the_embedded_segmenters_districts() -> None:
     phantom = make_phantom(12, sample_options(12, spacing_mm=(12.0, 11.0, 10.0)))
-    study = Study(phantom.ct, phantom.pet, "phantom")
+    study = TrainingStudy(phantom.ct, phantom.pet, "phantom")
     np.testing.assert_array_equal(landmarks(study), LandmarkSegmenter().segment(phantom.ct).labels)

@@ -53,7 +53,7 @@ def test_a_window_is_the_masked_field_of_view(start: tuple[int, int, int], scali
     mask = whole(example, example.labels)[cube] == 2
     ct, pet = ct_to_model(example.ct.astype(np.float32), plan), suv_to_model(example.pet.astype(np.float32), plan)
     np.testing.assert_array_equal(patch.mask, mask)
-    np.testing.assert_array_equal(patch.ct, whole(example, ct)[cube] * mask)
+    np.testing.assert_array_equal(patch.ct, (whole(example, ct)[cube] * mask)[None])
     np.testing.assert_array_equal(patch.pet, whole(example, pet)[cube] * mask)
     assert (patch.study, patch.start) == ("study", start)
 

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import math
-import os
 import pickle
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from twin_scanner.imaging.volume import (
 )
 from twin_scanner.models import plan as preprocess
 from twin_scanner.models.card import Architecture
+from twin_scanner.models.inputs import ct_channels
 from twin_scanner.models.package import ModelPackage, build_network, load_package, save_package
 from twin_scanner.models.partition import PARTITIONS
 from twin_scanner.models.plan import Plan
@@ -97,10 +97,7 @@ def run_bundle(bundle: Path, ct: Path, districts: Path | None, out: Path) -> "su
     command += ["--config_file", str(bundle / "configs/inference.json")]
     command += ["--ct", str(ct), "--output_dir", str(out)]
     command += [] if districts is None else ["--districts", str(districts)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, cwd=bundle, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False
-    )
+    return subprocess.run(command, cwd=bundle, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
 
 
 def our_pet(ct: Volume, labels: LabelArray, package: ModelPackage) -> Volume:
@@ -108,7 +105,7 @@ def our_pet(ct: Volume, labels: LabelArray, package: ModelPackage) -> Volume:
     upright = ct.canonical()
     on_grid = preprocess.ct_on_grid(upright, package.plan)
     districts = resample_labels(canonical_labels(labels, ct.geometry), upright.geometry, on_grid.geometry)
-    pet = translate(preprocess.ct_to_model(on_grid.array, package.plan), districts, package)
+    pet = translate(ct_channels(on_grid.array, package.plan, package.architecture), districts, package)
     return Volume(preprocess.model_to_suv(pet, package.plan), on_grid.geometry)
 
 

@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from training.data.sampling import Patch
 from training.fit.augmentation import Augmentation, augment, move, sample_augmentation
 from training.fit.config import AugmentationConfig
 from twin_scanner.imaging.volume import Triple
@@ -24,9 +25,22 @@ def patches(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return ct, pet, mask
 
 
+def augmented(
+    augmentation: Augmentation, ct: np.ndarray, pet: np.ndarray, mask: np.ndarray, spacing_mm: Triple
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The CT, of one channel, the PET and the mask of a patch."""
+    after = augment(augmentation, Patch(ct[None], pet, mask, "study", (0, 0, 0)), spacing_mm)
+    return after.ct[0], after.pet, after.mask
+
+
+def blob(patch: np.ndarray) -> np.ndarray:
+    """The centre of what an image shows, in voxels from its middle."""
+    return np.array(ndimage.center_of_mass(patch)) - 15.5
+
+
 def test_no_change_changes_nothing() -> None:
     ct, pet, mask = patches()
-    for before, after in zip((ct, pet, mask), augment(STILL, ct, pet, mask, AUTOPET), strict=True):
+    for before, after in zip((ct, pet, mask), augmented(STILL, ct, pet, mask, AUTOPET), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
@@ -34,7 +48,7 @@ def test_no_change_changes_nothing() -> None:
 def test_a_flip_mirrors_both_along_its_axis(axis: int) -> None:
     ct, pet, mask = patches()
     flips = (axis == 0, axis == 1, axis == 2)
-    moved = augment(Augmentation(flips, (0.0, 0.0, 0.0), 0.0, 0), ct, pet, mask, AUTOPET)
+    moved = augmented(Augmentation(flips, (0.0, 0.0, 0.0), 0.0, 0), ct, pet, mask, AUTOPET)
     for before, after in zip((ct, pet, mask), moved, strict=True):
         np.testing.assert_array_equal(np.flip(before, axis), after)
 
@@ -44,7 +58,7 @@ def test_a_right_angle_is_a_transposition(axis: int, plane: tuple[int, int]) -> 
     """Oracle: numpy's rot90, one way or the other; it also proves that the centre stays where it is."""
     ct, pet, mask = patches()
     angles = (90.0 * (axis == 0), 90.0 * (axis == 1), 90.0 * (axis == 2))
-    turned_ct, turned_pet, _ = augment(Augmentation((False, False, False), angles, 0.0, 0), ct, pet, mask, CUBES)
+    turned_ct, turned_pet, _ = augmented(Augmentation((False, False, False), angles, 0.0, 0), ct, pet, mask, CUBES)
     turns = [k for k in (1, 3) if np.allclose(np.rot90(ct, k, plane), turned_ct, atol=1e-5)]
     assert len(turns) == 1
     np.testing.assert_allclose(np.rot90(pet, turns[0], plane), turned_pet, atol=1e-5)
@@ -86,7 +100,7 @@ def test_what_was_at_right_angles_and_equally_long_in_mm_stays_so(angles: Triple
 
 def test_noise_is_the_cts_alone_and_stays_inside_the_mask_and_model_space() -> None:
     ct, pet, mask = patches()
-    noisy, same, _ = augment(Augmentation((False, False, False), (0.0, 0.0, 0.0), 0.01, 3), ct, pet, mask, AUTOPET)
+    noisy, same, _ = augmented(Augmentation((False, False, False), (0.0, 0.0, 0.0), 0.01, 3), ct, pet, mask, AUTOPET)
     np.testing.assert_array_equal(same, pet)
     assert not noisy[~mask].any()
     assert noisy.min() >= 0.0 and noisy.max() <= 1.0 and noisy.dtype == np.float32
@@ -96,7 +110,7 @@ def test_noise_is_the_cts_alone_and_stays_inside_the_mask_and_model_space() -> N
 def test_what_leaves_a_rotation_is_masked_by_the_moved_mask() -> None:
     ct, pet, mask = patches()
     augmentation = Augmentation((False, False, False), (7.0, -4.0, 10.0), 0.01, 3)
-    turned_ct, turned_pet, turned_mask = augment(augmentation, ct, pet, mask, AUTOPET)
+    turned_ct, turned_pet, turned_mask = augmented(augmentation, ct, pet, mask, AUTOPET)
     assert not turned_ct[~turned_mask].any() and not turned_pet[~turned_mask].any()
     assert not turned_ct[0].any() and not turned_pet[-1].any()
 
@@ -109,3 +123,36 @@ def test_a_draw_follows_its_seed_and_its_configuration() -> None:
     angles = np.array([draw.angles_deg for draw in draws])
     assert np.abs(angles).max() <= 10.0 and np.abs(angles).max(axis=0).min() > 9.0
     assert len({draw.noise_seed for draw in draws}) > 190 and {draw.noise_sigma for draw in draws} == {0.02}
+
+
+@pytest.mark.parametrize(
+    ("flips", "angles"), [((True, False, True), (0.0, 0.0, 0.0)), ((False, True, False), (9.0, -6.0, 4.0))]
+)
+def test_channels_pet_and_context_move_alike(
+    flips: tuple[bool, bool, bool], angles: tuple[float, float, float]
+) -> None:
+    """Oracle: one blob, at the same place in all of them, is at one place afterwards, and not where it was."""
+    image = np.zeros((32, 32, 32), np.float32)
+    image[19:23, 10:14, 20:24] = 0.8
+    pair = np.stack([image, 0.5 * image])
+    after = augment(
+        Augmentation(flips, angles, 0.0, 0),
+        Patch(pair, image, np.ones(image.shape, np.bool_), "study", (0, 0, 0), pair),
+        AUTOPET,
+    )
+    assert after.context is not None and after.context.shape == pair.shape
+    places = [blob(moved) for moved in (*after.ct, after.pet, *after.context)]
+    np.testing.assert_allclose(places, np.broadcast_to(places[0], (5, 3)), atol=1e-4)
+    assert np.abs(places[0] - blob(image)).max() > 0.5
+    np.testing.assert_array_equal(after.context, after.ct)
+
+
+def test_each_channel_has_its_own_noise_and_the_context_has_none() -> None:
+    """The first channel's is what it was before there was a second one."""
+    ct, pet, mask = patches()
+    noisy = Augmentation((False, False, False), (0.0, 0.0, 0.0), 0.01, 3)
+    context = np.full((2, 32, 32, 32), 0.5, np.float32)
+    after = augment(noisy, Patch(np.stack([ct, ct]), pet, mask, "study", (0, 0, 0), context), AUTOPET)
+    np.testing.assert_array_equal(after.ct[0], augmented(noisy, ct, pet, mask, AUTOPET)[0])
+    assert abs(float(np.corrcoef((after.ct - ct)[:, mask & (ct > 0.1) & (ct < 0.9)])[0, 1])) < 0.05
+    np.testing.assert_array_equal(after.context, context)

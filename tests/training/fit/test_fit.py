@@ -18,19 +18,20 @@ from tests.samples.small_pairs import small_config, small_data, small_pair, smal
 from training.data.sampling import Sampler
 from training.fit.batches import sample_batch
 from training.fit.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
-from training.fit.config import ScheduleConfig, ValidationConfig
+from training.fit.config import NetworkConfig, ScheduleConfig, ValidationConfig
 from training.fit.curve import read_curve
 from training.fit.fit import Run, fit, main, train
 from training.fit.run_data import phantom_data
-from training.fit.state import TrainState, fresh_state
+from training.fit.state import TrainState, architecture, fresh_state
 from training.fit.stopping import stopped_by_signals
 from training.fit.validation import validation_error
 from twin_scanner.errors import Rejected, Transient
+from twin_scanner.models.card import Architecture
 from twin_scanner.models.package import load_package
 from twin_scanner.models.partition import DISTRICTS
 from twin_scanner.models.plan import Plan
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 
 def weights(state: TrainState) -> list[torch.Tensor]:
@@ -64,13 +65,22 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path: P
     assert not torch.equal(weights(states[0])[0], weights(states[2])[0])
 
 
-@pytest.mark.parametrize("method", ["pix2pix", "cyclegan"])
+SEEING = NetworkConfig(2, 2, 2, soft_tissue=True, context=True)
+"""Networks with every input that there is."""
+
+
+@pytest.mark.parametrize(
+    ("method", "network"),
+    [("pix2pix", NetworkConfig(2, 2, 2)), ("pix2pix", SEEING), ("cyclegan", NetworkConfig(2, 2, 2))],
+)
 @pytest.mark.parametrize("prefetch", [0, 3])
-def test_four_steps_equal_two_a_restart_and_two_more(tmp_path: Path, method: str, prefetch: int) -> None:
+def test_four_steps_equal_two_a_restart_and_two_more(
+    tmp_path: Path, method: str, network: NetworkConfig, prefetch: int
+) -> None:
     """Weights, optimisers, schedule, images of the pool and what is drawn: all that changes is in the checkpoint."""
-    config = replace(small_config(tmp_path, pool=3), schedule=ScheduleConfig(2, 2, 1), method=method)
+    config = replace(small_config(tmp_path, pool=3), schedule=ScheduleConfig(2, 2, 1), method=method, network=network)
     config = replace(config, compute=replace(config.compute, prefetch=prefetch))
-    sampler = small_sampler(0, 1, labels=(1, 2))
+    sampler = small_sampler(0, 1, labels=(1, 2), architecture=architecture(config))
     straight = fresh_state(config, "trunk", {})
     fit(config, straight, sampler)
     halted = fresh_state(config, "trunk", {"head": {"w": torch.arange(3.0)}})
@@ -89,6 +99,19 @@ def test_four_steps_equal_two_a_restart_and_two_more(tmp_path: Path, method: str
         for one, other in zip(pool.images, resumed.pools[name].images, strict=True):
             assert torch.equal(one, other)
     assert resumed.shown == straight.shown
+
+
+def test_a_run_whose_networks_see_a_context_ends_in_a_package_that_is_validated_and_scored(tmp_path: Path) -> None:
+    config = replace(small_config(tmp_path / "run"), network=SEEING, validation=ValidationConfig(1, 1))
+    package = load_package(train(config, small_data(config)))
+    assert package.architecture == Architecture("unet", 2, soft_tissue=True, context=True)
+    assert package.card.as_json()["architecture"] == {
+        "kind": "unet",
+        "features": 2,
+        "soft_tissue": True,
+        "context": True,
+    }
+    assert set(package.card.about["metrics"]["held_out_mean_absolute_error_suv"]) >= {"head", "trunk", "arms", "legs"}
 
 
 @pytest.mark.parametrize("method", ["pix2pix", "cyclegan"])

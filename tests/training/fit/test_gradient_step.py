@@ -11,13 +11,13 @@ import torch
 
 from tests.samples.small_pairs import small_config, small_pair, small_sampler
 from training.fit.batches import sample_batch
-from training.fit.config import AugmentationConfig, ScheduleConfig
+from training.fit.config import AugmentationConfig, NetworkConfig, ScheduleConfig
 from training.fit.gradient_step import learning_rate, set_learning_rate
 from training.fit.pix2pix import pix2pix_step
-from training.fit.state import TrainState, fresh_state
+from training.fit.state import TrainState, architecture, fresh_state
 from twin_scanner.errors import Rejected
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 
 def weights(state: TrainState) -> list[torch.Tensor]:
@@ -44,6 +44,20 @@ def test_gradients_are_clipped_to_a_norm_of_five(tmp_path: Path) -> None:
         torch.cat([p.grad.flatten() for p in state.generator.parameters() if p.grad is not None])
     )
     assert math.isclose(float(norm), 5.0, rel_tol=1e-4)
+
+
+def test_the_discriminator_sees_the_cts_first_channel_beside_the_pet(tmp_path: Path) -> None:
+    config = replace(small_config(tmp_path), network=NetworkConfig(2, 2, 2, soft_tissue=True, context=True))
+    state, seen = fresh_state(config, "trunk", {}), []
+    batch = sample_batch(config, "trunk", small_sampler(0, architecture=architecture(config)), 0)
+    assert batch.ct.shape == (2, 2, 32, 32, 32) and batch.context is not None
+    assert batch.context.shape == batch.ct.shape and float(batch.context.std()) > 0.0
+    state.discriminators["pair"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    pix2pix_step(config, state, batch)
+    assert len(seen) == 3
+    for images in seen:
+        assert torch.equal(images[:, :1], batch.ct[:, :1]) and images.shape[1] == 2
+    assert torch.equal(seen[0][:, 1:], batch.pet)
 
 
 @pytest.mark.parametrize("method", ["pix2pix", "cyclegan"])

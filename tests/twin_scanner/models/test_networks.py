@@ -56,6 +56,102 @@ def test_the_bottleneck_is_one_voxel_and_stays_without_norm() -> None:
     assert -1 not in edges
 
 
+WEIGHT_NAMES = {
+    1: ["1.weight", "2.weight", "2.bias", "5.weight", "6.weight", "6.bias"],
+    2: ["1.weight", "2.weight", "2.bias", "5.weight", "6.weight", "6.bias"],
+    3: ["1.weight", "2.weight", "2.bias", "5.weight", "6.weight", "6.bias"],
+    4: ["1.weight", "1.bias", "3.weight", "4.weight", "4.bias"],
+}
+"""The weights of each level of the paper's U-Net as packages have named them from the first release on."""
+
+
+def known_weights(network: nn.Module) -> nn.Module:
+    """The same weights on every machine."""
+    for number, weight in enumerate(network.state_dict().values()):
+        values = 0.3 * torch.sin(1.7 * torch.arange(weight.numel(), dtype=torch.float64) + number)
+        weight.copy_(values.reshape(weight.shape))
+    return network.eval()
+
+
+def test_the_papers_network_keeps_its_weights_names_and_its_output() -> None:
+    """Recorded before there was a soft-tissue channel or a context: packages from before must give the same PET."""
+    network, below = known_weights(UNetGenerator(2)), "levels.layers."
+    names = {below + "0.weight", below + "0.bias", below + "3.weight", below + "3.bias"}
+    for level in range(1, 5):
+        below += "1.layers." if level == 1 else "3.layers."
+        names |= {below + name for name in WEIGHT_NAMES[level]}
+    assert set(network.state_dict()) == names
+    wave = 0.5 + 0.5 * torch.sin(torch.arange(WINDOW**3, dtype=torch.float64) * 0.37)
+    with torch.no_grad():
+        pet = network(wave.float().reshape(1, 1, WINDOW, WINDOW, WINDOW))
+    recorded = [0.505666, 0.550244, 0.50162, 0.516258, 0.58801, 0.569907, 0.602358, 0.586348]
+    torch.testing.assert_close(pet.flatten()[::4099], torch.tensor(recorded), rtol=0, atol=2e-6)
+
+
+def test_the_papers_network_starts_with_the_weights_that_its_seed_always_gave() -> None:
+    torch.manual_seed(5)
+    sums = [round(float(weight.detach().double().sum()), 6) for weight in UNetGenerator(2).parameters()][:10]
+    assert sums == [-0.27578, 0.0, -0.248496, 4.036758, 0.0, -1.193434, 7.996135, 0.0, 0.692635, 15.958633]
+
+
+def written_out(network: UNetGenerator, values: torch.Tensor) -> torch.Tensor:
+    """The paper's U-Net as plain PyTorch calls on its weights, level by level."""
+    call, weights = nn.functional, network.state_dict()
+    skips, prefix = [], "levels.layers."
+    values = call.conv3d(values, weights[prefix + "0.weight"], weights[prefix + "0.bias"], 2, 1)
+    for level in range(1, 5):
+        prefix += "1.layers." if level == 1 else "3.layers."
+        skips.append(values)
+        values = call.conv3d(
+            call.leaky_relu(values, 0.2), weights[prefix + "1.weight"], weights.get(prefix + "1.bias"), 2, 1
+        )
+        if level < 4:
+            values = call.instance_norm(values, None, None, weights[prefix + "2.weight"], weights[prefix + "2.bias"])
+    for level in range(4, 0, -1):
+        up, norm = ("3", "4") if level == 4 else ("5", "6")
+        values = call.conv_transpose3d(call.relu(values), weights[prefix + up + ".weight"], None, 2, 1)
+        values = call.instance_norm(
+            values, None, None, weights[f"{prefix}{norm}.weight"], weights[f"{prefix}{norm}.bias"]
+        )
+        values = torch.cat([skips.pop(), values], 1)
+        prefix = prefix.removesuffix("1.layers." if level == 1 else "3.layers.")
+    return torch.sigmoid(
+        call.conv_transpose3d(call.relu(values), weights[prefix + "3.weight"], weights[prefix + "3.bias"], 2, 1)
+    )
+
+
+def test_the_papers_network_computes_the_same_bytes_as_its_layers_written_out() -> None:
+    network = UNetGenerator(4, -1.0).eval()
+    with torch.no_grad():
+        assert torch.equal(network(windows(2)), written_out(network, windows(2)))
+
+
+def test_a_context_changes_only_the_innermost_level() -> None:
+    plain, seeing = UNetGenerator(4), UNetGenerator(4, context=True)
+    shapes, others = (
+        {name: tuple(value.shape) for name, value in network.state_dict().items() if not name.startswith("encoder.")}
+        for network in (plain, seeing)
+    )
+    innermost = "levels.layers.1.layers.3.layers.3.layers.3.layers."
+    outer = [name for name in shapes if not name.startswith(innermost)]
+    assert {name: others[name] for name in outer} == {name: shapes[name] for name in outer}
+    assert set(others) - set(outer) == {
+        innermost + name for name in ("1.weight", "1.bias", "4.weight", "5.weight", "5.bias")
+    }
+    batch, around = windows(3), torch.rand(3, 1, WINDOW, WINDOW, WINDOW)
+    with torch.no_grad():
+        assert not torch.equal(seeing(batch, around), seeing(batch, 1.0 - around))
+        together = seeing(batch, around)
+        alone = torch.cat([seeing(window[None], one[None]) for window, one in zip(batch, around, strict=True)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("build", [UNetGenerator, ResNetGenerator])
+def test_a_generator_takes_two_channels_and_gives_one(build: type[UNetGenerator] | type[ResNetGenerator]) -> None:
+    with torch.no_grad():
+        assert build(1, channels=2)(windows(1, 2)).shape == (1, 1, WINDOW, WINDOW, WINDOW)
+
+
 def test_only_convolutions_without_a_norm_after_them_have_a_bias() -> None:
     layers = [layer for layer in UNetGenerator(8).modules() if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d)]
     assert len(layers) == 10

@@ -15,7 +15,7 @@ from tests.samples.saved_packages import saved_package
 from twin_scanner.errors import Rejected
 from twin_scanner.models.card import Architecture, model_hash_of
 from twin_scanner.models.networks import UNetGenerator
-from twin_scanner.models.package import load_package, save_package
+from twin_scanner.models.package import build_network, load_package, save_package
 from twin_scanner.models.partition import DISTRICTS, PARTITIONS
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import DEMONSTRATION_FOLDER
@@ -68,6 +68,58 @@ def test_half_precision_halves_the_files_and_loads_as_float32(tmp_path: Path) ->
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
     for parameter, original in zip(loaded.parameters(), networks["volume"].parameters(), strict=True):
         np.testing.assert_allclose(parameter.numpy(), original.detach().numpy(), rtol=1e-3, atol=1e-7)
+
+
+def test_a_package_from_before_the_options_keeps_its_card_and_its_hash(package: Path) -> None:
+    """The formula and the card's entry of the first release, written out."""
+    card = json.loads((package / "card.json").read_text())
+    assert card["architecture"] == {"kind": "unet", "features": 2}
+    content = {
+        "weights": card["weights_sha256"],
+        "plan": Plan().plan_hash,
+        "partition": DISTRICTS.as_json(),
+        "architecture": {"kind": "unet", "features": 2},
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    assert load_package(package).model_hash == digest == card["model_hash"]
+
+
+@pytest.mark.parametrize("options", [{"soft_tissue": True}, {"context": True}, {"soft_tissue": True, "context": True}])
+def test_the_options_of_the_input_are_part_of_card_and_name(options: dict[str, bool], tmp_path: Path) -> None:
+    architecture = Architecture("unet", 2, **options)
+    save_package(
+        tmp_path / "package",
+        name="seeing",
+        plan=Plan(),
+        partition=PARTITIONS["whole-body"],
+        architecture=architecture,
+        networks={"body": build_network(architecture)},
+        segmenter="landmarks",
+        about={},
+    )
+    loaded = load_package(tmp_path / "package")
+    assert loaded.architecture == architecture
+    assert json.loads((tmp_path / "package" / "card.json").read_text())["architecture"] == {
+        "kind": "unet",
+        "features": 2,
+        **options,
+    }
+    plain = model_hash_of(loaded.card.weights_sha256, Plan(), loaded.partition, Architecture("unet", 2))
+    assert loaded.model_hash != plain
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"soft_tissue": 1}, "neither true nor false"),
+        ({"kind": "resnet9", "context": True}, "joins a U-Net at its bottleneck"),
+        ({"depth": True}, "cannot build"),
+    ],
+)
+def test_an_impossible_option_of_the_input_is_refused(changed: dict[str, Any], sentence: str, package: Path) -> None:
+    change_card(package, lambda card: card["architecture"].update(changed))
+    with pytest.raises(Rejected, match=sentence):
+        load_package(package)
 
 
 def test_the_name_depends_on_weights_and_plan_and_not_on_dates_metrics_or_names(tmp_path: Path) -> None:

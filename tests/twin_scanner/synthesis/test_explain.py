@@ -26,7 +26,7 @@ from twin_scanner.synthesis.explain import (
 )
 from twin_scanner.synthesis.translate import translate
 
-pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.unit
 
 SHAPE = (38, 44, 41)
 OFFSET = (0, 6, 3)
@@ -41,7 +41,7 @@ def planted() -> ModelPackage:
 
 
 def served_suv(ct: Volume, labels: LabelArray, package: ModelPackage) -> FloatArray:
-    made = translate(ct_to_model(ct.array, package.plan), labels, package)
+    made = translate(ct_to_model(ct.array, package.plan)[None], labels, package)
     return model_to_suv(made, package.plan)
 
 

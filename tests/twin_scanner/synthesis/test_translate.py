@@ -1,5 +1,6 @@
 """Windows, averaging and stitching; the oracle is MONAI's sliding_window_inference, masked as in paper eq. 7, 15."""
 
+import itertools
 from types import MappingProxyType
 
 import numpy as np
@@ -11,8 +12,9 @@ from torch import nn
 
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape
 from twin_scanner.models.card import Architecture, Card
-from twin_scanner.models.networks import WINDOW, UNetGenerator
-from twin_scanner.models.package import ModelPackage
+from twin_scanner.models.inputs import context_cells, ct_channels
+from twin_scanner.models.networks import WINDOW
+from twin_scanner.models.package import ModelPackage, build_network
 from twin_scanner.models.partition import DISTRICTS, WHOLE_VOLUME, Partition
 from twin_scanner.models.plan import Plan
 from twin_scanner.synthesis.translate import missing_districts, translate, window_starts, windows_touching
@@ -23,18 +25,22 @@ SHAPES = [(50, 32, 61), (33, 70, 29), (20, 25, 30)]
 """An axis below 32, an axis that is no multiple of 16, a window exactly, and a volume smaller than one window."""
 
 
-def package_of(partition: Partition, memory_format: torch.memory_format = torch.contiguous_format) -> ModelPackage:
+def package_of(
+    partition: Partition,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    architecture: Architecture = Architecture("unet", 4),  # noqa: B008
+) -> ModelPackage:
     """Untrained networks, one seed each; spread out so that they say more than one value."""
     networks: dict[str, nn.Module] = {}
     for seed, name in enumerate(partition.networks):
         torch.manual_seed(seed)
-        network = UNetGenerator(4).eval()
+        network = build_network(architecture).eval()
         with torch.no_grad():
             for parameter in network.parameters():
                 if parameter.dim() == 5:
                     parameter.mul_(8.0)
         networks[name] = network.to(memory_format=memory_format)  # type: ignore[call-overload]
-    return ModelPackage(Card("test", "0" * 64, Plan(), partition, Architecture("unet", 4)), networks)
+    return ModelPackage(Card("test", "0" * 64, Plan(), partition, architecture), networks)
 
 
 def ct_and_labels(shape: Shape, seed: int = 3) -> tuple[FloatArray, LabelArray]:
@@ -70,7 +76,7 @@ def expected(ct: FloatArray, labels: LabelArray, package: ModelPackage) -> Float
 def test_every_voxel_equals_monai(shape: Shape, partition: Partition) -> None:
     ct, labels = ct_and_labels(shape)
     package = package_of(partition)
-    pet = translate(ct, labels, package, batch_windows=3)
+    pet = translate(ct[None], labels, package, batch_windows=3)
     oracle = expected(ct, labels, package)
     assert pet.shape == shape and pet.dtype == np.float32
     assert oracle[labels > 0].std() > 1e-2, "networks that say one value everywhere would prove nothing"
@@ -81,8 +87,46 @@ def test_every_voxel_equals_monai(shape: Shape, partition: Partition) -> None:
 def test_channels_last_networks_equal_monai_within_a_ten_thousandth(partition: Partition) -> None:
     ct, labels = ct_and_labels(SHAPES[1])
     oracle = expected(ct, labels, package_of(partition))
-    pet = translate(ct, labels, package_of(partition, torch.channels_last_3d))
+    pet = translate(ct[None], labels, package_of(partition, torch.channels_last_3d))
     np.testing.assert_allclose(pet, oracle, rtol=0, atol=1e-4)
+
+
+def window_by_window(hu: FloatArray, labels: LabelArray, package: ModelPackage) -> FloatArray:
+    """A plain loop: each window alone, its context averaged from the whole body in float64, then summed and divided."""
+    channels = ct_channels(hu, package.plan, package.architecture)
+    body = np.pad((channels * (labels > 0)).astype(np.float64), [(0, 0), *[(64, 96)] * 3])
+    pet = np.zeros(labels.shape, np.float32)
+    for name, covered in package.partition.networks.items():
+        mask = np.isin(labels, covered)
+        total, count = np.zeros((2, *labels.shape))
+        for d, h, w in itertools.product(*(window_starts(length) for length in labels.shape)):
+            cube = (slice(d, d + 32), slice(h, h + 32), slice(w, w + 32))
+            if not mask[cube].any():
+                continue
+            at = [4 * cell + 64 for cell in context_cells((d, h, w))]
+            coarse = body[:, *(slice(first, first + 128) for first in at)].reshape(-1, 32, 4, 32, 4, 32, 4)
+            inputs = (channels[:, *cube] * mask[cube], coarse.mean(axis=(2, 4, 6)).astype(np.float32))
+            with torch.inference_mode():
+                made = package.networks[name](*(torch.from_numpy(one)[None] for one in inputs))
+            total[cube] += made[0, 0].numpy()
+            count[cube] += 1
+        pet[mask] = (total[mask] / count[mask]).astype(np.float32)
+    return pet
+
+
+def test_a_network_that_sees_a_context_equals_a_plain_loop() -> None:
+    """Axes that are multiples of four, so that every cell of the oracle is whole; the context must matter."""
+    architecture = Architecture("unet", 4, soft_tissue=True, context=True)
+    noise, labels = ct_and_labels((60, 36, 48))
+    hu = (800.0 * noise - 400.0).astype(np.float32)
+    package = package_of(DISTRICTS, architecture=architecture)
+    channels = ct_channels(hu, package.plan, architecture)
+    pet = translate(channels, labels, package, batch_windows=5)
+    np.testing.assert_allclose(pet, window_by_window(hu, labels, package), rtol=0, atol=1e-5)
+    other = channels.copy()
+    other[:, labels == 1] = 0.0
+    changed = translate(other, labels, package)
+    assert np.abs(changed - pet)[labels == 2].max() > 1e-3, "another district is part of the context"
 
 
 def test_a_finer_partition_needs_no_code() -> None:
@@ -91,7 +135,7 @@ def test_a_finer_partition_needs_no_code() -> None:
     ct, blobs = ct_and_labels((40, 40, 40))
     labels = np.array([0, 7, 9, 200, 200], np.uint8)[blobs]
     package = package_of(fine)
-    np.testing.assert_allclose(translate(ct, labels, package), expected(ct, labels, package), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(translate(ct[None], labels, package), expected(ct, labels, package), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [32, 33, 47, 48, 49, 64, 100, 147, 245])
@@ -116,22 +160,22 @@ def test_what_lies_outside_a_district_does_not_change_it() -> None:
     ct, labels = ct_and_labels((40, 40, 40))
     package = package_of(DISTRICTS)
     changed = np.where(labels == 2, ct, 1.0 - ct).astype(np.float32)
-    before, after = translate(ct, labels, package), translate(changed, labels, package)
+    before, after = translate(ct[None], labels, package), translate(changed[None], labels, package)
     np.testing.assert_array_equal(after[labels == 2], before[labels == 2])
 
 
 def test_the_batch_a_window_shares_does_not_change_it() -> None:
     ct, labels = ct_and_labels((60, 40, 40))
     package = package_of(DISTRICTS)
-    one, many = (translate(ct, labels, package, batch_windows=n) for n in (1, 11))
+    one, many = (translate(ct[None], labels, package, batch_windows=n) for n in (1, 11))
     np.testing.assert_allclose(one, many, rtol=0, atol=1e-6)
 
 
 def test_air_is_zero_and_an_empty_body_needs_no_network() -> None:
     ct, labels = ct_and_labels((40, 40, 40))
     package = package_of(DISTRICTS)
-    assert not translate(ct, labels, package)[labels == 0].any()
-    assert not translate(ct, np.zeros_like(labels), package).any()
+    assert not translate(ct[None], labels, package)[labels == 0].any()
+    assert not translate(ct[None], np.zeros_like(labels), package).any()
 
 
 def test_districts_without_a_network_are_named() -> None:
@@ -146,7 +190,11 @@ def test_progress_counts_every_window_once() -> None:
     ct, labels = ct_and_labels((50, 40, 40))
     calls: list[tuple[int, int]] = []
     translate(
-        ct, labels, package_of(DISTRICTS), batch_windows=5, progress=lambda done, total: calls.append((done, total))
+        ct[None],
+        labels,
+        package_of(DISTRICTS),
+        batch_windows=5,
+        progress=lambda done, total: calls.append((done, total)),
     )
     windows = sum(len(windows_touching(labels == label)) for label in range(1, 5))
     assert calls[-1] == (windows, windows)
@@ -156,4 +204,4 @@ def test_progress_counts_every_window_once() -> None:
 def test_labels_on_another_grid_are_a_fault_of_the_caller() -> None:
     ct, labels = ct_and_labels((40, 40, 40))
     with pytest.raises(ValueError, match="do not lie on the CT"):
-        translate(ct, labels[1:], package_of(DISTRICTS))
+        translate(ct[None], labels[1:], package_of(DISTRICTS))

@@ -24,13 +24,13 @@ from twin_scanner.synthesis.calibration import (
 from twin_scanner.synthesis.translate import translate
 from twin_scanner.synthesis.uncertainty import Uncertainty, raw_deviation, spread_method, uncertainty, write_uncertainty
 
-pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.unit
 
 SHAPE = (35, 40, 33)
 
 
 def served(ct: Volume, labels: LabelArray, package: ModelPackage) -> Volume:
-    made = translate(ct_to_model(ct.array, package.plan), labels, package)
+    made = translate(ct_to_model(ct.array, package.plan)[None], labels, package)
     return Volume(model_to_suv(made, package.plan), ct.geometry)
 
 
