@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.samples.drawn_studies import MovedPhantom, trunk
+from tests.samples.block_studies import MovedPhantom, trunk
 from training.data.pairs import (
     Pair,
     Segment,
