@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -41,6 +41,10 @@ class Plan:
     def plan_hash(self) -> str:
         """SHA-256 of the Plan's canonical JSON."""
         return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()
+
+    def serves_like(self, other: "Plan") -> bool:
+        """Whether a network of one is given the same images in service as one of the other: the training grid aside."""
+        return replace(self, training_grid=other.training_grid) == other
 
     def as_json(self) -> dict[str, Any]:
         """The Plan as files hold it and as it is hashed.

@@ -433,5 +433,5 @@ def test_a_store_has_the_grid_of_a_model_and_is_complete_where_its_patients_are_
     assert (done.returncode, done.stdout) == (1, "store: 1 studies, 0 refused\n")
     assert "too few to make a split of, 10 are needed" in done.stderr and "Traceback" not in done.stderr
     store = open_store(tmp_path / "store")
-    assert store.plan == load_package(DEMONSTRATION_FOLDER).plan != Plan()
+    assert store.plan == replace(load_package(DEMONSTRATION_FOLDER).plan, training_grid="pet") != Plan()
     assert [entry.is_phantom for entry in store.entries] == [True]

@@ -67,6 +67,11 @@ def test_a_plan_of_a_version_that_knew_no_training_grid_keeps_its_hash(spacing_m
     assert plan.as_json() == {"spacing_mm": list(spacing_mm), **rest}
 
 
+def test_only_the_training_grid_changes_nothing_in_service() -> None:
+    assert Plan(training_grid="ct").serves_like(Plan()) and Plan().serves_like(Plan(training_grid="ct"))
+    assert not Plan(training_grid="ct").serves_like(Plan(suv_max=15.0))
+
+
 @pytest.mark.parametrize("plan", [Plan(), Plan((3.0, 2.0, 2.0), "per-volume", -900.0, 1500.0, 15.0, "ct")])
 def test_a_plan_comes_back_from_its_file(plan: Plan) -> None:
     assert plan_from_json(json.loads(json.dumps(plan.as_json()))) == plan
