@@ -54,10 +54,10 @@ def phantom_case(number: int) -> Case:
     options = PhantomOptions(body_mass_index=24.0 + 8 * number, diagnosis="LYMPHOMA", arms=("down", "up")[number])
     phantom = make_phantom(5 + number, options)
     real, labels, lesions = (_fitted(a) for a in (phantom.pet.array, phantom.districts, phantom.lesions))
-    made = np.where(labels > 0, ndimage.gaussian_filter(real, 1.5), np.float32(0.0))
+    computed = np.where(labels > 0, ndimage.gaussian_filter(real, 1.5), np.float32(0.0))
     geometry = Geometry(SHAPE, Plan().spacing_mm, (0.0, 0.0, 0.0))
     return Case(
-        f"study-{number}", f"patient-{number}", "LYMPHOMA", real, made, labels, lesions, geometry, Plan(), geometry
+        f"study-{number}", f"patient-{number}", "LYMPHOMA", real, computed, labels, lesions, geometry, Plan(), geometry
     )
 
 
@@ -73,10 +73,10 @@ def _ours(number: int, times: int) -> list[tuple[float, float]]:
 
 def _peer(number: int) -> float:
     case = phantom_case(number)
-    real, made = (suv_to_model(image, case.plan) for image in (case.real, case.synthetic))
+    real, computed = (suv_to_model(image, case.plan) for image in (case.real, case.synthetic))
     begin = time.perf_counter()
     structural_similarity(
-        real, made, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+        real, computed, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
     )
     return time.perf_counter() - begin
 

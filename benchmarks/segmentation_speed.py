@@ -56,9 +56,9 @@ def _in_own_process(work: Callable[[Path], Measured], ct: Path) -> Measured:
 
 def _draw(path: Path) -> Measured:
     """Neck to thighs, arms up, drawn coarsely, resampled to the size of a routine CT, and made noisy."""
-    options = PhantomOptions((3.0, 2.0, 2.0), arms="up", field_of_view=(550.0, 1560.0), noise=0.0)
-    drawn = make_phantom(1, options).ct
-    ct = resample(drawn, _grid(drawn.geometry), AIR_HU).array.copy()
+    options = PhantomOptions((3.0, 2.0, 2.0), arms="up", field_of_view=(550.0, 1560.0), ct_noise=0.0, pet_noise=0.0)
+    fine = make_phantom(1, options).ct
+    ct = resample(fine, _grid(fine.geometry), AIR_HU).array.copy()
     rng = np.random.default_rng(0)
     for image in ct:
         image += np.float32(NOISE_HU) * rng.standard_normal(image.shape, dtype=np.float32)
@@ -66,12 +66,12 @@ def _draw(path: Path) -> Measured:
     return 0.0, _peak_memory_mb()
 
 
-def _grid(drawn: Geometry | None = None) -> Geometry:
+def _grid(fine: Geometry | None = None) -> Geometry:
     """A grid of SHAPE around the middle of the drawn image; around the origin without one."""
-    if drawn is None:
+    if fine is None:
         return Geometry(SHAPE, SPACING_MM, (0.0, 0.0, 0.0))
-    d, h, w = ((n - 1) / 2 for n in drawn.shape)
-    centre = drawn.position_lps_mm((d, h, w))
+    d, h, w = ((n - 1) / 2 for n in fine.shape)
+    centre = fine.position_lps_mm((d, h, w))
     half = [(n - 1) / 2 * s for n, s in zip(SHAPE[::-1], SPACING_MM[::-1], strict=True)]
     return Geometry(SHAPE, SPACING_MM, (centre[0] - half[0], centre[1] - half[1], centre[2] - half[2]))
 

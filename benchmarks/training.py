@@ -185,9 +185,9 @@ def _monai_batches(config: TrainConfig, pairs: Sequence[Pair], workers: int) -> 
 
 
 def _endless(loader: Any, unpaired: bool) -> Generator[Batch, None, None]:
-    drawn = (item for _ in count() for item in loader)
-    for item in drawn:
-        other = next(drawn) if unpaired else item
+    items = (item for _ in count() for item in loader)
+    for item in items:
+        other = next(items) if unpaired else item
         ct_mask, pet_mask = _plain(item["mask"] > 0), _plain(other["mask"] > 0)
         yield Batch(_plain(item["ct"] * ct_mask), _plain(other["pet"] * pet_mask), ct_mask, pet_mask, ())
 
@@ -238,11 +238,11 @@ def _monai_transforms(config: TrainConfig) -> Any:
 def _memory(config: TrainConfig, pairs: Sequence[Pair]) -> Memory:
     """Patches drawn by the pipeline and thrown away; the first hundred fill the allocator's pools."""
     sampler = Sampler(pairs, (DISTRICT_LABELS[NETWORK],), config.plan)
-    with closing(batches(config, NETWORK, sampler, range(PATCHES + 100))) as drawn:
+    with closing(batches(config, NETWORK, sampler, range(PATCHES + 100))) as items:
         for _ in range(100):
-            next(drawn)
+            next(items)
         before = _resident_mb("VmRSS")
-        for _ in drawn:
+        for _ in items:
             pass
     return Memory(PATCHES, before, _resident_mb("VmRSS"), _resident_mb("VmHWM"))
 

@@ -82,24 +82,26 @@ class Spool:
             return self._free(self._folder)
 
     def store(
-        self, parts: Sequence[bytes | memoryview], study_uid: str, series_uid: str, sop_instance_uid: str
+        self,
+        parts: Sequence[bytes | memoryview],
+        study_uid: str,
+        series_uid: str,
+        sop_instance_uid: str,
+        report: Callable[[StoreOutcome], None] = lambda outcome: None,
     ) -> StoreOutcome:
         """Keep an instance, given as the parts of its file; when this returns, it outlives a power cut.
 
         The same bytes under the same UIDs are not written again. Other bytes replace the file at once: a reader sees
-        the one or the other, never a mixture.
+        the one or the other, never a mixture. ``report`` is told before anybody could remove the instance; it must
+        not use the spool.
         """
         series = self._series_folder(study_uid, series_uid)
         target = series / (_checked(sop_instance_uid) + SUFFIX)
-        with self._locks[hash(target) % _STRIPES], _disk(f"Instance {sop_instance_uid} cannot be kept"):
-            self._make_durable(series)
-            old = _stat(target)
-            if old is not None and _same_bytes(target, old.st_size, parts):
-                sync_folder(target)
-                sync_folder(series)
-                return StoreOutcome.IDENTICAL
-            self._replace(target, parts, old)
-            return StoreOutcome.STORED if old is None else StoreOutcome.REPLACED
+        with self._locks[hash(target) % _STRIPES]:
+            with _disk(f"Instance {sop_instance_uid} cannot be kept"):
+                outcome = self._store(series, target, parts)
+            report(outcome)
+            return outcome
 
     def studies(self) -> list[str]:
         """The study UIDs that have a folder, sorted."""
@@ -126,16 +128,19 @@ class Spool:
                 digest.update(entry.encode())
         return digest.hexdigest()
 
-    def remove(self, study_uid: str, fingerprint: str | None = None) -> bool:
+    def remove(
+        self, study_uid: str, fingerprint: str | None = None, unless: Callable[[], bool] = lambda: False
+    ) -> bool:
         """Remove a study; with a fingerprint only while it still has that one. Says whether it is gone.
 
-        No instance that is stored meanwhile is lost: it comes before, and changes the fingerprint, or after.
+        No instance that is stored meanwhile is lost: it comes before, and changes the fingerprint, or after. One that
+        came again unchanged has been reported (``store``) when ``unless`` is asked, and may keep the study.
         """
         study = self._folder / _checked(study_uid)
         with ExitStack() as held, _disk(f"Study {study_uid} cannot be removed from the spool"):
             for lock in self._locks:
                 held.enter_context(lock)
-            if fingerprint is not None and self.fingerprint(study_uid) != fingerprint:
+            if unless() or (fingerprint is not None and self.fingerprint(study_uid) != fingerprint):
                 return False
             removed = self._partial / uuid.uuid4().hex
             try:
@@ -161,6 +166,16 @@ class Spool:
 
     def _series_folder(self, study_uid: str, series_uid: str) -> Path:
         return self._folder / _checked(study_uid) / _checked(series_uid)
+
+    def _store(self, series: Path, target: Path, parts: Sequence[bytes | memoryview]) -> StoreOutcome:
+        self._make_durable(series)
+        old = _stat(target)
+        if old is not None and _same_bytes(target, old.st_size, parts):
+            sync_folder(target)
+            sync_folder(series)
+            return StoreOutcome.IDENTICAL
+        self._replace(target, parts, old)
+        return StoreOutcome.STORED if old is None else StoreOutcome.REPLACED
 
     def _replace(self, target: Path, parts: Sequence[bytes | memoryview], old: os.stat_result | None) -> None:
         partial = self._partial / uuid.uuid4().hex

@@ -78,9 +78,9 @@ class StoreScp:
     """Keeps in the ``spool`` what other nodes send, and answers each C-STORE.
 
     ``on_stored`` is called before the acknowledgement, also for the same instance again, from several threads at
-    once; an error of ours that it raises becomes 0xA700, and the sender tries again. ``is_own`` decides on a header
-    with ``instance_header.DECIDING_TAGS``, and is asked only where the SOP class is none of ``kept_classes``.
-    ``on_association_closed`` is given the number that the association's instances had.
+    once; it must not use the spool. An error of ours that it raises becomes 0xA700, and the sender tries again.
+    ``is_own`` decides on a header with ``instance_header.DECIDING_TAGS``, and is asked only where the SOP class is none
+    of ``kept_classes``. ``on_association_closed`` is given the number that the association's instances had.
     """
 
     def __init__(
@@ -163,9 +163,9 @@ class StoreScp:
             if self._spool_free_bytes() - len(data_set) < self._minimum_free_bytes:
                 raise _Refusal(OUT_OF_RESOURCES, "Too little free disk space; send again later.")
             meta = file_meta(header.sop_class_uid, header.sop_instance_uid, transfer_syntax_uid)
-            received = self._keep(header, (meta, data_set), event.assoc.requestor.ae_title, traffic)
+            outcome = self._keep(header, (meta, data_set), event.assoc.requestor.ae_title, traffic)
         traffic.stored += 1
-        logger.debug("Instance %s: %s.", received.sop_instance_uid, received.outcome, extra=_fields(header))
+        logger.debug("Instance %s: %s.", header.sop_instance_uid, outcome, extra=_fields(header))
         return SUCCESS
 
     def _drop_own(self, header: InstanceHeader, traffic: _Traffic) -> int:
@@ -190,25 +190,20 @@ class StoreScp:
 
     def _keep(
         self, header: InstanceHeader, parts: tuple[bytes, memoryview], calling_ae: str, traffic: _Traffic
-    ) -> ReceivedInstance:
+    ) -> StoreOutcome:
+        uids = (header.study_uid, header.series_uid, header.sop_instance_uid)
+
+        def report(outcome: StoreOutcome) -> None:
+            self._on_stored(ReceivedInstance(*uids, header.sop_class_uid, calling_ae, outcome, traffic.number))
+
         try:
-            outcome = self._spool.store(parts, header.study_uid, header.series_uid, header.sop_instance_uid)
-            received = ReceivedInstance(
-                header.study_uid,
-                header.series_uid,
-                header.sop_instance_uid,
-                header.sop_class_uid,
-                calling_ae,
-                outcome,
-                traffic.number,
-            )
-            self._on_stored(received)
+            outcome = self._spool.store(parts, *uids, report)
         except TwinScannerError as error:
             logger.error("%s", error, extra=_fields(header))
             raise _Refusal(OUT_OF_RESOURCES, "The instance cannot be kept now; send again later.") from error
         if traffic.closed:
             self._tell_closed(traffic)
-        return received
+        return outcome
 
     def _traffic_of(self, association: Association) -> _Traffic:
         with self._answered:

@@ -12,6 +12,11 @@ import pytest
 if TYPE_CHECKING:
     from tests.peers.postgresql import PostgreSQL
 
+# Several tests run at a time on few cores: threads of PyTorch, BLAS and ITK would only wait for each other. Programs
+# that the tests start inherit it; it stands here because it must be set before any of the three is imported.
+for variable in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 PEERS_REQUIRED = os.environ.get("REQUIRE_PEERS") == "1"
 
@@ -21,17 +26,6 @@ def missing(what: str) -> None:
     if PEERS_REQUIRED:
         pytest.fail(f"{what} is missing although REQUIRE_PEERS=1")
     pytest.skip(f"{what} is not here")
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """PyTorch on one thread: networks as small as those of the tests only wait for each other on more."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

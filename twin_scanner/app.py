@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import sys
 import time
@@ -31,7 +32,7 @@ from twin_scanner.dicom.read.series_choice import Choice, Preference
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Rejected
 from twin_scanner.executor.local import LocalProcesses
-from twin_scanner.executor.waiting import wait
+from twin_scanner.executor.waiting import Limit, wait
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.logs import set_up_service_logging
@@ -58,6 +59,8 @@ CLEARING_S = 600.0
 """How often aged files are cleared away."""
 HEARTBEAT_S = 0.5
 """How often a stop is looked for while another process works."""
+FILES_PER_LIMIT = 1000
+"""So many files of a study may take limits.reading_s; twice as many, twice as long."""
 LONGEST_PROBE_DELAY_S = 60.0
 """A destination that is down is asked at least so often whether it is there again."""
 RECEIVER_STOP_S, RETRAINING_STOP_S, TASKS_STOP_S, WORKER_STOP_S = 10.0, 10.0, 5.0, 15.0
@@ -226,13 +229,16 @@ class Scanner:
 
     def _render(self, request: RenderRequest, beat: Beat) -> RenderReport:
         beat()
-        return wait(self._executor.submit(render_in_worker, request), beat, HEARTBEAT_S)
+        limit = Limit("The render", "limits.render_s", self._settings.limits.render_s, self._executor.end_work)
+        return wait(self._executor.submit(render_in_worker, request), beat, HEARTBEAT_S, limit)
 
     def _look(self, study_uid: str, files: Sequence[Path], beat: Beat) -> list[Choice]:
         beat()
         accept_synthetic = self._settings.scanner.accept_synthetic_ct
+        limit_s = self._settings.limits.reading_s * math.ceil(len(files) / FILES_PER_LIMIT)
+        limit = Limit("Reading the headers", "limits.reading_s", limit_s, self._reader.end_work)
         reading = self._reader.submit(choices_of, study_uid, files, _preference(self._settings), accept_synthetic)
-        return wait(reading, beat, HEARTBEAT_S)
+        return wait(reading, beat, HEARTBEAT_S, limit)
 
     def _is_own(self, header: Dataset) -> bool:
         if is_our_own(header, self._settings.scanner.device_serial_number):

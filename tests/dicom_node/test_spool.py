@@ -282,6 +282,27 @@ def test_a_study_that_changed_since_is_not_removed(spool: Spool) -> None:
     assert spool.remove(STUDY, spool.fingerprint(STUDY))
 
 
+def test_an_instance_that_comes_again_is_reported_before_its_study_could_be_removed(spool: Spool) -> None:
+    """Between the two, the clearing used to take it away, and the sender was told that it is kept."""
+    keep(spool, b"slice")
+    arriving, removed = list[str](), list[bool]()
+    fingerprint = spool.fingerprint(STUDY)
+    clearing = threading.Thread(
+        target=lambda: removed.append(spool.remove(STUDY, fingerprint, unless=lambda: STUDY in arriving))
+    )
+
+    def report(outcome: StoreOutcome) -> None:
+        clearing.start()
+        clearing.join(0.2)
+        assert outcome == StoreOutcome.IDENTICAL
+        arriving.append(STUDY)
+
+    spool.store([b"slice"], STUDY, SERIES, INSTANCE, report)
+    clearing.join()
+    assert removed == [False]
+    assert len(spool.files(STUDY)) == 1
+
+
 def test_removing_while_a_sender_stores_loses_no_instance_that_was_not_seen(spool: Spool) -> None:
     stored: list[str] = []
     removed: set[str] = set()

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,22 @@ VIOLATIONS = {
     ),
     "no torch in a render's report": ("twin_scanner/render/report.py", "import twin_scanner.render.render", "No torch"),
     "pynetdicom in its one home": ("twin_scanner/dicom/equipment.py", "import pynetdicom", "pynetdicom lives only"),
-    "settings for cli and app": ("twin_scanner/service/worker.py", "import twin_scanner.settings", "Only cli and app"),
+    "settings for app and what stands above it": (
+        "twin_scanner/service/worker.py",
+        "import twin_scanner.settings",
+        BETWEEN_ROOMS,
+    ),
+    "preconditions without the settings": (
+        "twin_scanner/preconditions.py",
+        "import twin_scanner.settings",
+        BETWEEN_ROOMS,
+    ),
+    "preconditions above the service": (
+        "twin_scanner/service/steps.py",
+        "import twin_scanner.preconditions",
+        BETWEEN_ROOMS,
+    ),
+    "preconditions below the wiring": ("twin_scanner/preconditions.py", "import twin_scanner.app", BETWEEN_ROOMS),
     "networks without files": ("twin_scanner/models/networks.py", "import pydicom", "networks and losses"),
 }
 
@@ -68,6 +84,16 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("lint-imports")
     command = [str(program), "--no-cache"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_every_room_of_the_product_stands_in_a_layer(project: Path) -> None:
+    """A room that no layer names may import whatever it likes."""
+    contracts = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["name"] == BETWEEN_ROOMS)
+    named = {word.strip("()") for layer in layers for word in layer.split(" | ")}
+    modules = {path.stem for path in (project / "twin_scanner").glob("*.py")} - {"__init__"}
+    packages = {path.parent.name for path in (project / "twin_scanner").glob("*/__init__.py")}
+    assert {f"twin_scanner.{room}" for room in modules | packages} <= named
 
 
 def test_the_contract_holds(copy: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.fakes.full_disk import disk_that_fills
-from tests.samples.drawn_studies import Drawn, some
+from tests.samples.block_studies import Block, some
 from tests.samples.known_cases import body_pet, case_of
 from tests.samples.small_pairs import small_config, small_data, small_sampler
 from tests.training.evaluation.test_evaluate import STUDIES, Blocks, package, request_of
@@ -31,7 +31,7 @@ from training.phantom.files import write_studies
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.models.plan import Plan
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 PLAN = Plan(spacing_mm=(6.0, 4.0, 5.0))
 SPACING_MM = (12.0, 12.0, 12.0)
@@ -108,7 +108,7 @@ def store(models: list[EvaluatedModel], out: Path, fill: Callable[[], None]) -> 
 
 
 def refusals(models: list[EvaluatedModel], out: Path, fill: Callable[[], None]) -> None:
-    spoilt = [Drawn(f"study-{n}", "patient-" * 99, fault="cold") for n in range(2)]
+    spoilt = [Block(f"study-{n}", "patient-" * 99, fault="cold") for n in range(2)]
     prepare(spoilt, out, PLAN, None, registered=False, progress=lambda done, total: fill())
 
 
@@ -135,7 +135,6 @@ def events(models: list[EvaluatedModel], out: Path, fill: Callable[[], None]) ->
     log.scalars(1, {"L1": 0.5})
     fill()
     log.picture(2, case_of(body_pet(), body_pet(1)))
-    log.close()
 
 
 def tensorboard(models: list[EvaluatedModel], out: Path, fill: Callable[[], None]) -> None:
@@ -153,14 +152,10 @@ def split(models: list[EvaluatedModel], out: Path, fill: Callable[[], None]) -> 
     write_split(out / "split.json", Split(tuple(f"study-{n}" for n in range(99)), (), (), ()))
 
 
-LOUD = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-"""TensorBoard's own thread shows its error a second time."""
-
-
 @pytest.mark.parametrize(
     "work",
     [evaluated, concluded, table, figures, store, refusals, checkpoint, curve, finished, phantoms, split,
-     pytest.param(events, marks=LOUD), pytest.param(tensorboard, marks=LOUD)],
+     events, tensorboard],
 )  # fmt: skip
 def test_a_disk_that_fills_up_in_the_middle_is_one_sentence(
     work: Callable[[list[EvaluatedModel], Path, Callable[[], None]], None],

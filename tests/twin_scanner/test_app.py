@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from dicom_node.client import Peer
 from dicom_node.store_scu import NotStored, send
 from tests.fakes.clock import Clock
+from tests.fakes.hanging_work import hang
 from tests.samples.small_ct import write_series
 from twin_scanner import app
 from twin_scanner.app import Scanner
@@ -155,6 +156,31 @@ def test_a_folder_stays_locked_while_a_step_does_not_end(
     end.set()
     wait_for(lambda: not scanner.at_work)
     scanner._lock.close()
+
+
+def test_a_reader_that_hangs_is_ended_each_time_and_its_study_quarantined(
+    tmp_path: Path, short: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to stop the intake of every study for ever."""
+    monkeypatch.setattr(app, "choices_of", hang)
+    with Scanner(settings(tmp_path, limits={"reading_s": 0.5}, retry={"first_delay_s": 0.1})).running() as scanner:
+        push(short, scanner)
+        wait_for(lambda: bool(scanner.ledger.studies.of_node(StudyState.HELD)))
+        (study,) = scanner.ledger.studies.of_node(StudyState.HELD)
+        assert "never ended in 3 attempts" in study.reason
+
+
+def test_a_render_that_hangs_is_ended_and_tried_again_by_a_new_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to stop every render for ever."""
+    monkeypatch.setattr(app, "render_in_worker", hang)
+    with Scanner(settings(tmp_path, limits={"render_s": 0.5}, retry={"first_delay_s": 0.1})).running() as scanner:
+        push(write_series(tmp_path / "ct"), scanner)
+        wait_for(lambda: [job.attempts for job in scanner.ledger.jobs.newest()] == [2])
+        (job,) = scanner.ledger.jobs.newest()
+        assert job.state == State.QUEUED
+        assert "did not end within 0.5 s (limits.render_s)" in job.reason
 
 
 def test_aged_files_are_cleared_while_the_row_stays_and_the_same_ct_makes_nothing_new(

@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 
 from pydicom.dataset import Dataset
 
-from training.data.study import Study, StudyReference
+from training.data.study import StudyReference, TrainingStudy
 from twin_scanner.dicom.read.ct_headers import is_ct
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.dicom.read.ct_stack import Instance
@@ -68,7 +68,7 @@ class DicomStudy:
         """The folder below which its files lie; for whoever owns them, as the path may name a patient."""
         return Path(os.path.commonpath([file.parent for file in (*self.ct_files, *self.pet_files)]))
 
-    def load(self) -> Study:
+    def load(self) -> TrainingStudy:
         """Choose the CT as the service does and the best PET of FDG, and read both; no lesions are known.
 
         Raises Rejected, with the reason, where no series of the one or the other kind can be trained on.
@@ -80,7 +80,7 @@ class DicomStudy:
         with _named("CT"):
             ct = read_ct_series(self._chosen_ct(), accept_synthetic=self.accept_synthetic)
         is_phantom = any(text(series.header, "SyntheticData").upper() == "YES" for series in (ct, pet))
-        return Study(ct=ct.volume, pet=pet.suv, ct_origin="DICOM", is_phantom=is_phantom)
+        return TrainingStudy(ct=ct.volume, pet=pet.suv, ct_origin="DICOM", is_phantom=is_phantom)
 
     def _chosen_ct(self) -> tuple[Path, ...]:
         choices = choose_series(self.ct_files, Preference(), accept_synthetic=self.accept_synthetic)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from training.data.study import Study
+from training.data.study import TrainingStudy
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import LabelArray, Shape, canonical_labels, resample, resample_labels
@@ -20,7 +20,7 @@ from twin_scanner.models.plan import Plan
 HuArray: TypeAlias = npt.NDArray[np.int16]
 SuvArray: TypeAlias = npt.NDArray[np.float16]
 Box: TypeAlias = tuple[slice, slice, slice]
-Segment: TypeAlias = Callable[[Study], LabelArray]
+Segment: TypeAlias = Callable[[TrainingStudy], LabelArray]
 """The districts of a study's CT, on the CT's own grid."""
 
 _HU: Final = np.iinfo(np.int16)
@@ -81,7 +81,7 @@ class GridStudy:
 
 
 def make_pair(
-    study: Study,
+    study: TrainingStudy,
     segment: Segment,
     plan: Plan,
     *,
@@ -103,7 +103,7 @@ def make_pair(
     return Pair(name, patient, diagnosis, ct, pet, labels, lesions, whole.hu_range, shape, corner)
 
 
-def on_plan_grid(study: Study, segment: Segment, plan: Plan) -> GridStudy:
+def on_plan_grid(study: TrainingStudy, segment: Segment, plan: Plan) -> GridStudy:
     """A study on the Plan's grid; raises Rejected for values that are not finite or beyond what HU and SUV can be."""
     _check_values(study)
     upright = study.ct.canonical()
@@ -145,19 +145,19 @@ def fingerprint(pairs: Sequence[Pair]) -> str:
     return digest.hexdigest()
 
 
-def landmarks(study: Study) -> LabelArray:
+def landmarks(study: TrainingStudy) -> LabelArray:
     """The districts as the embedded segmenter makes them."""
     return LandmarkSegmenter().segment(study.ct).labels
 
 
-def phantom_truth(study: Study) -> LabelArray:
+def phantom_truth(study: TrainingStudy) -> LabelArray:
     """The districts that a phantom was generated with; raises Rejected for a patient, whose are unknown."""
     if study.truth is None:
         raise Rejected("Only a phantom has true districts: choose a segmenter for the studies of patients.")
     return study.truth
 
 
-def _check_values(study: Study) -> None:
+def _check_values(study: TrainingStudy) -> None:
     """HU that int16 cannot hold and SUV that float16 cannot are no measurements; nothing is clipped in silence."""
     ct, pet = study.ct.array, study.pet.array
     if not (np.isfinite(ct).all() and ct.min() >= _HU.min and ct.max() <= _HU.max):

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from training.data.pairs import GridStudy, Segment, on_plan_grid, phantom_truth, whole_box
 from training.data.registration import one_thread, register
-from training.data.study import Study, StudyReference
+from training.data.study import StudyReference, TrainingStudy
 from training.data.training_store import (
     REFUSED,
     STORE_FILE,
@@ -196,7 +196,7 @@ def source_stamp(reference: StudyReference) -> str:
     return digest.hexdigest()
 
 
-def source_sha256(study: Study) -> str:
+def source_sha256(study: TrainingStudy) -> str:
     """SHA-256 over everything that was loaded: values, grids and where the CT comes from."""
     digest = hashlib.sha256(study.ct_origin.encode())
     for volume in (study.ct, study.pet):
@@ -207,7 +207,7 @@ def source_sha256(study: Study) -> str:
     return digest.hexdigest()
 
 
-def _made(task: _Task, study: Study) -> tuple[Entry, GridStudy]:
+def _made(task: _Task, study: TrainingStudy) -> tuple[Entry, GridStudy]:
     """One study aligned, segmented, brought to the grid and checked, without its source; Rejected with the reason."""
     reference, kind = task.reference, task.kind
     study, motion = registered_study(study) if kind.registered else (study, None)
@@ -240,7 +240,7 @@ def _made(task: _Task, study: Study) -> tuple[Entry, GridStudy]:
     return entry, whole
 
 
-def registered_study(study: Study) -> tuple[Study, FoundMotion]:
+def registered_study(study: TrainingStudy) -> tuple[TrainingStudy, FoundMotion]:
     """The study with its PET where the CT shows the same tissue; raises Rejected where the patient moved too far."""
     motion = register(study.ct, study.pet)
     x, y, z = (round(component, 3) for component in motion.translation_mm)
@@ -278,7 +278,7 @@ def _segment(recipe: Recipe | None) -> Segment:
     if recipe is None:
         return phantom_truth
 
-    def segment(study: Study) -> LabelArray:
+    def segment(study: TrainingStudy) -> LabelArray:
         return recipe().segment(study.ct).labels
 
     return segment

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from training.data.dicom_pairing import DicomStudy, dicom_studies, files_below
-from training.data.study import CtOrigin, Study, StudyReference
+from training.data.study import CtOrigin, StudyReference, TrainingStudy
 from training.phantom.files import METADATA_FILE, PHANTOM_STUDY
 from training.phantom.phantom import make_phantom, sample_options
 from training.phantom.tissues import World
@@ -69,7 +69,7 @@ class AutoPetStudy:
         """Where its files lie; for whoever owns them, as the path may name a patient."""
         return self.folder
 
-    def load(self) -> Study:
+    def load(self) -> TrainingStudy:
         """CT in HU, PET in SUV, and the lesions; raises Rejected, naming the file, where one is missing or wrong."""
         suv = self._file(SUV_IMAGE)
         if suv is None:
@@ -80,7 +80,7 @@ class AutoPetStudy:
         if ct.array.min() > AIR_HU_AT_MOST:
             raise Rejected(f"{file.name} of {self.name} holds no air ({ct.array.min():g} or more): give a CT in HU.")
         is_phantom = self.folder.name.rpartition("-")[0].endswith(PHANTOM_STUDY)
-        return Study(ct=ct, pet=pet, ct_origin=origin, lesions=self._lesions(pet), is_phantom=is_phantom)
+        return TrainingStudy(ct=ct, pet=pet, ct_origin=origin, lesions=self._lesions(pet), is_phantom=is_phantom)
 
     def _file(self, image: str) -> Path | None:
         """An image's file, None where there is none; raises Rejected for two of them, and for a link to nothing."""
@@ -126,11 +126,11 @@ class PhantomStudy:
         """The same seed is the same patient, in either world."""
         return f"phantom-{self.seed}"
 
-    def load(self) -> Study:
+    def load(self) -> TrainingStudy:
         """Generate it, with its true districts and lesions."""
         options = sample_options(self.seed, world=self.world, spacing_mm=self.spacing_mm)
         phantom = make_phantom(self.seed, options)
-        return Study(phantom.ct, phantom.pet, "phantom", phantom.lesions, phantom.districts, is_phantom=True)
+        return TrainingStudy(phantom.ct, phantom.pet, "phantom", phantom.lesions, phantom.districts, is_phantom=True)
 
 
 def find_studies(

@@ -10,7 +10,7 @@ CtOrigin: TypeAlias = Literal["CT", "CTres", "DICOM", "phantom"]
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class TrainingStudy:
     """CT in HU and PET in SUV by body weight (g/ml, unclipped), each on its own grid, in one frame of reference.
 
     ``lesions`` is 1 in every annotated lesion and 0 elsewhere, uint8 on the PET's grid; None where nobody annotated.
@@ -46,6 +46,6 @@ class Examined(Protocol):
 class StudyReference(Examined, Protocol):
     """A study that can be loaded, in this process or another one: it must survive pickling."""
 
-    def load(self) -> Study:
+    def load(self) -> TrainingStudy:
         """Read the volumes; raises Rejected, naming what is wrong, where the study must not be trained on."""
         ...

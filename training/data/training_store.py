@@ -297,7 +297,7 @@ def json_bytes(content: Mapping[str, Any]) -> bytes:
 def _entry(path: Path, kind: StoreKind) -> Entry:
     content = _read_json(path)
     try:
-        made = (content["plan_hash"], content["segmenter"], content["segmenter_hash"])
+        recorded = (content["plan_hash"], content["segmenter"], content["segmenter_hash"])
         is_phantom = content.pop("drawn", False)
         if content["motion"] is not None:
             found = content["motion"]
@@ -308,7 +308,7 @@ def _entry(path: Path, kind: StoreKind) -> Entry:
         entry = Entry(**content, is_phantom=is_phantom)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Rejected(f"{path} does not describe a study: delete its folder and prepare again.") from error
-    if made != (kind.plan.plan_hash, kind.segmenter, kind.segmenter_hash) or entry.name != path.parent.name:
+    if recorded != (kind.plan.plan_hash, kind.segmenter, kind.segmenter_hash) or entry.name != path.parent.name:
         raise Rejected(
             f"The study '{path.parent.name}' was made for another store than {path.parents[2].name}, with another Plan "
             "or segmenter or under another name: delete its folder and prepare again."

@@ -93,9 +93,9 @@ def _sample(request: EvaluationRequest, model: EvaluatedModel, reference: StudyR
         names = (reference.name, reference.patient, reference.diagnosis)
         return Sample(*names, suv_max=model.package.plan.suv_max, **arrays, body_error_suv=error)
     loaded = request.load(reference)
-    made = translate_ct(loaded.study.ct, model.package, loaded.segmenter, request.options)
-    raw = raw_deviation(made.ct, made.districts, made.suv, model.package)
-    case = paired_case(loaded, made, model.package, made.suv.geometry)
+    synthetic = translate_ct(loaded.study.ct, model.package, loaded.segmenter, request.options)
+    raw = raw_deviation(synthetic.ct, synthetic.districts, synthetic.suv, model.package)
+    case = paired_case(loaded, synthetic, model.package, synthetic.suv.geometry)
     (body,) = score(case, model.name, metrics="mae_suv", regions={BODY: EVERY_LABEL})
     sample = replace(sample_voxels(case, raw, model.package), body_error_suv=body.value)
     content = {**{name: getattr(sample, name) for name in ARRAYS}, ERROR: np.float64(body.value)}

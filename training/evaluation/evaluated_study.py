@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from training.data.prepare import check_uptake, registered_study
-from training.data.study import Study, StudyReference
+from training.data.study import StudyReference, TrainingStudy
 from training.evaluation.case import Case
 from training.evaluation.organs import OrganMaps
 from twin_scanner.districts.district_map import DistrictMap, Segmenter
@@ -46,7 +46,7 @@ class Loaded:
     """A study ready for several models: the PET lies upright where the CT shows the same tissue."""
 
     reference: StudyReference
-    study: Study
+    study: TrainingStudy
     segmenter: SegmentedOnce
     organs: tuple[LabelArray, Geometry] | None = None
     organ_names: tuple[tuple[int, str], ...] = ()
@@ -74,18 +74,18 @@ def evaluated_case(loaded: Loaded, package: ModelPackage, options: PipelineOptio
 
     Raises Rejected as ``translate_ct`` does, and where the PET shows nothing of the body or is not in SUV.
     """
-    made = translate_ct(loaded.study.ct, package, loaded.segmenter, options)
-    return paired_case(loaded, made, package, loaded.study.pet.geometry)
+    synthesised = translate_ct(loaded.study.ct, package, loaded.segmenter, options)
+    return paired_case(loaded, synthesised, package, loaded.study.pet.geometry)
 
 
-def paired_case(loaded: Loaded, made: SyntheticPet, package: ModelPackage, grid: Geometry) -> Case:
+def paired_case(loaded: Loaded, synthesised: SyntheticPet, package: ModelPackage, grid: Geometry) -> Case:
     """A translation of the study beside its real PET, both on one grid.
 
     PETs are resampled linearly, as concentrations; districts, lesions and organs to the nearest neighbour, each from
     the grid that it was made on. Raises Rejected where the PET shows nothing of the body, or is not in SUV.
     """
-    study, districts = loaded.study, made.district_map
-    real, synthetic = resample(study.pet, grid, outside=float("nan")).array, _synthetic_on(made.suv, grid)
+    study, districts = loaded.study, synthesised.district_map
+    real, synthetic = resample(study.pet, grid, outside=float("nan")).array, _synthetic_on(synthesised.suv, grid)
     labels, measured = resample_labels(districts.labels, districts.geometry, grid), np.isfinite(real)
     if not measured.all():
         labels = np.where(measured, labels, np.uint8(0))
@@ -109,22 +109,22 @@ def paired_case(loaded: Loaded, made: SyntheticPet, package: ModelPackage, grid:
     )
 
 
-def _upright(study: Study) -> Study:
+def _upright(study: TrainingStudy) -> TrainingStudy:
     """The same PET and lesions with D to the head, H to the back and W to the left; no resampling."""
     lesions = None if study.lesions is None else canonical_labels(study.lesions, study.pet.geometry)
     return replace(study, pet=study.pet.canonical(), lesions=lesions)
 
 
-def _synthetic_on(made: Volume, grid: Geometry) -> FloatArray:
+def _synthetic_on(synthesised: Volume, grid: Geometry) -> FloatArray:
     """The synthetic PET on a grid, 0 beyond the CT.
 
     A Plan's grid ends up to a quarter of a voxel before the CT does; its outermost voxels stand for that rim.
     """
-    if made.geometry.same_grid(grid):
-        return made.array
-    size, geometry = [n + 2 for n in made.geometry.shape], made.geometry
+    if synthesised.geometry.same_grid(grid):
+        return synthesised.array
+    size, geometry = [n + 2 for n in synthesised.geometry.shape], synthesised.geometry
     rimmed = replace(geometry, shape=(size[0], size[1], size[2]), origin_lps_mm=geometry.position_lps_mm((-1, -1, -1)))
-    return resample(Volume(np.pad(made.array, 1, mode="edge"), rimmed), grid, outside=0.0).array
+    return resample(Volume(np.pad(synthesised.array, 1, mode="edge"), rimmed), grid, outside=0.0).array
 
 
 def _organs_on(loaded: Loaded, labels: LabelArray, grid: Geometry) -> LabelArray | None:

@@ -265,12 +265,12 @@ def _projections(cases: Mapping[str, Case]) -> Figure:
     part = slice(int(occupied[0]), int(occupied[-1]) + 1) if len(occupied) else slice(0, case.geometry.shape[2])
     window = _around(part, case.geometry.shape[2], w_mm)
     real = case.real.max(axis=1)[::-1, window]
-    made = {name: one.synthetic.max(axis=1)[::-1, window] for name, one in cases.items()}
+    projections = {name: one.synthetic.max(axis=1)[::-1, window] for name, one in cases.items()}
     body = case.labels > 0
     inside = [image.max(axis=1, where=body, initial=0)[::-1, window] for image in (case.real, case.synthetic)]
     panels: list[tuple[str, FloatArray, bool]] = [("real", real, False)]
-    panels += [(f"synthetic:\n{drawable(name, LONGEST_NAME)}", image, False) for name, image in made.items()]
-    panels.append((f"{drawable(next(iter(made)), LONGEST_NAME)}\nless real", inside[1] - inside[0], True))
+    panels += [(f"synthetic:\n{drawable(name, LONGEST_NAME)}", image, False) for name, image in projections.items()]
+    panels.append((f"{drawable(next(iter(projections)), LONGEST_NAME)}\nless real", inside[1] - inside[0], True))
     across = (PRINT_WIDTH_INCH - GAP_INCH * (len(panels) + 1)) / len(panels)
     up = min(TALLEST_INCH, across * real.shape[0] * d_mm / (real.shape[1] * w_mm))
     figure = Figure(figsize=(PRINT_WIDTH_INCH, up + 2.4 * LINE_INCH + BAR_INCH + 0.3), facecolor="white")

@@ -44,7 +44,7 @@ class Uptake:
 
 
 @dataclass(frozen=True)
-class Lesion:
+class AnnotatedLesion:
     """One annotated lesion in both PETs.
 
     ``own_ml`` are the volumes (real, synthetic) at or above 41 % of the lesion's real SUVmax, inside the lesion.
@@ -79,7 +79,7 @@ class FalseUptake:
 
 def lesions_of(
     real: FloatArray, synthetic: FloatArray, lesions: LabelArray, geometry: Geometry, field: Geometry | None = None
-) -> list[Lesion]:
+) -> list[AnnotatedLesion]:
     """Each component (26 neighbours) of an annotation (D, H, W), in scanning order; images in SUV (g/ml) on its grid.
 
     ``field`` is the field of view of the CT that was translated: a lesion that reaches beyond it is not scored, for no
@@ -132,14 +132,14 @@ def _margin(geometry: Geometry, reach_mm: float) -> list[int]:
 
 def _lesion(
     number: int, real: FloatArray, synthetic: FloatArray, inside: BoolArray, box: Box, geometry: Geometry
-) -> Lesion:
+) -> AnnotatedLesion:
     voxels = int(np.count_nonzero(inside))
     volume_ml = voxels * geometry.voxel_ml
     of_real = _uptake(real[box], inside, geometry, volume_ml)
     of_synthetic = _uptake(synthetic[box], inside, geometry, volume_ml)
     own = OWN_SHARE * of_real.maximum
     own_voxels = [int(np.count_nonzero(image[box][inside] >= own)) for image in (real, synthetic)]
-    return Lesion(
+    return AnnotatedLesion(
         number=number,
         real=of_real,
         synthetic=of_synthetic,

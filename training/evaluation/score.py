@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from training.data.sampling import covers
 from training.evaluation.case import BODY, LESION, Case, Row
-from training.evaluation.lesion_metrics import EDGE_VOXELS, Lesion, Uptake, false_uptake, lesions_of
+from training.evaluation.lesion_metrics import EDGE_VOXELS, AnnotatedLesion, Uptake, false_uptake, lesions_of
 from training.evaluation.metrics import box_around, mae, mean_inside, ms_ssim, nrmse, psnr, similarity
 from training.evaluation.seam import seam
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
@@ -74,7 +74,7 @@ DEFINITIONS: Final = {
 
 
 @dataclass(frozen=True, eq=False)
-class _Cut:
+class _ClippedCase:
     """Both PETs of a case, 1 is SUV 20 and clipped, and the box around its regions."""
 
     case: Case
@@ -104,8 +104,8 @@ def score(
     of the unclipped PETs. ``metrics`` "mae_suv" gives the mean absolute error in SUV of each region and nothing else.
     Raises ValueError where the case shows no body.
     """
-    cut = _cut(case, regions)
-    numbers = [*(_absolute_errors(cut) if metrics == "mae_suv" else _everything(cut))]
+    clipped = _clipped_case(case, regions)
+    numbers = [*(_absolute_errors(clipped) if metrics == "mae_suv" else _everything(clipped))]
     return [
         Row(model, case.study, case.patient, case.diagnosis, n.region, n.item, n.metric, n.unit, n.value, n.n)
         for n in numbers
@@ -113,20 +113,20 @@ def score(
     ]
 
 
-def _everything(cut: _Cut) -> Iterator[_Number]:
-    case, body = cut.case, cut.case.labels > 0
-    yield from _voxel_metrics(cut)
-    yield from _similarities(cut, body)
+def _everything(clipped: _ClippedCase) -> Iterator[_Number]:
+    case, body = clipped.case, clipped.case.labels > 0
+    yield from _voxel_metrics(clipped)
+    yield from _similarities(clipped, body)
     yield from _hot_spots(case, body)
-    yield from _seams(case, cut.box)
-    yield from _organs(case, cut.box)
+    yield from _seams(case, clipped.box)
+    yield from _organs(case, clipped.box)
     if case.lesions is not None:
         lesions = lesions_of(case.real, case.synthetic, case.lesions, case.geometry, case.translated)
         yield from _lesion_metrics(lesions)
         yield from _study_metrics(lesions)
 
 
-def _cut(case: Case, regions: Regions) -> _Cut:
+def _clipped_case(case: Case, regions: Regions) -> _ClippedCase:
     box = box_around(case.labels > 0)
     if box is None:
         raise ValueError(f"the case of {case.study} shows no body")
@@ -135,7 +135,7 @@ def _cut(case: Case, regions: Regions) -> _Cut:
     common = replace(case.plan, suv_max=CLIPPED_ABOVE_SUV)
     real, synthetic = (suv_to_model(image, common) for image in (case.real, case.synthetic))
     _forget_beyond((real, synthetic), case.geometry, case.translated)
-    return _Cut(case, regions, (real, synthetic), box)
+    return _ClippedCase(case, regions, (real, synthetic), box)
 
 
 def _forget_beyond(images: tuple[FloatArray, ...], grid: Geometry, field: Geometry) -> None:
@@ -159,21 +159,21 @@ def _forget_beyond(images: tuple[FloatArray, ...], grid: Geometry, field: Geomet
                 image[d][beyond] = 0
 
 
-def _absolute_errors(cut: _Cut) -> Iterator[_Number]:
-    labels = cut.case.labels[cut.box]
-    for name, covered in cut.regions.items():
+def _absolute_errors(clipped: _ClippedCase) -> Iterator[_Number]:
+    labels = clipped.case.labels[clipped.box]
+    for name, covered in clipped.regions.items():
         mask = covers(labels, covered)
-        error = mae(cut.whole[0][cut.box], cut.whole[1][cut.box], mask)
+        error = mae(clipped.whole[0][clipped.box], clipped.whole[1][clipped.box], mask)
         if error is not None:
             yield _Number(name, "mae_suv", error * CLIPPED_ABOVE_SUV, int(np.count_nonzero(mask)), "g/ml")
 
 
-def _voxel_metrics(cut: _Cut) -> Iterator[_Number]:
-    for name, mask in _masks(cut):
+def _voxel_metrics(clipped: _ClippedCase) -> Iterator[_Number]:
+    for name, mask in _masks(clipped):
         n = int(np.count_nonzero(mask))
         if not n:
             continue
-        real, synthetic = (image[cut.box][mask] for image in cut.whole)
+        real, synthetic = (image[clipped.box][mask] for image in clipped.whole)
         everywhere = np.ones(n, np.bool_)
         error = mae(real, synthetic, everywhere)
         yield _Number(name, "mae", error, n)
@@ -182,21 +182,21 @@ def _voxel_metrics(cut: _Cut) -> Iterator[_Number]:
         yield _Number(name, "nrmse", nrmse(real, synthetic, everywhere), n)
 
 
-def _similarities(cut: _Cut, body: BoolArray) -> Iterator[_Number]:
-    maps = similarity(*(image[cut.box] for image in cut.whole))
-    for name, mask in _masks(cut):
+def _similarities(clipped: _ClippedCase, body: BoolArray) -> Iterator[_Number]:
+    maps = similarity(*(image[clipped.box] for image in clipped.whole))
+    for name, mask in _masks(clipped):
         yield _Number(name, "ssim", mean_inside(maps.ssim, mask), int(np.count_nonzero(mask)))
-    finest = maps if all(cut.regions.values()) else None
-    yield _Number(BODY, "ms_ssim", ms_ssim(*cut.whole, body, finest=finest), int(np.count_nonzero(body)))
+    finest = maps if all(clipped.regions.values()) else None
+    yield _Number(BODY, "ms_ssim", ms_ssim(*clipped.whole, body, finest=finest), int(np.count_nonzero(body)))
 
 
-def _masks(cut: _Cut) -> Iterator[tuple[str, BoolArray]]:
+def _masks(clipped: _ClippedCase) -> Iterator[tuple[str, BoolArray]]:
     """Names and masks over the box; a lesion counts as far as it lies in the body."""
-    labels = cut.case.labels[cut.box]
-    for name, covered in cut.regions.items():
+    labels = clipped.case.labels[clipped.box]
+    for name, covered in clipped.regions.items():
         yield name, covers(labels, covered)
-    if cut.case.lesions is not None:
-        yield LESION, (cut.case.lesions[cut.box] > 0) & (labels > 0)
+    if clipped.case.lesions is not None:
+        yield LESION, (clipped.case.lesions[clipped.box] > 0) & (labels > 0)
 
 
 def _hot_spots(case: Case, body: BoolArray) -> Iterator[_Number]:
@@ -229,7 +229,7 @@ def _organs(case: Case, box: Box) -> Iterator[_Number]:
             yield _Number(f"organ:{name}", "suv_mean_bias", float(sums[1][label] - sums[0][label]) / n, n, "g/ml")
 
 
-def _lesion_metrics(lesions: list[Lesion]) -> Iterator[_Number]:
+def _lesion_metrics(lesions: list[AnnotatedLesion]) -> Iterator[_Number]:
     for lesion in lesions:
         item = lesion.number
         for metric, unit in (("suv_mean", "g/ml"), ("suv_max", "g/ml"), ("suv_peak", "g/ml"), ("tlg", "g")):
@@ -248,7 +248,7 @@ def _of(uptake: Uptake, metric: str) -> float | None:
     return {"suv_mean": uptake.mean, "suv_max": uptake.maximum, "suv_peak": uptake.peak, "tlg": uptake.tlg}[metric]
 
 
-def _study_metrics(lesions: list[Lesion]) -> Iterator[_Number]:
+def _study_metrics(lesions: list[AnnotatedLesion]) -> Iterator[_Number]:
     asked = [lesion.detected for lesion in lesions if lesion.detected is not None]
     if asked:
         yield _Number(LESION, "detection_recall", sum(asked) / len(asked), len(asked))

@@ -71,14 +71,14 @@ def _translate_both_ways(config: TrainConfig, state: TrainState, batch: Batch) -
     )
 
 
-def _discriminator_loss(config: TrainConfig, state: TrainState, which: str, real: Tensor, made: Tensor) -> Tensor:
+def _discriminator_loss(config: TrainConfig, state: TrainState, which: str, real: Tensor, generated: Tensor) -> Tensor:
     """The loss of one discriminator on real images and on images of the pool.
 
     The pool sees the images of all processes in the order of the samples, so every process holds the same pool and
     takes its own share of what comes out.
     """
     random = step_random(config, f"{state.network}/{which}", POOL, state.step)
-    pooled = state.pools[which].exchange(gathered(made), random)
+    pooled = state.pools[which].exchange(gathered(generated), random)
     share = pooled[process_rank() * len(real) :][: len(real)]
     discriminator = state.discriminators[which]
     with precision(config, state):

@@ -1,24 +1,14 @@
 """The training loop: config, data, networks, losses, optimisers, loop, read from top to bottom."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor
 
 from training.data.pairs import Pair
@@ -54,6 +44,7 @@ STEPS: Final = {"pix2pix": pix2pix_step, "cyclegan": cyclegan_step}
 
 OnStep = Callable[[str, int, int, dict[str, float]], None]
 """Receives the network, steps done, steps in all, and the running means of the losses."""
+NO_BAR: Final[AbstractContextManager[None]] = nullcontext()
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +79,10 @@ ALONE: Final = Run()
 """A loop without surroundings."""
 
 
-def main(config_path: Path, *, resume: bool = False) -> FinishedPackage:
-    """Train as a configuration file says, with a progress bar on stderr; the new model package and its score.
+def main(
+    config_path: Path, *, resume: bool = False, bar: AbstractContextManager[OnStep | None] = NO_BAR
+) -> FinishedPackage:
+    """Train as a configuration file says; the new model package and its score. The first process shows ``bar``.
 
     SIGTERM and SIGINT end the run after the step that is under way. Started by torchrun, all its processes train one
     network after the other together. Raises Rejected for a faulty configuration, for a run that was finished or
@@ -103,7 +96,7 @@ def main(config_path: Path, *, resume: bool = False) -> FinishedPackage:
         # Data
         data = load_data(config, progress=partial(_log_pairs, stop))
         # Networks, losses, optimisers and loop
-        with _progress_bar() if process_rank() == 0 else nullcontext() as on_step:
+        with bar if process_rank() == 0 else NO_BAR as on_step:
             return read_finished(train(config, data, resume=resume, on_step=on_step, stop=stop, go_on=WITH_RESUME))
 
 
@@ -192,7 +185,8 @@ def fit(config: TrainConfig, state: TrainState, sampler: Sampler, run: Run = ALO
     remaining = range(state.step, min(steps, until or steps))
     take_step = STEPS[config.method]
     sampled = batches(config, state.network, sampler, remaining, pin=state.device.type == "cuda")
-    with event_log(config, state) as events, closing(sampled):
+    events = event_log(config, state)
+    with closing(sampled):
         if _validation_due(config, state, steps_per_epoch):
             validate(config, state, run, events)
         for batch in sampled:
@@ -269,25 +263,7 @@ def _stop(config: TrainConfig, state: TrainState, run: Run) -> NoReturn:
     )
 
 
-def _log_pairs(stop: Stop, made: int, total: int) -> None:
-    log.info("training pair %d of %d is ready", made, total)
+def _log_pairs(stop: Stop, ready: int, total: int) -> None:
+    log.info("training pair %d of %d is ready", ready, total)
     if stop():
         raise Transient("The run was asked to stop before its first step: start it again.")
-
-
-@contextmanager
-def _progress_bar() -> Iterator[OnStep]:
-    """One bar per network with its losses and the time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(
-        *columns, TimeRemainingColumn(), TextColumn("{task.fields[losses]}"), console=Console(stderr=True)
-    ) as bar:
-
-        def on_step(network: str, step: int, steps: int, losses: dict[str, float]) -> None:
-            if network not in tasks:
-                tasks[network] = bar.add_task(network, total=steps, losses="")
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-            bar.update(tasks[network], completed=step, losses=shown)
-
-        yield on_step

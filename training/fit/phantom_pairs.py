@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from training.data.pairs import Pair, landmarks, make_pair, phantom_truth
-from training.data.study import Study
+from training.data.study import TrainingStudy
 from training.fit.config import DataConfig
 from training.phantom.options import sample_options
 from training.phantom.phantom import make_phantom
@@ -22,9 +22,9 @@ def make_pairs(config: DataConfig, plan: Plan, *, keep_air: bool, progress: Prog
     return pairs
 
 
-def _phantoms(config: DataConfig, plan: Plan) -> Iterator[tuple[str, str, Study]]:
+def _phantoms(config: DataConfig, plan: Plan) -> Iterator[tuple[str, str, TrainingStudy]]:
     """Patients of all sizes, poses, fields of view and diagnoses, generated on the Plan's own spacing."""
     for seed in range(config.seed, config.seed + config.count):
         phantom = make_phantom(seed, sample_options(seed, world=config.world, spacing_mm=plan.spacing_mm))
-        study = Study(phantom.ct, phantom.pet, "phantom", phantom.lesions, phantom.districts)
+        study = TrainingStudy(phantom.ct, phantom.pet, "phantom", phantom.lesions, phantom.districts)
         yield f"phantom-{seed}", phantom.diagnosis, study

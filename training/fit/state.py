@@ -33,13 +33,13 @@ class ImagePool:
     size: int
     images: list[Tensor] = field(default_factory=list)
 
-    def exchange(self, made: Tensor, random: np.random.Generator) -> Tensor:
+    def exchange(self, generated: Tensor, random: np.random.Generator) -> Tensor:
         """The images (N, 1, 32, 32, 32) to show it: while the pool fills, the new ones; later each with even chances.
 
         An image that is held back takes the place of the one that is returned.
         """
         chosen = []
-        for image in made.detach():
+        for image in generated.detach():
             if len(self.images) < self.size:
                 self.images.append(image.clone())
             elif self.size and random.random() < 0.5:

@@ -24,6 +24,7 @@ Implant: TypeAlias = Literal["hip prosthesis", "femoral nail", "spinal rods", "d
 STREAMS: Final = (
     "options", "tissues", "figure", "organs", "lesions", "ct noise", "pet noise",
     "crossed arms", "surroundings", "objects' hu", "beads", "implants", "streaks", "variation",
+    "gut",
 )  # fmt: skip
 """Purposes of randomness; their order is part of every phantom, so new ones are added at the end."""
 WIDEST_FIELD_MM: Final = (150.0, 1000.0)
@@ -31,19 +32,22 @@ WIDEST_FIELD_MM: Final = (150.0, 1000.0)
 LOWEST_MM: Final = -60.0
 HIGHEST_MM: Final = 2000.0
 SHORTEST_RANGE_MM: Final = 60.0
+PET_NOISE: Final = (0.04, 0.12)
+"""Range of ``pet_noise`` that patients are sampled from: little and much activity, short and long acquisitions."""
 
 
 @dataclass(frozen=True)
 class PhantomOptions:
     """What the phantom shows; ``sample_options`` and ``sample_variation`` vary it by seed.
 
-    ``spacing_mm`` runs along (D, H, W). ``noise`` scales the noise of both images, 0 for none. ``world``:
-    "district-dependent" (brain, myocardium, muscle and bladder have one HU and different SUV) or "appearance-only"
-    (SUV is a function of HU). ``arms`` are both arms, unless ``right_arm`` says otherwise for the right one.
-    ``field_of_view`` is one of two usual ones or a range (low, high) in reference mm, z to the head; with
-    ``diameter_mm`` the image is a circle around ``centre_mm`` (x, y in LPS mm of the patient) and padding beside it.
-    ``position`` says on what side the patient lies and which end is scanned first; ``axes`` whether the image's
-    axes are those of the gantry or turned to the patient's back and left; ``reversed_scan`` turns the slice order.
+    ``spacing_mm`` runs along (D, H, W). ``ct_noise`` scales the CT's noise and ``pet_noise`` is the PET's coefficient
+    of variation in the liver, as large on every grid; 0 is none. ``world``: "district-dependent" (brain, myocardium,
+    muscle and bladder have one HU and different SUV) or "appearance-only" (SUV is a function of HU). ``arms`` are both
+    arms, unless ``right_arm`` says otherwise for the right one. ``field_of_view`` is one of two usual ones or a range
+    (low, high) in reference mm, z to the head; with ``diameter_mm`` the image is a circle around ``centre_mm`` (x, y in
+    LPS mm of the patient) and padding beside it. ``position`` says on what side the patient lies and which end is
+    scanned first; ``axes`` whether the image's axes are those of the gantry or turned to the patient's back and left;
+    ``reversed_scan`` turns the slice order.
     """
 
     spacing_mm: Triple = (3.0, 2.04, 2.04)
@@ -57,7 +61,9 @@ class PhantomOptions:
     diagnosis: Diagnosis = "NEGATIVE"
     contrast: bool = False
     table: bool = True
-    noise: float = 1.0
+    ct_noise: float = 1.0
+    pet_noise: float = 0.05
+    """As in a good clinical PET: 4.4 to 4.9 % were measured in one, 26 % in an old scanner's (training/LOG.md)."""
     study_date: date = date(2020, 1, 15)
     right_arm: ArmPosition | None = None
     build: Build = "even"
@@ -74,8 +80,10 @@ class PhantomOptions:
     def __post_init__(self) -> None:
         self._check_names()
         self._check_field_of_view()
-        if not 0 <= self.noise <= 10:
-            raise Rejected("The phantom's noise is a factor between 0 (none) and 10.")
+        if not 0 <= self.ct_noise <= 10:
+            raise Rejected("The phantom's CT noise is a factor between 0 (none) and 10.")
+        if not 0 <= self.pet_noise <= 1:
+            raise Rejected("The phantom's PET noise is the liver's coefficient of variation, between 0 (none) and 1.")
         if not (1300 <= self.height_mm <= 2200 and 14 <= self.body_mass_index <= 50):
             raise Rejected("The phantom is an adult: height 1300 to 2200 mm, body mass index 14 to 50.")
         if not 0.5 <= min(self.spacing_mm) <= max(self.spacing_mm) <= 12.0:
@@ -133,7 +141,7 @@ class PhantomOptions:
 
 _FIRST_OPTIONS: Final = frozenset({
     "spacing_mm", "height_mm", "body_mass_index", "sex", "age", "arms", "field_of_view", "world", "diagnosis",
-    "contrast", "table", "noise", "study_date",
+    "contrast", "table", "ct_noise", "pet_noise", "study_date",
 })  # fmt: skip
 
 
@@ -160,6 +168,7 @@ def sample_options(
         world=world,
         diagnosis=DIAGNOSES[int(rng.choice(len(DIAGNOSES), p=DIAGNOSIS_SHARES))],
         contrast=bool(rng.random() < 0.5),
-        noise=round(float(rng.uniform(0.7, 1.4)), 2),
+        ct_noise=round(float(rng.uniform(0.7, 1.4)), 2),
         study_date=date(2001, 1, 1) + timedelta(days=int(rng.integers(7000))),
+        pet_noise=round(float(rng.uniform(*PET_NOISE)), 3),
     )

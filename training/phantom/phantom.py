@@ -22,14 +22,17 @@ PADDING_HU: Final = -1024.0
 PET_FWHM_MM: Final = 5.5
 """Resolution of a clinical scanner after its usual filter."""
 CT_FWHM_MM: Final = 2.0
+BLUR_SIGMAS: Final = 3.0
+"""Where the blur's Gaussian ends."""
 CT_NOISE_HU: Final = 11.0
 LUNG_GRAIN_MM: Final = 6.0
 LUNG_MOTTLE_HU: Final = 22.0
 LUNG_GRADIENT_HU_PER_MM: Final = 0.45
+GUT_GRAIN_MM: Final = 30.0
+GUT_MOTTLE: Final = 0.45
+"""Standard deviation of the logarithm of uptake along the bowel."""
 BEAD_GRAIN_MM: Final = 4.0
 BEAD_MOTTLE_HU: Final = 30.0
-PET_NOISE: Final = 0.95
-"""Before the point spread; leaves a coefficient of variation of about 10 % in the liver at 2 x 2 x 3 mm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +81,8 @@ def _imaged(seed: int, frame: Frame, districts: LabelArray, table: TissueTable, 
     """Both images of what the field of view shows, on the image's own axes."""
     tissue, districts = np.ascontiguousarray(frame.canvas.tissue[frame.box]), districts[frame.box]
     geometry = frame.geometry.cropped(frame.box)
-    ct = _ct(seed, tissue, table, options.noise, geometry.spacing_mm)
-    pet = _pet(tissue, table, options.noise, geometry.spacing_mm, random_stream(seed, "pet noise"))
+    ct = _ct(seed, tissue, table, options.ct_noise, geometry.spacing_mm)
+    pet = _pet(seed, tissue, table, options, geometry.spacing_mm)
     if frame.beyond is not None:
         ct[:, frame.beyond] = PADDING_HU
         pet[:, frame.beyond] = 0.0
@@ -136,24 +139,40 @@ def _add_bead_texture(image: FloatArray, tissue: LabelArray, spacing_mm: Triple,
         image[beads] += mottle[beads] * np.float32(BEAD_MOTTLE_HU / _gain(BEAD_GRAIN_MM, spacing_mm))
 
 
-def _pet(
-    tissue: LabelArray, table: TissueTable, noise_factor: float, spacing_mm: Triple, rng: np.random.Generator
-) -> FloatArray:
-    """SUV with counting noise (variance as uptake), blurred to the scanner's resolution, never negative."""
+def _pet(seed: int, tissue: LabelArray, table: TissueTable, options: PhantomOptions, spacing_mm: Triple) -> FloatArray:
+    """SUV with counting noise, blurred to the scanner's resolution, never negative.
+
+    The noise's variance goes as uptake, and its coefficient of variation in the liver is ``pet_noise`` on every grid:
+    it is white before the blur and as much stronger as the blur will weaken it.
+    """
     image = table.suv[tissue]
-    if noise_factor > 0:
-        noise = rng.standard_normal(tissue.shape, dtype=np.float32)
-        noise *= np.sqrt(image)
-        noise *= np.float32(noise_factor * PET_NOISE)
+    if options.world == "district-dependent":
+        _add_gut_texture(image, tissue, spacing_mm, random_stream(seed, "gut"))
+    if options.pet_noise > 0:
+        noise = random_stream(seed, "pet noise").standard_normal(tissue.shape, dtype=np.float32)
+        noise *= np.sqrt(image * table.suv[Tissue.LIVER])
+        noise *= np.float32(options.pet_noise / _gain(PET_FWHM_MM, spacing_mm))
         image += noise
     image = _blurred(image, PET_FWHM_MM, spacing_mm)
     return np.maximum(image, np.float32(0.0), out=image)
 
 
+def _add_gut_texture(image: FloatArray, tissue: LabelArray, spacing_mm: Triple, rng: np.random.Generator) -> None:
+    """One loop of the bowel takes up more than the next; changes ``image``."""
+    gut = (tissue == Tissue.SMALL_BOWEL) | (tissue == Tissue.COLON_WALL)
+    boxes = ndimage.find_objects(gut.view(np.uint8))
+    if not boxes:
+        return
+    part, inside = image[boxes[0]], gut[boxes[0]]
+    mottle = _blurred(rng.standard_normal(part.shape, dtype=np.float32), GUT_GRAIN_MM, spacing_mm)
+    mottle *= np.float32(GUT_MOTTLE / _gain(GUT_GRAIN_MM, spacing_mm))
+    part[inside] *= np.exp(np.clip(mottle[inside], -2.0 * GUT_MOTTLE, 2.0 * GUT_MOTTLE))
+
+
 def _blurred(image: FloatArray, fwhm_mm: float, spacing_mm: Triple) -> FloatArray:
     """Gaussian of a full width at half maximum; zero-order continuation at the borders."""
     sigma = [fwhm_mm / 2.3548 / s for s in spacing_mm]
-    return np.asarray(ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=3.0))
+    return np.asarray(ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=BLUR_SIGMAS))
 
 
 def _gain(fwhm_mm: float, spacing_mm: Triple) -> float:
@@ -161,6 +180,7 @@ def _gain(fwhm_mm: float, spacing_mm: Triple) -> float:
     gain = 1.0
     for s in spacing_mm:
         sigma = fwhm_mm / 2.3548 / s
-        weights = np.exp(-0.5 * (np.arange(-6, 7) / sigma) ** 2)
+        reach = int(BLUR_SIGMAS * sigma + 0.5)
+        weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
         gain *= float(np.sqrt(np.sum((weights / weights.sum()) ** 2)))
     return gain

@@ -119,17 +119,17 @@ _CONTRAST_HU: Final = MappingProxyType({
 """Added in the portal venous phase; ALIKE tissues are left alike."""
 
 _SUV: Final = MappingProxyType({
-    Tissue.SKIN: (0.4, 0.15), Tissue.FAT: (0.25, 0.15), Tissue.MUSCLE: (0.65, 0.18), Tissue.CORTEX: (0.5, 0.15),
+    Tissue.SKIN: (0.4, 0.15), Tissue.FAT: (0.25, 0.15), Tissue.MUSCLE: (0.8, 0.25), Tissue.CORTEX: (0.5, 0.15),
     Tissue.RED_MARROW: (1.5, 0.2), Tissue.FATTY_MARROW: (0.4, 0.2), Tissue.CARTILAGE: (0.6, 0.1),
     Tissue.DISC: (0.7, 0.1), Tissue.TOOTH: (0.3, 0.1), Tissue.GREY_MATTER: (9.5, 0.16),
     Tissue.WHITE_MATTER: (3.6, 0.16), Tissue.CEREBELLUM: (7.5, 0.16), Tissue.LIQUOR: (0.7, 0.1),
     Tissue.SPINAL_CORD: (1.9, 0.15), Tissue.EYE: (0.8, 0.15), Tissue.EYE_MUSCLE: (4.0, 0.3),
-    Tissue.SALIVARY_GLAND: (1.9, 0.3), Tissue.TONSIL: (4.2, 0.35), Tissue.TONGUE: (1.6, 0.25),
-    Tissue.THYROID: (1.4, 0.25), Tissue.LUNG: (0.5, 0.15), Tissue.LUNG_VESSEL: (1.1, 0.12), Tissue.BLOOD: (1.65, 0.12),
+    Tissue.SALIVARY_GLAND: (2.6, 0.3), Tissue.TONSIL: (4.2, 0.35), Tissue.TONGUE: (2.2, 0.25),
+    Tissue.THYROID: (1.4, 0.25), Tissue.LUNG: (0.5, 0.15), Tissue.LUNG_VESSEL: (1.1, 0.12), Tissue.BLOOD: (1.5, 0.15),
     Tissue.MYOCARDIUM: (4.0, 0.6), Tissue.LIVER: (2.2, 0.14), Tissue.SPLEEN: (1.85, 0.14),
     Tissue.PANCREAS: (1.5, 0.15), Tissue.GALL: (0.7, 0.2), Tissue.STOMACH: (1.9, 0.3), Tissue.KIDNEY: (2.8, 0.2),
-    Tissue.RENAL_PELVIS: (9.0, 0.5), Tissue.ADRENAL: (1.6, 0.2), Tissue.SMALL_BOWEL: (1.5, 0.35),
-    Tissue.COLON_WALL: (2.0, 0.4), Tissue.STOOL: (0.9, 0.3), Tissue.BLADDER: (17.0, 0.45), Tissue.UTERUS: (1.8, 0.25),
+    Tissue.RENAL_PELVIS: (9.0, 0.5), Tissue.ADRENAL: (1.6, 0.2), Tissue.SMALL_BOWEL: (1.6, 0.35),
+    Tissue.COLON_WALL: (4.0, 0.4), Tissue.STOOL: (1.2, 0.3), Tissue.BLADDER: (17.0, 0.45), Tissue.UTERUS: (1.8, 0.25),
     Tissue.PROSTATE: (1.7, 0.2), Tissue.TESTIS: (3.0, 0.2), Tissue.BREAST: (0.9, 0.2),
     Tissue.VISCERAL_FAT: (0.35, 0.15), Tissue.SKULL_BONE: (0.7, 0.15),
 })  # fmt: skip

@@ -93,7 +93,7 @@ def sample_variation(seed: int) -> PhantomOptions:
         sex=sex,
         age=int(np.clip(rng.normal(60, 15), 19, 92)),
         contrast=bool(rng.random() < 0.5),
-        noise=round(float(rng.uniform(0.7, 1.6)), 2),
+        ct_noise=round(float(rng.uniform(0.7, 1.6)), 2),
         build="abdominal" if index > 30 else "even",
         field_of_view=(round(ends[0]), round(ends[1])),
         **options,

@@ -13,10 +13,9 @@ from twin_scanner.cli.options import (
     StudiesSource,
     out_folder,
     package_folder,
-    read_settings,
-    segmenter_with,
+    study_tools,
 )
-from twin_scanner.cli.output import log_from, say, stages
+from twin_scanner.cli.output import say, stages
 
 
 def evaluate(
@@ -65,11 +64,9 @@ def evaluate(
     from training.evaluation.organs import organ_maps
     from training.evaluation.pictures import Pictures
     from training.evaluation.result_files import write_results
-    from twin_scanner.districts.choice import make_segmenter
     from twin_scanner.synthesis.pipeline import PipelineOptions
 
-    settings = read_settings(config)
-    log_from("ERROR")
+    settings, recipe = study_tools(config, segmenter)
     models = evaluated_models([package_folder(settings, reference) for reference in (*model, *(baseline or ()))])
     with stages() as report:
         studies = find_studies(dataset, accept_synthetic=accept_synthetic, progress=report("Headers"))
@@ -77,7 +74,7 @@ def evaluate(
             models=models,
             studies=chosen_studies(studies, split, part),
             out=out,
-            segmenter=make_segmenter(segmenter_with(settings, segmenter, None)),
+            segmenter=recipe(),
             options=PipelineOptions(settings.model.allow_other_segmenter, settings.model.missing_district),
             registered=registration,
             organs=None if organs is None else organ_maps(organs),

@@ -1,15 +1,20 @@
 """The options that several verbs share, and the settings that follow from them."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from twin_scanner.cli.output import log_from
 from twin_scanner.districts.choice import SEGMENTERS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twin_scanner.districts.choice import SegmenterChoice
+    from twin_scanner.districts.district_map import Segmenter
     from twin_scanner.settings import Settings
 
 ConfigFile = Annotated[
@@ -57,6 +62,18 @@ def segmenter_with(settings: "Settings", name: str | None, labelmap: Path | None
 
     choice = segmenter_choice(settings)
     return replace(choice, name=name or choice.name, labelmap=labelmap or choice.labelmap)
+
+
+def study_tools(config: Path | None, segmenter: str | None) -> "tuple[Settings, Callable[[], Segmenter]]":
+    """What a verb over studies begins with: the configuration, what makes the segmenter, and a log of errors alone.
+
+    Raises Misconfigured as ``read_settings`` does.
+    """
+    from twin_scanner.districts.choice import make_segmenter
+
+    settings = read_settings(config)
+    log_from("ERROR")
+    return settings, partial(make_segmenter, segmenter_with(settings, segmenter, None))
 
 
 def package_folder(settings: "Settings", reference: str) -> Path:

@@ -13,6 +13,7 @@ from twin_scanner.progress import Progress
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
+    from rich.progress import ProgressColumn
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells expect it."""
@@ -45,17 +46,39 @@ def stages(kept: str = "what was finished is kept; start it again to go on.") ->
 
     Ctrl-C ends the program with ``kept``, where the work itself does not say how much of it is kept.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # A redirected stdout would send results that are printed meanwhile to stderr.
     try:
-        with Bars(*columns, console=console(), disable=not sys.stderr.isatty(), redirect_stdout=False) as bars:
+        with _bars() as bars:
             yield lambda name: _stage(bars, name)
     except KeyboardInterrupt:
         say(f"stopped: {kept}")
         raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def losses_bar() -> Iterator[Callable[[str, int, int, dict[str, float]], None]]:
+    """One bar per network with its losses and the time left, for whoever gives (network, step, steps, losses)."""
+    from rich.progress import TaskID, TextColumn, TimeElapsedColumn
+
+    tasks: dict[str, TaskID] = {}
+    with _bars(TimeElapsedColumn(), TextColumn("{task.fields[losses]}")) as bars:
+
+        def on_step(network: str, step: int, steps: int, losses: dict[str, float]) -> None:
+            if network not in tasks:
+                tasks[network] = bars.add_task(network, total=steps, losses="")
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+            bars.update(tasks[network], completed=step, losses=shown)
+
+        yield on_step
+
+
+def _bars(*further: "ProgressColumn") -> "Bars":
+    """Bars on the one console, shown in a terminal alone."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), *further)
+    # A redirected stdout would send results that are printed meanwhile to stderr.
+    return Bars(*columns, console=console(), disable=not sys.stderr.isatty(), redirect_stdout=False)
 
 
 def _stage(bars: "Bars", name: str) -> Progress:

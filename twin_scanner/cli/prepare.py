@@ -1,7 +1,6 @@
 """The verb `prepare`: studies into a training store."""
 
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +13,10 @@ from twin_scanner.cli.options import (
     StudiesSource,
     out_folder,
     package_folder,
-    read_settings,
-    segmenter_with,
+    study_tools,
     written_file,
 )
-from twin_scanner.cli.output import log_from, say, stages
+from twin_scanner.cli.output import say, stages
 
 
 def prepare(
@@ -51,14 +49,11 @@ def prepare(
     from training.data.prepare import prepare as fill
     from training.data.splits import make_split_file
     from training.data.studies import find_studies
-    from twin_scanner.districts.choice import make_segmenter
     from twin_scanner.executor.local import LocalProcesses
     from twin_scanner.models.package import load_package
     from twin_scanner.models.plan import Plan
 
-    settings = read_settings(config)
-    log_from("ERROR")
-    recipe = partial(make_segmenter, segmenter_with(settings, segmenter, None))
+    settings, recipe = study_tools(config, segmenter)
     plan = Plan() if model is None else load_package(package_folder(settings, model)).plan
     with closing(LocalProcesses(workers)) as processes, stages() as stage:
         studies = find_studies(source, accept_synthetic=accept_synthetic, progress=stage("Headers"))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from twin_scanner.cli.output import log_from, stages
+from twin_scanner.cli.output import log_from, losses_bar, stages
 
 
 def train(
@@ -34,7 +34,7 @@ def train(
 
     log_from("INFO")
     if not is_grid(config):
-        finished = fit(config, resume=resume)
+        finished = fit(config, resume=resume, bar=losses_bar())
         print(finished.folder)
         for sentence in finished.sentences:
             print(sentence)

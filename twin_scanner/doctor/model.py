@@ -2,32 +2,22 @@
 
 from collections.abc import Iterator
 
+from twin_scanner import preconditions
 from twin_scanner.doctor.finding import Finding
-from twin_scanner.errors import Misconfigured
-from twin_scanner.models.card import Card, check_serves_patients, read_card
-from twin_scanner.models.store import ModelStore, check_files
-from twin_scanner.preconditions import other_segmenter
+from twin_scanner.models.card import Card
 from twin_scanner.settings import Settings
 
 
 def check_model(settings: Settings) -> Iterator[Finding]:
-    """Check the files of the package that the configuration names, what it was trained on, and its segmenter."""
-    folder = ModelStore(settings.model_store).resolve(settings.model.name)
-    check_files(folder)
-    card = read_card(folder)
-    yield _training_data_of(card, settings)
-    yield _segmenter_of(card, settings)
-
-
-def _training_data_of(card: Card, settings: Settings) -> Finding:
+    """Check the model that the configuration names: its files, what it was trained on, and its segmenter."""
+    accept_phantom_only = settings.model.accept_phantom_only
+    card = preconditions.check_model(settings.model_store, settings.model.name, accept_phantom_only=accept_phantom_only)
     whole = f"Model '{card.name}' ({card.model_hash[:12]}) is whole"
-    try:
-        check_serves_patients(card, accept_phantom_only=settings.model.accept_phantom_only)
-    except Misconfigured as fault:
-        return Finding("model", "fault", str(fault))
     if card.phantom_only:
-        return Finding("model", "warning", f"{whole}, but it was trained on phantoms only, which is accepted.")
-    return Finding("model", "ok", f"{whole}.")
+        yield Finding("model", "warning", f"{whole}, but it was trained on phantoms only, which is accepted.")
+    else:
+        yield Finding("model", "ok", f"{whole}.")
+    yield _segmenter_of(card, settings)
 
 
 def _segmenter_of(card: Card, settings: Settings) -> Finding:
@@ -35,7 +25,7 @@ def _segmenter_of(card: Card, settings: Settings) -> Finding:
     if card.partition.whole_volume:
         return Finding(name, "ok", "The model needs no districts.")
     trained, configured = card.segmenter, settings.districts.segmenter
-    fault = other_segmenter(card, configured)
+    fault = preconditions.other_segmenter(card, configured)
     if fault is None:
         return Finding(name, "ok", f"The model was trained on districts by '{trained}', which are configured.")
     if settings.model.allow_other_segmenter:

@@ -50,15 +50,20 @@ class LocalProcesses(Executor):
         if pool is not None:
             pool.shutdown(wait=wait, cancel_futures=cancel_futures)
 
+    def end_work(self) -> None:
+        """End the processes at once, without waiting for them: the next ``submit`` has new ones."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            _kill(pool)
+            pool.shutdown(wait=False, cancel_futures=True)
+
     def close(self) -> None:
         """End the processes at once: their futures raise BrokenExecutor or are cancelled."""
         pool = self._forget()
-        if pool is None:
-            return
-        # Only from Python 3.14 on does the pool itself offer this.
-        for process in list((pool._processes or {}).values()):
-            process.kill()
-        pool.shutdown(wait=True, cancel_futures=True)
+        if pool is not None:
+            _kill(pool)
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _forget(self) -> ProcessPoolExecutor | None:
         with self._lock:
@@ -73,6 +78,12 @@ class LocalProcesses(Executor):
             initializer=_begin,
             initargs=(self._prepare,),
         )
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    # Only from Python 3.14 on does the pool itself offer this.
+    for process in list((pool._processes or {}).values()):
+        process.kill()
 
 
 def _in_context(ids: dict[str, str], fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:

@@ -1,8 +1,10 @@
 """How work on any ``concurrent.futures.Executor`` is waited for, whether its processes are here or elsewhere."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Future
+from dataclasses import dataclass
 from typing import TypeVar
 
 from twin_scanner.errors import Transient
@@ -10,17 +12,44 @@ from twin_scanner.errors import Transient
 R = TypeVar("R")
 
 
-def wait(future: Future[R], beat: Callable[[], None], every_s: float) -> R:
+@dataclass(frozen=True)
+class Limit:
+    """How long one piece of work may take: what hangs would hold up everything behind it for ever.
+
+    ``what`` begins the sentence that says it took longer, ``key`` is where the configuration sets ``seconds``, and
+    ``end`` ends the work's process.
+    """
+
+    what: str
+    key: str
+    seconds: float
+    end: Callable[[], None]
+
+
+def wait(
+    future: Future[R],
+    beat: Callable[[], None],
+    every_s: float,
+    limit: Limit,
+    monotonic_s: Callable[[], float] = time.monotonic,
+) -> R:
     """The future's result; ``beat`` is called every ``every_s`` seconds until it is there.
 
-    Raises what the work raised, and Transient where its process was lost or ended. What ``beat`` raises ends the
-    waiting: work that has not begun is then cancelled.
+    Raises what the work raised, and Transient where its process was lost or ended, also because it did not end within
+    ``limit``. What ``beat`` raises ends the waiting: work that has not begun is then cancelled.
     """
     done = threading.Event()
     future.add_done_callback(lambda _: done.set())
+    begun_s = monotonic_s()
     try:
         while not done.wait(every_s):
             beat()
+            if monotonic_s() - begun_s >= limit.seconds:
+                limit.end()
+                raise Transient(
+                    f"{limit.what} did not end within {limit.seconds:g} s ({limit.key}), so its process was ended: it "
+                    "is tried again."
+                )
         return future.result()
     except (BrokenExecutor, CancelledError) as error:
         raise Transient("The worker process was lost; it is started again with the next try.") from error

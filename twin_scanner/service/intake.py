@@ -4,8 +4,10 @@ import hashlib
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -26,7 +28,7 @@ QUIET_PERIOD: Final = "quiet period"
 
 
 class Unended(Transient):
-    """The process that looked at a study's files was lost: the files may be what it died of."""
+    """The process that looked at a study's files was lost or hung: the files may be what it died of."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class JobFolders:
     """Where the files of each job live: ct/ (hard links into the spool), and what was rendered from them."""
 
     root: Path
+    changing: threading.Lock = field(default_factory=threading.Lock, compare=False)
+    """Whoever makes or removes a folder holds it until the ledger agrees."""
 
     def of(self, job_id: str) -> Path:
         """The folder of one job."""
@@ -41,7 +45,8 @@ class JobFolders:
 
     def job_ids(self) -> list[str]:
         """The jobs that have a folder here."""
-        return sorted(folder.name for folder in self.root.iterdir()) if self.root.is_dir() else []
+        names = (folder.name for folder in self.root.iterdir()) if self.root.is_dir() else ()
+        return sorted(name for name in names if not name.startswith("."))
 
     def ct(self, job_id: str) -> Path:
         """The CT instances that the job reads."""
@@ -50,6 +55,15 @@ class JobFolders:
     def result(self, job_id: str) -> Path:
         """What was rendered."""
         return self.of(job_id) / "result"
+
+    def put_away(self, job_id: str) -> None:
+        """Take the job's folder out of its place, whole and at once; it is for removal alone then. Raises OSError."""
+        with suppress(FileNotFoundError):
+            self.of(job_id).rename(self.root / f".{uuid.uuid4().hex}.{job_id}")
+
+    def away(self) -> list[Path]:
+        """The folders that were put away; the suffix of each is its job."""
+        return sorted(self.root.glob(".*"))
 
 
 class Arrivals:
@@ -144,7 +158,8 @@ class Intake:
             except Stopped:
                 raise
             except (Transient, MemoryError) as error:
-                raise Unended("The process that read this study's headers was lost: it is read again.") from error
+                reason = str(error) if isinstance(error, Transient) else "Reading the headers took too much memory."
+                raise Unended(reason) from error
             for choice in choices:
                 self._open(choice)
         return fingerprint
@@ -174,8 +189,9 @@ class Intake:
             instance_count=len(choice.files),
             skipped=choice.skipped,
         )
-        snapshot(choice.files, self._folders.ct(new.job_id))
-        job = self._ledger.jobs.open(new)
+        with self._folders.changing:
+            snapshot(choice.files, self._folders.ct(new.job_id))
+            job = self._ledger.jobs.open(new)
         LOG.info("job opened", extra={"job_id": job.job_id, "series_uid": job.series_uid, "step": "intake"})
         return job
 

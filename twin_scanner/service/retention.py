@@ -1,15 +1,19 @@
-"""Clears away the files of jobs that ended (done, superseded, rejected) some time ago, in batches; rows stay."""
+"""Clears away the files of jobs that ended (done, superseded, rejected) some time ago, in batches; rows stay.
+
+The ledger gives the files up first, then they go: no retry starts on files that are not there. What a crash or the
+disk leaves in between is found on the disk by the next clearing.
+"""
 
 import logging
 import shutil
 from collections.abc import Callable, Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from dicom_node.spool import Spool
 from twin_scanner.errors import Transient
 from twin_scanner.service.intake import JobFolders
-from twin_scanner.service.ledger import Job, Ledger, StudyState
+from twin_scanner.service.ledger import Job, Ledger, Study, StudyState
 
 LOG = logging.getLogger("twin_scanner.retention")
 
@@ -27,54 +31,62 @@ def clear_aged(
     """Remove the files of this node's jobs that ended longer than ``keep_days`` ago, and say how many jobs they were.
 
     A study leaves the spool with the last of its jobs, never while it is among the studies that are ``arriving``: the
-    sender will not repeat what was acknowledged. What stays, and what cannot be removed, is looked at again next time.
+    sender will not repeat what was acknowledged. A copy of what another node has a job for goes when that one has
+    ended. What stays, and what cannot be removed, is looked at again next time.
     """
     before = ledger.database.steady() - timedelta(days=keep_days)
 
-    def is_at_rest(study_uid: str) -> bool:
-        if study_uid in arriving():
+    def is_at_rest(job: Job) -> bool:
+        if job.study_uid in arriving():
             return False
-        study = ledger.studies.find(study_uid)
-        return study is None or study.state == StudyState.TAKEN
+        study = ledger.studies.find(job.study_uid)
+        return study is None or (study.state == StudyState.TAKEN and _is_as_taken(spool, study))
 
     count, last = 0, None
     while batch := ledger.jobs.to_clear(before, last, BATCH):
-        removed = [job for job in batch if is_at_rest(job.study_uid) and _removed(ledger, folders, job)]
-        gone = _clear_spool(ledger, spool, removed, is_at_rest)
-        ledger.jobs.cleared([job.job_id for job in gone])
-        count, last = count + len(gone), batch[-1]
+        at_rest = [job.job_id for job in batch if is_at_rest(job)]
+        with folders.changing:
+            cleared = ledger.jobs.clear(at_rest)
+            _put_away(folders, cleared)
+        count, last = count + len(cleared), batch[-1]
+    _clear_folders(ledger, folders)
+    _clear_spool(ledger, spool, before, arriving)
     return count
 
 
-def _removed(ledger: Ledger, folders: JobFolders, job: Job) -> bool:
-    """Whether the job's folder is gone; it stays where a retry has come between."""
-    if ledger.jobs.find(job.job_id).ended_at is None:
-        return False
-    try:
-        shutil.rmtree(folders.of(job.job_id))
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        LOG.error("files not cleared", extra={"job_id": job.job_id, "reason": error.strerror})
-        return False
-    return True
+def _is_as_taken(spool: Spool, study: Study) -> bool:
+    """Whether intake has seen all that lies in the spool, which is nothing where a crash ended an earlier clearing."""
+    return spool.fingerprint(study.study_uid) == study.fingerprint or not spool.files(study.study_uid)
 
 
-def _clear_spool(ledger: Ledger, spool: Spool, removed: list[Job], is_at_rest: Callable[[str], bool]) -> list[Job]:
-    """Remove the studies that no other job needs, and return the jobs of which nothing is left to remove."""
-    job_ids = [job.job_id for job in removed]
-    staying = set()
-    for study_uid in {job.study_uid for job in removed}:
-        study = ledger.studies.find(study_uid)
-        if study is None or ledger.jobs.need_files(study_uid, job_ids):
-            continue
+def _put_away(folders: JobFolders, job_ids: Collection[str]) -> None:
+    for job_id in job_ids:
         try:
-            is_gone = is_at_rest(study_uid) and (
-                spool.remove(study_uid, study.fingerprint) or not spool.files(study_uid)
-            )
+            folders.put_away(job_id)
+        except OSError as error:
+            LOG.error("files not cleared", extra={"job_id": job_id, "reason": error.strerror})
+
+
+def _clear_folders(ledger: Ledger, folders: JobFolders) -> None:
+    """Remove what no job of this node needs: what was put away, and folders that nothing will ever be done with."""
+    with folders.changing:
+        _put_away(folders, ledger.jobs.needless(folders.job_ids()))
+    for folder in folders.away():
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            LOG.error("files not cleared", extra={"job_id": folder.suffix[1:], "reason": error.strerror})
+
+
+def _clear_spool(ledger: Ledger, spool: Spool, before: datetime, arriving: Callable[[], Collection[str]]) -> None:
+    """Remove the studies that no job needs any more."""
+    for study in ledger.studies.to_clear(spool.studies(), before):
+
+        def is_arriving(study_uid: str = study.study_uid) -> bool:
+            return study_uid in arriving()
+
+        try:
+            if spool.remove(study.study_uid, study.fingerprint, unless=is_arriving):
+                ledger.studies.cleared(study)
         except Transient as error:
-            LOG.error("study not cleared", extra={"study_uid": study_uid, "reason": str(error)})
-            is_gone = False
-        if not is_gone:
-            staying.add(study_uid)
-    return [job for job in removed if job.study_uid not in staying]
+            LOG.error("study not cleared", extra={"study_uid": study.study_uid, "reason": str(error)})

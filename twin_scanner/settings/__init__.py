@@ -8,7 +8,7 @@ from twin_scanner.settings.configuration import (
     load_settings,
 )
 from twin_scanner.settings.dicom import NodeSection, PacsSection, ScannerSection, SelectionSection
-from twin_scanner.settings.service import LedgerSection, LogSection, RetrainSection, RetrySection
+from twin_scanner.settings.service import LedgerSection, LimitsSection, LogSection, RetrainSection, RetrySection
 from twin_scanner.settings.storage import Folders, StorageSection
 from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection
 from twin_scanner.settings.twin import TwinSection
@@ -19,6 +19,7 @@ __all__ = [
     "DistrictsSection",
     "Folders",
     "LedgerSection",
+    "LimitsSection",
     "LogSection",
     "ModelSection",
     "NodeSection",

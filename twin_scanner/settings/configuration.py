@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from twin_scanner.errors import Misconfigured
 from twin_scanner.settings.dicom import NodeSection, PacsSection, ScannerSection, SelectionSection
 from twin_scanner.settings.faults import fault_sentences, unknown_name
-from twin_scanner.settings.service import LedgerSection, LogSection, RetrainSection, RetrySection
+from twin_scanner.settings.service import LedgerSection, LimitsSection, LogSection, RetrainSection, RetrySection
 from twin_scanner.settings.storage import Folders, StorageSection
 from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection
 from twin_scanner.settings.twin import TwinSection
@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     pacs: PacsSection = PacsSection()
     storage: StorageSection = StorageSection()
     ledger: LedgerSection = LedgerSection()
+    limits: LimitsSection = LimitsSection()
     retry: RetrySection = RetrySection()
     model: ModelSection = ModelSection()
     districts: DistrictsSection = DistrictsSection()

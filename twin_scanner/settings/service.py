@@ -1,4 +1,4 @@
-"""The sections of the service: ledger, retry, retraining, log."""
+"""The sections of the service: ledger, limits, retry, retraining, log."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,13 @@ class LedgerSection(Section):
     url: str = ""
     workers: int = Field(2, ge=1, le=32)
     lease_s: Seconds = 120.0
+
+
+class LimitsSection(Section):
+    """How long work on one study may take; what takes longer hangs, and its process is ended."""
+
+    reading_s: Seconds = 600.0
+    render_s: Seconds = 14400.0
 
 
 class RetrySection(Section):

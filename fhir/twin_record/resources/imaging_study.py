@@ -92,11 +92,11 @@ def _pet_series(update: TwinUpdate, device: str) -> Resource:
 
 def _made_series(series: SeriesEntry, update: TwinUpdate, device: str) -> Resource:
     """A series of ours: when it was made, and where a network had its part in it, which and that it was AI."""
-    made = _series(series) | {"started": update.made_at.isoformat()}
+    ours = _series(series) | {"started": update.made_at.isoformat()}
     if not series.asserted_by_ai:
-        return made
+        return ours
     performer = {"system": "http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "code": "PRF"}
-    return made | {
+    return ours | {
         "extension": [{"url": INLINE_LABEL_EXTENSION, "valueCoding": AIAST}],
         "performer": [{"function": {"coding": [performer]}, "actor": {"reference": device}}],
     }

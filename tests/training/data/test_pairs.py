@@ -19,7 +19,7 @@ from training.data.pairs import (
     phantom_truth,
 )
 from training.data.sampling import pair_surroundings, patch_at
-from training.data.study import Study
+from training.data.study import TrainingStudy
 from training.fit.config import DataConfig
 from training.fit.phantom_pairs import make_pairs
 from training.phantom.phantom import make_phantom, sample_options
@@ -56,15 +56,15 @@ def two_districts(upright: Volume) -> LabelArray:
     return labels
 
 
-def halves(study: Study) -> LabelArray:
+def halves(study: TrainingStudy) -> LabelArray:
     """The same rule, as training calls it."""
     return two_districts(study.ct)
 
 
-def blob_study(lesions: LabelArray | None = None) -> Study:
+def blob_study(lesions: LabelArray | None = None) -> TrainingStudy:
     """Uptake (SUV 0 to about 10) of other noise in the same ellipsoid; far more in the air around it."""
     suv = (np.abs(blob_ct(1).array) / 20).astype(np.float32)
-    return Study(blob_ct(), Volume(suv, GEOMETRY), "CT", lesions)
+    return TrainingStudy(blob_ct(), Volume(suv, GEOMETRY), "CT", lesions)
 
 
 def blob_pair(segment: Segment = halves, *, plan: Plan = PLAN, keep_air: bool = False) -> Pair:
@@ -131,7 +131,7 @@ def test_training_and_serving_give_a_network_the_same_bytes(
 
 def test_the_pet_lies_on_the_ct_and_keeps_what_a_plan_would_clip() -> None:
     """Oracle: the steps written out, on the whole field of view."""
-    study = Study(blob_ct(), Volume(np.abs(blob_ct(1).array), GEOMETRY), "CT")
+    study = TrainingStudy(blob_ct(), Volume(np.abs(blob_ct(1).array), GEOMETRY), "CT")
     pair = make_pair(study, halves, PLAN, name="s", patient="p")
     grid = ct_on_grid(study.ct, PLAN).geometry
     whole = resample(study.pet, grid, outside=0.0).array
@@ -151,7 +151,7 @@ def test_the_ct_is_kept_as_whole_hu_with_the_range_of_the_whole_image() -> None:
 def test_what_the_pet_does_not_show_has_no_district() -> None:
     """A PET that ends in the middle of the CT: the other half is neither learnt nor scored."""
     study = blob_study()
-    half = Study(study.ct, study.pet.cropped((slice(0, 25), slice(0, 130), slice(0, 100))), "CT")
+    half = TrainingStudy(study.ct, study.pet.cropped((slice(0, 25), slice(0, 130), slice(0, 100))), "CT")
     whole, shown = on_plan_grid(study, halves, PLAN), on_plan_grid(half, halves, PLAN)
     assert whole.covered == 1.0
     assert 0.3 < shown.covered < 0.7
@@ -228,5 +228,5 @@ def test_a_patients_true_districts_are_not_asked_for() -> None:
 
 def test_landmarks_are_the_embedded_segmenters_districts() -> None:
     phantom = make_phantom(12, sample_options(12, spacing_mm=(12.0, 11.0, 10.0)))
-    study = Study(phantom.ct, phantom.pet, "phantom")
+    study = TrainingStudy(phantom.ct, phantom.pet, "phantom")
     np.testing.assert_array_equal(landmarks(study), LandmarkSegmenter().segment(phantom.ct).labels)

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from tests.samples.drawn_studies import COARSE, DensitySegmenter, Drawn, Fault, MovedPhantom, some
+from tests.samples.block_studies import COARSE, Block, DensitySegmenter, Fault, MovedPhantom, some
 from training.data.pairs import on_plan_grid, phantom_truth
 from training.data.prepare import prepare as prepare_registered
 from training.data.prepare import registered_study, source_stamp
 from training.data.registration import register
 from training.data.splits import Split, write_split
-from training.data.study import Study, StudyReference
+from training.data.study import StudyReference, TrainingStudy
 from training.data.training_store import TrainingStore, open_store
 from training.fit.curve import read_curve
 from training.phantom.files import write_studies
@@ -69,8 +69,8 @@ def test_two_stores_of_one_source_are_the_same_bytes_whatever_the_number_of_work
     """Registered, segmented and resampled, with refused studies, and in the other order."""
     references: list[StudyReference] = [
         MovedPhantom(2.0, (0.0, 0.0, 7.0)),
-        Drawn("bad", "p", fault="unreadable"),
-        Drawn("worse", "p2", fault="cold"),
+        Block("bad", "p", fault="unreadable"),
+        Block("worse", "p2", fault="cold"),
     ]
     one = prepare_registered(references, tmp_path / "one", TRUNK_PLAN, DensitySegmenter)
     two = prepare_registered(
@@ -99,7 +99,7 @@ def test_a_study_that_must_not_be_learnt_from_is_listed_and_stops_nothing(
     tmp_path: Path, fault: Fault, reason: str
 ) -> None:
     calls: list[tuple[int, int]] = []
-    references = [Drawn("a-bad-one", "patient-0", "LYMPHOMA", fault=fault), *some(1)]
+    references = [Block("a-bad-one", "patient-0", "LYMPHOMA", fault=fault), *some(1)]
     store = prepare(references, tmp_path, PLAN, None, progress=lambda done, total: calls.append((done, total)))
     assert [entry.name for entry in store.entries] == ["study-0"]
     (refusal,) = store.refused
@@ -137,7 +137,7 @@ def test_a_held_study_follows_its_source(tmp_path: Path) -> None:
 
     def prepared(content: bytes, **changes: object) -> TrainingStore:
         (source / "pet.dcm").write_bytes(content)
-        return prepare([replace(Drawn("a", "p", files=source), **changes), *some(1)], folder, PLAN, None)
+        return prepare([replace(Block("a", "p", files=source), **changes), *some(1)], folder, PLAN, None)
 
     first = prepared(b"1")
     pet = folder / "studies" / "a" / "pet.npy"
@@ -152,7 +152,7 @@ def test_a_held_study_follows_its_source(tmp_path: Path) -> None:
     before = mapped.copy()
     changed = prepared(b"333", seed=1)
     assert changed.entries[0].source_sha256 != first.entries[0].source_sha256
-    alone = prepare([Drawn("a", "p", seed=1)], tmp_path / "alone", PLAN, None)
+    alone = prepare([Block("a", "p", seed=1)], tmp_path / "alone", PLAN, None)
     assert changed.entries[0].arrays_sha256 == alone.entries[0].arrays_sha256
     np.testing.assert_array_equal(mapped, before)
     gone = prepared(b"4444", fault="unreadable")
@@ -179,23 +179,23 @@ class Counted:
     def diagnosis(self) -> str:
         return ""
 
-    def load(self) -> Study:
+    def load(self) -> TrainingStudy:
         with Path(self.loads).open("a") as stream:
             stream.write(self.name)
         if self.refuses:
             raise Rejected("It is refused.")
-        return Drawn(self.name, self.patient).load()
+        return Block(self.name, self.patient).load()
 
 
 def test_a_moved_source_is_the_same_source(tmp_path: Path) -> None:
     (tmp_path / "here" / "series").mkdir(parents=True)
     (tmp_path / "here" / "series" / "1.dcm").write_bytes(b"x")
-    before = source_stamp(Drawn("a", "p", files=tmp_path / "here" / "series"))
+    before = source_stamp(Block("a", "p", files=tmp_path / "here" / "series"))
     (tmp_path / "here").rename(tmp_path / "there")
-    assert source_stamp(Drawn("a", "p", files=tmp_path / "there" / "series")) == before
+    assert source_stamp(Block("a", "p", files=tmp_path / "there" / "series")) == before
     (tmp_path / "there" / "series" / "2.dcm").write_bytes(b"")
-    assert source_stamp(Drawn("a", "p", files=tmp_path / "there" / "series")) != before
-    assert source_stamp(Drawn("a", "q", files=tmp_path / "there" / "series")) != before
+    assert source_stamp(Block("a", "p", files=tmp_path / "there" / "series")) != before
+    assert source_stamp(Block("a", "q", files=tmp_path / "there" / "series")) != before
 
 
 def test_a_killed_run_leaves_nothing_half_and_the_next_one_ends_in_the_same_store(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_killed_run_leaves_nothing_half_and_the_next_one_ends_in_the_same_stor
 KILLED_RUN = """
 import sys
 from pathlib import Path
-from tests.samples.drawn_studies import some
+from tests.samples.block_studies import some
 from training.data.prepare import prepare
 from twin_scanner.imaging.district_labels import DISTRICT_LABELS
 from twin_scanner.models.plan import Plan
@@ -247,7 +247,7 @@ def test_a_worker_that_is_lost_is_said_with_the_study_and_finished_ones_stay(
     tmp_path: Path, processes: Executor
 ) -> None:
     """As when the system kills it for want of memory."""
-    references = [*some(2), Drawn("study-9", "patient-9", fault="kills its process")]
+    references = [*some(2), Block("study-9", "patient-9", fault="kills its process")]
     with pytest.raises(Transient, match=r"process that prepared study .*'study-9' was lost.*fewer workers"):
         prepare(references, tmp_path / "store", PLAN, None, executor=processes, workers=2)
     finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("store/studies/study-*/study.json")}
@@ -291,13 +291,13 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
 def test_a_name_is_one_patients(tmp_path: Path) -> None:
     prepare(some(1), tmp_path, PLAN, None)
     with pytest.raises(Rejected, match="holds a study 'study-0' of another patient"):
-        prepare([Drawn("study-0", "somebody else")], tmp_path, PLAN, None)
+        prepare([Block("study-0", "somebody else")], tmp_path, PLAN, None)
 
 
 @pytest.mark.parametrize("names", [["a", "a"], ["../a"], [""], [".part-1"], ["a/b"]])
 def test_names_that_two_studies_share_or_no_file_can_have_are_rejected(tmp_path: Path, names: list[str]) -> None:
     with pytest.raises(Rejected, match=r"studies, '.*' first, share their name or have one that is no file's"):
-        prepare([Drawn(name, "p") for name in names], tmp_path / "store", PLAN, None)
+        prepare([Block(name, "p") for name in names], tmp_path / "store", PLAN, None)
     assert not (tmp_path / "store").exists()
 
 
@@ -314,7 +314,7 @@ def test_a_place_that_cannot_be_written_is_said_in_one_sentence(tmp_path: Path) 
 
 def test_the_source_is_named_by_what_was_loaded(tmp_path: Path) -> None:
     """Another value of one voxel is another source; the same images under another name are the same."""
-    references = [*some(2), Drawn("again", "patient-0", seed=0), Drawn("bare", "patient-0", annotated=False)]
+    references = [*some(2), Block("again", "patient-0", seed=0), Block("bare", "patient-0", annotated=False)]
     store = prepare(references, tmp_path, PLAN, None)
     again, bare, first, second = (entry.source_sha256 for entry in store.entries)
     assert again == first

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.samples.drawn_studies import Drawn, some
+from tests.samples.block_studies import Block, some
 from training.data.pairs import Pair, make_pair, phantom_truth
 from training.data.prepare import prepare as prepare_registered
 from training.data.training_store import Entry, TrainingStore, open_store
@@ -39,8 +39,8 @@ def copy(bodies: TrainingStore, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bodies.folder, tmp_path / "store"))
 
 
-def studies() -> list[Drawn]:
-    return [*some(2), Drawn("study-2", "patient-2", "MELANOMA", 2, annotated=False)]
+def studies() -> list[Block]:
+    return [*some(2), Block("study-2", "patient-2", "MELANOMA", 2, annotated=False)]
 
 
 def assert_same(pair: Pair, expected: Pair) -> None:
@@ -174,7 +174,7 @@ def test_a_file_that_is_not_what_was_written_is_not_mapped(copy: Path, spoilt: s
 
 def test_a_study_of_another_store_is_not_mixed_in(copy: Path, tmp_path: Path) -> None:
     """Somebody copied folders together."""
-    other = prepare([Drawn("other", "patient-9")], tmp_path / "other", Plan(spacing_mm=(6.0, 5.0, 5.0)), None)
+    other = prepare([Block("other", "patient-9")], tmp_path / "other", Plan(spacing_mm=(6.0, 5.0, 5.0)), None)
     shutil.copytree(other.folder / "studies" / "other", copy / "studies" / "other")
     with pytest.raises(Rejected, match="study 'other' was made for another store"):
         open_store(copy)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.samples.known_cases import body_pet, districts
 from training.data.splits import Split, write_split
-from training.data.study import Study
+from training.data.study import TrainingStudy
 from training.evaluation import evaluate as evaluation
 from training.evaluation.calibrate import calibrate, halves
 from training.evaluation.calibration import Sample
@@ -45,7 +45,7 @@ from twin_scanner.models.plan import Plan
 from twin_scanner.synthesis.calibration import stored_calibration
 from twin_scanner.synthesis.pipeline import PipelineOptions, translate_ct
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 PLAN = Plan(spacing_mm=(8.0, 8.0, 8.0))
 CT_GRID = Geometry((48, 44, 46), (4.0, 4.0, 4.0), (0.0, 0.0, 0.0))
@@ -88,7 +88,7 @@ class Block:
     faulty: bool = False
     unit: float = 1.0
 
-    def load(self) -> Study:
+    def load(self) -> TrainingStudy:
         if self.faulty:
             raise Rejected(f"{self.name} has no PET: complete the study.")
         ct = np.where(districts() > 0, np.float32(40.0), np.float32(-1000.0))
@@ -97,7 +97,7 @@ class Block:
         pet = body_pet(self.seed)
         pet[lesions > 0] = 8.0
         pet *= np.float32(self.unit)
-        return Study(Volume(ct, CT_GRID), Volume(pet, CT_GRID), "phantom", lesions, is_phantom=True)
+        return TrainingStudy(Volume(ct, CT_GRID), Volume(pet, CT_GRID), "phantom", lesions, is_phantom=True)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Turned:
     def diagnosis(self) -> str:
         return self.study.diagnosis
 
-    def load(self) -> Study:
+    def load(self) -> TrainingStudy:
         study = self.study.load()
         assert study.lesions is not None
         pet = study.pet.oriented(self.axes)

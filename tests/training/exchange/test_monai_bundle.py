@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import math
-import os
 import pickle
 import subprocess
 import sys
@@ -98,10 +97,7 @@ def run_bundle(bundle: Path, ct: Path, districts: Path | None, out: Path) -> "su
     command += ["--config_file", str(bundle / "configs/inference.json")]
     command += ["--ct", str(ct), "--output_dir", str(out)]
     command += [] if districts is None else ["--districts", str(districts)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, cwd=bundle, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False
-    )
+    return subprocess.run(command, cwd=bundle, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
 
 
 def our_pet(ct: Volume, labels: LabelArray, package: ModelPackage) -> Volume:

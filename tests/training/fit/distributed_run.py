@@ -37,7 +37,6 @@ KINDS = ("generators", "discriminators")
 
 def main(out: Path) -> None:
     """Everything that this process of the group does."""
-    torch.set_num_threads(1)
     with process_group(local_device("cpu")):
         states = {run: weights(four_steps(*run, out)) for run in RUNS}
         torch.save(states, out / f"process-{process_rank()}.pt")

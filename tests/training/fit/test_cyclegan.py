@@ -15,7 +15,7 @@ from training.fit.config import TrainConfig
 from training.fit.cyclegan import cyclegan_step
 from training.fit.state import ImagePool, TrainState, fresh_state
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 
 def begun(folder: Path) -> tuple[TrainConfig, TrainState, Batch]:

@@ -17,7 +17,7 @@ from training.fit.distributed import any_process, gathered, local_device, mean_o
 from training.fit.state import fresh_state
 from twin_scanner.errors import Rejected
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 DEADLINE_S = 120
 PROCESSES = 2
@@ -29,7 +29,7 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(tmp_path: Path
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES)),
         *("-m", "tests.training.fit.distributed_run", str(tmp_path)),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(
         command, cwd=project, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )

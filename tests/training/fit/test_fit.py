@@ -31,7 +31,7 @@ from twin_scanner.models.package import load_package
 from twin_scanner.models.partition import DISTRICTS
 from twin_scanner.models.plan import Plan
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 
 def weights(state: TrainState) -> list[torch.Tensor]:

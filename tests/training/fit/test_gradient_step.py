@@ -17,7 +17,7 @@ from training.fit.pix2pix import pix2pix_step
 from training.fit.state import TrainState, architecture, fresh_state
 from twin_scanner.errors import Rejected
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 
 def weights(state: TrainState) -> list[torch.Tensor]:

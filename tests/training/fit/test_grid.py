@@ -16,7 +16,7 @@ from training.fit.run_data import load_data
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.models.package import load_package
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 COMMON: dict[str, Any] = {
     "package": {"intended_use": "Tests.", "licence": "CC0-1.0"},

@@ -1,6 +1,5 @@
 """Real training processes ended by SIGTERM and SIGKILL: what is resumed ends in the package of an undisturbed run."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from training.fit.curve import read_curve
 from training.fit.fit import main
 from twin_scanner.models.card import read_card
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 DEADLINE_S = 120.0
 POLL_S = 0.02
@@ -55,7 +54,6 @@ def started(folder: Path, *options: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "twin_scanner.cli", "train", "tiny.toml", *options],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -21,7 +21,7 @@ from tests.samples.known_cases import body_pet, districts
 from training.data.prepare import prepare
 from training.data.splits import Split, write_split
 from training.data.studies import phantom_studies
-from training.data.study import Study, StudyReference
+from training.data.study import StudyReference, TrainingStudy
 from training.data.training_store import TrainingStore
 from training.fit.config import (
     AugmentationConfig,
@@ -50,7 +50,7 @@ from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import DEMONSTRATION_FOLDER, ModelStore
 from twin_scanner.service.schedule import CommandSchedule
 
-pytestmark = [pytest.mark.loop, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.loop
 
 PLAN = Plan(spacing_mm=(20.0, 20.0, 20.0))
 FEATURES = 4
@@ -79,7 +79,7 @@ class Mismatched:
     def diagnosis(self) -> str:
         return self.of_ct.diagnosis
 
-    def load(self) -> Study:
+    def load(self) -> TrainingStudy:
         study, other = self.of_ct.load(), self.of_pet.load()
         factors = [n / m for n, m in zip(study.pet.array.shape, other.pet.array.shape, strict=True)]
         pet = ndimage.zoom(other.pet.array[::-1], factors, order=0)
@@ -101,10 +101,12 @@ class Blocks:
     def patient(self) -> str:
         return self.name
 
-    def load(self) -> Study:
+    def load(self) -> TrainingStudy:
         grid = Geometry(districts().shape, (20.0, 20.0, 20.0), (0.0, 0.0, 0.0))
         ct = np.where(districts() > 0, np.float32(40.0), np.float32(-1000.0))
-        return Study(Volume(ct, grid), Volume(body_pet(self.seed), grid), "phantom", None, districts(), is_phantom=True)
+        return TrainingStudy(
+            Volume(ct, grid), Volume(body_pet(self.seed), grid), "phantom", None, districts(), is_phantom=True
+        )
 
 
 STUDIES = phantom_studies(12, 3000, spacing_mm=DRAWN_MM)
@@ -411,8 +413,7 @@ def command(folder: Path) -> list[str]:
 
 
 def started(folder: Path) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command(folder), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(condition: Callable[[], object]) -> None:

@@ -9,15 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.samples.command_line import run
 from twin_scanner.imaging.volume import Geometry, write_nifti
 
 pytestmark = pytest.mark.unit
-
-
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The installed program, started in ``folder``."""
-    command = [sys.executable, "-m", "twin_scanner.cli", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.unit
 
-PROGRAM = """
+STAGES = """
 import logging
 from twin_scanner.cli.output import log_from, stages
 log_from("INFO")
@@ -19,6 +19,16 @@ with stages() as stage:
     report = stage("Working")
     for done in range(20):
         report(done, 20)
+        logging.getLogger("twin_scanner.test").info("record %d", done)
+    print("the result")
+"""
+LOSSES = """
+import logging
+from twin_scanner.cli.output import log_from, losses_bar
+log_from("INFO")
+with losses_bar() as on_step:
+    for done in range(20):
+        on_step("Working", done, 20, {"mae": 0.5})
         logging.getLogger("twin_scanner.test").info("record %d", done)
     print("the result")
 """
@@ -45,9 +55,10 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
-def test_no_log_line_stands_in_the_line_of_a_bar_and_the_result_goes_to_stdout(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", [STAGES, LOSSES], ids=["stages", "losses"])
+def test_no_log_line_stands_in_the_line_of_a_bar_and_the_result_goes_to_stdout(tmp_path: Path, program: str) -> None:
     with (tmp_path / "stdout").open("w+") as stdout:
-        shown = shown_in_a_terminal(PROGRAM, stdout.fileno())
+        shown = shown_in_a_terminal(program, stdout.fileno())
         stdout.seek(0)
         assert stdout.read() == "the result\n"
     lines = re.split(r"[\r\n]+", shown)

@@ -76,6 +76,19 @@ def test_after_a_lost_process_the_next_work_has_a_new_one(worker: LocalProcesses
     assert worker.submit(nap, 0.0).result(TIMEOUT_S) == "slept"
 
 
+def test_work_that_hangs_can_be_ended_and_the_next_has_a_new_process(worker: LocalProcesses) -> None:
+    first = worker.submit(os.getpid).result(TIMEOUT_S)
+    hanging = worker.submit(nap, 600.0)
+    worker.end_work()
+    with pytest.raises(BrokenExecutor):
+        hanging.result(TIMEOUT_S)
+    assert worker.submit(os.getpid).result(TIMEOUT_S) != first
+    deadline = time.monotonic() + TIMEOUT_S
+    while _alive(first):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_closing_ends_work_under_way_at_once_and_takes_no_more(worker: LocalProcesses) -> None:
     worker.submit(os.getpid).result(TIMEOUT_S)
     long, waiting = worker.submit(nap, 600.0), worker.submit(nap, 600.0)

@@ -6,10 +6,13 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
+from tests.fakes.clock import Clock
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.executor.waiting import wait
+from twin_scanner.executor.waiting import Limit, wait
 
 pytestmark = pytest.mark.unit
+
+NEVER = Limit("The work", "limits.work_s", 600.0, lambda: None)
 
 
 class Enough(Exception):
@@ -26,7 +29,7 @@ def test_the_beat_is_called_until_the_work_is_done() -> None:
         return "done"
 
     with ThreadPoolExecutor(1) as executor:
-        assert wait(executor.submit(work), beats.release, 0.001) == "done"
+        assert wait(executor.submit(work), beats.release, 0.001, NEVER) == "done"
 
 
 def test_what_the_work_raises_arrives_as_it_was_even_a_timeout() -> None:
@@ -34,7 +37,7 @@ def test_what_the_work_raises_arrives_as_it_was_even_a_timeout() -> None:
         future: Future[None] = Future()
         future.set_exception(error)
         with pytest.raises(type(error)) as raised:
-            wait(future, lambda: None, 1.0)
+            wait(future, lambda: None, 1.0, NEVER)
         assert raised.value is error
 
 
@@ -45,7 +48,7 @@ def test_a_lost_or_closed_executor_is_transient() -> None:
     cancelled.cancel()
     for future in (lost, cancelled):
         with pytest.raises(Transient, match="worker process was lost"):
-            wait(future, lambda: None, 1.0)
+            wait(future, lambda: None, 1.0, NEVER)
 
 
 def test_a_beat_that_raises_ends_the_waiting_and_work_that_has_not_begun_never_begins() -> None:
@@ -55,5 +58,16 @@ def test_a_beat_that_raises_ends_the_waiting_and_work_that_has_not_begun_never_b
         raise Enough
 
     with pytest.raises(Enough):
-        wait(future, beat, 0.001)
+        wait(future, beat, 0.001, NEVER)
+    assert future.cancelled()
+
+
+def test_work_that_takes_longer_than_its_limit_is_ended_and_may_be_tried_again() -> None:
+    future: Future[None] = Future()
+    clock, ended = Clock(), []
+    limit = Limit("The render", "limits.render_s", 7.0, lambda: ended.append(clock.seconds))
+    begun_s = clock.seconds
+    with pytest.raises(Transient, match=r"The render did not end within 7 s \(limits.render_s\)"):
+        wait(future, lambda: clock.pass_s(2.0), 0.001, limit, clock.monotonic_s)
+    assert ended == [begun_s + 8.0]
     assert future.cancelled()

@@ -8,7 +8,7 @@ import pytest
 
 from dicom_node.spool import Spool
 from tests.fakes.clock import Clock
-from twin_scanner.errors import Transient
+from twin_scanner.errors import Rejected, Transient
 from twin_scanner.service import retention
 from twin_scanner.service.intake import JobFolders
 from twin_scanner.service.ledger import Job, Ledger, NewJob, Rendered, Result
@@ -134,10 +134,11 @@ def test_a_study_that_begins_to_arrive_while_its_jobs_are_cleared_keeps_its_plac
 
     with monkeypatch.context() as patched:
         patched.setattr(retention.shutil, "rmtree", remove_and_arrive)
-        assert store.clear() == 0
+        assert store.clear() == 1
     assert store.spool.studies() == ["1.2.3"]
     store.arriving = []
-    assert store.clear() == 1
+    assert store.clear() == 0
+    assert store.spool.studies() == []
 
 
 def test_a_clearing_that_a_crash_ended_before_it_was_recorded_is_recorded_by_the_next(
@@ -172,15 +173,17 @@ def test_what_cannot_be_removed_holds_up_nothing_and_is_tried_again(
     remove = shutil.rmtree
 
     def refuse(path: Path, *arguments: object, **options: object) -> None:
-        if Path(path).name == jobs[0].job_id:
+        if Path(path).suffix == f".{jobs[0].job_id}":
             raise PermissionError(13, "Permission denied")
         remove(path, *arguments, **options)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
         patched.setattr(retention.shutil, "rmtree", refuse)
-        assert store.clear() == 2
-    assert store.folders.job_ids() == [jobs[0].job_id] and store.spool.studies() == [jobs[0].study_uid]
-    assert store.clear() == 1
+        assert store.clear() == 3
+    assert store.folders.job_ids() == [] and store.spool.studies() == []
+    assert [folder.suffix for folder in store.folders.away()] == [f".{jobs[0].job_id}"]
+    assert store.clear() == 0
+    assert store.folders.away() == []
 
 
 def test_a_study_that_cannot_leave_the_spool_holds_up_no_other_and_is_tried_again(
@@ -192,18 +195,18 @@ def test_a_study_that_cannot_leave_the_spool_holds_up_no_other_and_is_tried_agai
     clock.pass_s(8 * DAY_S)
     remove = store.spool.remove
 
-    def refuse(study_uid: str, fingerprint: str | None = None) -> bool:
+    def refuse(study_uid: str, fingerprint: str, unless: Callable[[], bool]) -> bool:
         if study_uid == "1.2.0":
             raise Transient("Study 1.2.0 cannot be removed from the spool (Permission denied): check the disk.")
-        return remove(study_uid, fingerprint)
+        return remove(study_uid, fingerprint, unless)
 
     with monkeypatch.context() as patched:
         patched.setattr(store.spool, "remove", refuse)
-        assert store.clear() == 2
+        assert store.clear() == 3
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert vars(caplog.records[0])["study_uid"] == "1.2.0"
-    assert store.ledger.jobs.find(jobs[0].job_id).cleared_at is None
-    assert store.clear() == 1
+    assert store.spool.studies() == ["1.2.0"]
+    assert store.clear() == 0
     assert store.spool.studies() == []
 
 
@@ -221,6 +224,67 @@ def test_a_job_that_is_retried_while_clearing_runs_keeps_its_files(store: Store,
 
     assert clear_aged(store.ledger, store.spool, store.folders, 7.0, retry) == 0
     assert store.folders.ct(job.job_id).is_dir() and store.spool.studies() == ["1.2.3"]
+
+
+def test_a_retry_that_comes_while_files_are_removed_never_starts_on_them(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to be taken between the removal and its record: a render of a CT that was not there any more."""
+    job = store.job(1, "1.2.3")
+    claimed = store.ledger.jobs.claim()
+    assert claimed is not None
+    store.ledger.jobs.reject(claimed, "x")
+    clock.pass_s(8 * DAY_S)
+    remove, refusals = shutil.rmtree, list[str]()
+
+    def remove_and_retry(path: Path) -> None:
+        remove(path)
+        try:
+            store.ledger.retry(job.job_id)
+        except Rejected as error:
+            refusals.append(str(error))
+
+    monkeypatch.setattr(retention.shutil, "rmtree", remove_and_retry)
+    assert store.clear() == 1
+    assert set(refusals) == {f"The files of job {job.job_id} were cleared: send the study again."}
+
+
+def test_files_that_a_crash_left_after_their_job_was_recorded_as_cleared_go_with_the_next(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = store.job(1, "1.2.3")
+    store.end()
+    clock.pass_s(8 * DAY_S)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", crash)
+        with pytest.raises(KeyboardInterrupt):
+            store.clear()
+    assert store.ledger.jobs.find(job.job_id).cleared_at is not None
+    assert store.folders.ct(job.job_id).is_dir()
+    assert store.clear() == 0
+    assert store.folders.job_ids() == [] and store.spool.studies() == []
+
+
+def test_a_second_node_clears_its_copy_of_a_study_once_the_job_of_the_first_has_ended(
+    store: Store, url: str, open_ledger: Open, tmp_path: Path, clock: Clock
+) -> None:
+    """Its snapshot and its place in the spool used to stay for ever."""
+    other = Store(tmp_path / "other", open_ledger(url, "other"))
+    job = store.job(1, "1.2.3")
+    assert other.job(1, "1.2.3") == job
+    clock.pass_s(8 * DAY_S)
+    other.clear()
+    assert other.folders.ct(job.job_id).is_dir() and other.spool.studies() == ["1.2.3"]
+    store.end()
+    other.clear()
+    assert other.folders.job_ids() == [] and other.spool.studies() == []
+    assert store.folders.ct(job.job_id).is_dir() and store.spool.studies() == ["1.2.3"]
+    events = [event for event in other.ledger.events.of_row("jobs", job.job_id) if event.node == "other"]
+    assert [event.what for event in events] == ["copy cleared"]
 
 
 def test_a_node_clears_what_lies_on_it_and_nothing_else(

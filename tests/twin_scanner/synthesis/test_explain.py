@@ -26,7 +26,7 @@ from twin_scanner.synthesis.explain import (
 )
 from twin_scanner.synthesis.translate import translate
 
-pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.unit
 
 SHAPE = (38, 44, 41)
 OFFSET = (0, 6, 3)

@@ -24,7 +24,7 @@ from twin_scanner.synthesis.calibration import (
 from twin_scanner.synthesis.translate import translate
 from twin_scanner.synthesis.uncertainty import Uncertainty, raw_deviation, spread_method, uncertainty, write_uncertainty
 
-pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.unit
 
 SHAPE = (35, 40, 33)
 

@@ -115,13 +115,13 @@ def _nameless_ct(source: CtSeries, sop_instance_uid: str) -> Dataset:
 
 def _nameless(source: CtSeries, sop_class_uid: str, sop_instance_uid: str, series_uid: str, modality: str) -> Dataset:
     """An object of the CT's study that belongs to nobody."""
-    made = Dataset()
-    made.SOPClassUID, made.SOPInstanceUID = sop_class_uid, sop_instance_uid
-    made.StudyInstanceUID = required_uid(source.header, "StudyInstanceUID")
-    made.SeriesInstanceUID, made.Modality = series_uid, modality
+    companion = Dataset()
+    companion.SOPClassUID, companion.SOPInstanceUID = sop_class_uid, sop_instance_uid
+    companion.StudyInstanceUID = required_uid(source.header, "StudyInstanceUID")
+    companion.SeriesInstanceUID, companion.Modality = series_uid, modality
     for keyword in NOBODY:
-        setattr(made, keyword, "")
-    return made
+        setattr(companion, keyword, "")
+    return companion
 
 
 def _as_frames(source: CtSeries, images: Sequence[Dataset]) -> Dataset:
@@ -146,14 +146,14 @@ def _as_frames(source: CtSeries, images: Sequence[Dataset]) -> Dataset:
 def nameless_evidence(source: CtSeries, pet: WrittenSeries, segmentation: WrittenObject) -> list[Dataset]:
     """CT, PET and segmentation as a report's evidence: identity only."""
     pet_images = [_nameless(source, PET_CLASS, uid, pet.series_uid, PET_MODALITY) for uid in pet.sop_instance_uids]
-    drawn = _nameless(
+    label_map = _nameless(
         source,
         segmentation.sop_class_uid,
         segmentation.sop_instance_uid,
         segmentation.series_uid,
         segmentation.modality,
     )
-    return [*nameless_ct(source), *pet_images, drawn]
+    return [*nameless_ct(source), *pet_images, label_map]
 
 
 def pet_reference(pet: WrittenSeries) -> Dataset:
@@ -162,7 +162,13 @@ def pet_reference(pet: WrittenSeries) -> Dataset:
 
 
 def put_into_study(
-    made: Dataset, kind: CompanionKind, source: CtSeries, synthesis: Synthesis, description: str, *, synthetic: bool
+    companion: Dataset,
+    kind: CompanionKind,
+    source: CtSeries,
+    synthesis: Synthesis,
+    description: str,
+    *,
+    synthetic: bool,
 ) -> None:
     """Give an object the CT's patient and study in UTF-8, our equipment and the dates of the synthesis, in place.
 
@@ -170,26 +176,26 @@ def put_into_study(
     """
     identity = patient_and_study(source.header)
     made_at = in_the_zone_of(identity, synthesis.made_at)
-    add_equipment(made, source.header, synthesis, made_at)
+    add_equipment(companion, source.header, synthesis, made_at)
     if not synthetic and text(source.header, "SyntheticData") != "YES":
-        del made.SyntheticData
+        del companion.SyntheticData
     for element in identity:
-        made[element.tag] = element
-    made.SpecificCharacterSet = CHARACTER_SET
-    made.SeriesDescription = description
-    made.SeriesNumber = companion_number(kind, source, synthesis)
+        companion[element.tag] = element
+    companion.SpecificCharacterSet = CHARACTER_SET
+    companion.SeriesDescription = description
+    companion.SeriesNumber = companion_number(kind, source, synthesis)
     for moment in ("Series", "Content", "InstanceCreation"):
-        setattr(made, f"{moment}Date", dicom_date(made_at))
-        setattr(made, f"{moment}Time", dicom_time(made_at))
+        setattr(companion, f"{moment}Date", dicom_date(made_at))
+        setattr(companion, f"{moment}Time", dicom_time(made_at))
 
 
-def write_object(made: Dataset, kind: CompanionKind, folder: Path) -> WrittenObject:
+def write_object(companion: Dataset, kind: CompanionKind, folder: Path) -> WrittenObject:
     """Write the object into ``folder`` under its kind's name; durable when this returns. Raises Transient."""
-    theirs = getattr(made, "file_meta", None)
+    theirs = getattr(companion, "file_meta", None)
     syntax = ExplicitVRLittleEndian if theirs is None else theirs.TransferSyntaxUID
-    made.file_meta = file_meta(made.SOPClassUID, made.SOPInstanceUID, syntax)
+    companion.file_meta = file_meta(companion.SOPClassUID, companion.SOPInstanceUID, syntax)
     buffer = DicomBytesIO()
-    dcmwrite(buffer, made, enforce_file_format=True)
+    dcmwrite(buffer, companion, enforce_file_format=True)
     file = folder / f"{kind}.dcm"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -198,12 +204,12 @@ def write_object(made: Dataset, kind: CompanionKind, folder: Path) -> WrittenObj
         raise Transient(f"{file.name} cannot be written to {folder}: check its free space and rights.") from error
     return WrittenObject(
         kind=kind,
-        modality=str(made.Modality),
-        series_uid=str(made.SeriesInstanceUID),
-        sop_class_uid=str(made.SOPClassUID),
-        sop_instance_uid=str(made.SOPInstanceUID),
-        description=str(made.SeriesDescription),
-        number=int(made.SeriesNumber),
-        synthetic=made.get("SyntheticData") == "YES",
+        modality=str(companion.Modality),
+        series_uid=str(companion.SeriesInstanceUID),
+        sop_class_uid=str(companion.SOPClassUID),
+        sop_instance_uid=str(companion.SOPInstanceUID),
+        description=str(companion.SeriesDescription),
+        number=int(companion.SeriesNumber),
+        synthetic=companion.get("SyntheticData") == "YES",
         file=file,
     )

@@ -43,46 +43,48 @@ def write_key_image(
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise Defect(f"A key image is RGB with 8 bits, not {pixels.dtype} of shape {pixels.shape}.")
-    made = Dataset()
-    made.SOPClassUID = SecondaryCaptureImageStorage
-    made.SeriesInstanceUID = companion_series_uid("key-image", pet.series_uid)
-    made.SOPInstanceUID = derive_uid("key-image-instance", made.SeriesInstanceUID)
-    put_into_study(made, "key-image", source, synthesis, titled(DESCRIPTION, synthesis), synthetic=True)
-    made.Modality = "OT"
-    made.ConversionType = "SYN"
-    made.InstanceNumber = 1
-    made.BodyPartExamined = "WHOLEBODY"
-    made.PatientOrientation = ""
-    made.ImageType = ["DERIVED", "SECONDARY"]
-    made.ImageComments = comment(synthesis)
-    made.DerivationDescription = "Maximum projections of a synthetic FDG-PET and of the CT that it was computed from"
-    made.BurnedInAnnotation = "YES"
-    made.ContentQualification = "RESEARCH"
+    key_image = Dataset()
+    key_image.SOPClassUID = SecondaryCaptureImageStorage
+    key_image.SeriesInstanceUID = companion_series_uid("key-image", pet.series_uid)
+    key_image.SOPInstanceUID = derive_uid("key-image-instance", key_image.SeriesInstanceUID)
+    put_into_study(key_image, "key-image", source, synthesis, titled(DESCRIPTION, synthesis), synthetic=True)
+    key_image.Modality = "OT"
+    key_image.ConversionType = "SYN"
+    key_image.InstanceNumber = 1
+    key_image.BodyPartExamined = "WHOLEBODY"
+    key_image.PatientOrientation = ""
+    key_image.ImageType = ["DERIVED", "SECONDARY"]
+    key_image.ImageComments = comment(synthesis)
+    key_image.DerivationDescription = (
+        "Maximum projections of a synthetic FDG-PET and of the CT that it was computed from"
+    )
+    key_image.BurnedInAnnotation = "YES"
+    key_image.ContentQualification = "RESEARCH"
     lossy = source.lossy or text(source.header, "LossyImageCompression") == "01"
-    add_compression(made, source.header, lossy=lossy)
-    _add_references(made, source, pet)
-    _add_pixels(made, pixels)
-    return write_object(made, "key-image", folder)
+    add_compression(key_image, source.header, lossy=lossy)
+    _add_references(key_image, source, pet)
+    _add_pixels(key_image, pixels)
+    return write_object(key_image, "key-image", folder)
 
 
-def _add_references(made: Dataset, source: CtSeries, pet: WrittenSeries) -> None:
+def _add_references(key_image: Dataset, source: CtSeries, pet: WrittenSeries) -> None:
     """Both series, and each image as a source whose places are not those of a projection: PS3.3 C.12.2, C.7.6.1.1.4."""
     ct_series_uid = required_uid(source.header, "SeriesInstanceUID")
     ct = series_reference(ct_series_uid, source.sop_class_uid, source.sop_instance_uids)
-    made.ReferencedSeriesSequence = [ct, pet_reference(pet)]
-    made.SourceImageSequence = [
+    key_image.ReferencedSeriesSequence = [ct, pet_reference(pet)]
+    key_image.SourceImageSequence = [
         *(source_image(PET_CLASS, uid) for uid in pet.sop_instance_uids),
         *(source_image(source.sop_class_uid, uid) for uid in source.sop_instance_uids),
     ]
-    for image in made.SourceImageSequence:
+    for image in key_image.SourceImageSequence:
         image.SpatialLocationsPreserved = "NO"
 
 
-def _add_pixels(made: Dataset, pixels: npt.NDArray[np.uint8]) -> None:
+def _add_pixels(key_image: Dataset, pixels: npt.NDArray[np.uint8]) -> None:
     """Image Pixel, PS3.3 C.7.6.3: red, green and blue of a pixel side by side, a pad byte where the count is odd."""
-    made.Rows, made.Columns = pixels.shape[:2]
-    made.SamplesPerPixel, made.PhotometricInterpretation, made.PlanarConfiguration = 3, "RGB", 0
-    made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 8, 8, 7, 0
+    key_image.Rows, key_image.Columns = pixels.shape[:2]
+    key_image.SamplesPerPixel, key_image.PhotometricInterpretation, key_image.PlanarConfiguration = 3, "RGB", 0
+    key_image.BitsAllocated, key_image.BitsStored, key_image.HighBit, key_image.PixelRepresentation = 8, 8, 7, 0
     content = np.ascontiguousarray(pixels).tobytes()
-    made.PixelData = content + b"\0" * (len(content) % 2)
-    made["PixelData"].VR = "OB"
+    key_image.PixelData = content + b"\0" * (len(content) % 2)
+    key_image["PixelData"].VR = "OB"

@@ -81,7 +81,7 @@ def write_measurement_report(
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
-    made = Comprehensive3DSR(
+    comprehensive = Comprehensive3DSR(
         evidence=nameless_evidence(source, pet, segmentation),
         content=report,
         series_instance_uid=series_uid,
@@ -94,14 +94,14 @@ def write_measurement_report(
         is_verified=False,
     )
     put_into_study(
-        made,
+        comprehensive,
         "measurement-report",
         source,
         synthesis,
         titled("SYNTHETIC FDG-PET, SUV by district, RESEARCH", synthesis),
         synthetic=True,
     )
-    return write_object(made, "measurement-report", folder)
+    return write_object(comprehensive, "measurement-report", folder)
 
 
 def _observer(synthesis: Synthesis) -> ObserverContext:
@@ -150,7 +150,7 @@ def _group(
 
 def _parameters(district: DistrictMeasurement, synthesis: Synthesis) -> list[str]:
     """What decided the numbers, and what a reader of them must know."""
-    told = [
+    stated = [
         COMMENT,
         *([PHANTOM_ONLY] if synthesis.phantom_only else []),
         f"districts by {synthesis.segmenter} {synthesis.segmenter_hash}",
@@ -158,7 +158,7 @@ def _parameters(district: DistrictMeasurement, synthesis: Synthesis) -> list[str
         *([f"district: {district.remark}"] if district.remark else []),
         *(["not synthesised: the model has no network for this district"] if district.suv is None else []),
     ]
-    return [parameter[:_PARAMETER_LENGTH] for parameter in told]
+    return [parameter[:_PARAMETER_LENGTH] for parameter in stated]
 
 
 def _volume(district: DistrictMeasurement) -> Measurement:

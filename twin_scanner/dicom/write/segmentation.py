@@ -91,7 +91,7 @@ def write_segmentation(
         _segment(number, label, label_name(label, names), series_uid, synthesis, own_codes)
         for label, number in numbers.items()
     ]
-    made = Segmentation(
+    segmentation = Segmentation(
         source_images=nameless_ct(source),
         pixel_array=lookup[labels],
         segmentation_type=SegmentationTypeValues[kind.upper()],
@@ -109,23 +109,28 @@ def write_segmentation(
         content_description=f"Body districts by {synthesis.segmenter}"[:64],
         content_qualification="RESEARCH",
     )
-    _settle(made, source, pet, series_uid)
+    _settle(segmentation, source, pet, series_uid)
     put_into_study(
-        made, "segmentation", source, synthesis, f"RESEARCH districts by {synthesis.segmenter}"[:64], synthetic=False
+        segmentation,
+        "segmentation",
+        source,
+        synthesis,
+        f"RESEARCH districts by {synthesis.segmenter}"[:64],
+        synthetic=False,
     )
-    return write_object(made, "segmentation", folder)
+    return write_object(segmentation, "segmentation", folder)
 
 
 def _segment(
     number: int, label: int, name: str, series_uid: str, synthesis: Synthesis, own_codes: Mapping[str, Code]
 ) -> SegmentDescription:
-    drawn = synthesis.segmenter == "labelmap"
+    by_person = synthesis.segmenter == "labelmap"
     return SegmentDescription(
         segment_number=number,
         segment_label=name[:64],
         segmented_property_category=CATEGORY,
         segmented_property_type=code_of(name, own_codes),
-        algorithm_type=SegmentAlgorithmTypeValues.SEMIAUTOMATIC if drawn else SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=SegmentAlgorithmTypeValues.SEMIAUTOMATIC if by_person else SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
             name=synthesis.segmenter[:64],
             family=_FAMILIES.get(synthesis.segmenter, codes.cid7162.ArtificialIntelligence),
@@ -143,15 +148,15 @@ def _colour(label: int) -> CIELabColor:
     return CIELabColor.from_rgb(red, green, blue)
 
 
-def _settle(made: Dataset, source: CtSeries, pet: WrittenSeries, series_uid: str) -> None:
+def _settle(segmentation: Dataset, source: CtSeries, pet: WrittenSeries, series_uid: str) -> None:
     """Put derived UIDs where highdicom draws random ones, reference the PET, and leave out unknown frame numbers."""
     organisation = derive_uid("segmentation-dimensions", series_uid)
-    for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+    for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
         item.DimensionOrganizationUID = organisation
-    if "ReferencedSeriesSequence" in made:
-        made.ReferencedSeriesSequence.append(pet_reference(pet))
+    if "ReferencedSeriesSequence" in segmentation:
+        segmentation.ReferencedSeriesSequence.append(pet_reference(pet))
     if len(source.sop_instance_uids) == 1:
-        for frame in made.PerFrameFunctionalGroupsSequence:
+        for frame in segmentation.PerFrameFunctionalGroupsSequence:
             for derivation in frame.get("DerivationImageSequence", ()):
                 for image in derivation.SourceImageSequence:
                     if "ReferencedFrameNumber" in image:

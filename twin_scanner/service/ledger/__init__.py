@@ -10,7 +10,7 @@ from twin_scanner.service.ledger.migrate import MigrationState, migrate, migrati
 from twin_scanner.service.ledger.moves import DeliveryState, RunState, State, StudyState
 from twin_scanner.service.ledger.objects import IssuedSeries
 from twin_scanner.service.ledger.results import Result
-from twin_scanner.service.ledger.runs import Run
+from twin_scanner.service.ledger.runs import ScheduledRun
 from twin_scanner.service.ledger.studies import Arrival, Study
 
 __all__ = [
@@ -27,8 +27,8 @@ __all__ = [
     "NewJob",
     "Rendered",
     "Result",
-    "Run",
     "RunState",
+    "ScheduledRun",
     "State",
     "Study",
     "StudyState",

@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,15 @@ PATIENCE: Final = {"connect_timeout": 5, "tcp_user_timeout": 30_000, "keepalives
 seconds between signs of life (libpq, "Parameter Key Words")."""
 DAMAGED: Final = ("malformed", "not a database", "file is encrypted")
 """How SQLite says that a file's content is wrong."""
+
+
+CHUNK: Final = 500
+"""Values per statement: databases limit how many one may have."""
+
+
+def chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The values in as many parts as statements need."""
+    return (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
 
 
 def utc_now() -> datetime:

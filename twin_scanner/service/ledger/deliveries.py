@@ -181,11 +181,11 @@ class Deliveries(Claims[Delivery]):
         if states <= {DeliveryState.CONFIRMED}:
             self._jobs.move(write, job, State.DONE, reason="")
             return
-        told = "; ".join(f"{d.destination}: {d.reason}" for d in deliveries if d.reason)
+        reasons = "; ".join(f"{d.destination}: {d.reason}" for d in deliveries if d.reason)
         if DeliveryState.FAILED in states:
-            self._jobs.move(write, job, State.FAILED, reason=told, stood_at=State.RENDERED.value)
+            self._jobs.move(write, job, State.FAILED, reason=reasons, stood_at=State.RENDERED.value)
         else:
-            self._jobs.move(write, job, State.HELD, reason=told, stood_at=State.RENDERED.value, held_for="delivery")
+            self._jobs.move(write, job, State.HELD, reason=reasons, stood_at=State.RENDERED.value, held_for="delivery")
 
     def _give_up(self, delivery: Delivery, state: DeliveryState, reason: str) -> None:
         with self._database.write() as write:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from twin_scanner.errors import Rejected
 from twin_scanner.service.ledger.claims import AT_ONCE, Claims
 from twin_scanner.service.ledger.columns import METADATA, UtcDateTime, waiting_columns
-from twin_scanner.service.ledger.database import Transaction
+from twin_scanner.service.ledger.database import Transaction, chunks
 from twin_scanner.service.ledger.moves import ENDED, State
 
 RENDER: Final = "render"
@@ -253,21 +253,37 @@ class Jobs(Claims[Job]):
         with self._database.read() as connection:
             return [self._row(row) for row in connection.execute(query)]
 
-    def need_files(self, study_uid: str, beside: Collection[str]) -> bool:
-        """Whether a job of the study on this node, other than those named, still has its files."""
-        others = (JOBS.c.study_uid == study_uid, JOBS.c.node == self._database.node, JOBS.c.job_id.not_in(beside))
-        query = sa.select(JOBS.c.job_id).where(*others, JOBS.c.cleared_at.is_(None)).limit(1)
-        with self._database.read() as connection:
-            return connection.execute(query).first() is not None
+    def clear(self, job_ids: Collection[str]) -> list[str]:
+        """Give up the files of these jobs, which no retry starts on from now on; returns those that had ended.
 
-    def cleared(self, job_ids: Collection[str]) -> None:
-        """The files of these jobs are gone."""
+        The files are removed afterwards. What a retry has taken up meanwhile keeps them.
+        """
+        cleared = []
         with self._database.write() as write:
             for job_id in job_ids:
-                # A retry may have come between: what has not ended keeps its files.
                 ended = (JOBS.c.job_id == job_id, JOBS.c.ended_at.is_not(None))
                 if write.execute(JOBS.update().where(*ended).values(cleared_at=write.now)).rowcount:
                     write.note("jobs", job_id, "cleared")
+                    cleared.append(job_id)
+        return cleared
+
+    def needless(self, job_ids: Sequence[str]) -> list[str]:
+        """Those of these jobs, which have a folder on this node, whose folder nothing will ever be done with.
+
+        A job of this node that was cleared, and a copy of another node's job, once that one has ended, which is noted.
+        """
+        found, ours = [], self._database.node
+        useless = sa.or_(JOBS.c.cleared_at.is_not(None), sa.and_(JOBS.c.node != ours, JOBS.c.ended_at.is_not(None)))
+        for some in chunks(job_ids):
+            with self._database.read() as connection:
+                query = sa.select(JOBS.c.job_id, JOBS.c.node).where(JOBS.c.job_id.in_(some), useless)
+                found += list(connection.execute(query))
+        copies = [row.job_id for row in found if row.node != ours]
+        if copies:
+            with self._database.write() as write:
+                for job_id in copies:
+                    write.note("jobs", job_id, "copy cleared")
+        return [row.job_id for row in found]
 
     def adopt(self, job_ids: Sequence[str]) -> int:
         """Jobs that an earlier version left without a node, and whose files lie here, are this node's; how many."""
@@ -281,7 +297,7 @@ class Jobs(Claims[Job]):
         return [self._row(row) for row in write.execute(query)]
 
     def _with_files(self, write: Transaction, job: Job) -> Job:
-        if job.cleared_at is None:
+        if job.cleared_at is None or job.node != self._database.node:
             return job
         self._update(write, job, cleared_at=None, ended_at=write.steady if job.ended_at else None)
         return self.locked(write, job.job_id)

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from twin_scanner.errors import Defect, Rejected, Transient
 from twin_scanner.service.ledger.claims import Tokens
-from twin_scanner.service.ledger.database import Database, utc_now
+from twin_scanner.service.ledger.database import Database, chunks, utc_now
 from twin_scanner.service.ledger.deliveries import Deliveries, Destination
 from twin_scanner.service.ledger.events import Events
 from twin_scanner.service.ledger.jobs import Job, Jobs
@@ -21,9 +20,6 @@ from twin_scanner.service.ledger.objects import IssuedSeries, Objects
 from twin_scanner.service.ledger.results import Result, Results
 from twin_scanner.service.ledger.runs import Runs
 from twin_scanner.service.ledger.studies import Studies
-
-CHUNK: Final = 500
-"""Ids per statement: databases limit how many values one may have."""
 
 
 class NodeLost(Defect):
@@ -102,14 +98,14 @@ class Ledger:
         if self.database.fault is not None:
             raise Transient(self.database.fault)
 
-    def rendered(self, job: Job, made: Rendered) -> None:
+    def rendered(self, job: Job, render: Rendered) -> None:
         """The job's objects are safely on disk: what was issued is known before the first of them leaves."""
-        facts = {"pet_series_uid": made.pet_series_uid, "model_hash": made.model_hash, "attempts": 0, "reason": ""}
+        facts = {"pet_series_uid": render.pet_series_uid, "model_hash": render.model_hash, "attempts": 0, "reason": ""}
         with self.database.write() as write:
             self.jobs.move(write, self.jobs.mine(write, job), State.RENDERED, **facts)
-            self.objects.add(write, job.job_id, made.issued)
-            self.results.put(write, job.job_id, made.result)
-            self.deliveries.open(write, job, made.destinations)
+            self.objects.add(write, job.job_id, render.issued)
+            self.results.put(write, job.job_id, render.result)
+            self.deliveries.open(write, job, render.destinations)
 
     def retry(self, beginning: str) -> Job:
         """Let a failed or rejected job go on where it stood; raises Rejected for any other."""
@@ -151,11 +147,11 @@ class Ledger:
 
     def adopt(self, job_ids: Sequence[str], study_uids: Sequence[str]) -> None:
         """Rows of an earlier version name no node: those whose files lie here are this node's."""
-        for start in range(0, len(job_ids), CHUNK):
-            self.jobs.adopt(job_ids[start : start + CHUNK])
+        for some in chunks(job_ids):
+            self.jobs.adopt(some)
         self.deliveries.adopt()
-        for start in range(0, len(study_uids), CHUNK):
-            self.studies.adopt(study_uids[start : start + CHUNK])
+        for some in chunks(study_uids):
+            self.studies.adopt(some)
         for rows in (self.studies, self.jobs, self.deliveries):
             rows.wake_all()
 

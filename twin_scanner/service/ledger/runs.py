@@ -25,7 +25,7 @@ RUNS: Final = sa.Table(
 
 
 @dataclass(frozen=True)
-class Run:
+class ScheduledRun:
     """One row; both times are wall times, which is what a cron text is read against."""
 
     run_id: int
@@ -43,16 +43,16 @@ class Runs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def begin(self, name: str) -> Run:
+    def begin(self, name: str) -> ScheduledRun:
         """A command is about to be started on this node."""
         values = {"name": name, "node": self._database.node, "state": RunState.RUNNING.value}
         with self._database.write() as write:
-            made = write.execute(RUNS.insert().values(started_at=write.now, **values)).inserted_primary_key
-            assert made is not None
-            write.note("runs", made.run_id, "running", name=name)
-            return _run(write.execute(sa.select(RUNS).where(RUNS.c.run_id == made.run_id)).one())
+            inserted = write.execute(RUNS.insert().values(started_at=write.now, **values)).inserted_primary_key
+            assert inserted is not None
+            write.note("runs", inserted.run_id, "running", name=name)
+            return _run(write.execute(sa.select(RUNS).where(RUNS.c.run_id == inserted.run_id)).one())
 
-    def finish(self, run: Run, exit_code: int | None, *, interrupted: bool = False) -> None:
+    def finish(self, run: ScheduledRun, exit_code: int | None, *, interrupted: bool = False) -> None:
         """The command has ended; ``interrupted`` says that we ended it, so that it is to be run again."""
         state = RunState.INTERRUPTED if interrupted else RunState.ENDED
         check_move(f"Run {run.run_id}", run.state, state)
@@ -61,7 +61,7 @@ class Runs:
             write.execute(RUNS.update().where(RUNS.c.run_id == run.run_id).values(**values))
             write.note("runs", run.run_id, state.value, name=run.name, exit_code=exit_code)
 
-    def last(self, name: str) -> Run | None:
+    def last(self, name: str) -> ScheduledRun | None:
         """The command's run that was begun last, on whatever node."""
         query = sa.select(RUNS).where(RUNS.c.name == name).order_by(RUNS.c.run_id.desc()).limit(1)
         with self._database.read() as connection:
@@ -76,5 +76,5 @@ class Runs:
             write.execute(RUNS.update().where(*running).values(**values))
 
 
-def _run(row: sa.Row[Any]) -> Run:
-    return Run(**{**row._mapping, "state": RunState(row.state)})
+def _run(row: sa.Row[Any]) -> ScheduledRun:
+    return ScheduledRun(**{**row._mapping, "state": RunState(row.state)})

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from twin_scanner.errors import Rejected
 from twin_scanner.service.ledger.claims import AT_ONCE, Claims
 from twin_scanner.service.ledger.columns import METADATA, UtcDateTime, waiting_columns
-from twin_scanner.service.ledger.database import Transaction
+from twin_scanner.service.ledger.database import Transaction, chunks
+from twin_scanner.service.ledger.jobs import JOBS
 from twin_scanner.service.ledger.moves import StudyState
 
 STUDIES: Final = sa.Table(
@@ -151,6 +152,31 @@ class Studies(Claims[Study]):
         with self._database.read() as connection:
             found = connection.execute(self._of(study_uid)).one_or_none()
             return None if found is None else self._row(found)
+
+    def to_clear(self, study_uids: Sequence[str], before: datetime) -> list[Study]:
+        """Those of these studies in the spool that were taken, complete before a steady moment, and that no job needs.
+
+        A job of this node needs its study until it is cleared, one of another node until it has ended: then that node
+        has made of its own copy what is to be made.
+        """
+        columns, ours = STUDIES.c, JOBS.c.node == self._database.node
+        needs = sa.or_(sa.and_(ours, JOBS.c.cleared_at.is_(None)), sa.and_(~ours, JOBS.c.ended_at.is_(None)))
+        needed = sa.exists().where(JOBS.c.study_uid == columns.study_uid, needs)
+        at_rest = (columns.node == self._database.node, columns.state == StudyState.TAKEN.value, ~needed)
+        # Where this node has jobs of the study, their time is the study's; else it is a copy, or of an earlier version.
+        jobs_here = sa.exists().where(JOBS.c.study_uid == columns.study_uid, ours)
+        long_ago = sa.or_(jobs_here, columns.waiting_since.is_(None), columns.waiting_since < before)
+        found: list[Study] = []
+        for some in chunks(study_uids):
+            with self._database.read() as connection:
+                query = sa.select(STUDIES).where(columns.study_uid.in_(some), *at_rest, long_ago)
+                found += [self._row(row) for row in connection.execute(query)]
+        return found
+
+    def cleared(self, study: Study) -> None:
+        """The study left the spool."""
+        with self._database.write() as write:
+            self._note(write, study, "cleared")
 
     def adopt(self, study_uids: Sequence[str]) -> None:
         """Studies that an earlier version left without a node, and whose files lie here, are this node's.

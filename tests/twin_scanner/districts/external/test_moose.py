@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,14 +29,11 @@ pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Dataset001_body, trained once."""
     if find_spec("nnunetv2") is None:
         not_here("nnU-Net (the extra moose)")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield make_folder(tmp_path_factory.mktemp("weights"))
-    torch.set_num_threads(threads)
+    return make_folder(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")

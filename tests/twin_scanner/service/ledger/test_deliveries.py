@@ -170,7 +170,7 @@ def test_only_a_failed_or_rejected_job_with_files_is_retried(ledger: Ledger) -> 
     with pytest.raises(Rejected, match="has no CT to try again with: send the study again"):
         ledger.retry(empty.job_id)
     gone = ledger.jobs.open(NewJob("1.7", "1.9", "1.7.1", "c" * 64, 0), rejection="x")
-    ledger.jobs.cleared([gone.job_id])
+    ledger.jobs.clear([gone.job_id])
     with pytest.raises(Rejected, match="were cleared: send the study again"):
         ledger.retry(gone.job_id)
 

@@ -245,13 +245,13 @@ def test_only_ended_jobs_of_this_node_are_cleared_each_once(
     while batch := ledger.jobs.to_clear(now, seen[-1] if seen else None, 2):
         seen += batch
     assert {job.study_uid for job in seen} == {f"1.{number}" for number in range(5)}
-    ledger.jobs.cleared([job.job_id for job in seen])
+    ledger.jobs.clear([job.job_id for job in seen])
     assert ledger.jobs.to_clear(now, None, 10) == []
 
 
 def test_files_that_come_again_for_a_cleared_job_are_cleared_again(ledger: Ledger, clock: Clock) -> None:
     job = ledger.jobs.open(new(), rejection="x")
-    ledger.jobs.cleared([job.job_id])
+    ledger.jobs.clear([job.job_id])
     clock.pass_s(1.0)
     assert ledger.jobs.to_clear(ledger.database.steady(), None, 10) == []
     ledger.jobs.open(new(), rejection="x")
@@ -291,7 +291,8 @@ def test_with_many_ended_jobs_an_index_answers_every_question_of_the_daily_work(
     ledger.jobs.newest(limit=50)
     ledger.jobs.newest(State.FAILED, limit=50)
     ledger.jobs.to_clear(moment, None, 100)
-    ledger.jobs.need_files("1.2", [])
+    ledger.jobs.needless(["a" * 32])
+    ledger.studies.to_clear(["1.2"], moment)
     ledger.objects.has_issued("1.2")
     ledger.runs.last("retrain")
     ledger.jobs.of_study("1.2", "1.9")
@@ -398,10 +399,10 @@ def test_files_that_come_again_for_a_cleared_job_are_kept_as_long_as_the_first_t
     ledger.jobs.fail(claimed(ledger), "x")
     ended = ledger.jobs.open(new(2), rejection="no")
     clock.pass_s(100 * HOUR_S)
-    ledger.jobs.cleared([ended.job_id])
+    ledger.jobs.clear([ended.job_id])
     again = ledger.jobs.open(new(2))
     assert again.cleared_at is None and again.ended_at == ledger.database.steady()
-    ledger.jobs.cleared([job.job_id])
+    ledger.jobs.clear([job.job_id])
     assert ledger.jobs.find(job.job_id).cleared_at is None, "a job that has not ended keeps its files"
 
 

@@ -1,4 +1,4 @@
-"""Studies that are drawn, not read: references that a worker process can load, good ones and ones to be refused."""
+"""Studies of blocks of tissue and of phantoms: references that a worker process can load, good ones and faulty ones."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from training.data.study import Study
+from training.data.study import TrainingStudy
 from training.phantom.phantom import Phantom, make_phantom, sample_options
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected
@@ -26,7 +26,7 @@ Fault = Literal["none", "unreadable", "cold", "hot", "flat", "short pet", "no bo
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Block:
     """A block of tissue on a grid of 20,000 voxels, or one that a ``fault`` spoils; ``files`` is its source."""
 
     name: str
@@ -37,7 +37,7 @@ class Drawn:
     files: Path | None = None
     annotated: bool = True
 
-    def load(self) -> Study:
+    def load(self) -> TrainingStudy:
         if self.fault == "unreadable":
             raise Rejected("SUV.nii.gz cannot be read: copy the study again.")
         if self.fault == "kills its process":
@@ -58,7 +58,7 @@ class Drawn:
         pet = Volume(suv, GRID)
         if self.fault == "short pet":
             pet, lesions = pet.cropped((slice(0, 12), slice(0, 30), slice(0, 28))), None
-        return Study(Volume(ct, GRID), pet, "phantom", lesions, truth)
+        return TrainingStudy(Volume(ct, GRID), pet, "phantom", lesions, truth)
 
 
 @cache
@@ -81,10 +81,12 @@ class MovedPhantom:
     patient: str = "phantom-5"
     diagnosis: str = "NEGATIVE"
 
-    def load(self) -> Study:
+    def load(self) -> TrainingStudy:
         phantom = trunk()
         pet = Volume(phantom.pet.array, self.moved(phantom.geometry))
-        return Study(phantom.ct, pet, "phantom", (phantom.pet.array > HOT_SUV).astype(np.uint8), phantom.districts)
+        return TrainingStudy(
+            phantom.ct, pet, "phantom", (phantom.pet.array > HOT_SUV).astype(np.uint8), phantom.districts
+        )
 
     def moved(self, geometry: Geometry) -> Geometry:
         """Where the voxels of a PET lie that shows the tissue of this grid after the motion."""
@@ -112,6 +114,6 @@ class DensitySegmenter:
         return DistrictMap((ct.array > -500).astype(np.uint8) * 2, ct.geometry, self.name, self.segmenter_hash)
 
 
-def some(count: int, fault: Fault = "none") -> list[Drawn]:
+def some(count: int, fault: Fault = "none") -> list[Block]:
     """Studies of ``count`` patients."""
-    return [Drawn(f"study-{seed}", f"patient-{seed}", seed=seed, fault=fault) for seed in range(count)]
+    return [Block(f"study-{seed}", f"patient-{seed}", seed=seed, fault=fault) for seed in range(count)]
