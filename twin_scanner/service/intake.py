@@ -192,7 +192,11 @@ class Intake:
         with self._folders.changing:
             snapshot(choice.files, self._folders.ct(new.job_id))
             job = self._ledger.jobs.open(new)
-        LOG.info("job opened", extra={"job_id": job.job_id, "series_uid": job.series_uid, "step": "intake"})
+        facts = {"job_id": job.job_id, "series_uid": job.series_uid, "step": "intake"}
+        if job.state == State.HELD:
+            LOG.error("job held", extra={**facts, "reason": job.reason})
+        else:
+            LOG.info("job opened", extra=facts)
         return job
 
     def _reject(self, choice: Choice) -> Job:

@@ -17,6 +17,8 @@ from twin_scanner.service.ledger.moves import ENDED, State
 
 RENDER: Final = "render"
 """The kind of job that there is today."""
+OTHER_NODE: Final = "other node"
+"""What a job is held for whose series another node has more of."""
 _NOT_CLEARED: Final = sa.text("cleared_at IS NULL")
 _CLAIMED: Final = sa.text("lease_owner IS NOT NULL")
 JOBS: Final = sa.Table(
@@ -115,7 +117,8 @@ class Jobs(Claims[Job]):
         """The job of this source, opened where it is new; ``rejection`` opens it as rejected with that reason.
 
         An older job of the same study and frame of reference that was not rendered yet is superseded; where a PET was
-        rendered, the new job is its next revision. Files that come again for an ended job are cleared again.
+        rendered, the new job is its next revision. Files that come again for an ended job are cleared again. Where
+        another node has more of the series, the job is opened as held, and takes nobody's place.
         """
         with self._database.write() as write:
             write.lock(f"study {new.study_uid}")
@@ -123,35 +126,38 @@ class Jobs(Claims[Job]):
             for known in siblings:
                 if known.job_id == new.job_id:
                     return self._with_files(write, known)
-            if rejection is None:
+            state, held = (State.QUEUED if rejection is None else State.REJECTED), None
+            if rejection is None and (held := self._more_elsewhere(siblings, new)):
+                state = State.HELD
+            if state == State.QUEUED:
                 for older in siblings:
                     if _gives_way(older):
                         self.move(write, older, State.SUPERSEDED, reason="More of the study arrived.")
             values = {
                 "job_id": new.job_id,
                 "node": self._database.node,
-                "state": (State.QUEUED if rejection is None else State.REJECTED).value,
+                "state": state.value,
                 "attempts": 0,
                 "due_at": write.steady,
                 "waiting_since": write.steady,
-                "reason": rejection or "",
+                "reason": rejection or held or "",
                 "kind": RENDER,
                 "priority": new.priority,
                 "study_uid": new.study_uid,
                 "frame_of_reference_uid": new.frame_of_reference_uid,
                 "series_uid": new.series_uid,
                 "source_digest": new.source_digest,
-                "revision": 1 + sum(older.pet_series_uid is not None for older in siblings),
+                "revision": _next_revision(siblings),
                 "made_at": write.now,
                 "updated_at": write.now,
                 "ended_at": None if rejection is None else write.steady,
-                "stood_at": None if rejection is None else State.QUEUED.value,
-                "held_for": "",
+                "stood_at": None if state == State.QUEUED else State.QUEUED.value,
+                "held_for": OTHER_NODE if held else "",
                 "skipped": [list(pair) for pair in new.skipped],
                 "instance_count": new.instance_count,
             }
             write.execute(self.table.insert().values(**values))
-            write.note("jobs", new.job_id, "opened" if rejection is None else "rejected")
+            write.note("jobs", new.job_id, "opened" if state == State.QUEUED else state.value)
             return self._row(write.execute(sa.select(JOBS).where(JOBS.c.job_id == new.job_id)).one())
 
     def keep_files_again(self, job: Job) -> None:
@@ -197,8 +203,12 @@ class Jobs(Claims[Job]):
     def put_on(self, write: Transaction, job: Job) -> State:
         """A held, failed or rejected job goes on where it stood, as if it had never been tried."""
         stood_at = job.stood_at or State.QUEUED
-        facts = {"attempts": 0, "reason": "", "held_for": "", "stood_at": None, "waiting_since": write.steady}
-        self.move(write, job, stood_at, due_at=AT_ONCE if stood_at == State.QUEUED else None, **facts)
+        facts: dict[str, Any] = {"attempts": 0, "reason": "", "held_for": "", "waiting_since": write.steady}
+        if stood_at == State.QUEUED:
+            siblings = self._siblings(write, job.study_uid, job.frame_of_reference_uid)
+            facts["revision"] = _next_revision(siblings)
+        due_at = AT_ONCE if stood_at == State.QUEUED else None
+        self.move(write, job, stood_at, stood_at=None, due_at=due_at, **facts)
         return stood_at
 
     def locked(self, write: Transaction, job_id: str) -> Job:
@@ -296,6 +306,18 @@ class Jobs(Claims[Job]):
         query = _of_study(study_uid, frame_of_reference_uid).with_for_update()
         return [self._row(row) for row in write.execute(query)]
 
+    def _more_elsewhere(self, siblings: Sequence[Job], new: NewJob) -> str | None:
+        """Why a person must decide where another node has received more of the same series than this one."""
+        gone = (State.REJECTED, State.SUPERSEDED)
+        for older in siblings:
+            more = older.instance_count > new.instance_count and older.series_uid == new.series_uid
+            if more and older.node not in (None, self._database.node) and older.state not in gone:
+                return (
+                    f"Node {older.node} has {older.instance_count} instances of this series, this one has "
+                    f"{new.instance_count}: send the whole study to one node, or release this job as it is."
+                )
+        return None
+
     def _with_files(self, write: Transaction, job: Job) -> Job:
         if job.cleared_at is None or job.node != self._database.node:
             return job
@@ -315,6 +337,10 @@ class Jobs(Claims[Job]):
         skipped = tuple((str(series_uid), str(reason)) for series_uid, reason in job.skipped)
         stood_at = State(job.stood_at) if job.stood_at else None
         return Job(**{**vars(job), "skipped": skipped, "stood_at": stood_at})
+
+
+def _next_revision(siblings: Sequence[Job]) -> int:
+    return 1 + sum(job.pet_series_uid is not None for job in siblings)
 
 
 def _gives_way(older: Job) -> bool:

@@ -41,6 +41,39 @@ def claimed(ledger: Ledger) -> Job:
     return job
 
 
+def slices(count: int) -> NewJob:
+    return NewJob("1.2", "1.9", "1.2.3", f"{count:064x}", count)
+
+
+def test_fewer_slices_on_a_second_node_never_take_the_place_of_more_on_the_first(
+    url: str, ledger: Ledger, open_ledger: Open
+) -> None:
+    """A study that reached two nodes in parts: the smaller part used to supersede the greater one, or to be its next
+    revision."""
+    other = open_ledger(url, "other")
+    whole = ledger.jobs.open(slices(100))
+    part = other.jobs.open(slices(60))
+    assert (part.state, part.held_for) == (State.HELD, "other node")
+    assert "Node node has 100 instances of this series, this one has 60" in part.reason
+    assert ledger.jobs.find(whole.job_id).state == State.QUEUED
+    assert other.jobs.claim() is None
+    rendered(ledger)
+    assert other.jobs.open(slices(70)).state == State.HELD
+    assert other.release(part.job_id).state == State.QUEUED, "nothing is lost: a person may decide for it"
+
+
+def test_more_slices_on_a_second_node_take_the_place_of_fewer_on_the_first(
+    url: str, ledger: Ledger, open_ledger: Open
+) -> None:
+    other = open_ledger(url, "other")
+    part = ledger.jobs.open(slices(60))
+    whole = other.jobs.open(slices(100))
+    assert (whole.state, whole.node) == (State.QUEUED, "other")
+    assert ledger.jobs.find(part.job_id).state == State.SUPERSEDED
+    rendered(other)
+    assert ledger.jobs.open(slices(120)).revision == 2
+
+
 def test_the_same_source_opens_one_job_however_often_it_is_sent(ledger: Ledger) -> None:
     first = ledger.jobs.open(new())
     assert ledger.jobs.open(new()) == first
