@@ -44,10 +44,17 @@ TOLERANCE_SUV = 1e-4 * PLAN.suv_max
 DEADLINE_S = 120.0
 
 
-def saved(folder: Path, partition: str = "districts", kind: str = "unet", plan: Plan = PLAN, seed: int = 0) -> Path:
+def saved(
+    folder: Path,
+    partition: str = "districts",
+    kind: str = "unet",
+    plan: Plan = PLAN,
+    seed: int = 0,
+    **options: bool,
+) -> Path:
     """A package of untrained networks with large weights, so that what they make varies over the whole SUV range."""
     torch.manual_seed(seed)
-    architecture = Architecture(kind, 2)  # type: ignore[arg-type]
+    architecture = Architecture(kind, 2, **options)  # type: ignore[arg-type]
     networks = {name: build_network(architecture) for name in PARTITIONS[partition].networks}
     for parameter in (parameter for network in networks.values() for parameter in network.parameters()):
         torch.nn.init.normal_(parameter, 0.0, 0.3)
