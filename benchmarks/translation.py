@@ -29,7 +29,7 @@ LIMIT: Final = 1.25
 """Of the time of a window with the paper's input."""
 SHAPE: Final = (80, 80, 96)
 ROUNDS: Final = 5
-"""The inputs take turns, and processor time is measured, the quickest turn of each counts: so whoever else uses the machine hardly matters."""
+"""The inputs take turns, and the quickest by processor time counts: who else uses the machine hardly matters."""
 BODY: Final = Partition("whole-body", MappingProxyType({"body": (1,)}))
 
 Progress = Callable[[int, int], None]
