@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks import evaluation, ledger, segmentation, segmentation_speed, training
+from benchmarks import evaluation, ledger, segmentation, segmentation_speed, training, translation
 from benchmarks.figures import Figure, table_of
 
-NAMES: Final = (segmentation.NAME, training.NAME, evaluation.NAME, ledger.NAME)
+NAMES: Final = (segmentation.NAME, training.NAME, evaluation.NAME, ledger.NAME, translation.NAME)
 TABLE_WIDTH: Final = 150
 """Of tables on a pipe or in a file, where no terminal says how wide it is."""
 
@@ -43,6 +43,10 @@ def main(
         with _progress() as bars:
             task = bars.add_task(ledger.NAME, total=None)
             results += ledger.measure(lambda done, total: bars.update(task, completed=done, total=total))
+    if translation.NAME in chosen:
+        with _progress() as bars:
+            task = bars.add_task(translation.NAME, total=None)
+            results += translation.measure(lambda done, total: bars.update(task, completed=done, total=total))
     if as_json:
         for figure in results:
             print(figure.line())

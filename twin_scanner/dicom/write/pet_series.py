@@ -98,6 +98,7 @@ class Synthesis:
     missing_districts: tuple[str, ...] = ()
     revision: int = 1
     phantom_only: bool = False
+    stitching: str = "uniform"
 
     def __post_init__(self) -> None:
         if self.made_at.tzinfo is None:
@@ -156,6 +157,8 @@ def pet_series_uid(source: CtSeries, synthesis: Synthesis) -> str:
         synthesis.software_version,
         "\\".join(synthesis.missing_districts),
         str(synthesis.revision),
+        # The paper's average leaves no trace, so PETs from before there was a choice keep their UIDs.
+        *([] if synthesis.stitching == "uniform" else [synthesis.stitching]),
     )
 
 

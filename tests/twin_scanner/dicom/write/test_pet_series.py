@@ -545,7 +545,7 @@ def test_the_uids_are_known_before_anything_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [{"model_hash": "d"}, {"plan_hash": "d"}, {"segmenter": "moose"}, {"segmenter_hash": "d"}, {"precision": "float16"},
-     {"software_version": "0.2.0"}, {"missing_districts": ("legs",)}, {"revision": 2}],
+     {"software_version": "0.2.0"}, {"missing_districts": ("legs",)}, {"revision": 2}, {"stitching": "gaussian"}],
 )  # fmt: skip
 def test_another_synthesis_is_another_series(change: dict[str, object]) -> None:
     assert pet_series_uid(_ct(), replace(SYNTHESIS, **change)) != pet_series_uid(_ct(), SYNTHESIS)  # type: ignore[arg-type]
