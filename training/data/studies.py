@@ -18,7 +18,7 @@ from training.phantom.files import METADATA_FILE, PHANTOM_STUDY
 from training.phantom.phantom import make_phantom, sample_options
 from training.phantom.tissues import World
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.imaging.volume import LabelArray, Triple, Volume, read_nifti, read_nifti_labels
+from twin_scanner.imaging.volume import LabelArray, Triple, Volume, read_nifti, read_nifti_ct, read_nifti_labels
 from twin_scanner.progress import Progress
 
 __all__ = [
@@ -76,7 +76,7 @@ class AutoPetStudy:
             raise Rejected(f"{self.name} has a CT but no {SUV_IMAGE}.nii.gz: complete the study.")
         pet = read_nifti(suv)
         file, origin = self._ct_file()
-        ct = read_nifti(file)
+        ct = read_nifti_ct(file)
         if ct.array.min() > AIR_HU_AT_MOST:
             raise Rejected(f"{file.name} of {self.name} holds no air ({ct.array.min():g} or more): give a CT in HU.")
         is_phantom = self.folder.name.rpartition("-")[0].endswith(PHANTOM_STUDY)

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, get_args
 from twin_scanner.errors import Misconfigured, Rejected
 from twin_scanner.files.durable_file import whole_folder, write_durably
 from twin_scanner.models.partition import Partition, partition
-from twin_scanner.models.plan import Plan
+from twin_scanner.models.plan import Plan, plan_from_json
 
 CARD: Final = "card.json"
 SCHEMA: Final = 1
@@ -107,7 +107,7 @@ class Card:
             "model_hash": self.model_hash,
             "partition": self.partition.as_json(),
             "architecture": self.architecture.as_json(),
-            "plan": asdict(self.plan),
+            "plan": self.plan.as_json(),
             "plan_hash": self.plan.plan_hash,
             "precision": self.precision,
             "weights_sha256": dict(self.weights_sha256),
@@ -227,9 +227,7 @@ def _values(folder: Path) -> dict[str, Any]:
 
 def _plan(values: dict[str, Any], where: str) -> Plan:
     try:
-        entries = dict(values.pop("plan"))
-        d, h, w = (float(s) for s in entries.pop("spacing_mm"))
-        plan = Plan(spacing_mm=(d, h, w), **entries)
+        plan = plan_from_json(values.pop("plan"))
     except (KeyError, TypeError, ValueError) as error:
         raise Rejected(f"{where} has a Plan that this version does not understand: export it again.") from error
     if plan.plan_hash != values.pop("plan_hash", None):

@@ -191,7 +191,7 @@ def _check_members(package: ModelPackage, districts: LabelArray, members: Sequen
         raise Rejected(f"Model '{package.name}' is served, so it is already in its ensemble: name the others only.")
     missing = missing_districts(districts, package.partition)
     for member in members:
-        if member.plan != package.plan:
+        if not member.plan.serves_like(package.plan):
             raise Rejected(f"Model '{member.name}' has another Plan than '{package.name}': they form no ensemble.")
         if member.partition.whole_volume != package.partition.whole_volume:
             raise Rejected(f"Models '{member.name}' and '{package.name}' mask differently: they form no ensemble.")

@@ -194,13 +194,13 @@ def test_all_models_are_scored_on_the_real_pets_own_grid(models: list[EvaluatedM
 
 
 def test_a_coarse_baseline_is_plotted_as_large_as_a_fine_model(models: list[EvaluatedModel], tmp_path: Path) -> None:
-    """A 6 mm baseline beside a 4 mm model; oracle: the body's outline, which is the same in both panels."""
+    """Slices of 6 mm beside those of 4 mm; oracle: the body's outline, which is the same in both panels."""
     loaded = load(STUDIES[0], Blocks())
     cases = {}
-    for spacing_mm in (4.0, 6.0):
-        card = replace(models[0].package.card, plan=Plan(spacing_mm=(spacing_mm,) * 3))
+    for slice_mm in (4.0, 6.0):
+        card = replace(models[0].package.card, plan=Plan(spacing_mm=(slice_mm, 4.0, 4.0)))
         package = replace(models[0].package, card=card, networks={"body": Always(9.0)})
-        cases[f"{spacing_mm:g} mm"] = evaluated_case(loaded, package, PipelineOptions())
+        cases[f"{slice_mm:g} mm"] = evaluated_case(loaded, package, PipelineOptions())
     plot_study(cases, tmp_path)
     (file,) = tmp_path.glob("*-projections.png")
     dark = mpimg.imread(file)[..., :3].mean(axis=2) < 0.35
@@ -362,6 +362,15 @@ def test_a_calibration_is_of_one_half_of_the_patients_and_checked_on_the_other(
     assert "| body |" in text and "not for diagnosis" in text and "patient-" not in text
     again = calibrate(replace(asked, segmenter=Blind()), store)
     assert again == made
+
+
+def test_ctrl_c_during_a_calibration_says_what_is_kept(models: list[EvaluatedModel], tmp_path: Path) -> None:
+    def after_one(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    kept = r"out keeps the samples of 1 of 4 studies; run it again to go on"
+    with pytest.raises(Transient, match=kept):
+        calibrate(request_of(models, tmp_path / "out"), tmp_path / "store", after_one)
 
 
 class Blind(Blocks):

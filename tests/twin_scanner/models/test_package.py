@@ -260,6 +260,20 @@ def test_a_package_is_never_overwritten_nor_left_half_written(package: Path, mon
     assert sorted(package.parent.iterdir()) == before
 
 
+def test_a_package_of_a_version_that_knew_no_training_grid_loads_under_its_name(tmp_path: Path) -> None:
+    """The hash was recorded with that version, and its card had these five keys."""
+    digests = dict.fromkeys(DISTRICTS.networks, "0" * 64)
+    laid_on_ct, architecture = Plan(training_grid="ct"), Architecture("unet", 2)
+    recorded = "dae8f9ffa1beb9a6a9cfe59de8f51956b41d1de7bcfe53573ab1b8261f4d707d"
+    assert model_hash_of(digests, laid_on_ct, DISTRICTS, architecture) == recorded
+    assert model_hash_of(digests, Plan(), DISTRICTS, architecture) != recorded
+    folder = saved_package(tmp_path / "old", plan=laid_on_ct)
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    assert set(card["plan"]) == {"spacing_mm", "ct_scaling", "hu_low", "hu_high", "suv_max"}
+    loaded = load_package(folder)
+    assert (loaded.plan, loaded.model_hash) == (laid_on_ct, card["model_hash"])
+
+
 def test_networks_must_be_those_of_the_partition(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="are not those of partition 'districts'"):
         save_package(
@@ -277,7 +291,7 @@ def test_networks_must_be_those_of_the_partition(tmp_path: Path) -> None:
 def test_the_demonstration_package_is_whole_small_and_says_what_it_is() -> None:
     package = load_package(DEMONSTRATION_FOLDER)
     assert package.partition == DISTRICTS and package.architecture == Architecture("unet", 8)
-    assert package.plan == Plan(spacing_mm=(4.0, 4.08, 4.08))
+    assert package.plan.spacing_mm == (4.0, 4.08, 4.08)
     assert package.card.precision == "float16" and package.card.segmenter == "landmarks"
     assert "phantom" in package.card.intended_use and "not for clinical use" in package.card.intended_use
     weights = sum(path.stat().st_size for path in DEMONSTRATION_FOLDER.glob("*.safetensors"))

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pydicom
 import pytest
@@ -16,7 +18,7 @@ from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Misconfigured, Transient
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import ModelStore
-from twin_scanner.render.render import render
+from twin_scanner.render.render import _scene, render
 from twin_scanner.render.report import read_report, write_report
 from twin_scanner.render.request import Outputs, RenderRequest
 
@@ -80,6 +82,15 @@ def test_whatever_a_model_of_phantoms_makes_says_so(request_for: RequestFor) -> 
     sr, key = (pydicom.dcmread(request.result / file) for file in files)
     assert SENTENCE in str(sr) and sr.SeriesDescription.endswith("PHANTOM-ONLY MODEL")
     assert SENTENCE in key.ImageComments and key.SeriesDescription.endswith("PHANTOM-ONLY MODEL")
+
+
+@pytest.mark.parametrize("phantom_only", [False, True])
+def test_the_pictures_of_a_render_know_what_the_model_has_seen(phantom_only: bool) -> None:
+    pet: Any = SimpleNamespace(
+        ct=None, districts=None, suv=None, district_map=SimpleNamespace(names={}), missing_districts=()
+    )
+    package: Any = SimpleNamespace(card=SimpleNamespace(phantom_only=phantom_only))
+    assert _scene(pet, package).phantom_only is phantom_only
 
 
 def test_a_model_of_patients_needs_no_acceptance_and_nothing_speaks_of_phantoms(request_for: RequestFor) -> None:
