@@ -199,7 +199,7 @@ def test_a_bundle_refuses_districts_that_it_could_only_make_silence_of(
 
 def test_a_model_that_sees_a_context_is_exported_as_a_folder_only(tmp_path: Path) -> None:
     package = saved(tmp_path / "package", context=True, soft_tissue=True)
-    with pytest.raises(Rejected, match="sees the body around each window.*export the folder layout") as refusal:
+    with pytest.raises(Rejected, match=r"sees the body around each window.*export the folder layout") as refusal:
         export_package(package, tmp_path / "bundle", "monai")
     assert "\n" not in str(refusal.value) and not (tmp_path / "bundle").exists()
     folder = export_package(package, tmp_path / "folder")

@@ -415,10 +415,11 @@ def naming_missing(synthesis: Synthesis, introduction: str) -> str:
 def _description_of(synthesis: Synthesis) -> str:
     """ContributionDescription (ST, at most 1024 characters): enough to repeat the synthesis."""
     seen = f"; {PHANTOM_ONLY}" if synthesis.phantom_only else ""
+    stitched = "" if synthesis.stitching == "uniform" else f"; stitching {synthesis.stitching}"
     return (
         f"Synthetic FDG-PET from CT; model {synthesis.model_name} {synthesis.model_hash}{seen}; "
         f"plan {synthesis.plan_hash}; districts by {synthesis.segmenter} {synthesis.segmenter_hash}; "
-        f"precision {synthesis.precision}; revision {synthesis.revision}"
+        f"precision {synthesis.precision}{stitched}; revision {synthesis.revision}"
         + naming_missing(synthesis, "; not synthesised: ")
     )[:1024]
 
