@@ -206,7 +206,7 @@ def read_retrain_config(path: Path, champion: Card | None = None) -> RetrainConf
 
 
 def completed(values: dict[str, Any], champion: Card) -> dict[str, Any]:
-    """A retraining's table with what it leaves out of Plan, partition and networks as the champion has them.
+    """A retraining's table with what it leaves out of Plan, partition, networks and stitching as the champion has them.
 
     Not where the champion's training pairs lay: that is the store's matter, and changes nothing in service.
     """
@@ -220,7 +220,10 @@ def completed(values: dict[str, Any], champion: Card) -> dict[str, Any]:
             **trained.get("network", {}),
             "generator": champion.architecture.kind,
             "features": champion.architecture.features,
+            "soft_tissue": champion.architecture.soft_tissue,
+            "context": champion.architecture.context,
         },
+        "package": {"stitching": champion.stitching},
     }
     partition = {"partition": _named_partition(champion.partition)}
     return {**values, "train": partition | merged(of_champion, train)}

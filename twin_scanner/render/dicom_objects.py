@@ -88,4 +88,5 @@ def _synthesis(request: RenderRequest, pet: SyntheticPet, package: ModelPackage)
         missing_districts=pet.missing_districts,
         revision=request.revision,
         phantom_only=package.card.phantom_only,
+        stitching=pet.stitching,
     )

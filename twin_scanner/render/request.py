@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from twin_scanner.districts.choice import SegmenterChoice
+from twin_scanner.models.card import StitchingChoice
 
 
 @dataclass(frozen=True)
@@ -39,5 +40,7 @@ class RenderRequest:
     """Whether the standard deviation of every voxel is wanted too: seven more translations."""
     explain: str = ""
     """A target whose uptake is to be explained (``explain.find_target`` reads it); empty for none."""
+    stitching: StitchingChoice = "package"
+    """How windows are weighted where they overlap; ``package``: as the model's card says."""
     accept_phantom_only: bool = False
     """Whether a model that was trained on phantoms only may be used; every result then says so."""

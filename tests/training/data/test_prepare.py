@@ -18,6 +18,7 @@ import pytest
 import SimpleITK as sitk
 
 from tests.samples.block_studies import COARSE, Block, DensitySegmenter, Fault, MovedPhantom, some
+from tests.samples.command_line import run
 from training.data.pairs import on_plan_grid, phantom_truth
 from training.data.prepare import prepare as prepare_registered
 from training.data.prepare import registered_study, source_stamp
@@ -416,8 +417,7 @@ decay_epochs = 1
 
 def verb(folder: Path, *words: str) -> str:
     """What the installed program says on stdout, started in ``folder``; it must end well."""
-    command = [sys.executable, "-m", "twin_scanner.cli", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    done = run(folder, *words, timeout_s=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -428,8 +428,7 @@ def test_a_store_has_the_grid_of_a_model_and_is_complete_where_its_patients_are_
 ) -> None:
     write_studies(tmp_path / "source", 1, 5, spacing_mm=(12.0, 9.0, 8.0))
     words = ["prepare", "source", "--out", "store", "--model", "champion", "--split", "split.json"]
-    command = [sys.executable, "-m", "twin_scanner.cli", *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    done = run(tmp_path, *words, timeout_s=240)
     assert (done.returncode, done.stdout) == (1, "store: 1 studies, 0 refused\n")
     assert "too few to make a split of, 10 are needed" in done.stderr and "Traceback" not in done.stderr
     store = open_store(tmp_path / "store")

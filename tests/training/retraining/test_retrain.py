@@ -36,7 +36,7 @@ from training.fit.config import (
 )
 from training.fit.fit import train
 from training.fit.run_data import stored
-from training.fit.state import fresh_state
+from training.fit.state import architecture, fresh_state
 from training.retraining.gate import GateRule
 from training.retraining.gate_record import read_records
 from training.retraining.gate_scores import gate_patients, gate_regions, gate_scores
@@ -626,6 +626,22 @@ def test_the_documented_configuration_takes_plan_partition_and_networks_from_the
     from_scratch = documented(project).replace('start = "champion"', 'start = "scratch"')
     file.write_text(from_scratch)
     assert read_retrain_config(file, card).train.plan == Plan()
+
+
+def test_a_champion_that_sees_more_than_the_papers_input_is_followed_by_one_that_does_too(
+    project: Path, tmp_path: Path
+) -> None:
+    """So is its stitching: what the configuration leaves out is the champion's."""
+    file, card = tmp_path / "retrain.toml", read_card(DEMONSTRATION_FOLDER)
+    file.write_text(documented(project))
+    seeing = replace(
+        card, architecture=Architecture("unet", 8, soft_tissue=True, context=True), stitching="gaussian", about={}
+    )
+    train = read_retrain_config(file, seeing).train
+    assert architecture(train) == seeing.architecture and train.package.stitching == "gaussian"
+    file.write_text(documented(project).replace('start = "champion"', 'start = "scratch"'))
+    train = read_retrain_config(file, seeing).train
+    assert architecture(train) == Architecture("unet", 64) and train.package.stitching == "uniform"
 
 
 def test_the_documented_configuration_runs_as_written(

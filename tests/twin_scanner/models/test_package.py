@@ -84,6 +84,34 @@ def test_a_package_from_before_the_options_keeps_its_card_and_its_hash(package: 
     assert load_package(package).model_hash == digest == card["model_hash"]
 
 
+def test_a_stitching_other_than_the_papers_is_part_of_card_and_name(tmp_path: Path) -> None:
+    folders = {stitching: tmp_path / stitching for stitching in ("uniform", "gaussian")}
+    for stitching, folder in folders.items():
+        torch.manual_seed(0)
+        save_package(
+            folder,
+            name="one",
+            plan=Plan(),
+            partition=PARTITIONS["whole-body"],
+            architecture=Architecture("unet", 2),
+            networks={"body": UNetGenerator(2)},
+            segmenter="landmarks",
+            stitching=stitching,
+            about={},
+        )
+    uniform, gaussian = (load_package(folder) for folder in folders.values())
+    assert (uniform.card.stitching, gaussian.card.stitching) == ("uniform", "gaussian")
+    assert "stitching" not in uniform.card.as_json() and gaussian.card.as_json()["stitching"] == "gaussian"
+    assert uniform.card.weights_sha256 == gaussian.card.weights_sha256 and uniform.model_hash != gaussian.model_hash
+    assert gaussian.card.stitching_for("package") == "gaussian" and gaussian.card.stitching_for("uniform") == "uniform"
+    change_card(folders["gaussian"], lambda card: card.pop("stitching"))
+    with pytest.raises(Rejected, match="its card was changed"):
+        load_package(folders["gaussian"])
+    change_card(folders["uniform"], lambda card: card.update(stitching="mosaic"))
+    with pytest.raises(Rejected, match="made for a stitching that this version does not know"):
+        load_package(folders["uniform"])
+
+
 @pytest.mark.parametrize("options", [{"soft_tissue": True}, {"context": True}, {"soft_tissue": True, "context": True}])
 def test_the_options_of_the_input_are_part_of_card_and_name(options: dict[str, bool], tmp_path: Path) -> None:
     architecture = Architecture("unet", 2, **options)

@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from pydicom.dataset import Dataset
 
+from twin_scanner.dicom.equipment import valid_uid
 from twin_scanner.dicom.read.ct_headers import is_ct
 from twin_scanner.dicom.read.ct_stack import MINIMUM_SLICES, CtStack, Instance, read_instance, stack_of
 from twin_scanner.dicom.read.dicom_files import DIRECTORY_CLASS, quiet_pydicom
@@ -163,7 +164,8 @@ def _choices(instances: Sequence[Instance], preference: Preference, accept_synth
 
 def _judged(series_uid: str, instances: Iterable[Instance], accept_synthetic: bool) -> _Series:
     members = sorted(instances, key=lambda instance: (text(instance.header, "SOPInstanceUID"), str(instance.file)))
-    frame_of_reference_uid = min(text(member.header, "FrameOfReferenceUID") for member in members)
+    frames = (text(member.header, "FrameOfReferenceUID") for member in members)
+    frame_of_reference_uid = min(frame if valid_uid(frame) else "" for frame in frames)
     merits, reason = None, ""
     try:
         stack = stack_of(members, accept_synthetic=accept_synthetic)

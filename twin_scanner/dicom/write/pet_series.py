@@ -98,6 +98,7 @@ class Synthesis:
     missing_districts: tuple[str, ...] = ()
     revision: int = 1
     phantom_only: bool = False
+    stitching: str = "uniform"
 
     def __post_init__(self) -> None:
         if self.made_at.tzinfo is None:
@@ -156,6 +157,8 @@ def pet_series_uid(source: CtSeries, synthesis: Synthesis) -> str:
         synthesis.software_version,
         "\\".join(synthesis.missing_districts),
         str(synthesis.revision),
+        # The paper's average leaves no trace, so PETs from before there was a choice keep their UIDs.
+        *([] if synthesis.stitching == "uniform" else [synthesis.stitching]),
     )
 
 
@@ -412,10 +415,11 @@ def naming_missing(synthesis: Synthesis, introduction: str) -> str:
 def _description_of(synthesis: Synthesis) -> str:
     """ContributionDescription (ST, at most 1024 characters): enough to repeat the synthesis."""
     seen = f"; {PHANTOM_ONLY}" if synthesis.phantom_only else ""
+    stitched = "" if synthesis.stitching == "uniform" else f"; stitching {synthesis.stitching}"
     return (
         f"Synthetic FDG-PET from CT; model {synthesis.model_name} {synthesis.model_hash}{seen}; "
         f"plan {synthesis.plan_hash}; districts by {synthesis.segmenter} {synthesis.segmenter_hash}; "
-        f"precision {synthesis.precision}; revision {synthesis.revision}"
+        f"precision {synthesis.precision}{stitched}; revision {synthesis.revision}"
         + naming_missing(synthesis, "; not synthesised: ")
     )[:1024]
 
