@@ -180,6 +180,14 @@ def sample_tissues(rng: np.random.Generator, world: World, contrast: bool) -> Ti
     return TissueTable(hu, suv)
 
 
+def median_suv() -> FloatArray:
+    """SUV of every label, 256 values, that half of the patients exceed where uptake depends on the district."""
+    suv = np.zeros(256, np.float32)
+    for tissue, (median, _) in _SUV.items():
+        suv[tissue] = median
+    return suv
+
+
 def sample_objects(table: TissueTable, rng: np.random.Generator) -> None:
     """Enter the HU of what surrounds or was put into the patient; no uptake, in either world."""
     for tissue, (low, high) in _OBJECT_HU.items():

@@ -90,6 +90,17 @@ def test_a_study_loads_the_volumes_that_were_written(written: Path) -> None:
     assert study.lesions is not None
     assert study.lesions.dtype == np.uint8
     np.testing.assert_array_equal(study.lesions, read_nifti(folder / "SEG.nii.gz").array)
+    np.testing.assert_array_equal(study.organs, read_nifti(folder / "ORGANS.nii.gz").array)
+
+
+def test_phantoms_of_an_earlier_version_have_no_organs_and_those_on_another_grid_are_refused(autopet: Path) -> None:
+    reference = autopet_studies(autopet)[0]
+    folder = next((autopet / COLLECTION / reference.patient).iterdir())
+    organs = read_nifti(folder / "ORGANS.nii.gz")
+    write_nifti(folder / "ORGANS.nii.gz", organs.array[1:].astype(np.uint8), organs.geometry)
+    assert "does not lie on the grid of its CT: write the phantoms again" in reason(reference)
+    (folder / "ORGANS.nii.gz").unlink()
+    assert reference.load().organs is None
 
 
 def test_the_publishers_resampled_ct_is_used_only_where_the_ct_is_missing_and_says_so(autopet: Path) -> None:
