@@ -1,17 +1,18 @@
 """``python -m benchmarks [NAME...] [--json]``: measures, and prints itself and its peers from one run."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from benchmarks import evaluation, ledger, segmentation, segmentation_speed, training
+from benchmarks import evaluation, floors, ledger, segmentation, segmentation_speed, training, translation
 from benchmarks.figures import Figure, table_of
 
-NAMES: Final = (segmentation.NAME, training.NAME, evaluation.NAME, ledger.NAME)
+NAMES: Final = (segmentation.NAME, training.NAME, floors.NAME, evaluation.NAME, ledger.NAME, translation.NAME)
 TABLE_WIDTH: Final = 150
 """Of tables on a pipe or in a file, where no terminal says how wide it is."""
 
@@ -35,14 +36,11 @@ def main(
         results += _segmentation(out, as_json, seed, count, speed, write)
     if training.NAME in chosen:
         results += _training(out, as_json)
-    if evaluation.NAME in chosen:
-        with _progress() as bars:
-            task = bars.add_task(evaluation.NAME, total=None)
-            results += evaluation.measure(lambda done, total: bars.update(task, completed=done, total=total))
-    if ledger.NAME in chosen:
-        with _progress() as bars:
-            task = bars.add_task(ledger.NAME, total=None)
-            results += ledger.measure(lambda done, total: bars.update(task, completed=done, total=total))
+    for benchmark in (floors, evaluation, ledger, translation):
+        if benchmark.NAME in chosen:
+            with _progress() as bars:
+                report = partial(_update, bars, bars.add_task(benchmark.NAME, total=None))
+                results += benchmark.measure(report)
     if as_json:
         for figure in results:
             print(figure.line())
@@ -72,6 +70,10 @@ def _training(out: Console, as_json: bool) -> list[Figure]:
     if not as_json:
         out.print(training.table_of(rows, memory))
     return training.figures(rows, memory)
+
+
+def _update(bars: Progress, task: TaskID, done: int, total: int) -> None:
+    bars.update(task, completed=done, total=total)
 
 
 def _progress() -> Progress:

@@ -180,6 +180,11 @@ class _Server(ThreadedAssociationServer):
     read_timeout_s = Timeouts.read_s
     _collected_s = 0.0
 
+    def server_bind(self) -> None:
+        """Never wait in accept: a connection that was reset before would hold the loop, and a stop, until the next."""
+        super().server_bind()
+        cast(socket.socket, self.socket).setblocking(False)
+
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Give the connection its own timeout: without one, half a PDU holds a thread and a slot for ever."""
         request.settimeout(self.read_timeout_s)

@@ -28,6 +28,8 @@ _UID_LENGTH: Final = 64
 _STRIPES: Final = 64
 """Locks that instances share by hash: enough that two senders seldom wait for each other."""
 _BLOCK_BYTES: Final = 65536
+_OWNERS_ALONE: Final = 0o700
+"""The rights of every folder here: it holds patients' images."""
 _NO_LINK: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 """Errors of link(2) that say that this file system cannot, not that something is wrong."""
 
@@ -192,7 +194,7 @@ class Spool:
         with self._folders_lock:
             if series in self._durable and series.is_dir():
                 return
-            series.mkdir(parents=True, exist_ok=True)
+            _make_folder(series)
             sync_folder(self._folder)
             sync_folder(series.parent)
             self._durable.add(series)
@@ -251,7 +253,7 @@ def _checked(uid: str) -> str:
 
 def _write(path: Path, parts: Sequence[bytes | memoryview], after_ns: int | None) -> None:
     """Write, and fsync; a modification time that is not later than ``after_ns`` is moved past it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         rest = [memoryview(part) for part in parts if len(part)]
         while rest:
@@ -291,9 +293,10 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make the folder and its parents, and enter each new one durably in its parent."""
+    """Make the folder and its parents, its owner's alone, and enter each new one durably in its parent."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    for path in (*reversed(new), folder):
+        path.mkdir(mode=_OWNERS_ALONE, exist_ok=True)
     for path in new:
         sync_folder(path.parent)
 

@@ -101,6 +101,7 @@ def render_template(settings: Settings) -> RenderRequest:
         segmenter=segmenter_choice(settings),
         allow_other_segmenter=settings.model.allow_other_segmenter,
         missing_district=settings.model.missing_district,
+        stitching=settings.model.stitching,
         device_serial_number=settings.scanner.device_serial_number,
         accept_synthetic_ct=settings.scanner.accept_synthetic_ct,
         accept_phantom_only=settings.model.accept_phantom_only,

@@ -12,6 +12,9 @@ class Transient(TwinScannerError):
 class Unavailable(Transient):
     """A peer as a whole serves nobody at the moment: whatever else is meant for it may wait as well."""
 
+    retry_after_s: float = 0.0
+    """For how long the peer itself asks to be left alone."""
+
 
 class Held(TwinScannerError):
     """A person must decide (identity, evidence, approval, one refused object): everything is kept until then."""

@@ -10,12 +10,17 @@ from twin_scanner.models.card import Card, check_serves_patients, read_card
 from twin_scanner.models.store import ModelStore, check_files
 
 
-def check_model(store: Path, name: str, *, accept_phantom_only: bool) -> Card:
-    """The card of the configured model; its files are whole and it may serve patients. Raises Misconfigured."""
+def whole_model(store: Path, name: str) -> Card:
+    """The card of the configured model, whose files are whole. Raises Misconfigured."""
     with _configuration_at_fault():
         folder = ModelStore(store).resolve(name)
         check_files(folder)
-        card = read_card(folder)
+        return read_card(folder)
+
+
+def check_model(store: Path, name: str, *, accept_phantom_only: bool) -> Card:
+    """The card of the configured model; its files are whole and it may serve patients. Raises Misconfigured."""
+    card = whole_model(store, name)
     check_serves_patients(card, accept_phantom_only=accept_phantom_only)
     return card
 

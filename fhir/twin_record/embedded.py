@@ -1,7 +1,6 @@
 """The twin record in one SQLite file: a small FHIR endpoint that executes each transaction in one SQL transaction."""
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -36,7 +35,7 @@ from twin_record.target import TwinReceipt
 from twin_record.transaction import DEFAULT_ATTEMPTS, record_update
 from twin_record.update import TwinSite, TwinUpdate
 from twin_scanner.errors import Defect, Unavailable
-from twin_scanner.files.sqlite_file import prepare_sqlite
+from twin_scanner.files.sqlite_file import create_private, prepare_sqlite
 
 CHANGED = "The twin record changed in the embedded store while it was being written; try again."
 
@@ -164,7 +163,7 @@ class EmbeddedStore:
 def _create_private(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        create_private(path)
     except OSError as error:
         raise Unavailable(f"The twin store {path} cannot be opened: {error.strerror}; check the folder.") from None
 

@@ -1,7 +1,7 @@
 """Our resources merged into what the server already holds: nobody else's content is ever lost."""
 
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -145,6 +145,21 @@ def is_superseded(record: Resource, update: TwinUpdate) -> bool:
     """Whether the record already says that another PET replaced this update's."""
     ours = f"Provenance/{provenance_id(update.pet_series.series_uid)}"
     return any(_item(entry) == ours and "flag" in entry for entry in record.get("entry", []))
+
+
+def listed_provenances(record: Resource) -> list[str]:
+    """The references of the Provenances that the record lists."""
+    return [item for item in map(_item, record.get("entry", [])) if item.startswith("Provenance/")]
+
+
+def is_replaced(provenances: Iterable[Resource], update: TwinUpdate) -> bool:
+    """Whether one of these says that its PET is a revision of this update's: that one was recorded first."""
+    return any(
+        entity.get("role") == "revision"
+        and entity.get("what", {}).get("identifier", {}).get("value") == f"urn:oid:{update.pet_series.series_uid}"
+        for provenance in provenances
+        for entity in provenance.get("entity", [])
+    )
 
 
 def _later(theirs: str | None, ours: str) -> str:

@@ -10,6 +10,8 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,12 @@ FHIR_JSON = "application/fhir+json"
 DEFAULT_TIMEOUT_S = 30.0
 LARGEST_ANSWER_BYTES = 256 * 2**20
 """More than any patient's record needs; a broken proxy may send without end."""
+
+
+LATER = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE})
+"""Answers with which a server may say when to come again."""
+LONGEST_SECONDS = 9
+"""Digits of a number of seconds that are read: more are no time that anybody waits."""
 
 
 class NoCapabilityStatement(Unavailable):
@@ -101,7 +109,10 @@ class FhirClient:
                 f"What answers at the FHIR server's base URL sends no FHIR Bundle (status {answer.status}); "
                 "check twin.url and any proxy before it."
             )
-        raise answer_failure(answer.status, document, private)
+        failure = answer_failure(answer.status, document, private)
+        if isinstance(failure, Unavailable):
+            failure.retry_after_s = answer.retry_after_s
+        raise failure
 
     def capability(self) -> Resource:
         """The server's CapabilityStatement (R4 3.1.0.1.8); no patient is asked for.
@@ -124,7 +135,8 @@ class FhirClient:
     def _answer(self, method: str, url: httpx.URL, body: bytes | None) -> "_Answer":
         try:
             with self._client.stream(method, url, content=body) as response:
-                return _Answer(response.status_code, self._content(response))
+                asked_s = _retry_after_s(response) if response.status_code in LATER else 0.0
+                return _Answer(response.status_code, self._content(response), asked_s)
         except httpx.TimeoutException:
             raise Unavailable("The FHIR server did not answer in time; it is asked again later.") from None
         except httpx.HTTPError as error:
@@ -154,6 +166,7 @@ class _Answer:
 
     status: int
     content: bytes
+    retry_after_s: float
 
     @property
     def is_success(self) -> bool:
@@ -166,6 +179,18 @@ class _Answer:
         except (ValueError, RecursionError):
             return {}
         return document if isinstance(document, dict) else {}
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    """What the header Retry-After asks for (RFC 9110, 10.2.3): seconds, or a date; 0 where it says nothing."""
+    value = response.headers.get("Retry-After", "")
+    if value.isascii() and value.isdecimal():
+        return float(value[:LONGEST_SECONDS])
+    try:
+        asked = parsedate_to_datetime(value)
+        return max(0.0, (asked - datetime.now(asked.tzinfo)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
 
 
 def _without_nulls(members: list[tuple[str, Any]]) -> dict[str, Any]:

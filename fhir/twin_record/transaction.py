@@ -14,7 +14,9 @@ from twin_record.endpoint import BundleEndpoint, answered_entries, status_of
 from twin_record.merging import (
     check_same_person,
     differs,
+    is_replaced,
     is_superseded,
+    listed_provenances,
     merged_provenance,
     merged_record,
     merged_study,
@@ -87,7 +89,7 @@ def _record_once(update: TwinUpdate, site: TwinSite, endpoint: BundleEndpoint) -
             remarks += check_same_person(found.patient, new_patient(update, site))
         for theirs in (found.study, found.record):
             _check_subject(theirs, references.patient, endpoint)
-        if found.record is not None and is_superseded(found.record, update):
+        if _is_superseded(found, update, endpoint):
             return _receipt(references, (), (*remarks, "Another PET already replaced this one; nothing was written."))
         entries = list(_entries(update, site, found, references))
     if not entries:
@@ -97,6 +99,20 @@ def _record_once(update: TwinUpdate, site: TwinSite, endpoint: BundleEndpoint) -
     resolved = {entry.get("fullUrl"): literal for entry, literal in zip(entries, written, strict=True)}
     references = References(*(resolved.get(name, name) for name in vars(references).values()))
     return _receipt(references, written, remarks)
+
+
+def _is_superseded(found: Found, update: TwinUpdate, endpoint: BundleEndpoint) -> bool:
+    """Whether another PET has replaced this one, even before this one was recorded: it was under way for longer."""
+    if found.record is None:
+        return False
+    if is_superseded(found.record, update):
+        return True
+    listed = listed_provenances(found.record)
+    if not listed or f"Provenance/{provenance_id(update.pet_series.series_uid)}" in listed:
+        return False
+    others = [resource for resources in read_all(endpoint, listed) for resource in resources]
+    with held_if_invalid(others):
+        return is_replaced(others, update)
 
 
 def _receipt(references: References, written: tuple[str, ...], remarks: tuple[str, ...]) -> TwinReceipt:

@@ -1,6 +1,7 @@
 """Who may associate, how many at once, and the port. Oracles: plain sockets, pynetdicom's own requestor, the log."""
 
 import socket
+import socketserver
 import struct
 import threading
 import time
@@ -189,3 +190,28 @@ def test_an_error_before_any_association_is_one_log_record_and_no_traceback(
         assert eventually(lambda: "ended in an error before any association" in caplog.text)
         raw.close()
     assert "Traceback" not in capfd.readouterr().err
+
+
+class OneConnectionThatIsGone(socketserver._ServerSelector):  # type: ignore[name-defined,misc]
+    """Says once that a connection waits, as a system does of one that is reset before it is accepted."""
+
+    said = threading.Event()
+
+    def select(self, timeout: float | None = None) -> Any:
+        if self.said.is_set():
+            return super().select(timeout)
+        self.said.set()
+        return [True]
+
+
+def test_a_connection_that_is_reset_before_it_is_accepted_holds_up_no_stop(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The accept loop used to wait for the next connection, up to a minute, and the stop with it."""
+    OneConnectionThatIsGone.said.clear()
+    monkeypatch.setattr(socketserver, "_ServerSelector", OneConnectionThatIsGone)
+    node = start(timeouts=Timeouts(idle_s=2 * DEADLINE_S))
+    assert OneConnectionThatIsGone.said.wait(DEADLINE_S)
+    begun_s = time.monotonic()
+    node.listener.stop(DEADLINE_S)
+    assert time.monotonic() - begun_s < DEADLINE_S

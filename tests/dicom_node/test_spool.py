@@ -12,6 +12,7 @@ import pytest
 
 from dicom_node.spool import Spool, StoreOutcome, snapshot
 from tests.fakes.full_disk import files_end_at
+from tests.fakes.open_umask import open_umask
 from twin_scanner.errors import Rejected, Transient
 
 pytestmark = pytest.mark.unit
@@ -372,6 +373,18 @@ def test_a_snapshot_that_fails_leaves_nothing(spool: Spool, tmp_path: Path, monk
             snapshot(spool.files(STUDY), tmp_path / "jobs" / "7")
     assert list((tmp_path / "jobs").iterdir()) == []
     assert len(snapshot(spool.files(STUDY), tmp_path / "jobs" / "7")) == 1
+
+
+def test_what_is_received_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
+    """It used to depend on the unit's UMask: without one, everybody on the machine could read the patients' images."""
+    with open_umask():
+        spool = Spool(tmp_path / "data" / "spool")
+        keep(spool, b"slice")
+        (linked,) = snapshot(spool.files(STUDY), tmp_path / "data" / "jobs" / "7" / "ct")
+    assert linked.stat().st_mode & 0o777 == 0o600
+    folders = [path for path in (tmp_path / "data").rglob("*") if path.is_dir()]
+    assert len(folders) >= 7
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
 
 
 def test_the_free_space_is_what_the_file_system_says(tmp_path: Path) -> None:

@@ -1,15 +1,14 @@
-"""A whole scanner as a process, with a fake render and a clock that a test sets: ``scanner_node.py CONFIG CLOCK``.
+"""The command line with a fake render and a clock that a test sets: ``scanner_node.py CLOCK serve --config FILE``.
 
-Everything is the product's own but the render, which writes a few tiny PET images in a moment, always the same for the
-same request. ``CLOCK`` is a file with the seconds by which this node's wall clock is wrong; a missing file means none.
+Everything is the product's own, its verbs too, but the render, which writes a few tiny PET images in a moment, always
+the same for the same request. ``CLOCK`` is a file with the seconds by which this node's wall clock is wrong; a missing
+file means none.
 """
 
-import os
-import signal
 import sys
-import threading
 import time
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,13 +17,12 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage, generate_uid
 
-from twin_scanner.app import Scanner
-from twin_scanner.logs import set_up_service_logging
+from twin_scanner import app
+from twin_scanner.cli.command_line import main as run
 from twin_scanner.render.report import REPORT, RenderReport, read_report, write_report
 from twin_scanner.render.request import RenderRequest
 from twin_scanner.service.ledger import utc_now
 from twin_scanner.service.worker import Beat
-from twin_scanner.settings import load_settings
 
 PET_SLICES: Final = 6
 RENDER_S: Final = 0.3
@@ -90,22 +88,17 @@ def _pet(ct: Dataset, series_uid: str, number: int, request: RenderRequest) -> D
     return pet
 
 
-def main(config: Path, clock: Path) -> None:
-    """Run until SIGTERM; the port is printed as `serve` prints it."""
+def main(clock: Path, words: list[str]) -> None:
+    """The command line with these words, whose scanner renders and reads the clock as this file says."""
 
     def now() -> datetime:
         wrong_s = float(clock.read_text() or 0.0) if clock.exists() else 0.0
         return utc_now() + timedelta(seconds=wrong_s)
 
-    settings = load_settings(config)
-    set_up_service_logging(settings.log.level)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    scanner = Scanner(settings, now=now, render=fake_render, on_fatal=lambda: os._exit(1))
-    with scanner.running():
-        print(f"listening {scanner.receiver.port}", flush=True)
-        stop.wait()
+    app.Scanner = partial(app.Scanner, now=now, render=fake_render)  # type: ignore[assignment,misc]
+    sys.argv[1:] = words
+    run()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -3,10 +3,11 @@
 import json
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any
 
 Json = dict[str, Any]
@@ -30,8 +31,10 @@ Script = Callable[[Sent], tuple[int, str] | None]
 
 
 @contextmanager
-def scripted_fhir(script: Script, tls: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[Sent]]]:
-    """The server's base URL, and everything that it was sent so far."""
+def scripted_fhir(
+    script: Script, tls: ssl.SSLContext | None = None, headers: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[str, list[Sent]]]:
+    """The server's base URL, and everything that it was sent so far; every answer has these ``headers``."""
     seen: list[Sent] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -46,6 +49,8 @@ def scripted_fhir(script: Script, tls: ssl.SSLContext | None = None) -> Iterator
             self.send_response(status)
             if 300 <= status < 400:
                 self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(text.encode("utf-8"))
 

@@ -1,4 +1,4 @@
-"""The command line as a process of its own, forked from one that has imported the program: a start without its price."""
+"""The command line as a process of its own, forked from one that has imported the program already."""
 
 import multiprocessing
 import os
@@ -27,6 +27,8 @@ def run(folder: Path, *words: str, timeout_s: float = 120) -> "subprocess.Comple
     """What `twin-scanner` with these words does in ``folder``: its exit code, stdout and stderr."""
     with TemporaryDirectory() as scratch:
         paths = Path(scratch, "stdout"), Path(scratch, "stderr")
+        for path in paths:
+            path.touch()
         process = FORKS.Process(target=_call, args=(folder, words, dict(os.environ), *paths))
         process.start()
         process.join(timeout_s)
@@ -39,7 +41,7 @@ def run(folder: Path, *words: str, timeout_s: float = 120) -> "subprocess.Comple
 def _call(folder: Path, words: tuple[str, ...], environment: dict[str, str], stdout: Path, stderr: Path) -> None:
     """The program's entry point where a shell would have started it."""
     for stream, path in ((1, stdout), (2, stderr)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+        os.dup2(os.open(path, os.O_WRONLY), stream)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

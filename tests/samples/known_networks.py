@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from twin_scanner.imaging.volume import Geometry, LabelArray, Shape, Volume
-from twin_scanner.models.card import Architecture, Card
-from twin_scanner.models.networks import UNetGenerator
-from twin_scanner.models.package import ModelPackage
+from twin_scanner.models.card import Architecture, Card, Stitching
+from twin_scanner.models.package import ModelPackage, build_network
 from twin_scanner.models.partition import DISTRICTS, Partition
 from twin_scanner.models.plan import Plan
 
@@ -40,17 +39,30 @@ def package_of(networks: dict[str, nn.Module], partition: Partition, model_hash:
     return ModelPackage(Card("known", model_hash, Plan(), partition, Architecture("unet", 4)), networks)
 
 
-def unet_package(partition: Partition = DISTRICTS, seed: int = 0) -> ModelPackage:
-    """Untrained U-Nets, spread out so that they say more than one value."""
+SEEING = Architecture("unet", 4, soft_tissue=True, context=True)
+"""A U-Net that is given everything that there is."""
+
+
+def unet_package(
+    partition: Partition = DISTRICTS, seed: int = 0, architecture: Architecture | None = None
+) -> ModelPackage:
+    """Untrained U-Nets, the paper's by default, spread out so that they say more than one value."""
+    built = architecture or Architecture("unet", 4)
     networks: dict[str, nn.Module] = {}
     for number, name in enumerate(partition.networks):
         torch.manual_seed(100 * seed + number)
-        network = UNetGenerator(4, initial_logit=-1.0).eval().requires_grad_(False)
+        network = build_network(built, initial_logit=-1.0).eval().requires_grad_(False)
         for parameter in network.parameters():
             if parameter.dim() == 5:
                 parameter.mul_(8.0)
         networks[name] = network
-    return package_of(networks, partition, f"{seed:064x}")
+    package = package_of(networks, partition, f"{seed:064x}")
+    return replace(package, card=replace(package.card, architecture=built))
+
+
+def stitched(package: ModelPackage, stitching: Stitching) -> ModelPackage:
+    """The same networks, made for another stitching."""
+    return replace(package, card=replace(package.card, stitching=stitching))
 
 
 def with_plan(package: ModelPackage, plan: Plan) -> ModelPackage:

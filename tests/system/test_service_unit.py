@@ -33,6 +33,14 @@ def test_systemd_finds_nothing_to_say_of_the_unit(unit: str, tmp_path: Path, pee
     assert "RestartNeverOn" in subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
 
 
+def test_the_unit_lets_a_gpu_through_and_no_other_device(unit: str) -> None:
+    """PrivateDevices hides it: a render then runs on the CPU, and nobody is told."""
+    assert value(unit, "PrivateDevices") == "no"
+    assert value(unit, "DevicePolicy") == "closed"
+    allowed = re.findall(r"^DeviceAllow=(\S+) rw$", unit, re.MULTILINE)
+    assert allowed == ["char-nvidia-frontend", "char-nvidia", "char-nvidia-uvm", "char-nvidia-caps"]
+
+
 def test_the_unit_waits_longer_than_a_stop_may_take(unit: str) -> None:
     assert float(value(unit, "TimeoutStopSec")) > STOP_BUDGET_S
 

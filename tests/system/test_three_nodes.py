@@ -50,7 +50,7 @@ JUMPS_S = (3600.0, 0.0, -3600.0, 0.0)
 
 
 class Node(ScannerProcess):
-    """A scanner with a fake render, whose wall clock is wrong by what its file says."""
+    """`serve` with a fake render, whose wall clock is wrong by what its file says."""
 
     @property
     def clock(self) -> Path:
@@ -59,7 +59,7 @@ class Node(ScannerProcess):
 
     def _serve(self) -> list[str]:
         script = Path(__file__).parent.parent / "fakes" / "scanner_node.py"
-        return [sys.executable, str(script), str(self.config), str(self.clock)]
+        return [sys.executable, str(script), str(self.clock), "serve", "--config", str(self.config)]
 
 
 class Modality(threading.Thread):

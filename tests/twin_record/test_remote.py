@@ -361,3 +361,23 @@ def test_a_server_that_shows_no_capability_statement_is_told_from_one_that_is_no
     with closing(FhirClient(f"http://127.0.0.1:{free_port()}", SITE)) as client, pytest.raises(Unavailable) as error:
         client.capability()
     assert not isinstance(error.value, NoCapabilityStatement)
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "retry_after_s"),
+    [
+        (503, "120", 120.0),
+        (429, "Fri, 31 Dec 9999 23:59:59 GMT", None),
+        (429, "soon", 0.0),
+        (503, "-5", 0.0),
+        (500, "120", 0.0),
+    ],
+)
+def test_a_server_that_says_when_to_come_again_is_heard(status: int, value: str, retry_after_s: float | None) -> None:
+    server = scripted_fhir(lambda _sent: (status, MAINTENANCE), headers={"Retry-After": value})
+    with server as (url, _), pytest.raises(Unavailable) as raised:
+        record_at(url)
+    if retry_after_s is None:
+        assert raised.value.retry_after_s > 1e9, "a date far away; who asks again bounds it"
+    else:
+        assert raised.value.retry_after_s == retry_after_s

@@ -313,6 +313,27 @@ def test_a_replaced_pet_leaves_the_study_and_stays_in_the_history(rig: Rig) -> N
     assert any("already replaced" in remark for remark in late.remarks)
 
 
+@pytest.mark.parametrize("in_flight", [True, False])
+def test_a_pet_that_comes_after_the_one_that_replaces_it_is_not_recorded(rig: Rig, in_flight: bool) -> None:
+    """It was under way when the next revision was recorded, and used to become a second current PET of the study."""
+    old = an_update()
+    new = replace(old, pet_series=a_series("PT"), replaces_series_uids=(old.pet_series.series_uid,))
+    if in_flight:
+        receipts: list[TwinReceipt] = []
+        late = rig.record(old, through=Before(rig.target, lambda: receipts.append(rig.record(new))))
+        (first,) = receipts
+    else:
+        first, late = rig.record(new), rig.record(old)
+    assert late.written == ()
+    assert any("already replaced" in remark for remark in late.remarks)
+    series = [series["uid"] for series in rig.current(first.imaging_study)["series"]]
+    assert series == [new.source_series.series_uid, new.pet_series.series_uid]
+    assert [entry["item"]["reference"] for entry in rig.current(first.record)["entry"]] == [
+        first.imaging_study,
+        first.provenance,
+    ]
+
+
 def test_a_study_of_another_patient_stops_everything(rig: Rig) -> None:
     update = an_update()
     stranger = rig.create(their_patient(an_update()))

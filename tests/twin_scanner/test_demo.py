@@ -9,6 +9,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from tests.samples.command_line import run
+
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 SHORT = """
@@ -55,9 +57,7 @@ def test_the_printed_command_shows_the_record(done: tuple[Path, "subprocess.Comp
     folder, ended = done
     (line,) = [line for line in ended.stdout.splitlines() if "twin show" in line]
     words = shlex.split(line[line.index("twin-scanner twin show") :])
-    shown = subprocess.run(
-        [sys.executable, "-m", "twin_scanner.cli", *words[1:]], cwd=folder, capture_output=True, text=True, timeout=100
-    )
+    shown = run(folder, *words[1:])
     assert shown.returncode == 0, shown.stderr
     assert json.loads(shown.stdout) == json.loads((folder / "out" / "twin.json").read_text("utf-8"))
 
@@ -69,7 +69,6 @@ def test_a_second_demonstration_takes_the_firsts_place_and_a_folder_with_other_t
 
     assert {entry.name for entry in (done[0] / "out").iterdir()} == set(RESULTS)
     (tmp_path / "letter.txt").write_text("mine")
-    command = [sys.executable, "-m", "twin_scanner.cli", "demo", "--out", str(tmp_path)]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    refused = run(tmp_path, "demo", "--out", str(tmp_path))
     assert refused.returncode == 1
     assert "letter.txt" in refused.stderr and (tmp_path / "letter.txt").read_text() == "mine"

@@ -1,4 +1,4 @@
-"""Pairs of CT and PET on the Plan's grid, made by the very steps that serve a hospital's CT."""
+"""Pairs of CT and PET on one grid, made by the very steps that serve a hospital's CT."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -12,7 +12,15 @@ from scipy import ndimage
 from training.data.study import TrainingStudy
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
-from twin_scanner.imaging.volume import LabelArray, Shape, canonical_labels, resample, resample_labels
+from twin_scanner.imaging.volume import (
+    Geometry,
+    Interpolation,
+    LabelArray,
+    Shape,
+    canonical_labels,
+    resample,
+    resample_labels,
+)
 from twin_scanner.models import plan as preprocess
 from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.plan import Plan
@@ -23,12 +31,14 @@ Box: TypeAlias = tuple[slice, slice, slice]
 Segment: TypeAlias = Callable[[TrainingStudy], LabelArray]
 """The districts of a study's CT, on the CT's own grid."""
 
+SPACING_TOLERANCE: Final = 0.01
+"""Relative: autoPET's PET has 2.036 mm and its Plan 2.04. A window of 32 voxels ends a third of a voxel elsewhere."""
 _HU: Final = np.iinfo(np.int16)
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One study's CT, PET and districts (D, H, W) on the Plan's grid, cut to the body: arrays or memory maps.
+    """One study's CT, PET and districts (D, H, W) on its training grid, cut to the body: arrays or memory maps.
 
     ``ct`` is in whole HU (int16), ``pet`` in SUV by body weight, unclipped (float16: 11 bits, so 0.05 % of the value),
     ``labels`` and ``lesions`` (None where nobody annotated) are uint8. ``hu_range`` is the lowest and the highest HU
@@ -53,7 +63,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class GridStudy:
-    """A study's arrays (D, H, W) on the Plan's grid over the CT's whole field of view; types as in a Pair.
+    """A study's arrays (D, H, W) on its training grid over the CT's whole field of view; types as in a Pair.
 
     ``labels`` are 0 where the PET has no value: what nobody measured is neither trained on nor scored. ``covered``
     is the share of the body's voxels that the PET shows, 1 where there is no body.
@@ -90,7 +100,7 @@ def make_pair(
     diagnosis: str = "",
     keep_air: bool = False,
 ) -> Pair:
-    """A study as a Pair; the PET is resampled (linear), the lesions to the nearest neighbour, to the CT's Plan grid.
+    """A study as a Pair on its training grid.
 
     ``keep_air`` leaves the volumes whole, for a partition without masks. Raises Rejected where the CT shows no body
     or an image holds values that are none.
@@ -104,20 +114,36 @@ def make_pair(
 
 
 def on_plan_grid(study: TrainingStudy, segment: Segment, plan: Plan) -> GridStudy:
-    """A study on the Plan's grid; raises Rejected for values that are not finite or beyond what HU and SUV can be."""
+    """A study on its training grid: every CT by the steps of service, the districts those of the CT as it came.
+
+    Raises Rejected for values that are not finite or beyond what HU and SUV can be.
+    """
     _check_values(study)
-    upright = study.ct.canonical()
+    upright, upright_pet = study.ct.canonical(), study.pet.canonical()
     districts = canonical_labels(segment(study), study.ct.geometry)
-    ct = preprocess.ct_on_grid(upright, plan)
-    labels = resample_labels(districts, upright.geometry, ct.geometry)
-    pet = resample(study.pet, ct.geometry, outside=float("nan")).array
+    grid, interpolation = training_grid(upright.geometry, upright_pet.geometry, plan)
+    ct = preprocess.resampled_ct(upright, grid)
+    labels = resample_labels(districts, upright.geometry, grid)
+    pet = resample(upright_pet, grid, outside=float("nan"), interpolation=interpolation).array
     measured = np.isfinite(pet)
     body = int(np.count_nonzero(labels))
     labels = np.where(measured, labels, np.uint8(0))
     covered = np.count_nonzero(labels) / body if body else 1.0
-    lesions = None if study.lesions is None else resample_labels(study.lesions, study.pet.geometry, ct.geometry)
+    lesions = None if study.lesions is None else resample_labels(study.lesions, study.pet.geometry, grid)
     suv = np.where(measured, pet, np.float32(0.0)).astype(np.float16)
     return GridStudy(ct.array.astype(np.int16), suv, labels, lesions, covered)
+
+
+def training_grid(ct: Geometry, pet: Geometry, plan: Plan) -> tuple[Geometry, Interpolation]:
+    """The grid of a pair over the CT's field of view (both upright), and how its PET comes there.
+
+    Where the PET has the Plan's spacing, these are its own voxels, as in the paper (II-B), and its values are taken as
+    they are. Another PET, or any for a Plan that wants so, is interpolated on the grid that service lays on the CT.
+    """
+    agrees = np.allclose(pet.spacing_mm, plan.spacing_mm, rtol=SPACING_TOLERANCE, atol=0.0)
+    if plan.training_grid == "ct" or not agrees:
+        return preprocess.grid(ct, plan), "linear"
+    return pet.continued_over(ct), "nearest"
 
 
 def whole_box(shape: Sequence[int]) -> Box:

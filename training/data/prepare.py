@@ -322,6 +322,8 @@ def _begun(folder: Path, kind: StoreKind) -> TrainingStore:
 
 
 def _difference(held: StoreKind, wanted: StoreKind) -> str:
+    if held.plan.training_grid != wanted.plan.training_grid:
+        return f"grids laid on the {held.plan.training_grid.upper()}"
     if held.plan != wanted.plan:
         return "another Plan"
     if held.registered != wanted.registered:

@@ -15,10 +15,11 @@ import numpy as np
 from training.data.dicom_pairing import DicomStudy, dicom_studies, files_below
 from training.data.study import CtOrigin, StudyReference, TrainingStudy
 from training.phantom.files import METADATA_FILE, PHANTOM_STUDY
+from training.phantom.organ_labels import organ_labels
 from training.phantom.phantom import make_phantom, sample_options
 from training.phantom.tissues import World
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.imaging.volume import LabelArray, Triple, Volume, read_nifti, read_nifti_labels
+from twin_scanner.imaging.volume import LabelArray, Triple, Volume, read_nifti, read_nifti_ct, read_nifti_labels
 from twin_scanner.progress import Progress
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
 
 SUV_IMAGE: Final = "SUV"
 LESION_IMAGE: Final = "SEG"
+ORGAN_IMAGE: Final = "ORGANS"
+"""Beside a phantom's images alone."""
 CT_IMAGES: Final[tuple[CtOrigin, ...]] = ("CT", "CTres")
 """In order of preference: CTres was resampled to the PET's grid by its publishers, with a spline."""
 NIFTI: Final = (".nii.gz", ".nii")
@@ -76,11 +79,12 @@ class AutoPetStudy:
             raise Rejected(f"{self.name} has a CT but no {SUV_IMAGE}.nii.gz: complete the study.")
         pet = read_nifti(suv)
         file, origin = self._ct_file()
-        ct = read_nifti(file)
+        ct = read_nifti_ct(file)
         if ct.array.min() > AIR_HU_AT_MOST:
             raise Rejected(f"{file.name} of {self.name} holds no air ({ct.array.min():g} or more): give a CT in HU.")
         is_phantom = self.folder.name.rpartition("-")[0].endswith(PHANTOM_STUDY)
-        return TrainingStudy(ct=ct, pet=pet, ct_origin=origin, lesions=self._lesions(pet), is_phantom=is_phantom)
+        organs = self._organs(ct) if is_phantom else None
+        return TrainingStudy(ct, pet, origin, self._lesions(pet), is_phantom=is_phantom, organs=organs)
 
     def _file(self, image: str) -> Path | None:
         """An image's file, None where there is none; raises Rejected for two of them, and for a link to nothing."""
@@ -96,6 +100,16 @@ class AutoPetStudy:
             if (file := self._file(origin)) is not None:
                 return file, origin
         raise Rejected(f"{self.name} has {SUV_IMAGE}.nii.gz but neither CT.nii.gz nor CTres.nii.gz: complete it.")
+
+    def _organs(self, ct: Volume) -> LabelArray | None:
+        """A phantom's own; phantoms that were written by an earlier version have none."""
+        file = self._file(ORGAN_IMAGE)
+        if file is None:
+            return None
+        labels, geometry = read_nifti_labels(file)
+        if not geometry.same_grid(ct.geometry):
+            raise Rejected(f"{file.name} of {self.name} does not lie on the grid of its CT: write the phantoms again.")
+        return labels
 
     def _lesions(self, pet: Volume) -> LabelArray | None:
         file = self._file(LESION_IMAGE)
@@ -130,7 +144,15 @@ class PhantomStudy:
         """Generate it, with its true districts and lesions."""
         options = sample_options(self.seed, world=self.world, spacing_mm=self.spacing_mm)
         phantom = make_phantom(self.seed, options)
-        return TrainingStudy(phantom.ct, phantom.pet, "phantom", phantom.lesions, phantom.districts, is_phantom=True)
+        return TrainingStudy(
+            phantom.ct,
+            phantom.pet,
+            "phantom",
+            phantom.lesions,
+            phantom.districts,
+            is_phantom=True,
+            organs=organ_labels(phantom.tissues),
+        )
 
 
 def find_studies(

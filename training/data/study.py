@@ -14,8 +14,9 @@ class TrainingStudy:
     """CT in HU and PET in SUV by body weight (g/ml, unclipped), each on its own grid, in one frame of reference.
 
     ``lesions`` is 1 in every annotated lesion and 0 elsewhere, uint8 on the PET's grid; None where nobody annotated.
-    ``truth`` are the districts on the CT's grid that a phantom was made with; None for patients. ``is_phantom`` is True
-    where the source says that a program drew the images, so that they are no patient's.
+    ``truth`` are the districts on the CT's grid that a phantom was made with, ``organs`` its organs there, labelled as
+    in organ_labels.ORGAN_NAMES; None for patients. ``is_phantom`` is True where the source says that a program drew the
+    images, so that they are no patient's.
     """
 
     ct: Volume
@@ -24,6 +25,7 @@ class TrainingStudy:
     lesions: LabelArray | None = None
     truth: LabelArray | None = None
     is_phantom: bool = False
+    organs: LabelArray | None = None
 
 
 class Examined(Protocol):

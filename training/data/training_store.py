@@ -19,7 +19,7 @@ from training.data.study import CtOrigin
 from twin_scanner.errors import Rejected
 from twin_scanner.files.durable_file import sync_folder, write_durably, write_whole
 from twin_scanner.imaging.volume import Shape, Triple
-from twin_scanner.models.plan import Plan
+from twin_scanner.models.plan import Plan, plan_from_json
 from twin_scanner.progress import Progress
 
 SCHEMA: Final = 1
@@ -50,9 +50,8 @@ class StoreKind:
 
     def as_json(self) -> dict[str, Any]:
         """The content of the store's own file."""
-        plan = {**asdict(self.plan), "spacing_mm": list(self.plan.spacing_mm)}
         rest = {key: value for key, value in vars(self).items() if key != "plan"}
-        return {"schema": SCHEMA, "plan": plan, "plan_hash": self.plan.plan_hash, **rest}
+        return {"schema": SCHEMA, "plan": self.plan.as_json(), "plan_hash": self.plan.plan_hash, **rest}
 
 
 @dataclass(frozen=True)
@@ -230,7 +229,7 @@ def read_kind(folder: Path) -> StoreKind | None:
             f"{path} has schema {content.get('schema')}, this version reads {SCHEMA}: prepare the store again."
         )
     try:
-        plan = Plan(**{**content["plan"], "spacing_mm": _triple(content["plan"]["spacing_mm"])})
+        plan = plan_from_json(content["plan"])
         kind = StoreKind(plan, *(content[key] for key in ("segmenter", "segmenter_hash", "keep_air", "registered")))
     except (KeyError, TypeError, ValueError) as error:
         raise Rejected(f"{path} is not the file of a training store: prepare the store again.") from error

@@ -93,8 +93,10 @@ def _sample(request: EvaluationRequest, model: EvaluatedModel, reference: StudyR
         names = (reference.name, reference.patient, reference.diagnosis)
         return Sample(*names, suv_max=model.package.plan.suv_max, **arrays, body_error_suv=error)
     loaded = request.load(reference)
-    synthetic = translate_ct(loaded.study.ct, model.package, loaded.segmenter, request.options)
-    raw = raw_deviation(synthetic.ct, synthetic.districts, synthetic.suv, model.package)
+    # Intervals are stated for the package's own stitching, whatever else is evaluated.
+    options = replace(request.options, stitching="package")
+    synthetic = translate_ct(loaded.study.ct, model.package, loaded.segmenter, options)
+    raw = raw_deviation(synthetic.ct, synthetic.districts, synthetic.suv, model.package, stitching=synthetic.stitching)
     case = paired_case(loaded, synthetic, model.package, synthetic.suv.geometry)
     (body,) = score(case, model.name, metrics="mae_suv", regions={BODY: EVERY_LABEL})
     sample = replace(sample_voxels(case, raw, model.package), body_error_suv=body.value)

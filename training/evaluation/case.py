@@ -12,13 +12,22 @@ LESION: Final = "lesion"
 
 
 @dataclass(frozen=True, eq=False)
+class Translated:
+    """The synthetic PET (D, H, W) as the model made it, on its own grid, where its windows lie: SUV and districts."""
+
+    suv: FloatArray
+    districts: LabelArray
+
+
+@dataclass(frozen=True, eq=False)
 class Case:
     """One study and one model: arrays (D, H, W) on one grid, whose place in the patient ``geometry`` gives.
 
     ``real`` and ``synthetic`` are float32 SUV in g/ml, the real one unclipped; ``labels`` are the districts (uint8, 0
     outside the body and where the real PET has no value), ``lesions`` 0 or 1 (None where nobody annotated), ``organs``
     an optional label map with ``organ_names``. ``plan`` is the model's. ``translated`` is the field of view of the CT
-    that was translated: beyond it there is no synthetic PET. ``diagnosis`` is autoPET's word (NEGATIVE, MELANOMA,
+    that was translated: beyond it there is no synthetic PET; ``as_translated`` is what the model made, None where it
+    is not asked for. ``diagnosis`` is autoPET's word (NEGATIVE, MELANOMA,
     LUNG_CANCER, LYMPHOMA) or empty.
 
     In an evaluation the grid is the real PET's own, so every model is scored on the same voxels. Validation and gate
@@ -37,6 +46,7 @@ class Case:
     translated: Geometry
     organs: LabelArray | None = None
     organ_names: tuple[tuple[int, str], ...] = ()
+    as_translated: Translated | None = None
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from twin_scanner.synthesis.pipeline import PipelineOptions
 
 MEASURED: Final = "measured"
 LOCK: Final = "lock"
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """A change of any metric's definition raises it, and everything is measured again."""
 
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from training.data.prepare import check_uptake, registered_study
 from training.data.study import StudyReference, TrainingStudy
-from training.evaluation.case import Case
+from training.evaluation.case import Case, Translated
 from training.evaluation.organs import OrganMaps
+from training.phantom.organ_labels import ORGAN_NAMES
 from twin_scanner.districts.district_map import DistrictMap, Segmenter
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import (
@@ -57,13 +58,15 @@ def load(
 ) -> Loaded:
     """Load a study and take back how the patient moved between CT and PET; raises Rejected with the study's fault.
 
-    ``organs`` are label maps that lie on the CT.
+    ``organs`` are label maps that lie on the CT; without them a phantom brings its own.
     """
     study = reference.load()
     if registered and not study.is_phantom:
         study, _ = registered_study(study)
     study = _upright(study)
     once = SegmentedOnce(segmenter, study.ct)
+    if organs is None and study.organs is not None:
+        return Loaded(reference, study, once, (study.organs, study.ct.geometry), ORGAN_NAMES)
     if organs is None:
         return Loaded(reference, study, once)
     return Loaded(reference, study, once, organs.of(reference.name), organs.names)
@@ -106,6 +109,7 @@ def paired_case(loaded: Loaded, synthesised: SyntheticPet, package: ModelPackage
         translated=study.ct.geometry,
         organs=_organs_on(loaded, labels, grid),
         organ_names=loaded.organ_names,
+        as_translated=Translated(synthesised.suv.array, synthesised.districts),
     )
 
 

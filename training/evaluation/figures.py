@@ -31,7 +31,7 @@ from twin_scanner.errors import Transient
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 from twin_scanner.imaging.volume import FloatArray, LabelArray
-from twin_scanner.pictures.panels import WARNING, drawable, drawing_style
+from twin_scanner.pictures.panels import SUV_WINDOW, WARNING, drawable, drawing_style
 
 Scalar = TypeVar("Scalar", np.float32, np.uint8)
 Counts: TypeAlias = npt.NDArray[np.int64]
@@ -42,7 +42,7 @@ PRINT_WIDTH_INCH: Final = 7.0
 DPI: Final = 160
 POINTS: Final = 9.0
 """The smallest text."""
-SUV_WINDOW: Final = (0.0, 10.0)
+SUV_SCALE: Final = f"SUV {SUV_WINDOW[0]:g} to {SUV_WINDOW[1]:g} and above (g/ml)"
 DIFFERENCE_WINDOW: Final = (-5.0, 5.0)
 DIFFERENCE_COLOURS: Final = "cividis"
 """Its lightness only rises, so that too little and too much differ in grey and by every eye."""
@@ -283,7 +283,7 @@ def _projections(cases: Mapping[str, Case]) -> Figure:
         _mark(axis, "RLHF")
     level = 2.4 * LINE_INCH + up + 0.1
     wide = (len(panels) - 1) * (across + GAP_INCH) - 2 * GAP_INCH
-    _bar(figure, images[0], (2 * GAP_INCH, level, min(wide, 3.2)), "SUV 0 to 10 and above (g/ml)")
+    _bar(figure, images[0], (2 * GAP_INCH, level, min(wide, 3.2)), SUV_SCALE)
     _bar(figure, images[-1], (PRINT_WIDTH_INCH - across - GAP_INCH + 0.1, level, across - 0.2), "SUV difference")
     _foot(figure)
     return figure
@@ -374,7 +374,7 @@ def _districts(model: str, case: Case) -> Figure | None:
         figure.text(left, level, cut.caption, va="top", fontsize=POINTS, weight="bold")
         boxes = [_box(figure, GAP_INCH + n * (edge + GAP_INCH), top + 1.3 * LINE_INCH, edge, edge) for n in range(4)]
         image = _plot_cut([figure.add_axes(box) for box in boxes], cut)
-    _bar(figure, image, (1.9, head + len(cuts) * row_inch + 0.05, 3.2), "SUV 0 to 10 and above (g/ml)")
+    _bar(figure, image, (1.9, head + len(cuts) * row_inch + 0.05, 3.2), SUV_SCALE)
     _foot(figure)
     return figure
 

@@ -51,6 +51,12 @@ def psnr(real: FloatArray, synthetic: FloatArray, mask: BoolArray, data_range: f
     return float(10.0 * np.log10(data_range**2 / error)) if error > 0 else None
 
 
+def mean_ratio(real: FloatArray, synthetic: FloatArray, mask: BoolArray) -> float | None:
+    """Synthetic over real mean, both over the mask; None for an empty mask and where the real mean is 0."""
+    total = float(real[mask].sum(dtype=np.float64))
+    return float(synthetic[mask].sum(dtype=np.float64)) / total if total > 0 else None
+
+
 def nrmse(real: FloatArray, synthetic: FloatArray, mask: BoolArray) -> float | None:
     """Root mean squared error over the root mean square of the real image, both over the mask.
 

@@ -11,15 +11,14 @@ from training.evaluation.pictures import Pictures
 from training.evaluation.report import ReportContent, write_report
 from training.evaluation.rows_table import FILE, table_of, write_table
 from training.evaluation.score import DEFINITIONS, GRID
+from training.evaluation.sentences import number_sentences, organ_sentences, summary_sentences
 from training.evaluation.statistics import Comparison, Scores, family
 from training.evaluation.tables import (
     Table,
     beyond_table,
     comparison_table,
     comparisons,
-    number_sentences,
     paper_tables,
-    summary_sentences,
     write_tables,
 )
 from twin_scanner.errors import Transient
@@ -55,7 +54,7 @@ def write_results(
     report(2, PARTS)
     pictures = Pictures(request)
     compared_in_words = summary_sentences(models[0], compared) or ["The model was not compared with another one."]
-    summary = [*number_sentences(scores, models), *compared_in_words]
+    summary = [*number_sentences(scores, models), *organ_sentences(scores, models), *compared_in_words]
     figures = dict(_figures(scores, models[0], compared, pictures))
     _write_figures(request.out / FIGURES, figures)
     report(3, PARTS)

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from training.data.sampling import covers
 from training.evaluation.case import BODY, LESION, Case, Row
 from training.evaluation.lesion_metrics import EDGE_VOXELS, AnnotatedLesion, Uptake, false_uptake, lesions_of
-from training.evaluation.metrics import box_around, mae, mean_inside, ms_ssim, nrmse, psnr, similarity
+from training.evaluation.metrics import box_around, mae, mean_inside, mean_ratio, ms_ssim, nrmse, psnr, similarity
 from training.evaluation.seam import seam
+from training.evaluation.window_edges import window_edges
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 from twin_scanner.imaging.volume import FloatArray, Geometry
 from twin_scanner.models.plan import suv_to_model
@@ -37,6 +38,8 @@ CLIPPED_ABOVE_SUV: Final = 20.0
 
 For every model, whatever its own Plan's range: errors in different units could not be compared.
 """
+HOT_ABOVE_SUV: Final = 4.0
+"""Bladder, kidneys, brain, myocardium and lesions are hotter; the rest of a body is not."""
 LABELS: Final = 256
 """A label map has no more: it is uint8."""
 GRID: Final = (
@@ -52,6 +55,10 @@ DEFINITIONS: Final = {
     "inside the region; both PETs are 0 beyond the CT.",
     "ms_ssim": "SSIM at five scales, averaged inside the body at each scale; body only.",
     "nrmse": "Root mean squared error over the real PET's root mean square, inside the region.",
+    "hot_ratio": "Synthesised over real mean of the region's voxels whose real SUV is above 4, both PETs clipped at "
+    "SUV 20. 1 is right; a model that misses the hot organs has little, whatever its MAE.",
+    "suv_mean_ratio": "Synthesised over real mean of an organ, both PETs clipped at SUV 20. An organ counts as found "
+    "at 0.5 or more.",
     "suv_mean_bias": "Synthetic minus real SUVmean of a lesion or an organ, unclipped.",
     "suv_max_bias": "Synthetic minus real SUVmax of a lesion (26-connected component of the annotation), unclipped.",
     "suv_peak_bias": "The same of SUVpeak, the highest mean of a 1 ml sphere centred in the lesion.",
@@ -69,6 +76,14 @@ DEFINITIONS: Final = {
     "false_uptake_ml": "Volume of the false positives in a study without a malignant lesion (negative control).",
     "seam_excess": "How much more the synthetic PET jumps across district borders than the real one, beyond the steps "
     "on both sides, mean over the faces between districts.",
+    "window_edge": "Mean difference of neighbours across the edges of windows (stride 16) in the synthetic PET, on the "
+    "model's own grid, inside one district.",
+    "window_elsewhere": "The same of all other neighbours.",
+    "window_edge_ratio": "The first over the second: 1 where no window shows.",
+    "spacing_d": "Distance of the slices of the real PET's own grid; spacing_h and spacing_w are those of its rows and "
+    "columns.",
+    "spacing_h": "Distance of its rows.",
+    "spacing_w": "Distance of its columns.",
 }
 """What a row's metric is, for the report."""
 
@@ -119,7 +134,9 @@ def _everything(clipped: _ClippedCase) -> Iterator[_Number]:
     yield from _similarities(clipped, body)
     yield from _hot_spots(case, body)
     yield from _seams(case, clipped.box)
-    yield from _organs(case, clipped.box)
+    yield from _window_edges(case)
+    yield from _grid(case)
+    yield from _organs(clipped)
     if case.lesions is not None:
         lesions = lesions_of(case.real, case.synthetic, case.lesions, case.geometry, case.translated)
         yield from _lesion_metrics(lesions)
@@ -180,6 +197,8 @@ def _voxel_metrics(clipped: _ClippedCase) -> Iterator[_Number]:
         yield _Number(name, "mae_suv", None if error is None else error * CLIPPED_ABOVE_SUV, n, "g/ml")
         yield _Number(name, "psnr", psnr(real, synthetic, everywhere), n, "dB")
         yield _Number(name, "nrmse", nrmse(real, synthetic, everywhere), n)
+        hot = real > HOT_ABOVE_SUV / CLIPPED_ABOVE_SUV
+        yield _Number(name, "hot_ratio", mean_ratio(real, synthetic, hot), int(np.count_nonzero(hot)))
 
 
 def _similarities(clipped: _ClippedCase, body: BoolArray) -> Iterator[_Number]:
@@ -215,18 +234,37 @@ def _seams(case: Case, box: Box) -> Iterator[_Number]:
         yield _Number(BODY, "seam_excess", found.excess, found.faces, "g/ml")
 
 
-def _organs(case: Case, box: Box) -> Iterator[_Number]:
-    """The bias of each organ, inside the body alone: beyond, the real PET has no value or nobody synthesised one."""
+def _window_edges(case: Case) -> Iterator[_Number]:
+    translated = case.as_translated
+    found = None if translated is None else window_edges(translated.suv, translated.districts)
+    if found is not None:
+        yield _Number(BODY, "window_edge", found.at_edges, found.faces, "g/ml")
+        yield _Number(BODY, "window_elsewhere", found.elsewhere, found.faces, "g/ml")
+        yield _Number(BODY, "window_edge_ratio", found.ratio, found.faces)
+
+
+def _grid(case: Case) -> Iterator[_Number]:
+    """Spacing of the voxels that everything was scored on: SSIM depends on it."""
+    for axis, mm in zip("dhw", case.geometry.spacing_mm, strict=True):
+        yield _Number(BODY, f"spacing_{axis}", mm, case.real.size, "mm")
+
+
+def _organs(clipped: _ClippedCase) -> Iterator[_Number]:
+    """Of each organ, inside the body alone: beyond, the real PET has no value or nobody synthesised one."""
+    case, box = clipped.case, clipped.box
     if case.organs is None:
         return
     body = case.labels[box] > 0
     organs = case.organs[box][body]
     counts = np.bincount(organs, minlength=LABELS)
     sums = [np.bincount(organs, image[box][body], LABELS) for image in (case.real, case.synthetic)]
+    real, synthetic = (image[box][body] for image in clipped.whole)
     for label, name in case.organ_names:
         n = int(counts[label])
         if n:
-            yield _Number(f"organ:{name}", "suv_mean_bias", float(sums[1][label] - sums[0][label]) / n, n, "g/ml")
+            region = f"organ:{name}"
+            yield _Number(region, "suv_mean_bias", float(sums[1][label] - sums[0][label]) / n, n, "g/ml")
+            yield _Number(region, "suv_mean_ratio", mean_ratio(real, synthetic, organs == label), n)
 
 
 def _lesion_metrics(lesions: list[AnnotatedLesion]) -> Iterator[_Number]:

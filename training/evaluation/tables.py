@@ -1,5 +1,6 @@
 """The paper's tables I to III, the numbers beyond them, and the comparison with each baseline, as Markdown and CSV."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,6 +25,10 @@ NAMES: Final = {
     "detection_recall_41": "lesion recall, 41 % of own SUVmax ↑",
     "false_positives": "false positives per study ↓", "false_uptake_ml": "false uptake in negatives, ml ↓",
     "lesions_above_suv20": "lesions above SUV 20, per study", "seam_excess": "seam, SUV (0 is none)",
+    "hot_ratio": "synthesised / real mean above SUV 4 (1 is right)",
+    "suv_mean_ratio": "synthesised / real mean (1 is right)", "window_edge": "step at window edges, SUV",
+    "window_elsewhere": "step elsewhere, SUV", "window_edge_ratio": "window edges, step there / elsewhere (1 is none)",
+    "spacing_d": "slice distance, mm", "spacing_h": "row distance, mm", "spacing_w": "column distance, mm",
     "volume_41_real": "41 % volume, real, ml", "volume_41_synthetic": "41 % volume, synthetic, ml",
 }  # fmt: skip
 LABELS: Final = {
@@ -31,28 +36,30 @@ LABELS: Final = {
     "MELANOMA": "Melanoma", "NEGATIVE": "Negative controls",
 }  # fmt: skip
 ABOVE: Final = "lesions_above_suv20"
-DECIMALS: Final = {"mae": 4, "mae_suv": 3, "psnr": 2, "ssim": 3, "ms_ssim": 3, "nrmse": 3}
+DECIMALS: Final = {
+    "mae": 4,
+    "mae_suv": 3,
+    "psnr": 2,
+    "ssim": 3,
+    "ms_ssim": 3,
+    "nrmse": 3,
+    "hot_ratio": 2,
+    "suv_mean_ratio": 2,
+    "window_edge_ratio": 2,
+}
 """How many decimals are shown; other metrics have three digits that count. tables.csv has everything."""
 BEYOND: Final = (
+    *((region, "hot_ratio") for region in (*REGIONS, LESION)),
     *((region, "mae_suv") for region in (*REGIONS, LESION)), *((region, "nrmse") for region in REGIONS),
     (BODY, "ms_ssim"), *((LESION, metric) for metric in ("suv_mean_bias", "suv_max_bias", "suv_peak_bias", "tlg_bias")),
     (LESION, "volume_41_real"), (LESION, "volume_41_synthetic"), (LESION, "detection_recall"),
     (LESION, "detection_recall_41"), (LESION, ABOVE), (BODY, "false_positives"),
-    (BODY, "false_uptake_ml"), (BODY, "seam_excess"),
+    (BODY, "false_uptake_ml"), (BODY, "seam_excess"), (BODY, "window_edge_ratio"),
 )  # fmt: skip
 COMPARED: Final = (
     *((region, metric) for region in (*REGIONS, LESION) for metric in published.METRICS), (BODY, "ms_ssim"),
     (LESION, "detection_recall"), (BODY, "false_positives"),
 )  # fmt: skip
-IN_WORDS: Final = {
-    "mae": "mean absolute error", "psnr": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM",
-    "detection_recall": "lesion recall", "false_positives": "number of false positives",
-}  # fmt: skip
-HEADLINE: Final = (
-    (BODY, "psnr", "PSNR", " dB"), (BODY, "ssim", "SSIM", ""), (LESION, "detection_recall", "lesion recall", ""),
-)  # fmt: skip
-"""What follows the error in the sentence that begins a summary."""
-LOWER_IS_BETTER: Final = frozenset({"mae", "false_positives"})
 TOO_NARROW: Final = (
     "With few patients the intervals are too narrow: in simulations they held the truth in 81 % of cases at 5 "
     "patients, 88 % at 15 and 93 % at 50."
@@ -73,7 +80,8 @@ def paper_tables(scores: Scores, models: Sequence[str]) -> list[Table]:
     """Tables I (districts and body), II (lesions) and III (body by diagnosis) of some models, the published beside."""
     spread = (
         "Mean ± SD over studies (SE over patients), seeds averaged first; MAE, PSNR and SSIM in model space (1 is SUV "
-        "20), inside the region. n: studies / patients / seeds."
+        "20), inside the region. n: studies / patients / seeds. "
+        f"{grid_sentence(scores)}"
     )
     found = [
         Table(title, header, tuple(rows), f"{spread} {published.NOTE}")
@@ -89,20 +97,34 @@ def paper_tables(scores: Scores, models: Sequence[str]) -> list[Table]:
     return [one for one in found if one.rows]
 
 
+def grid_sentence(scores: Scores) -> str:
+    """On what voxels the scores are, and what SSIM makes of that."""
+    spacing = [scores.table[scores.table["metric"] == f"spacing_{axis}"] for axis in "dhw"]
+    studies = pd.concat([one.groupby("study")["value"].first() for one in spacing], axis=1)
+    found = Counter(" x ".join(f"{mm:.4g}" for mm in row) for row in studies.itertuples(index=False))
+    grids = ", ".join(f"{grid} mm ({counted(n, 'study', 'studies')})" for grid, n in sorted(found.items()))
+    return (
+        f"Scored on the real PET's own grid{': ' if grids else ''}{grids}. SSIM's windows are 11 voxels wide, so one "
+        "and the same PET has another SSIM on another grid, and a smooth one that lacks organs may have a high one: "
+        "compare SSIM on one grid alone, and read it beside the mean above SUV 4 and the organs."
+    )
+
+
 def beyond_table(scores: Scores, models: Sequence[str]) -> Table:
     """What the paper does not report, with 95 % intervals by patient."""
     organs = sorted({region for region in scores.table["region"].unique() if region.startswith("organ:")})
-    lines = [*BEYOND, *((organ, "suv_mean_bias") for organ in organs)]
+    lines = [*BEYOND, *((organ, metric) for organ in organs for metric in ("suv_mean_ratio", "suv_mean_bias"))]
     rows = []
     for region, metric in lines:
         found = [summary(scores, model, region, metric) for model in models]
         if any(found):
-            rows.append((_label(region), NAMES.get(metric, metric), *(_with_bounds(one, metric) for one in found)))
+            rows.append((label(region), NAMES.get(metric, metric), *(_with_bounds(one, metric) for one in found)))
         if metric == ABOVE and any(found):
-            rows.append((_label(region), "lesions above SUV 20, in all", *(_above(scores, model) for model in models)))
+            rows.append((label(region), "lesions above SUV 20, in all", *(_above(scores, model) for model in models)))
     note = (
         "Mean [95 % interval: bootstrap that draws patients with all their studies and lesions], n: lesions or studies "
-        f"/ patients. No interval below {LEAST_PATIENTS} patients. {TOO_NARROW} Bias is synthetic minus real."
+        f"/ patients. No interval below {LEAST_PATIENTS} patients. {TOO_NARROW} Bias is synthetic minus real. "
+        f"{grid_sentence(scores)}"
     )
     return Table("Beyond the paper", ("Region", "Metric", *models), tuple(rows), note)
 
@@ -136,41 +158,9 @@ def comparison_lines(model: str, compared: Mapping[str, Sequence[Comparison]]) -
     return pd.DataFrame([{"model": model} | vars(one) for found in compared.values() for one in found], columns=columns)
 
 
-def number_sentences(scores: Scores, models: Sequence[str]) -> list[str]:
-    """Each model's figures in one sentence: the error in SUV by region, PSNR, SSIM and lesion recall, and their n."""
-    return [sentence for model in models if (sentence := _numbers(scores, model))]
-
-
-def _numbers(scores: Scores, model: str) -> str:
-    body = summary(scores, model, BODY, "mae_suv")
-    if body is None:
-        return ""
-    means = {region: summary(scores, model, region, "mae_suv") for region in (*DISTRICT_NAMES.values(), LESION)}
-    regions = ", ".join(f"{_label(region).lower()} {one.mean:.3f}" for region, one in means.items() if one is not None)
-    others = [
-        f"{what} {one.mean:.{DECIMALS.get(metric, 2)}f}{unit}"
-        for region, metric, what, unit in HEADLINE
-        if (one := summary(scores, model, region, metric)) is not None
-    ]
-    counted = f"{_counted(body.studies, 'study', 'studies')} of {_counted(body.patients, 'patient', 'patients')}"
-    error = f"mean absolute error SUV {body.mean:.3f} in the whole body"
-    return f"{model}: {error} ({regions}), {', '.join(others)}; {counted}."
-
-
-def _counted(number: int, one: str, several: str) -> str:
+def counted(number: int, one: str, several: str) -> str:
+    """A number and what it counts."""
     return f"{number} {one if number == 1 else several}"
-
-
-def summary_sentences(model: str, found: Mapping[str, Sequence[Comparison]], level: float = 0.05) -> list[str]:
-    """In words where which model is better, where that is not shown and where there are too few patients to test.
-
-    A difference is shown where both adjusted p-values are below ``level`` and the interval lies on its side of 0; there
-    is no clinical claim in it, and the last sentence says so. Empty where nothing was compared.
-    """
-    said = [
-        sentence for baseline, lines in found.items() for sentence in _compared_in_words(model, baseline, lines, level)
-    ]
-    return [*said, "These are differences of measured numbers; nothing clinical follows from them."] if said else []
 
 
 def write_tables(
@@ -196,42 +186,8 @@ def write_tables(
         raise Transient(f"The tables cannot be written to {folder}: check free space and rights.") from error
 
 
-def _compared_in_words(model: str, baseline: str, lines: Sequence[Comparison], level: float) -> Iterator[str]:
-    most = max((one.patients for one in lines), default=0)
-    if 0 < most < LEAST_PATIENTS:
-        few = _counted(most, "patient is", "patients are")
-        yield f"{few} too few to compare {model} with {baseline}: {LEAST_PATIENTS} are needed."
-        return
-    for metric in IN_WORDS:
-        yield from _metric_in_words(model, baseline, metric, [one for one in lines if one.metric == metric], level)
-
-
-def _metric_in_words(
-    model: str, baseline: str, metric: str, lines: Sequence[Comparison], level: float
-) -> Iterator[str]:
-    what = IN_WORDS[metric]
-    shown = [one for one in lines if _shown(one, level)]
-    for verb, chosen in (
-        ("lower", [one for one in shown if one.difference < 0]),
-        ("higher", [one for one in shown if one.difference > 0]),
-    ):
-        judgement = "better" if (verb == "lower") == (metric in LOWER_IS_BETTER) else "worse"
-        if chosen:
-            yield f"{model} has a {verb} ({judgement}) {what} than {baseline} in: {_places(chosen)}."
-    rest = [one for one in lines if one.patients >= LEAST_PATIENTS and not _shown(one, level)]
-    if rest:
-        yield f"No difference of {model} from {baseline} in {what} is shown in: {_places(rest)}."
-    few = [one for one in lines if one.patients < LEAST_PATIENTS]
-    if few:
-        yield f"Too few patients to compare {model} with {baseline} in {what}: {_places(few)}."
-
-
-def _places(lines: Sequence[Comparison]) -> str:
-    return ", ".join(f"{_label(one.region).lower()} (n {one.patients})" for one in lines)
-
-
 def _left_out(found: Sequence[Comparison]) -> str:
-    missing = [f"{_label(one.region)}, {NAMES[one.metric]}: {one.left_out}" for one in found if one.left_out]
+    missing = [f"{label(one.region)}, {NAMES[one.metric]}: {one.left_out}" for one in found if one.left_out]
     if not missing:
         return "Both were scored on the same studies."
     return f"Studies left out because one model alone has a number there: {'; '.join(missing)}."
@@ -241,7 +197,7 @@ def _comparison_cells(one: Comparison) -> tuple[str, ...]:
     values = (_number(value, one.metric) for value in (one.model_mean, one.baseline_mean, one.difference))
     chances = (_p(value) for value in (one.t_p, one.t_holm, one.wilcoxon_p, one.wilcoxon_holm))
     bounds, n = _bounds(one.low, one.high, one.metric), f"{one.studies} / {one.patients}"
-    return (_label(one.region), NAMES[one.metric], *values, bounds, *chances, n)
+    return (label(one.region), NAMES[one.metric], *values, bounds, *chances, n)
 
 
 def _paper_table(
@@ -259,7 +215,7 @@ def _paper_table(
             diagnosis = name if name in region_of else None
             found = [summary(scores, model, region_of.get(name, name), metric, diagnosis) for model in models]
             if any(found):
-                rows.append((_label(name), NAMES[metric], *(_with_spread(one, metric) for one in found), *printed))
+                rows.append((label(name), NAMES[metric], *(_with_spread(one, metric) for one in found), *printed))
     return title, header, rows
 
 
@@ -289,15 +245,9 @@ def _markdown(table: Table) -> str:
     return "\n".join([f"## {table.title}", "", line(table.header), rule, *body, "", table.note]).rstrip()
 
 
-def _label(name: str) -> str:
+def label(name: str) -> str:
+    """What a region, an organ or a diagnosis is called in tables and sentences."""
     return LABELS.get(name, name.removeprefix("organ:").replace("_", " ").capitalize())
-
-
-def _shown(one: Comparison, level: float) -> bool:
-    """The tests weigh patients equally, mean and interval weigh studies: both must say the same."""
-    if one.t_holm is None or one.wilcoxon_holm is None or one.low is None or one.high is None:
-        return False
-    return max(one.t_holm, one.wilcoxon_holm) < level and (one.low > 0 or one.high < 0)
 
 
 def _number(value: float | None, metric: str) -> str:

@@ -106,6 +106,7 @@ def _package_of(folder: Path, changed: list[Path], target: Path) -> None:
         networks=networks,
         segmenter=card.segmenter,
         precision=card.precision,
+        stitching=card.stitching,
         about={**about, "trained_further_from": original.model_hash},
     )
 

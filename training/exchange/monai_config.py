@@ -2,6 +2,7 @@
 
 import json
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 
 from twin_scanner.errors import Defect, Rejected
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
+from twin_scanner.models.card import Stitching
 from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.package import ModelPackage, build_network
 from twin_scanner.models.plan import SOFT_TISSUE_WINDOW_HU, Plan
@@ -26,6 +28,8 @@ MONAI_NEEDS: Final = {"nibabel": "5.4.2", "fire": "0.7.1"}
 """MONAI's reader and command line need them; this program does not, so their versions are constants."""
 SKIPS: Final = {"_Level": "cat", "_ResidualBlock": "add"}
 """How our own layers join what they compute to their input, as MONAI's SkipConnection calls it."""
+BLENDING: Final = MappingProxyType[Stitching, str]({"uniform": "constant", "gaussian": "gaussian"})
+"""MONAI's names of the stitchings; its sigma_scale is ours unless it is told otherwise."""
 AXES: Final = [["L", "R"], ["P", "A"], ["I", "S"]]
 
 Config = dict[str, Any]
@@ -147,7 +151,7 @@ def _network(package: ModelPackage) -> Config:
             "roi_size": [WINDOW] * 3,
             "sw_batch_size": BATCH_WINDOWS,
             "overlap": 1 - STRIDE / WINDOW,
-            "mode": "constant",
+            "mode": BLENDING[package.card.stitching],
             "sw_device": "@device",
             "device": "cpu",
         },

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from twin_scanner.errors import Rejected
-from twin_scanner.models.card import Precision
+from twin_scanner.models.card import Precision, Stitching
 from twin_scanner.models.partition import NETWORK_NAME, PARTITIONS, Partition, partition
 from twin_scanner.models.plan import Plan
 
@@ -182,12 +182,16 @@ class ComputeConfig:
 
 @dataclass(frozen=True)
 class PackageConfig:
-    """What the card of the finished package says beside what comes from the run itself."""
+    """What the card of the finished package says beside what comes from the run itself.
+
+    ``stitching`` is how windows are weighted where they overlap: ``uniform``, the paper's average, or ``gaussian``.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     intended_use: str
     licence: str
     precision: Precision = "float16"
+    stitching: Stitching = "uniform"
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ def _save(config: TrainConfig, folder: Path, weights: Weights, data: RunData, me
         networks=networks,
         segmenter=data.segmenter,
         precision=config.package.precision,
+        stitching=config.package.stitching,
         about={
             "intended_use": config.package.intended_use,
             "licence": config.package.licence,

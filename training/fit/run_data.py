@@ -61,6 +61,12 @@ def stored(config: TrainConfig, store: TrainingStore, split: Split) -> RunData:
     Raises Rejected where the store was made with another Plan than the configuration's, holds no air for a network of
     the whole volume, or the split has nothing to train on.
     """
+    if store.plan.training_grid != config.plan.training_grid:
+        raise Rejected(
+            f"The pairs of the store {store.folder.name} lie on grids laid on the {store.plan.training_grid.upper()}, "
+            f"and this configuration's are laid on the {config.plan.training_grid.upper()} (plan.training_grid): run "
+            "'twin-scanner prepare' again, into a new folder."
+        )
     if store.plan != config.plan:
         raise Rejected(
             f"The store {store.folder.name} was made with another Plan than this configuration: give [plan] as in the "

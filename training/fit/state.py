@@ -129,7 +129,7 @@ def _warm_start(config: TrainConfig, network: str, generators: nn.ModuleDict) ->
     if config.warm_start is None:
         return
     package = load_package(config.warm_start)
-    if package.architecture != architecture(config) or package.plan != config.plan:
+    if package.architecture != architecture(config) or not package.plan.serves_like(config.plan):
         raise Rejected(
             f"The warm start {config.warm_start.name} has another architecture or Plan than this run: give a package "
             "that was trained with the same ones, or none."

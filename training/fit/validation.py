@@ -100,7 +100,8 @@ def held_out_error(
 def in_training(config: TrainConfig, network: str, generator: nn.Module) -> ModelPackage:
     """A package of one network that is still in training, to be translated with and never saved."""
     covered = Partition(config.covered.name, MappingProxyType({network: config.covered.networks[network]}))
-    card = Card(f"{config.name} in training", "", config.plan, covered, architecture(config))
+    stitching = config.package.stitching
+    card = Card(f"{config.name} in training", "", config.plan, covered, architecture(config), stitching=stitching)
     return ModelPackage(card, {network: generator})
 
 

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from training.phantom.dicom_series import PHANTOM_MANUFACTURER, Examination, write_ct_dicom, write_pet_dicom
+from training.phantom.organ_labels import organ_labels
 from training.phantom.phantom import Phantom, PhantomOptions, make_phantom, sample_options
 from training.phantom.tissues import World
 from twin_scanner.errors import Rejected, Transient
@@ -86,7 +87,7 @@ def write_studies(
 
 
 def write_study(out: Path, phantom: Phantom, *, dicom: bool = False) -> Path:
-    """Write one study in autoPET's layout, whole or not at all, districts beside it; returns its folder.
+    """Write one study in autoPET's layout, whole or not at all, districts and organs beside it; returns its folder.
 
     ``dicom`` writes it as DICOM too, into ``out``/dicom. Raises Transient where the disk fails.
     """
@@ -102,6 +103,7 @@ def write_study(out: Path, phantom: Phantom, *, dicom: bool = False) -> Path:
             write_nifti(scratch / "PET.nii.gz", activity, phantom.geometry)
             write_nifti(scratch / "SEG.nii.gz", phantom.lesions, phantom.geometry)
             write_nifti(scratch / "DISTRICTS.nii.gz", phantom.districts, phantom.geometry)
+            write_nifti(scratch / "ORGANS.nii.gz", organ_labels(phantom.tissues), phantom.geometry)
     except OSError as error:
         raise disk_fault(folder, error) from error
     if dicom:

@@ -48,6 +48,7 @@ _RADIUS_MM: Final[MappingProxyType[Bed, tuple[float, float]]] = MappingProxyType
     "spleen": (12.0, 0.3),
 })  # fmt: skip
 """Median and logarithmic spread."""
+MEDIAN_SUV: Final = 7.0
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _lesion(bed: Bed, scale: float, rng: np.random.Generator) -> Lesion:
     median, spread = _RADIUS_MM[bed]
     size = float(np.clip(scale * median * np.exp(spread * rng.normal()), 4.0, 34.0))
     stretch = rng.uniform(0.8, 1.25, 3)
-    suv = float(np.clip(7.0 * np.exp(0.45 * rng.normal()), 3.0, 25.0))
+    suv = float(np.clip(MEDIAN_SUV * np.exp(0.45 * rng.normal()), 3.0, 25.0))
     return Lesion(bed, _site(bed, rng), (size * stretch[0], size * stretch[1], size * stretch[2]), suv)
 
 

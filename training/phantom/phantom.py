@@ -9,11 +9,11 @@ from scipy import ndimage
 from training.phantom.anatomy import paint_body
 from training.phantom.frame import Frame, frame_of, image_axes, turned, turned_geometry, turned_to_gravity
 from training.phantom.implants import add_streaks, paint_implants
-from training.phantom.lesions import Diagnosis, paint_lesions, sample_lesions
+from training.phantom.lesions import MEDIAN_SUV, Diagnosis, paint_lesions, sample_lesions
 from training.phantom.options import FieldOfView, PhantomOptions, random_stream, sample_options
 from training.phantom.pose import sample_figure
 from training.phantom.surroundings import paint_surroundings
-from training.phantom.tissues import Tissue, TissueTable, sample_objects, sample_tissues
+from training.phantom.tissues import Tissue, TissueTable, median_suv, sample_objects, sample_tissues
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Triple, Volume
 
 __all__ = ["FieldOfView", "Phantom", "PhantomOptions", "make_phantom", "sample_options"]
@@ -29,7 +29,7 @@ LUNG_GRAIN_MM: Final = 6.0
 LUNG_MOTTLE_HU: Final = 22.0
 LUNG_GRADIENT_HU_PER_MM: Final = 0.45
 GUT_GRAIN_MM: Final = 30.0
-GUT_MOTTLE: Final = 0.45
+GUT_MOTTLE: Final = 0.3
 """Standard deviation of the logarithm of uptake along the bowel."""
 BEAD_GRAIN_MM: Final = 4.0
 BEAD_MOTTLE_HU: Final = 30.0
@@ -67,6 +67,17 @@ def make_phantom(seed: int, options: PhantomOptions | None = None) -> Phantom:
     paint_lesions(frame.canvas, lesions, table, options.world)
     _paint_objects(seed, frame, table, options)
     return _imaged(seed, frame, body.districts, table, options)
+
+
+def expected_pet(phantom: Phantom) -> FloatArray:
+    """SUV (D, H, W) of the phantom's anatomy where uptake depends on the district, every tissue and lesion with the
+    median uptake of all patients, blurred to the scanner's resolution, without noise.
+
+    The best guess of who knows each voxel's tissue and nothing of the patient's metabolism.
+    """
+    suv = median_suv()
+    suv[Tissue.FIRST_LESION :] = MEDIAN_SUV
+    return _blurred(suv[phantom.tissues], PET_FWHM_MM, phantom.geometry.spacing_mm)
 
 
 def _paint_objects(seed: int, frame: Frame, table: TissueTable, options: PhantomOptions) -> None:

@@ -206,18 +206,24 @@ def read_retrain_config(path: Path, champion: Card | None = None) -> RetrainConf
 
 
 def completed(values: dict[str, Any], champion: Card) -> dict[str, Any]:
-    """A retraining's table with what it leaves out of Plan, partition and networks as the champion has them."""
+    """A retraining's table with what it leaves out of Plan, partition, networks and stitching as the champion has them.
+
+    Not where the champion's training pairs lay: that is the store's matter, and changes nothing in service.
+    """
     train = values.get("train", {})
     if not isinstance(train, dict):
         return values
     trained = champion.about.get("training") or {}
     of_champion = {
-        "plan": asdict(champion.plan),
+        "plan": {key: value for key, value in asdict(champion.plan).items() if key != "training_grid"},
         "network": {
             **trained.get("network", {}),
             "generator": champion.architecture.kind,
             "features": champion.architecture.features,
+            "soft_tissue": champion.architecture.soft_tissue,
+            "context": champion.architecture.context,
         },
+        "package": {"stitching": champion.stitching},
     }
     partition = {"partition": _named_partition(champion.partition)}
     return {**values, "train": partition | merged(of_champion, train)}
@@ -257,7 +263,7 @@ def _check_comparable(task: _Task) -> None:
     """Before hours of training: what the gate, or the node that serves, would refuse for certain."""
     champion, store, covered = task.champion, task.store, task.config.train.covered
     segmenter = champion.card.segmenter
-    if champion.plan != store.plan:
+    if not champion.plan.serves_like(store.plan):
         raise Rejected(
             f"The champion '{champion.name}' has another Plan than the training store, so they cannot be compared: "
             "prepare a store with '--model champion', or put a first model of the new one in service by 'models "
@@ -284,7 +290,7 @@ def _check_comparable(task: _Task) -> None:
 def _check_start(champion: ModelPackage, config: TrainConfig) -> None:
     """What the configuration says otherwise than the champion that training is to start from."""
     others = {
-        "train.plan": champion.plan != config.plan,
+        "train.plan": not champion.plan.serves_like(config.plan),
         "train.partition": champion.partition.networks != config.covered.networks,
         "train.network": champion.architecture != architecture(config),
     }

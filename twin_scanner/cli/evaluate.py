@@ -75,7 +75,9 @@ def evaluate(
             studies=chosen_studies(studies, split, part),
             out=out,
             segmenter=recipe(),
-            options=PipelineOptions(settings.model.allow_other_segmenter, settings.model.missing_district),
+            options=PipelineOptions(
+                settings.model.allow_other_segmenter, settings.model.missing_district, settings.model.stitching
+            ),
             registered=registration,
             organs=None if organs is None else organ_maps(organs),
         )

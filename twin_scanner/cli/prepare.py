@@ -1,6 +1,7 @@
 """The verb `prepare`: studies into a training store."""
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +55,9 @@ def prepare(
     from twin_scanner.models.plan import Plan
 
     settings, recipe = study_tools(config, segmenter)
-    plan = Plan() if model is None else load_package(package_folder(settings, model)).plan
+    plan = Plan()
+    if model is not None:
+        plan = replace(load_package(package_folder(settings, model)).plan, training_grid=plan.training_grid)
     with closing(LocalProcesses(workers)) as processes, stages() as stage:
         studies = find_studies(source, accept_synthetic=accept_synthetic, progress=stage("Headers"))
         store = fill(

@@ -4,20 +4,27 @@ from collections.abc import Iterator
 
 from twin_scanner import preconditions
 from twin_scanner.doctor.finding import Finding
-from twin_scanner.models.card import Card
+from twin_scanner.errors import Misconfigured
+from twin_scanner.models.card import Card, check_serves_patients
 from twin_scanner.settings import Settings
 
 
 def check_model(settings: Settings) -> Iterator[Finding]:
     """Check the model that the configuration names: its files, what it was trained on, and its segmenter."""
-    accept_phantom_only = settings.model.accept_phantom_only
-    card = preconditions.check_model(settings.model_store, settings.model.name, accept_phantom_only=accept_phantom_only)
-    whole = f"Model '{card.name}' ({card.model_hash[:12]}) is whole"
-    if card.phantom_only:
-        yield Finding("model", "warning", f"{whole}, but it was trained on phantoms only, which is accepted.")
-    else:
-        yield Finding("model", "ok", f"{whole}.")
+    card = preconditions.whole_model(settings.model_store, settings.model.name)
+    yield _training_data_of(card, settings)
     yield _segmenter_of(card, settings)
+
+
+def _training_data_of(card: Card, settings: Settings) -> Finding:
+    whole = f"Model '{card.name}' ({card.model_hash[:12]}) is whole"
+    try:
+        check_serves_patients(card, accept_phantom_only=settings.model.accept_phantom_only)
+    except Misconfigured as fault:
+        return Finding("model", "fault", str(fault))
+    if card.phantom_only:
+        return Finding("model", "warning", f"{whole}, but it was trained on phantoms only, which is accepted.")
+    return Finding("model", "ok", f"{whole}.")
 
 
 def _segmenter_of(card: Card, settings: Settings) -> Finding:

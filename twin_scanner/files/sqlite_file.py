@@ -1,7 +1,9 @@
 """SQLite files opened so that every commit survives a power cut, and writers queue instead of failing."""
 
+import os
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, event
@@ -15,6 +17,14 @@ SWITCH_POLL_S: Final = 0.02
 def write_first(_connection: Connection) -> str:
     """Every transaction takes the lock at once, so that no two readers wait for each other to write."""
     return "BEGIN IMMEDIATE"
+
+
+def create_private(file: Path) -> None:
+    """Make the file, readable by its owner alone, where it is not there; SQLite gives -wal and -shm the same rights.
+
+    Raises OSError.
+    """
+    os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
 
 
 def prepare_sqlite(engine: Engine, begin: Callable[[Connection], str] = write_first) -> None:

@@ -16,6 +16,7 @@ FloatArray: TypeAlias = npt.NDArray[np.float32]
 LabelArray: TypeAlias = npt.NDArray[np.uint8]
 Triple: TypeAlias = tuple[float, float, float]
 Shape: TypeAlias = tuple[int, int, int]
+Interpolation: TypeAlias = Literal["linear", "nearest"]
 
 AIR_HU = -1024.0
 """HU of what lies outside every field of view, and the floor of the scale: nothing is thinner than air.
@@ -85,6 +86,18 @@ class Geometry:
         ]
         origin = self.position_lps_mm((offset[0], offset[1], offset[2]))
         return replace(self, shape=(shape[0], shape[1], shape[2]), spacing_mm=spacing_mm, origin_lps_mm=origin)
+
+    def continued_over(self, other: "Geometry") -> "Geometry":
+        """This grid, continued or cut by whole voxels along its own axes to those centred in the other's extent.
+
+        Where the other is turned against it, the extent is the box around the other's corners.
+        """
+        edges = [(-0.5, n - 0.5) for n in other.shape]
+        corners = np.array([[d, h, w, 1.0] for d in edges[0] for h in edges[1] for w in edges[2]])
+        indices = (np.linalg.inv(self.affine) @ other.affine @ corners.T)[:3]
+        first, last = np.ceil(indices.min(axis=1)).astype(int), np.floor(indices.max(axis=1)).astype(int)
+        d, h, w = (slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))
+        return self.cropped((d, h, w))
 
     def cropped(self, box: tuple[slice, slice, slice]) -> "Geometry":
         """The grid of ``array[box]``; every slice has a start and a stop, and no step."""
@@ -161,11 +174,11 @@ def geometry_of(image: sitk.Image) -> Geometry:
     return Geometry((k, j, i), (z, y, x), (ox, oy, oz), ((d[0], d[1], d[2]), (h[0], h[1], h[2]), (w[0], w[1], w[2])))
 
 
-def resample(volume: Volume, geometry: Geometry, outside: float) -> Volume:
-    """The image, trilinear, on another grid; what lies outside its field of view becomes ``outside``."""
+def resample(volume: Volume, geometry: Geometry, outside: float, interpolation: Interpolation = "linear") -> Volume:
+    """The image, trilinear or nearest neighbour, on another grid; outside its field of view it becomes ``outside``."""
     if volume.geometry.same_grid(geometry):
         return Volume(volume.array, geometry)
-    return Volume(_resampled(volume.array, volume.geometry, geometry, "linear", outside), geometry)
+    return Volume(_resampled(volume.array, volume.geometry, geometry, interpolation, outside), geometry)
 
 
 def resample_labels(labels: LabelArray, source: Geometry, geometry: Geometry) -> LabelArray:
@@ -179,7 +192,7 @@ def _resampled(
     array: npt.NDArray[np.generic],
     source: Geometry,
     target: Geometry,
-    interpolation: Literal["linear", "nearest"],
+    interpolation: Interpolation,
     outside: float,
 ) -> npt.NDArray[np.float32]:
     resampler = sitk.ResampleImageFilter()
@@ -200,12 +213,16 @@ def read_nifti(path: Path) -> Volume:
 
 
 def read_nifti_ct(path: Path) -> Volume:
-    """A CT in HU from a NIfTI file; raises Rejected as ``read_nifti``, and for what no scanner stores."""
+    """A CT in HU from a NIfTI file, AIR_HU where it is below, as of DICOM; NIfTI cannot declare its padding.
+
+    Raises Rejected as ``read_nifti``, and for what no scanner stores.
+    """
     volume = read_nifti(path)
     low, high = HOUNSFIELD_RANGE
     for value in (float(volume.array.min()), float(volume.array.max())):
         if not low <= value <= high:
             raise Rejected(f"{path.name} holds {value:g} HU, outside {low:g} to {high:g}: give a CT in HU.")
+    np.maximum(volume.array, np.float32(AIR_HU), out=volume.array)
     return volume
 
 

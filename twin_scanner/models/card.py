@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, get_args
 from twin_scanner.errors import Misconfigured, Rejected
 from twin_scanner.files.durable_file import whole_folder, write_durably
 from twin_scanner.models.partition import Partition, partition
-from twin_scanner.models.plan import Plan
+from twin_scanner.models.plan import Plan, plan_from_json
 
 CARD: Final = "card.json"
 SCHEMA: Final = 1
@@ -22,6 +22,10 @@ LARGEST_FEATURES: Final = 256
 
 ArchitectureKind = Literal["unet", "resnet9"]
 Precision = Literal["float16", "float32"]
+Stitching = Literal["uniform", "gaussian"]
+"""How the windows that cover a voxel are weighted: all alike (paper eq. 14), or less the nearer it is to their edge."""
+StitchingChoice = Literal["package", "uniform", "gaussian"]
+"""A site's choice: the package's own, or another one."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,11 @@ class Card:
     weights_sha256: Mapping[str, str] = field(default_factory=dict)
     segmenter: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
+    stitching: Stitching = "uniform"
+
+    def stitching_for(self, choice: StitchingChoice) -> Stitching:
+        """The stitching that a site's choice comes to."""
+        return self.stitching if choice == "package" else choice
 
     @property
     def intended_use(self) -> str:
@@ -98,11 +107,12 @@ class Card:
             "model_hash": self.model_hash,
             "partition": self.partition.as_json(),
             "architecture": self.architecture.as_json(),
-            "plan": asdict(self.plan),
+            "plan": self.plan.as_json(),
             "plan_hash": self.plan.plan_hash,
             "precision": self.precision,
             "weights_sha256": dict(self.weights_sha256),
             "segmenter": self.segmenter,
+            **_unless_uniform(self.stitching),
             **self.about,
         }
 
@@ -121,14 +131,19 @@ def check_serves_patients(card: Card, *, accept_phantom_only: bool) -> None:
 
 
 def model_hash_of(
-    weights_sha256: Mapping[str, str], plan: Plan, partition: Partition, architecture: Architecture
+    weights_sha256: Mapping[str, str],
+    plan: Plan,
+    partition: Partition,
+    architecture: Architecture,
+    stitching: Stitching = "uniform",
 ) -> str:
-    """SHA-256 of what decides the output: weights, Plan, partition and architecture; no date, no metric."""
+    """SHA-256 of what decides the output: weights, Plan, partition, architecture and stitching; no date, no metric."""
     content = {
         "weights": dict(weights_sha256),
         "plan": plan.plan_hash,
         "partition": partition.as_json(),
         "architecture": architecture.as_json(),
+        **_unless_uniform(stitching),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -142,6 +157,9 @@ def read_card(folder: Path) -> Card:
         raise Rejected(f"{where} does not hold one network for each of its partition: export it again.")
     if values.get("precision") not in get_args(Precision):
         raise Rejected(f"{where} has weights of a precision that this version does not know: update the program.")
+    stitching = values.pop("stitching", "uniform")
+    if stitching not in get_args(Stitching):
+        raise Rejected(f"{where} was made for a stitching that this version does not know: update the program.")
     return Card(
         name=values.pop("name"),
         model_hash=values.pop("model_hash"),
@@ -152,6 +170,7 @@ def read_card(folder: Path) -> Card:
         weights_sha256={network: str(digest) for network, digest in weights.items()},
         segmenter=str(values.pop("segmenter", "")),
         about=values,
+        stitching=stitching,
     )
 
 
@@ -162,7 +181,8 @@ def read_weights(folder: Path, card: Card) -> dict[str, bytes]:
     """
     where = f"Model package '{folder.name}'"
     weights = {network: _weights(folder, network, digest, where) for network, digest in card.weights_sha256.items()}
-    if card.model_hash != model_hash_of(card.weights_sha256, card.plan, card.partition, card.architecture):
+    decides = card.weights_sha256, card.plan, card.partition, card.architecture, card.stitching
+    if card.model_hash != model_hash_of(*decides):
         raise Rejected(f"{where} is not the model that its hash names: its card was changed, export it again.")
     return weights
 
@@ -178,6 +198,11 @@ def write_package_files(folder: Path, card: bytes, weights: Mapping[str, bytes])
         for network, content in weights.items():
             write_durably(scratch / weights_file(network), content)
         write_durably(scratch / CARD, card)
+
+
+def _unless_uniform(stitching: Stitching) -> dict[str, str]:
+    """Nothing for the paper's average, so that packages from before there was a choice keep card and hash."""
+    return {} if stitching == "uniform" else {"stitching": stitching}
 
 
 def weights_file(network: str) -> str:
@@ -202,9 +227,7 @@ def _values(folder: Path) -> dict[str, Any]:
 
 def _plan(values: dict[str, Any], where: str) -> Plan:
     try:
-        entries = dict(values.pop("plan"))
-        d, h, w = (float(s) for s in entries.pop("spacing_mm"))
-        plan = Plan(spacing_mm=(d, h, w), **entries)
+        plan = plan_from_json(values.pop("plan"))
     except (KeyError, TypeError, ValueError) as error:
         raise Rejected(f"{where} has a Plan that this version does not understand: export it again.") from error
     if plan.plan_hash != values.pop("plan_hash", None):

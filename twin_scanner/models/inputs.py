@@ -25,8 +25,12 @@ MARGIN: Final = (CELL - 1) * WINDOW // 2 // CELL
 
 def ct_channels(hu: FloatArray, plan: Plan, architecture: Architecture) -> FloatArray:
     """A CT (D, H, W) in HU as the channels (C, D, H, W) in model space that an architecture asks for."""
-    ct = ct_to_model(hu, plan)
-    return np.stack([ct, ct_to_soft_tissue(hu)]) if architecture.soft_tissue else ct[None]
+    if not architecture.soft_tissue:
+        return ct_to_model(hu, plan)[None]
+    channels = np.empty((architecture.channels, *hu.shape), np.float32)
+    channels[0] = ct_to_model(hu, plan)
+    channels[1] = ct_to_soft_tissue(hu)
+    return channels
 
 
 def context_cells(start: Shape) -> Shape:

@@ -17,6 +17,7 @@ from twin_scanner.models.card import (
     Architecture,
     Card,
     Precision,
+    Stitching,
     model_hash_of,
     read_card,
     read_weights,
@@ -43,7 +44,7 @@ class ModelPackage:
 
     @property
     def model_hash(self) -> str:
-        """SHA-256 of weights, Plan, partition and architecture."""
+        """SHA-256 of weights, Plan, partition, architecture and stitching."""
         return self.card.model_hash
 
     @property
@@ -80,6 +81,7 @@ def save_package(
     networks: Mapping[str, nn.Module],
     segmenter: str,
     precision: Precision = "float16",
+    stitching: Stitching = "uniform",
     about: Mapping[str, object],
 ) -> str:
     """Write a package as a new folder, whole or not at all, and return its hash.
@@ -91,8 +93,8 @@ def save_package(
         raise Rejected(f"The networks {sorted(networks)} are not those of partition '{partition.name}'.")
     weights = {key: _serialised(network, DTYPES[precision]) for key, network in networks.items()}
     digests = {key: hashlib.sha256(content).hexdigest() for key, content in weights.items()}
-    model_hash = model_hash_of(digests, plan, partition, architecture)
-    card = Card(name, model_hash, plan, partition, architecture, precision, digests, segmenter, about)
+    model_hash = model_hash_of(digests, plan, partition, architecture, stitching)
+    card = Card(name, model_hash, plan, partition, architecture, precision, digests, segmenter, about, stitching)
     write_package_files(folder, card.as_bytes(), weights)
     return model_hash
 

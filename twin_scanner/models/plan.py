@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from typing import Final, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -20,7 +21,9 @@ class Plan:
 
     ``spacing_mm`` is the grid along (D, H, W): autoPET's 3 x 2.04 x 2.04 mm. The CT window maps to [0, 1]
     (``window``), or each volume's own minimum and maximum do (``per-volume``, the paper's min-max). PET: SUV 0 to
-    ``suv_max`` maps to [0, 1].
+    ``suv_max`` maps to [0, 1]. ``training_grid`` says on whose voxels the pairs lie that the networks are trained on:
+    the PET's own where they have this spacing, so that the truth is not interpolated (paper II-B), or always on a grid
+    laid on the CT, as service lays it.
     """
 
     spacing_mm: Triple = (3.0, 2.04, 2.04)
@@ -28,6 +31,7 @@ class Plan:
     hu_low: float = AIR_HU
     hu_high: float = 1024.0
     suv_max: float = 20.0
+    training_grid: Literal["pet", "ct"] = "pet"
 
     def __post_init__(self) -> None:
         if self.hu_high <= self.hu_low or self.suv_max <= 0 or min(self.spacing_mm) <= 0:
@@ -36,7 +40,31 @@ class Plan:
     @property
     def plan_hash(self) -> str:
         """SHA-256 of the Plan's canonical JSON."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()
+
+    def serves_like(self, other: "Plan") -> bool:
+        """Whether a network of one is given the same images in service as one of the other: the training grid aside."""
+        return replace(self, training_grid=other.training_grid) == other
+
+    def as_json(self) -> dict[str, Any]:
+        """The Plan as files hold it and as it is hashed.
+
+        A ``training_grid`` of the CT is left out: versions that knew no other wrote none, and their models keep their
+        names.
+        """
+        entries = {**asdict(self), "spacing_mm": list(self.spacing_mm)}
+        if self.training_grid == "ct":
+            del entries["training_grid"]
+        return entries
+
+
+def plan_from_json(entries: Mapping[str, Any]) -> Plan:
+    """The Plan that ``as_json`` wrote, in this version or an earlier one.
+
+    Raises KeyError, TypeError or ValueError where it is none, and Rejected where it is impossible.
+    """
+    d, h, w = (float(spacing) for spacing in entries["spacing_mm"])
+    return Plan(**{"training_grid": "ct", **entries, "spacing_mm": (d, h, w)})
 
 
 def grid(geometry: Geometry, plan: Plan) -> Geometry:
@@ -45,13 +73,18 @@ def grid(geometry: Geometry, plan: Plan) -> Geometry:
 
 
 def ct_on_grid(ct: Volume, plan: Plan) -> Volume:
-    """A CT in HU, turned to canonical axes and resampled (trilinear) to the Plan's grid over its own field of view.
+    """A CT in HU, turned to canonical axes and resampled to the Plan's grid over its own field of view."""
+    upright = ct.canonical()
+    return resampled_ct(upright, grid(upright.geometry, plan))
+
+
+def resampled_ct(ct: Volume, target: Geometry) -> Volume:
+    """A CT in HU resampled (trilinear) to a grid, in service and for training.
 
     The values are whole HU, as scanners store them: so a training pair kept as int16 and a CT in service give a
     network the same bytes. Zero is never negative, for -0.0 is another byte.
     """
-    upright = ct.canonical()
-    on_grid = resample(upright, grid(upright.geometry, plan), outside=AIR_HU)
+    on_grid = resample(ct, target, outside=AIR_HU)
     whole = np.rint(on_grid.array)
     whole += np.float32(0.0)
     return Volume(whole, on_grid.geometry)

@@ -89,4 +89,5 @@ def _synthesis(request: RenderRequest, series: CtSeries, pet: SyntheticPet, pack
         revision=request.revision,
         phantom_only=package.card.phantom_only,
         source_derivation=series.derivation,
+        stitching=pet.stitching,
     )

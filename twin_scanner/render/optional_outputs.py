@@ -26,12 +26,22 @@ def write_optional_outputs(
     names = pet.district_map.names
     target = find_target(request.explain, pet.districts, pet.suv.geometry, names) if request.explain else None
     if request.uncertainty:
-        calibration = stored_calibration(request.model_store, package.card)
-        deviation = uncertainty(pet.ct, pet.districts, pet.suv, package, calibration=calibration, progress=progress)
+        # A calibration was measured on the package's own stitching and says nothing of another.
+        own = pet.stitching == package.card.stitching
+        calibration = stored_calibration(request.model_store, package.card) if own else None
+        deviation = uncertainty(
+            pet.ct,
+            pet.districts,
+            pet.suv,
+            package,
+            stitching=pet.stitching,
+            calibration=calibration,
+            progress=progress,
+        )
         write_uncertainty(request.result, deviation)
         entries["uncertainty"] = deviation.as_json()
     if target is not None:
-        explained = explain(pet.ct, pet.districts, package, target, progress=progress)
+        explained = explain(pet.ct, pet.districts, package, target, stitching=pet.stitching, progress=progress)
         write_explanation(request.result, explained, pet.ct)
         entries["explanation"] = explained.as_json()
     return entries

@@ -93,7 +93,7 @@ def _segmenter_choice(request: RenderRequest, series: CtSeries | None) -> Segmen
 
 
 def _options(request: RenderRequest) -> PipelineOptions:
-    return PipelineOptions(request.allow_other_segmenter, request.missing_district)
+    return PipelineOptions(request.allow_other_segmenter, request.missing_district, request.stitching)
 
 
 def _package(reference: str, store: Path) -> ModelPackage:
@@ -171,13 +171,19 @@ def _report(
         districts=district_values(pet, statistics),
         segmentation_quality=tuple(part.sentence() for part in pet.district_map.quality),
         suv_max=round(float(pet.suv.array.max()), 3),
-        notes=(*notes, *([PHANTOM_ONLY_NOTE] if package.card.phantom_only else [])),
+        notes=(*notes, *_stitching_note(pet, package), *([PHANTOM_ONLY_NOTE] if package.card.phantom_only else [])),
         seconds=seconds,
         made_at=request.made_at.isoformat(),
         revision=request.revision,
+        stitching=pet.stitching,
         phantom_only=package.card.phantom_only,
         **dicom,
     )
+
+
+def _stitching_note(pet: SyntheticPet, package: ModelPackage) -> list[str]:
+    own = package.card.stitching
+    return [] if pet.stitching == own else [f"Windows were stitched '{pet.stitching}'; the model was made for '{own}'."]
 
 
 def _companion(companion: WrittenObject) -> Companion:

@@ -67,6 +67,8 @@ class RenderReport:
     companions: tuple[Companion, ...] = ()
     uncertainty: dict[str, Any] = field(default_factory=dict)
     explanation: dict[str, Any] = field(default_factory=dict)
+    stitching: str = "uniform"
+    """How the windows were weighted where they overlap."""
     phantom_only: bool = False
     """Whether the model was trained on phantoms only, no patient among them."""
     intended_use: str = field(default="Research; synthetic; not for diagnosis.")

@@ -8,6 +8,7 @@ from typing import Literal
 from twin_scanner.dicom.read.gantry_tilt import GantryTilt
 from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.districts.choice import SegmenterChoice
+from twin_scanner.models.card import StitchingChoice
 
 
 @dataclass(frozen=True)
@@ -44,5 +45,7 @@ class RenderRequest:
     preference: Preference = field(default_factory=Preference)
     """Which of several series, or phases of one, is read; its minimum coverage does not count."""
     gantry_tilt: GantryTilt = "reject"
+    stitching: StitchingChoice = "package"
+    """How windows are weighted where they overlap; ``package``: as the model's card says."""
     accept_phantom_only: bool = False
     """Whether a model that was trained on phantoms only may be used; every result then says so."""

@@ -2,6 +2,10 @@
 
 import threading
 from collections.abc import Callable
+from typing import Final
+
+LONGEST_REQUEST_S: Final = 3600.0
+"""A destination that asks to be left alone for longer is asked again then: it may have meant something else."""
 
 
 class Breaker:
@@ -39,17 +43,19 @@ class Breaker:
             self._failures, self._probing = 0, None
             return was_down
 
-    def down(self) -> bool:
+    def down(self, at_least_s: float = 0.0) -> bool:
         """The destination serves nobody; says whether that is news.
 
-        Of several that began while it was up the first counts, then only probes do.
+        Of several that began while it was up the first counts, then only probes do. ``at_least_s`` is how long the
+        destination asks to be left alone, which is heard up to ``LONGEST_REQUEST_S``.
         """
         with self._lock:
             is_news = self._failures == 0
             is_probe = self._probing == threading.get_ident()
             if is_news or is_probe:
                 self._failures += 1
-                self._probe_from_s = self._monotonic_s() + self._delay_s(self._failures)
+                asked_s = min(at_least_s, LONGEST_REQUEST_S)
+                self._probe_from_s = self._monotonic_s() + max(self._delay_s(self._failures), asked_s)
             if is_probe:
                 self._probing = None
             return is_news

@@ -242,7 +242,7 @@ class Worker:
         if lane.breaker is None:
             return False
         if isinstance(error, Unavailable):
-            if lane.breaker.down():
+            if lane.breaker.down(error.retry_after_s):
                 LOG.error("destination is down: one probe at a time", extra={**facts, "reason": str(error)})
             return False
         if error is not None and not isinstance(error, NotStored | Held):

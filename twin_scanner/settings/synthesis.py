@@ -17,6 +17,7 @@ class ModelSection(Section):
     store: Path | None = None
     allow_other_segmenter: bool = False
     missing_district: Literal["reject", "deliver"] = "reject"
+    stitching: Literal["package", "uniform", "gaussian"] = "package"
     accept_phantom_only: bool = False
 
 

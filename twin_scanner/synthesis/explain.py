@@ -15,11 +15,20 @@ from torch import Tensor, nn
 from twin_scanner.errors import Defect, Rejected
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Shape, Triple, Volume, read_nifti_labels
+from twin_scanner.models.card import Stitching
 from twin_scanner.models.inputs import ct_channels, surroundings
 from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.progress import Progress
-from twin_scanner.synthesis.translate import coverage, cube, padded, region_of, window_inputs, windows_touching
+from twin_scanner.synthesis.translate import (
+    cube,
+    padded,
+    region_of,
+    total_weights,
+    window_inputs,
+    window_weights,
+    windows_touching,
+)
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Method: TypeAlias = Literal["integrated-gradients", "occlusion"]
@@ -192,6 +201,7 @@ def explain(
     method: Method = "integrated-gradients",
     baseline: Baseline = "air",
     block: int = BLOCK_VOXELS,
+    stitching: Stitching | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
     """Attribute the target's mean SUV to the CT (HU) on the Plan's grid, ``SyntheticPet.ct`` and ``.districts``.
@@ -204,7 +214,7 @@ def explain(
     """
     if not ct.array.shape == districts.shape == target.mask.shape:
         raise ValueError(f"CT {ct.array.shape}, districts {districts.shape} and target differ in grid")
-    served = _Served(ct, districts, package, target, baseline)
+    served = _Served(ct, districts, package, target, baseline, stitching or package.card.stitching)
     if not served.windows:
         raise Rejected(f"Model '{package.name}' synthesised nothing in '{target.name}': choose a district it covers.")
     suv, suv_baseline = served.outputs()
@@ -225,7 +235,13 @@ class _Served:
     """The windows of a translation that touch the target, as batches, and what each voxel of them weighs."""
 
     def __init__(
-        self, ct: Volume, districts: LabelArray, package: ModelPackage, target: Target, baseline: Baseline
+        self,
+        ct: Volume,
+        districts: LabelArray,
+        package: ModelPackage,
+        target: Target,
+        baseline: Baseline,
+        stitching: Stitching,
     ) -> None:
         self.inner, self._channels, labels = padded(
             ct_channels(ct.array, package.plan, package.architecture), districts
@@ -235,9 +251,9 @@ class _Served:
         self._level = _baseline_level(ct, package, baseline)
         share = np.zeros(self.shape, np.float32)
         share[self.inner] = target.mask * np.float32(package.plan.suv_max / np.count_nonzero(target.mask))
-        along_d, along_h, along_w = (coverage(length) for length in self.shape)
-        for plane, windows in zip(share, along_d, strict=True):
-            plane /= windows * along_h[:, None] * along_w
+        self._weights = window_weights(stitching)
+        for plane, whole in zip(share, total_weights(self.shape, self._weights), strict=True):
+            plane /= whole
         self._share = share
         self._suv_max = package.plan.suv_max
         self._synthesised = np.zeros(self.shape, np.bool_)
@@ -291,7 +307,7 @@ class _Served:
     def _batch(self, network: nn.Module, region: BoolArray, starts: tuple[Shape, ...]) -> _Batch:
         device = next(network.parameters()).device
         masks = np.stack([region[cube(start)] for start in starts])[:, None]
-        weight = np.stack([self._share[cube(start)] for start in starts])[:, None]
+        weight = np.stack([self._share[cube(start)] * self._weights for start in starts])[:, None]
         inputs = window_inputs(self._channels, region, self._around, starts)
         baseline = np.asarray(np.ones_like(inputs[0]) * self._level * masks, np.float32)
         ct, level, *others = (

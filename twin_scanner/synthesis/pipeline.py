@@ -9,6 +9,7 @@ from twin_scanner.districts.district_map import DistrictMap, Segmenter
 from twin_scanner.errors import Defect, Misconfigured, Rejected
 from twin_scanner.imaging.volume import LabelArray, Volume, canonical_labels, resample_labels
 from twin_scanner.models import plan as preprocess
+from twin_scanner.models.card import Stitching, StitchingChoice
 from twin_scanner.models.inputs import ct_channels
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.progress import Progress
@@ -19,10 +20,12 @@ MissingDistrict = Literal["reject", "deliver"]
 
 @dataclass(frozen=True)
 class PipelineOptions:
-    """What a site may decide: a segmenter other than the training's, and what to do without a district's network."""
+    """What a site may decide: another segmenter than the training's, what to do without a district's network, and
+    another stitching than the package's."""
 
     allow_other_segmenter: bool = False
     missing_district: MissingDistrict = "reject"
+    stitching: StitchingChoice = "package"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,7 @@ class SyntheticPet:
     districts: LabelArray
     district_map: DistrictMap
     missing_districts: tuple[str, ...]
+    stitching: Stitching
 
 
 def translate_ct(
@@ -67,13 +71,14 @@ def translate_ct(
     # 7. HU become the channels in model space that the networks are given.
     channels = ct_channels(ct_on_grid.array, package.plan, package.architecture)
     # 8. Each district's network translates its windows; they are averaged and stitched (equations 7, 12 to 15).
-    pet_model_space = translate(channels, districts, package, progress=progress)
+    stitching = package.card.stitching_for(options.stitching)
+    pet_model_space = translate(channels, districts, package, stitching=stitching, progress=progress)
     # 9. Model space becomes SUV.
     suv = Volume(preprocess.model_to_suv(pet_model_space, package.plan), ct_on_grid.geometry)
     # 10. What leaves is finite, or nothing leaves.
     if not np.isfinite(suv.array).all():
         raise Defect(f"Model {package.model_hash[:12]} produced values that are not finite: take it out of service.")
-    return SyntheticPet(suv, ct_on_grid, districts, district_map, missing)
+    return SyntheticPet(suv, ct_on_grid, districts, district_map, missing, stitching)
 
 
 def _check_segmenter(package: ModelPackage, segmenter: Segmenter, options: PipelineOptions) -> None:

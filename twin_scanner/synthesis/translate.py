@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from itertools import islice
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from torch import nn
 
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape, label_counts
+from twin_scanner.models.card import Stitching
 from twin_scanner.models.inputs import Surroundings, surroundings
 from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.package import ModelPackage
@@ -21,6 +23,10 @@ STRIDE = 16
 """Distance between windows: an overlap of 16 voxels (paper section III-B)."""
 BATCH_WINDOWS = 16
 """Windows a forward pass: more brings no speed on a processor, only memory."""
+GAUSSIAN_SIGMA: Final = 0.125
+"""Standard deviation of the weights of ``gaussian`` as a share of the window's edge: MONAI's ``sigma_scale``."""
+SMALLEST_WEIGHT: Final = 1e-3
+"""MONAI's too: no voxel of a window counts less."""
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Start: TypeAlias = Shape
@@ -52,6 +58,7 @@ def translate(
     labels: LabelArray,
     package: ModelPackage,
     *,
+    stitching: Stitching | None = None,
     batch_windows: int = BATCH_WINDOWS,
     progress: Progress | None = None,
 ) -> FloatArray:
@@ -59,7 +66,8 @@ def translate(
 
     ``channels`` (C, D, H, W) are the CT in model space as ``ct_channels`` makes them for the package's architecture.
     Voxels of no network are 0: outside the body, and in districts that ``missing_districts`` names; whether those may
-    be delivered is the caller's decision. A network without labels (whole-volume) translates every voxel.
+    be delivered is the caller's decision. A network without labels (whole-volume) translates every voxel. The
+    ``stitching`` is the package's unless another is asked for.
     ``progress`` receives (windows done, windows in all).
     """
     if channels.shape != (package.architecture.channels, *labels.shape):
@@ -71,9 +79,10 @@ def translate(
         for name, covered in package.partition.networks.items()
     ]
     pet = np.zeros(padded_labels.shape, np.float32)
+    weights = window_weights(stitching or package.card.stitching)
     done, total = 0, sum(len(work.starts) for work in works)
     for work in works:
-        for count in _translate_region(padded_ct, work, batch_windows, pet):
+        for count in _translate_region(padded_ct, work, weights, batch_windows, pet):
             done += count
             if progress is not None:
                 progress(done, total)
@@ -137,7 +146,9 @@ def window_inputs(
     return (windows,) if around is None else (windows, np.stack([around.around(start) for start in starts]))
 
 
-def _translate_region(channels: FloatArray, work: _Work, batch_windows: int, pet: FloatArray) -> Iterator[int]:
+def _translate_region(
+    channels: FloatArray, work: _Work, weights: FloatArray, batch_windows: int, pet: FloatArray
+) -> Iterator[int]:
     """Write one network's region into ``pet``; yields the number of windows after each batch."""
     if not work.starts:
         return
@@ -148,9 +159,11 @@ def _translate_region(channels: FloatArray, work: _Work, batch_windows: int, pet
         starts = work.starts[at : at + batch_windows]
         inputs = window_inputs(channels, work.mask, work.around, starts)
         for start, values in zip(starts, _predict(work.network, inputs), strict=True):
-            total[cube(start - first)] += values
+            total[cube(start - first)] += values * weights
         yield len(starts)
-    _divide_by_coverage(total, work.mask.shape, box)
+    planes = islice(total_weights(work.mask.shape, weights), box[0].start, box[0].stop)
+    for plane, whole in zip(total, planes, strict=True):
+        plane /= whole[box[1:]]
     np.copyto(pet[box], total, where=work.mask[box])
 
 
@@ -162,23 +175,33 @@ def _predict(network: nn.Module, inputs: tuple[FloatArray, ...]) -> FloatArray:
     return pet
 
 
-def _divide_by_coverage(total: FloatArray, shape: tuple[int, ...], box: tuple[slice, ...]) -> None:
-    """Divide each sum by the number of windows that cover its voxel (paper eq. 14).
+def window_weights(stitching: Stitching) -> FloatArray:
+    """What each voxel of a window (32, 32, 32) counts in the average: 1, or MONAI's ``compute_importance_map``."""
+    if stitching == "uniform":
+        return np.ones((WINDOW,) * 3, np.float32)
+    from_centre = np.arange(WINDOW, dtype=np.float32) - np.float32((WINDOW - 1) / 2)
+    along = np.exp(-(from_centre**2) / np.float32(2 * (GAUSSIAN_SIGMA * WINDOW) ** 2), dtype=np.float32)
+    weights = along[:, None, None] * along[:, None] * along
+    return np.maximum(weights, np.float32(SMALLEST_WEIGHT))
 
-    Every window that covers a voxel of the mask touches the mask, so there none was skipped and the number is the
-    product of the numbers along the three axes. Slice by slice, so that no second volume is needed.
+
+def total_weights(shape: tuple[int, ...], weights: FloatArray) -> Iterator[FloatArray]:
+    """The weights of all windows of a volume, summed at each voxel, slice by slice (H, W) (paper eq. 14).
+
+    Every window that covers a voxel of the mask touches the mask, so there none was skipped. Slices that lie alike in
+    their windows have the same sums, so no second volume is needed.
     """
-    along_d, along_h, along_w = (coverage(length)[part] for length, part in zip(shape, box, strict=True))
-    for plane, windows in zip(total, along_d, strict=True):
-        plane /= windows * along_h[:, None] * along_w
-
-
-def coverage(length: int) -> FloatArray:
-    """How many windows cover each voxel along one axis."""
-    count = np.zeros(length, np.float32)
-    for start in window_starts(length):
-        count[start : start + WINDOW] += 1
-    return count
+    along_d, along_h, along_w = (window_starts(length) for length in shape)
+    planes: dict[tuple[int, ...], FloatArray] = {}
+    for d in range(shape[0]):
+        inside = tuple(d - start for start in along_d if start <= d < start + WINDOW)
+        if inside not in planes:
+            planes[inside] = np.zeros(shape[1:], np.float32)
+            window = weights[list(inside)].sum(axis=0)
+            for h in along_h:
+                for w in along_w:
+                    planes[inside][h : h + WINDOW, w : w + WINDOW] += window
+        yield planes[inside]
 
 
 def cube(start: Sequence[int] | npt.NDArray[np.int64]) -> tuple[slice, slice, slice]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from twin_scanner.errors import Defect, Rejected
 from twin_scanner.imaging.nifti_file import write_image
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, to_sitk
+from twin_scanner.models.card import Stitching
 from twin_scanner.models.inputs import ct_channels
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.plan import model_to_suv
@@ -91,6 +92,7 @@ def uncertainty(
     *,
     members: Sequence[ModelPackage] = (),
     axes: str = AXES,
+    stitching: Stitching | None = None,
     calibration: Calibration | None = None,
     progress: Progress | None = None,
 ) -> Uncertainty:
@@ -102,7 +104,7 @@ def uncertainty(
     method = spread_method(members, axes)
     if calibration is not None:
         check_calibration(calibration, package.card, method)
-    raw = raw_deviation(ct, districts, suv, package, members=members, axes=axes, progress=progress)
+    raw = raw_deviation(ct, districts, suv, package, members=members, axes=axes, stitching=stitching, progress=progress)
     if calibration is not None:
         for plane, predicted, labels in zip(raw, suv.array, districts, strict=True):
             inside = _synthesised(labels, package)
@@ -122,12 +124,14 @@ def raw_deviation(
     *,
     members: Sequence[ModelPackage] = (),
     axes: str = AXES,
+    stitching: Stitching | None = None,
     progress: Progress | None = None,
 ) -> FloatArray:
     """Sample standard deviation (D, H, W) of SUV (g/ml) over several translations; not calibrated.
 
     Test-time augmentation after Wang et al. 2019 (Neurocomputing 338:34-45, section 3.2), deep ensembles after
-    Lakshminarayanan et al. 2017. ``suv`` is the served translation and counts as the first. Memory does not grow with
+    Lakshminarayanan et al. 2017. ``suv`` is the served translation and counts as the first; all are stitched alike, as
+    ``package`` asks unless another ``stitching`` is given. Memory does not grow with
     the number of translations. ``progress`` receives (thousandths done, thousandths in all).
     """
     if not ct.array.shape == districts.shape == suv.array.shape:
@@ -140,7 +144,8 @@ def raw_deviation(
     for number, (mirrored, one) in enumerate(runs):
         hu, labels = np.flip(ct.array, mirrored), np.ascontiguousarray(np.flip(districts, mirrored))
         channels = ct_channels(np.ascontiguousarray(hu), one.plan, one.architecture)
-        pet = translate(channels, labels, one, progress=_part_of(progress, number, len(runs)))
+        part = _part_of(progress, number, len(runs))
+        pet = translate(channels, labels, one, stitching=stitching or package.card.stitching, progress=part)
         spread.add(np.flip(model_to_suv(pet, one.plan), mirrored))
     return spread.deviation()
 
@@ -186,7 +191,7 @@ def _check_members(package: ModelPackage, districts: LabelArray, members: Sequen
         raise Rejected(f"Model '{package.name}' is served, so it is already in its ensemble: name the others only.")
     missing = missing_districts(districts, package.partition)
     for member in members:
-        if member.plan != package.plan:
+        if not member.plan.serves_like(package.plan):
             raise Rejected(f"Model '{member.name}' has another Plan than '{package.name}': they form no ensemble.")
         if member.partition.whole_volume != package.partition.whole_volume:
             raise Rejected(f"Models '{member.name}' and '{package.name}' mask differently: they form no ensemble.")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.samples.block_studies import MovedPhantom, trunk
 from training.data.pairs import (
     Pair,
     Segment,
@@ -17,6 +18,7 @@ from training.data.pairs import (
     make_pair,
     on_plan_grid,
     phantom_truth,
+    training_grid,
 )
 from training.data.sampling import pair_surroundings, patch_at
 from training.data.study import TrainingStudy
@@ -26,11 +28,11 @@ from training.phantom.phantom import make_phantom, sample_options
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
-from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample
+from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample, resample_labels
 from twin_scanner.models.card import PAPER, Architecture, Card
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import Partition
-from twin_scanner.models.plan import Plan, ct_on_grid
+from twin_scanner.models.plan import Plan, ct_on_grid, resampled_ct
 from twin_scanner.synthesis.pipeline import PipelineOptions, translate_ct
 from twin_scanner.synthesis.translate import windows_touching
 
@@ -95,25 +97,32 @@ class Recorder(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("scaling", "architecture"),
+    ("scaling", "architecture", "pet_spacing"),
     [
-        ("window", PAPER),
-        ("per-volume", PAPER),
-        ("window", Architecture("unet", 1, soft_tissue=True, context=True)),
-        ("per-volume", Architecture("unet", 1, context=True)),
+        ("window", PAPER, "the CT's"),
+        ("window", PAPER, "the Plan's"),
+        ("per-volume", PAPER, "the Plan's"),
+        ("window", Architecture("unet", 1, soft_tissue=True, context=True), "the Plan's"),
+        ("per-volume", Architecture("unet", 1, context=True), "the CT's"),
     ],
 )
 def test_training_and_serving_give_a_network_the_same_bytes(
-    scaling: Literal["window", "per-volume"], architecture: Architecture
+    scaling: Literal["window", "per-volume"], architecture: Architecture, pet_spacing: str
 ) -> None:
-    """Through the whole pipeline and through the sampler: every window of the one among those of the other."""
+    """Through the whole pipeline and through the sampler: every window of the one among those of the other.
+
+    A PET of the CT's spacing comes to service's grid; one of the Plan's lies on it already and is left as it is.
+    """
     plan = replace(PLAN, ct_scaling=scaling, hu_low=0.0)
+    study = blob_study()
+    if pet_spacing == "the Plan's":
+        study = replace(study, pet=resample(study.pet, ct_on_grid(study.ct, plan).geometry, outside=0.0))
     partition = Partition("halves", MappingProxyType({"right": (1,), "left": (2,)}))
     networks: dict[str, nn.Module] = {"right": Recorder(), "left": Recorder()}
     card = Card("r", "0" * 64, plan, partition, architecture, segmenter="halves")
     package = ModelPackage(card, networks)
     served = translate_ct(blob_ct(), package, HalvesSegmenter(), PipelineOptions())
-    pair = blob_pair(plan=plan)
+    pair = make_pair(study, halves, plan, name="s", patient="p")
     assert [array.dtype.str for array in (pair.ct, pair.pet, pair.labels)] == ["<i2", "<f2", "|u1"]
     around = pair_surroundings(pair, plan, architecture) if architecture.context else None
     for (name, network), label in zip(networks.items(), (1, 2), strict=True):
@@ -140,6 +149,60 @@ def test_the_pet_lies_on_the_ct_and_keeps_what_a_plan_would_clip() -> None:
     np.testing.assert_array_equal(pair.pet, whole[box].astype(np.float16))
     np.testing.assert_allclose(pair.pet.astype(np.float32), whole[box], rtol=2.0**-11, atol=1e-7)
     assert pair.pet.max() > PLAN.suv_max
+
+
+def test_a_pet_of_the_plans_spacing_is_kept_voxel_by_voxel_and_the_ct_comes_to_it() -> None:
+    """Paper II-B, on a PET whose voxels lie between the CT's and whose field of view is wider here, narrower there.
+
+    Oracle: its values by their place in mm, and service's own step onto its grid; 2.01 mm counts as the Plan's 2 mm.
+    """
+    random, ct = np.random.default_rng(3), blob_ct()
+    grid = Geometry((15, 50, 60), (6.0, 2.01, 2.2), (-48.3, 35.1, 352.4))
+    pet = Volume(random.uniform(0.0, 9.0, grid.shape).astype(np.float32), grid)
+    lesions = (random.random(grid.shape) < 0.1).astype(np.uint8)
+    whole = on_plan_grid(TrainingStudy(ct, pet, "CT", lesions), halves, PLAN)
+    lattice, interpolation = training_grid(ct.canonical().geometry, grid, PLAN)
+    assert interpolation == "nearest" and whole.ct.shape == lattice.shape and lattice.spacing_mm == grid.spacing_mm
+    shift = np.rint(np.linalg.inv(grid.affine) @ [*lattice.origin_lps_mm, 1.0]).astype(int)[:3]
+    inside = tuple(slice(max(0, -s), min(n, m - s)) for s, n, m in zip(shift, lattice.shape, grid.shape, strict=True))
+    there = tuple(slice(i.start + s, i.stop + s) for i, s in zip(inside, shift, strict=True))
+    seen = np.zeros(lattice.shape, np.bool_)
+    seen[inside] = True
+    assert seen.any() and not seen.all()
+    np.testing.assert_array_equal(whole.pet[inside], pet.array[there].astype(np.float16))
+    assert whole.lesions is not None
+    np.testing.assert_array_equal(whole.lesions[inside], lesions[there])
+    assert not whole.pet[~seen].any() and not whole.labels[~seen].any() and 0.3 < whole.covered < 1.0
+    np.testing.assert_array_equal(whole.ct, resampled_ct(ct.canonical(), lattice).array.astype(np.int16))
+    districts = resample_labels(two_districts(ct.canonical()), ct.canonical().geometry, lattice)
+    np.testing.assert_array_equal(whole.labels, np.where(seen, districts, 0))
+
+
+def test_a_pet_that_is_turned_against_its_ct_keeps_its_values_and_the_ct_is_turned_to_it() -> None:
+    """As after a motion that was taken back. Oracle: each value is one of the PET's, and uptake lies in tissue."""
+    phantom = trunk()
+    turned = MovedPhantom(3.0, (4.0, -5.0, 4.8)).moved(phantom.geometry)
+    pet = resample(phantom.pet, turned, outside=0.0)
+    study, plan = TrainingStudy(phantom.ct, pet, "phantom", truth=phantom.districts), Plan(phantom.geometry.spacing_mm)
+    pair = make_pair(study, phantom_truth, plan, name="s", patient="p")
+    measured, uptake = pair.pet[pair.labels > 0], pair.pet > 0.3
+    assert np.isin(measured, pet.array.astype(np.float16)).all() and uptake.any()
+    assert (pair.ct[uptake] > -900).mean() > 0.97
+
+
+@pytest.mark.parametrize(("where", "change_at_most"), [("pet", 0.001), ("ct", 1.0)])
+def test_a_lesions_highest_suv_is_the_pets_own(where: Literal["pet", "ct"], change_at_most: float) -> None:
+    """autoPET's voxels: a lesion of two of them, and a CT of 0.98 mm. Laid on the CT's grid it loses its peak."""
+    plan = Plan(training_grid=where)
+    ct = blob_ct(geometry=Geometry((64, 130, 130), (3.0, 0.98, 0.98), (-60.4, -63.7, 11.2)))
+    grid = Geometry((60, 60, 60), (3.0, 2.0364, 2.0364), (-58.1, -61.3, 15.6))
+    suv, lesions = np.full(grid.shape, 1.0, np.float32), np.zeros(grid.shape, np.uint8)
+    suv[30, 28, 31:33], lesions[30, 28, 31:33] = (15.3, 14.1), 1
+    pair = make_pair(TrainingStudy(ct, Volume(suv, grid), "CT", lesions), halves, plan, name="s", patient="p")
+    assert pair.lesions is not None
+    highest = float(pair.pet[pair.lesions > 0].max())
+    assert abs(highest / 15.3 - 1.0) <= change_at_most
+    assert (where == "pet") == (abs(highest / 15.3 - 1.0) < 0.01)
 
 
 def test_the_ct_is_kept_as_whole_hu_with_the_range_of_the_whole_image() -> None:

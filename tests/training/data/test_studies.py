@@ -90,12 +90,23 @@ def test_a_study_loads_the_volumes_that_were_written(written: Path) -> None:
     assert study.lesions is not None
     assert study.lesions.dtype == np.uint8
     np.testing.assert_array_equal(study.lesions, read_nifti(folder / "SEG.nii.gz").array)
+    np.testing.assert_array_equal(study.organs, read_nifti(folder / "ORGANS.nii.gz").array)
+
+
+def test_phantoms_of_an_earlier_version_have_no_organs_and_those_on_another_grid_are_refused(autopet: Path) -> None:
+    reference = autopet_studies(autopet)[0]
+    folder = next((autopet / COLLECTION / reference.patient).iterdir())
+    organs = read_nifti(folder / "ORGANS.nii.gz")
+    write_nifti(folder / "ORGANS.nii.gz", organs.array[1:].astype(np.uint8), organs.geometry)
+    assert "does not lie on the grid of its CT: write the phantoms again" in reason(reference)
+    (folder / "ORGANS.nii.gz").unlink()
+    assert reference.load().organs is None
 
 
 def test_the_publishers_resampled_ct_is_used_only_where_the_ct_is_missing_and_says_so(autopet: Path) -> None:
     first = next(autopet.rglob("SUV.nii.gz")).parent
     resampled = read_nifti(first / "CTres.nii.gz")
-    write_nifti(first / "CTres.nii.gz", resampled.array - np.float32(1), resampled.geometry)
+    write_nifti(first / "CTres.nii.gz", resampled.array + np.float32(1), resampled.geometry)
     patient = first.parent.name
     reference = next(study for study in autopet_studies(autopet) if study.patient == patient)
     assert reference.load().ct_origin == "CT"
@@ -105,7 +116,7 @@ def test_the_publishers_resampled_ct_is_used_only_where_the_ct_is_missing_and_sa
     called = first.rename(first.with_name("03-02-2005-NA-PET-CT whole body-12345"))
     assert [study.load().is_phantom for study in autopet_studies(autopet) if study.patient == patient] == [False]
     called.rename(first)
-    np.testing.assert_array_equal(study.ct.array, resampled.array - np.float32(1))
+    np.testing.assert_array_equal(study.ct.array, resampled.array + np.float32(1))
     (first / "CTres.nii.gz").unlink()
     assert "neither CT.nii.gz nor CTres.nii.gz" in reason(reference)
 

@@ -34,9 +34,10 @@ from training.evaluation.organs import organ_maps
 from training.evaluation.result_files import write_results
 from training.evaluation.rows_table import read_table
 from training.evaluation.score import score
+from training.phantom.organ_labels import ORGAN_NAMES
 from twin_scanner.districts.district_map import DistrictMap
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.imaging.volume import Geometry, Volume, resample, resample_labels, write_nifti
+from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample, resample_labels, write_nifti
 from twin_scanner.models.card import Architecture
 from twin_scanner.models.networks import UNetGenerator
 from twin_scanner.models.package import load_package, save_package
@@ -87,6 +88,7 @@ class Block:
     seed: int = 0
     faulty: bool = False
     unit: float = 1.0
+    with_organs: bool = False
 
     def load(self) -> TrainingStudy:
         if self.faulty:
@@ -97,7 +99,16 @@ class Block:
         pet = body_pet(self.seed)
         pet[lesions > 0] = 8.0
         pet *= np.float32(self.unit)
-        return TrainingStudy(Volume(ct, CT_GRID), Volume(pet, CT_GRID), "phantom", lesions, is_phantom=True)
+        return TrainingStudy(
+            Volume(ct, CT_GRID), Volume(pet, CT_GRID), "phantom", lesions, is_phantom=True, organs=self._organs()
+        )
+
+    def _organs(self) -> LabelArray | None:
+        if not self.with_organs:
+            return None
+        organs = np.zeros(CT_GRID.shape, np.uint8)
+        organs[16:30, 10:30, 10:30] = {name: label for label, name in ORGAN_NAMES}["liver"]
+        return organs
 
 
 @dataclass(frozen=True)
@@ -194,13 +205,13 @@ def test_all_models_are_scored_on_the_real_pets_own_grid(models: list[EvaluatedM
 
 
 def test_a_coarse_baseline_is_plotted_as_large_as_a_fine_model(models: list[EvaluatedModel], tmp_path: Path) -> None:
-    """A 6 mm baseline beside a 4 mm model; oracle: the body's outline, which is the same in both panels."""
+    """Slices of 6 mm beside those of 4 mm; oracle: the body's outline, which is the same in both panels."""
     loaded = load(STUDIES[0], Blocks())
     cases = {}
-    for spacing_mm in (4.0, 6.0):
-        card = replace(models[0].package.card, plan=Plan(spacing_mm=(spacing_mm,) * 3))
+    for slice_mm in (4.0, 6.0):
+        card = replace(models[0].package.card, plan=Plan(spacing_mm=(slice_mm, 4.0, 4.0)))
         package = replace(models[0].package, card=card, networks={"body": Always(9.0)})
-        cases[f"{spacing_mm:g} mm"] = evaluated_case(loaded, package, PipelineOptions())
+        cases[f"{slice_mm:g} mm"] = evaluated_case(loaded, package, PipelineOptions())
     plot_study(cases, tmp_path)
     (file,) = tmp_path.glob("*-projections.png")
     dark = mpimg.imread(file)[..., :3].mean(axis=2) < 0.35
@@ -364,6 +375,15 @@ def test_a_calibration_is_of_one_half_of_the_patients_and_checked_on_the_other(
     assert again == made
 
 
+def test_ctrl_c_during_a_calibration_says_what_is_kept(models: list[EvaluatedModel], tmp_path: Path) -> None:
+    def after_one(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    kept = r"out keeps the samples of 1 of 4 studies; run it again to go on"
+    with pytest.raises(Transient, match=kept):
+        calibrate(request_of(models, tmp_path / "out"), tmp_path / "store", after_one)
+
+
 class Blind(Blocks):
     """May not be asked again."""
 
@@ -381,6 +401,23 @@ def test_two_halves_share_no_patient_and_do_not_depend_on_the_order(models: list
     assert {sample.study for sample in turned[0]} == {sample.study for sample in one}
 
 
+def test_a_phantoms_own_organs_are_scored_without_being_asked_for(models: list[EvaluatedModel], tmp_path: Path) -> None:
+    """Oracle: the case's own arrays; the summary says what was found, and for a patient that it cannot be said."""
+    block = replace(STUDIES[0], with_organs=True)
+    asked = request_of(models[:1], tmp_path / "out", studies=[block])
+    outcome = measure_all(asked)
+    bias, ratio = [row for row in outcome.rows if row.region.startswith("organ:")]
+    case = evaluated_case(asked.load(block), models[0].package, PipelineOptions())
+    assert case.organs is not None and (ratio.region, ratio.n) == ("organ:liver", 14 * 20 * 20)
+    liver = case.organs > 0
+    assert ratio.value == pytest.approx(float(case.synthetic[liver].mean() / case.real[liver].mean()), rel=1e-4)
+    assert bias.value == pytest.approx(float((case.synthetic - case.real)[liver].mean()), rel=1e-4)
+    said = "found" if ratio.value >= 0.5 else "not found"
+    assert any(f"{said}: liver {ratio.value:.2f}" in sentence for sentence in write_results(asked, outcome, "blocks"))
+    bare = replace(asked, studies=STUDIES[:1], out=tmp_path / "bare")
+    assert any("it cannot be said" in line for line in write_results(bare, measure_all(bare), "blocks"))
+
+
 def test_organ_maps_give_each_organs_bias_and_a_changed_map_is_measured_again(
     models: list[EvaluatedModel], tmp_path: Path
 ) -> None:
@@ -394,7 +431,8 @@ def test_organ_maps_give_each_organs_bias_and_a_changed_map_is_measured_again(
     labels[16:30, 10:30, 10:30] = 5
     write_nifti(folder / "study-0.nii.gz", labels, CT_GRID)
     asked = request_of(models[:1], tmp_path / "out", studies=STUDIES[:1], organs=organ_maps(folder))
-    (bias,) = [row for row in measure_all(asked).rows if row.region.startswith("organ:")]
+    bias, ratio = [row for row in measure_all(asked).rows if row.region.startswith("organ:")]
+    assert (bias.metric, ratio.metric) == ("suv_mean_bias", "suv_mean_ratio")
     case = evaluated_case(asked.load(STUDIES[0]), models[0].package, PipelineOptions())
     assert case.organs is not None and bias.region == "organ:liver" and bias.n == np.count_nonzero(case.organs == 5)
     assert bias.value == pytest.approx(float((case.synthetic - case.real)[case.organs == 5].mean()), rel=1e-5)

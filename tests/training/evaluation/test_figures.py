@@ -37,6 +37,7 @@ from training.evaluation.statistics import Comparison
 from twin_scanner.errors import Transient
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
 from twin_scanner.imaging.volume import Geometry
+from twin_scanner.pictures.panels import SUV_WINDOW
 
 pytestmark = pytest.mark.unit
 
@@ -186,6 +187,18 @@ def test_a_study_is_drawn_for_one_model_or_two(tmp_path: Path) -> None:
     case = case_of(body_pet(), body_pet(1))
     with pytest.raises(ValueError, match="not 3"):
         plot_study({"a": case, "b": case, "c": case}, tmp_path)
+
+
+def test_every_pet_of_a_study_has_the_same_display_window_however_hot_it_is() -> None:
+    """One window for the real PET, a model that is too hot, a baseline that shows little, and what is enlarged."""
+    real = with_spot(body_pet(), RIGHT_OF_HEAD, 15.0)
+    cases = {"model": case_of(real, real * np.float32(3)), "baseline": case_of(real, real * np.float32(0.1))}
+    projections, slices = _projections(cases), _districts("model", cases["model"])
+    assert slices is not None
+    found = [axis.images[0].get_clim() for figure in (projections, slices) for axis in panels(figure)]
+    assert len(found) == 4 + 4 * len(DISTRICT_NAMES)
+    assert found[3] == (-5.0, 5.0), "the difference"
+    assert set(found[:3] + found[4:]) == {SUV_WINDOW}
 
 
 def test_a_folder_that_cannot_be_written_is_said_to_be_so(tmp_path: Path) -> None:

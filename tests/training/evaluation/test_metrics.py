@@ -17,6 +17,7 @@ from training.evaluation.metrics import (
     halved,
     mae,
     mean_inside,
+    mean_ratio,
     ms_ssim,
     nrmse,
     psnr,
@@ -39,6 +40,13 @@ def pair(noise: float = 0.05) -> tuple[FloatArray, FloatArray]:
     real = (body_pet(2, 0.2) * (texture / texture.mean()) / 4.0).astype(np.float32)
     made = ndimage.gaussian_filter(real, 1.0) * np.float32(0.9)
     return np.clip(real, 0, 1), np.clip(made + random.normal(0, noise, SHAPE).astype(np.float32), 0, 1)
+
+
+def test_a_ratio_of_means_is_numpys_and_needs_a_real_mean() -> None:
+    real, made = pair()
+    assert mean_ratio(real, made, BODY) == pytest.approx(made[BODY].mean() / real[BODY].mean(), rel=1e-5)
+    assert mean_ratio(real, made, np.zeros(SHAPE, np.bool_)) is None
+    assert mean_ratio(np.zeros(SHAPE, np.float32), made, BODY) is None
 
 
 def test_error_measures_are_those_of_scikit_image_over_the_voxels_of_the_mask() -> None:

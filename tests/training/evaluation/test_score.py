@@ -17,12 +17,12 @@ from tests.samples.known_cases import (
     spot_label,
     with_spot,
 )
-from training.evaluation.case import Case, Row
+from training.evaluation.case import Case, Row, Translated
 from training.evaluation.lesion_metrics import false_uptake
 from training.evaluation.metrics import ms_ssim
 from training.evaluation.score import DEFINITIONS, score
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
-from twin_scanner.imaging.volume import LabelArray, Volume, resample
+from twin_scanner.imaging.volume import Geometry, LabelArray, Volume, resample
 
 pytestmark = pytest.mark.unit
 
@@ -152,6 +152,48 @@ def test_organs_have_a_bias_of_their_own() -> None:
     assert not any(region == "organ:spleen" for region, _, _ in rows)
 
 
+def test_an_organs_ratio_is_of_what_a_model_can_say() -> None:
+    """A bladder of SUV 40 beside one of 20 is complete: both PETs are clipped at SUV 20."""
+    organs = spot_label(ONE) * np.uint8(1) + spot_label(TWO) * np.uint8(2)
+    real = with_spot(with_spot(body_pet(), ONE, 40.0), TWO, 8.0)
+    made = with_spot(with_spot(body_pet(), ONE, 20.0), TWO, 6.0)
+    rows = rows_of(replace(case_of(real, made), organs=organs, organ_names=((1, "bladder"), (2, "heart"))))
+    assert rows["organ:bladder", "suv_mean_ratio", 0].value == pytest.approx(1.0)
+    assert rows["organ:heart", "suv_mean_ratio", 0].value == pytest.approx(0.75)
+
+
+def test_the_mean_above_suv_4_is_that_of_a_plain_loop() -> None:
+    """Both PETs are clipped at SUV 20; a region without a real voxel above SUV 4 has no number."""
+    random = np.random.default_rng(7)
+    real, made = (np.where(BODY, random.uniform(0, 26, SHAPE), 0).astype(np.float32) for _ in range(2))
+    real[districts() == 4] = 1.0
+    rows = rows_of(case_of(real, made))
+    labels, sums, count = districts(), [0.0, 0.0], 0
+    for at in np.ndindex(SHAPE):
+        if labels[at] == 2 and real[at] > 4:
+            sums = [sums[0] + min(float(real[at]), 20.0), sums[1] + min(float(made[at]), 20.0)]
+            count += 1
+    assert rows["trunk", "hot_ratio", 0].value == pytest.approx(sums[1] / sums[0], rel=1e-5)
+    assert rows["trunk", "hot_ratio", 0].n == count and ("legs", "hot_ratio", 0) not in rows
+
+
+def test_windows_are_looked_for_where_the_model_translated_and_nowhere_else() -> None:
+    """A step of SUV 1 where a window begins, on the model's own grid; the case's grid has none."""
+    shape = (48, 32, 32)
+    made = np.random.default_rng(8).normal(5, 0.1, shape).astype(np.float32)
+    made[16:] += 1.0
+    case = case_of(body_pet(), body_pet(1))
+    rows = rows_of(replace(case, as_translated=Translated(made, np.ones(shape, np.uint8))))
+    assert rows["body", "window_edge_ratio", 0].value > 2
+    assert rows["body", "window_edge", 0].value == pytest.approx(0.5, abs=0.1), "two planes are edges, one steps"
+    assert not any(metric.startswith("window") for _, metric, _ in rows_of(case))
+
+
+def test_the_voxels_that_were_scored_on_are_named() -> None:
+    rows = rows_of(replace(case_of(body_pet(), body_pet(1)), geometry=Geometry(SHAPE, (3.0, 2.04, 2.05), (0, 0, 0))))
+    assert [rows["body", f"spacing_{axis}", 0].value for axis in "dhw"] == [3.0, 2.04, 2.05]
+
+
 def test_what_the_real_pet_does_not_show_is_not_scored() -> None:
     """Labels are 0 where the PET has no value; wild voxels there change nothing."""
     real, labels = body_pet(), districts()
@@ -166,13 +208,16 @@ def test_what_the_real_pet_does_not_show_is_not_scored() -> None:
 def test_every_metric_of_the_report_is_defined() -> None:
     real = with_spot(with_spot(body_pet(), ONE, 9.0), TWO, 5.0)
     made = with_spot(body_pet(1), ONE, 5.0)
-    rows = score(of_patient(case_of(real, made, spot_label(ONE, TWO)), "p", "NEGATIVE"), "m")
+    case = of_patient(case_of(real, made, spot_label(ONE, TWO)), "p", "NEGATIVE")
+    translated = Translated(np.random.default_rng(1).random(SHAPE, np.float32), districts())
+    organs = {"organs": spot_label(ONE), "organ_names": ((1, "liver"),)}
+    rows = score(replace(case, as_translated=translated, **organs), "m")  # type: ignore[arg-type]
     plain = {row.metric for row in rows} - DEFINITIONS.keys()
     assert plain == {
         "seam_real", "seam_synthetic",
         *(f"{metric}_{end}" for metric in ("suv_mean", "suv_max", "suv_peak", "tlg") for end in ("real", "synthetic")),
     }  # fmt: skip
-    assert {row.unit for row in rows} <= {"", "g/ml", "g", "dB", "ml"}
+    assert {row.unit for row in rows} <= {"", "g/ml", "g", "dB", "ml", "mm"}
 
 
 def test_a_study_without_a_body_is_a_fault_of_the_caller() -> None:

@@ -29,7 +29,7 @@ from twin_scanner.imaging.volume import (
     write_nifti,
 )
 from twin_scanner.models import plan as preprocess
-from twin_scanner.models.card import Architecture
+from twin_scanner.models.card import Architecture, Stitching
 from twin_scanner.models.inputs import ct_channels
 from twin_scanner.models.package import ModelPackage, build_network, load_package, save_package
 from twin_scanner.models.partition import PARTITIONS
@@ -44,10 +44,18 @@ TOLERANCE_SUV = 1e-4 * PLAN.suv_max
 DEADLINE_S = 120.0
 
 
-def saved(folder: Path, partition: str = "districts", kind: str = "unet", plan: Plan = PLAN, seed: int = 0) -> Path:
+def saved(
+    folder: Path,
+    partition: str = "districts",
+    kind: str = "unet",
+    plan: Plan = PLAN,
+    seed: int = 0,
+    stitching: Stitching = "uniform",
+    **options: bool,
+) -> Path:
     """A package of untrained networks with large weights, so that what they make varies over the whole SUV range."""
     torch.manual_seed(seed)
-    architecture = Architecture(kind, 2)  # type: ignore[arg-type]
+    architecture = Architecture(kind, 2, **options)  # type: ignore[arg-type]
     networks = {name: build_network(architecture) for name in PARTITIONS[partition].networks}
     for parameter in (parameter for network in networks.values() for parameter in network.parameters()):
         torch.nn.init.normal_(parameter, 0.0, 0.3)
@@ -59,6 +67,7 @@ def saved(folder: Path, partition: str = "districts", kind: str = "unet", plan: 
         architecture=architecture,
         networks=networks,
         segmenter="landmarks",
+        stitching=stitching,
         about={"intended_use": "Tests.", "licence": "CC0-1.0", "metrics": {"mae": 1.0}},
     )
     return folder
@@ -123,17 +132,24 @@ def compared(tmp_path: Path, package: Path, geometry: Geometry) -> tuple[Volume,
 
 
 @pytest.mark.parametrize(
-    ("partition", "kind", "plan", "geometry"),
+    ("partition", "kind", "plan", "geometry", "soft_tissue", "stitching"),
     [
-        ("districts", "unet", PLAN, rotated(12.0)),
-        ("whole-volume", "resnet9", Plan(PLAN.spacing_mm, "per-volume"), ON_GRID),
+        ("districts", "unet", PLAN, rotated(12.0), False, "uniform"),
+        ("whole-volume", "resnet9", Plan(PLAN.spacing_mm, "per-volume"), ON_GRID, True, "gaussian"),
     ],
 )
 def test_monai_runs_the_bundle_and_makes_the_same_pet(
-    partition: str, kind: str, plan: Plan, geometry: Geometry, tmp_path: Path
+    partition: str,
+    kind: str,
+    plan: Plan,
+    geometry: Geometry,
+    soft_tissue: bool,
+    stitching: Stitching,
+    tmp_path: Path,
 ) -> None:
     """Oracle: our own steps in this process, on the same files."""
-    theirs, ours = compared(tmp_path, saved(tmp_path / "package", partition, kind, plan), geometry)
+    package = saved(tmp_path / "package", partition, kind, plan, stitching=stitching, soft_tissue=soft_tissue)
+    theirs, ours = compared(tmp_path, package, geometry)
     assert ours.array.std() > 100 * TOLERANCE_SUV, "there must be something to compare"
     assert theirs.canonical().geometry.same_grid(ours.geometry)
     np.testing.assert_allclose(theirs.canonical().array, ours.array, rtol=0, atol=TOLERANCE_SUV)
@@ -179,6 +195,23 @@ def test_a_bundle_refuses_districts_that_it_could_only_make_silence_of(
         with pytest.raises(RuntimeError) as raised:
             parser.get_parsed_content("initialize")
     assert fault in str(raised.value.__cause__)
+
+
+def test_a_model_that_sees_a_context_is_exported_as_a_folder_only(tmp_path: Path) -> None:
+    package = saved(tmp_path / "package", context=True, soft_tissue=True)
+    with pytest.raises(Rejected, match=r"sees the body around each window.*export the folder layout") as refusal:
+        export_package(package, tmp_path / "bundle", "monai")
+    assert "\n" not in str(refusal.value) and not (tmp_path / "bundle").exists()
+    folder = export_package(package, tmp_path / "folder")
+    assert load_package(folder).model_hash == load_package(package).model_hash
+
+
+def test_the_metadata_names_both_windows_of_a_model_with_a_soft_tissue_channel(tmp_path: Path) -> None:
+    bundle = export_package(saved(tmp_path / "package", soft_tissue=True), tmp_path / "bundle", "monai")
+    metadata = json.loads((bundle / "configs/metadata.json").read_text("utf-8"))
+    ct = metadata["network_data_format"]["inputs"]["ct"]
+    assert ct["num_channels"] == 2
+    assert ct["channel_def"] == {"0": "CT, -1024 to 1024 HU", "1": "CT, -160 to 240 HU"}
 
 
 def test_the_metadata_says_what_goes_in_and_what_must_be_known(tmp_path: Path) -> None:

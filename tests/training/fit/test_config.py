@@ -1,6 +1,7 @@
 """A training configuration: the paper's numbers by default, and every fault of a file named at once."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,23 @@ def test_the_configurations_for_autopet_hold_the_papers_numbers(project: Path, m
     assert config.schedule == ScheduleConfig(100, 50, None) and config.sampling == SamplingConfig(32, 0.0, False, 0.0)
     assert config.augmentation == AugmentationConfig(("D", "H", "W"), 10.0, 0.01)
     assert config.plan == Plan()
+
+
+@pytest.mark.parametrize("name", ["districts", "whole-body"])
+def test_the_configurations_with_context_differ_from_the_papers_in_what_they_say(project: Path, name: str) -> None:
+    """The five keys of their first lines, and no other."""
+    folder = project / "training" / "configs"
+    paper = read_config(folder / f"autopet-pix2pix-{name}.toml")
+    ours = read_config(folder / f"autopet-context-pix2pix-{name}.toml")
+    changed = replace(
+        paper,
+        name=ours.name,
+        out=ours.out,
+        sampling=replace(paper.sampling, inside=True, hot_share=0.33),
+        optimiser=replace(paper.optimiser, l1_over="mask"),
+        network=replace(paper.network, soft_tissue=True, context=True),
+    )
+    assert ours == changed
 
 
 def test_a_run_is_the_same_wherever_it_is_written_and_however_it_is_watched(tmp_path: Path) -> None:

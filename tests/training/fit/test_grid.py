@@ -104,6 +104,38 @@ def test_a_lost_worker_is_said_in_one_sentence(tmp_path: Path) -> None:
         train_grid(grid(tmp_path), Lost())
 
 
+class Untouched(Executor):
+    """May not be asked."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        raise AssertionError("the output cannot be written: nothing is begun")
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(Rejected, match="file is no folder, so nothing can be written into it"):
+        train_grid(grid(tmp_path / "file" / "grid"), Untouched())
+
+
+def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
+    class Interrupted(Executor):
+        """Ctrl-C comes while the second job is given to it."""
+
+        given = 0
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            self.given += 1
+            if self.given == 2:
+                raise KeyboardInterrupt
+            job: Future[Any] = Future()
+            job.set_result(None)
+            return job
+
+    kept = r"1 of 5 jobs are done, and every run keeps its last checkpoint; start it again to go on"
+    with pytest.raises(Transient, match=kept):
+        train_grid(grid(tmp_path), Interrupted())
+
+
 def test_another_configuration_in_the_same_place_is_refused(tmp_path: Path, one_worker: Executor) -> None:
     only = {"whole-body": {"partition": "whole-body"}}
     train_grid(grid(tmp_path, variants=only), one_worker)

@@ -1,5 +1,7 @@
 """A run on a training store: only the split's train and validation parts are seen, and a real study is learnt from."""
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from tests.samples.small_pairs import small_config
 from training.data.prepare import prepare
 from training.data.splits import Split, write_split
 from training.data.studies import phantom_studies
-from training.data.training_store import TrainingStore
+from training.data.training_store import TrainingStore, open_store
 from training.fit.batches import sample_batch
 from training.fit.config import AugmentationConfig, DataConfig, SamplingConfig, TrainConfig
 from training.fit.curve import read_curve
@@ -98,6 +100,28 @@ def test_a_whole_volume_network_learns_the_air_around_the_body(phantoms: Trainin
     )
     assert np.prod(whole.ct.shape) > np.prod(body.ct.shape)
     assert sum(length - 32 for length in whole.shape) >= 0 and whole.shape == body.shape
+
+
+def test_a_store_of_a_version_that_laid_its_grids_on_the_ct_is_to_be_prepared_again(
+    phantoms: TrainingStore, tmp_path: Path
+) -> None:
+    """What such a store says: a Plan without the key, and that Plan's hash."""
+    content = json.loads((phantoms.folder / "store.json").read_text("utf-8"))
+    del content["plan"]["training_grid"]
+    content["plan_hash"] = hashlib.sha256(json.dumps(content["plan"], sort_keys=True).encode()).hexdigest()
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "store.json").write_text(json.dumps(content), "utf-8")
+    store = open_store(old)
+    wanted = r"^The pairs of the store old lie on grids laid on the CT, and this configuration's are laid on the PET"
+    with pytest.raises(
+        Rejected, match=wanted + r" \(plan.training_grid\): run 'twin-scanner prepare' again, into a new f"
+    ):
+        stored(on_store(tmp_path, store, tmp_path), store, parts(phantoms))
+    with pytest.raises(Rejected, match="holds studies made with grids laid on the CT: give a new folder"):
+        prepare(
+            phantom_studies(1, 30, spacing_mm=COARSE.spacing_mm), old, COARSE, None, keep_air=True, registered=False
+        )
 
 
 def test_a_store_on_another_plan_and_a_split_with_nothing_to_learn_are_rejected(

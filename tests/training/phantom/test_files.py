@@ -22,6 +22,7 @@ from training.phantom.files import (
     write_study,
 )
 from training.phantom.options import PatientPosition
+from training.phantom.organ_labels import organ_labels
 from training.phantom.phantom import Phantom, PhantomOptions, make_phantom, sample_options
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.errors import Rejected
@@ -34,7 +35,7 @@ OPTIONS = PhantomOptions(
     study_date=date(2014, 3, 9),
 )  # fmt: skip
 SEED = 12
-FILES = {"CT.nii.gz", "CTres.nii.gz", "PET.nii.gz", "SUV.nii.gz", "SEG.nii.gz", "DISTRICTS.nii.gz"}
+FILES = {"CT.nii.gz", "CTres.nii.gz", "PET.nii.gz", "SUV.nii.gz", "SEG.nii.gz", "DISTRICTS.nii.gz", "ORGANS.nii.gz"}
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +81,9 @@ def test_the_images_hold_what_was_drawn_on_one_grid(study: Path, phantom: Phanto
     inside = suv.array > 0.1
     ratio = pet.array[inside] / suv.array[inside]
     assert ratio.max() / ratio.min() == pytest.approx(1.0, abs=1e-5) and 1500 < ratio.mean() < 4000
-    for name, expected in (("SEG.nii.gz", phantom.lesions), ("DISTRICTS.nii.gz", phantom.districts)):
-        labels, geometry = read_nifti_labels(folder / name)
+    labelled = {"SEG": phantom.lesions, "DISTRICTS": phantom.districts, "ORGANS": organ_labels(phantom.tissues)}
+    for name, expected in labelled.items():
+        labels, geometry = read_nifti_labels(folder / f"{name}.nii.gz")
         assert np.array_equal(labels, expected) and geometry.same_grid(phantom.geometry)
     assert phantom.lesions.any()
 

@@ -36,6 +36,7 @@ from training.fit.config import (
 )
 from training.fit.fit import train
 from training.fit.run_data import stored
+from training.fit.state import architecture, fresh_state
 from training.retraining.gate import GateRule
 from training.retraining.gate_record import read_records
 from training.retraining.gate_scores import gate_patients, gate_regions, gate_scores
@@ -524,6 +525,20 @@ def test_a_champion_that_cannot_be_compared_is_told_before_anything_is_trained(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_champion_trained_on_grids_laid_on_the_ct_is_compared_and_gone_on_with_all_the_same(
+    store: TrainingStore, tmp_path: Path
+) -> None:
+    """Service gives it the same images; so what is refused comes after the Plan has been compared."""
+    earlier = bad_package(tmp_path / "earlier", store.segmenter, replace(PLAN, training_grid="ct"))
+    models = served_by(tmp_path, earlier)
+    with pytest.raises(Rejected, match="has no gate part"):
+        retrain(store, replace(SPLIT, gate=()), models, config(tmp_path))
+    package, warm = load_package(earlier), replace(train_config(tmp_path), warm_start=earlier)
+    begun = fresh_state(warm, "body", {}).generator.state_dict()
+    for name, value in package.networks["body"].state_dict().items():
+        assert torch.equal(value, begun[name])
+
+
 def test_a_champion_changed_by_hand_meanwhile_is_not_replaced(
     store: TrainingStore, models: ModelStore, tmp_path: Path
 ) -> None:
@@ -604,13 +619,29 @@ def test_the_documented_configuration_takes_plan_partition_and_networks_from_the
     for package in (bad_package(tmp_path / "bad"), DEMONSTRATION_FOLDER):
         card = read_card(package)
         train = read_retrain_config(file, card).train
-        assert (train.plan, train.covered) == (card.plan, card.partition)
+        assert (train.plan, train.covered) == (replace(card.plan, training_grid="pet"), card.partition)
         assert (train.network.generator, train.network.features) == (card.architecture.kind, card.architecture.features)
     demonstration = read_card(DEMONSTRATION_FOLDER).about["training"]["network"]
     assert train.network.discriminator_features == demonstration["discriminator_features"]
     from_scratch = documented(project).replace('start = "champion"', 'start = "scratch"')
     file.write_text(from_scratch)
     assert read_retrain_config(file, card).train.plan == Plan()
+
+
+def test_a_champion_that_sees_more_than_the_papers_input_is_followed_by_one_that_does_too(
+    project: Path, tmp_path: Path
+) -> None:
+    """So is its stitching: what the configuration leaves out is the champion's."""
+    file, card = tmp_path / "retrain.toml", read_card(DEMONSTRATION_FOLDER)
+    file.write_text(documented(project))
+    seeing = replace(
+        card, architecture=Architecture("unet", 8, soft_tissue=True, context=True), stitching="gaussian", about={}
+    )
+    train = read_retrain_config(file, seeing).train
+    assert architecture(train) == seeing.architecture and train.package.stitching == "gaussian"
+    file.write_text(documented(project).replace('start = "champion"', 'start = "scratch"'))
+    train = read_retrain_config(file, seeing).train
+    assert architecture(train) == Architecture("unet", 64) and train.package.stitching == "uniform"
 
 
 def test_the_documented_configuration_runs_as_written(

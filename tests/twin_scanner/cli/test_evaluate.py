@@ -1,29 +1,25 @@
 """The verb on the real pair: tables, parquet and a report that a browser shows and that says what the model knows."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.peers.browser import browser
+from tests.samples.command_line import run
 from training.evaluation.rows_table import read_table
 
 pytestmark = pytest.mark.system
-
-
-def evaluate(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "twin_scanner.cli", "evaluate", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
     """thorax_petct, an examination without annotations, judged by the demonstration model."""
     folder = tmp_path_factory.mktemp("evaluated")
-    done = evaluate(folder, "--model", "champion", "--dataset", str(shared_data / "thorax_petct"), "--out", "out")
+    done = run(
+        folder, "evaluate", "--model", "champion", "--dataset", str(shared_data / "thorax_petct"), "--out", "out"
+    )
     assert done.returncode == 0, done.stderr
     numbers, *_, last = done.stdout.strip().splitlines()
     assert re.match(r"\S+: mean absolute error SUV \d\.\d{3} in the whole body \(head .*PSNR .* dB, SSIM", numbers)
@@ -59,6 +55,6 @@ def test_a_users_mistake_is_one_sentence(tmp_path: Path) -> None:
         (("--model", "champion", "--dataset", "none", "--out", "x"), "none does not exist"),
         (("--model", "champion", "--baseline", "champion", "--dataset", ".", "--out", "x"), "give each model once"),
     ):
-        done = evaluate(tmp_path, *words)
+        done = run(tmp_path, "evaluate", *words, timeout_s=300)
         assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr
         assert done.stdout == ""

@@ -1,13 +1,12 @@
 """The verbs on jobs, on a ledger in which a test holds, fails and rejects: list, show, retry, release."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.samples.command_line import run
 from twin_scanner.service.ledger import Ledger, NewJob, State, StudyState, migrate
 
 pytestmark = pytest.mark.record
@@ -32,13 +31,12 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def verb(tmp_path: Path, ledger: Ledger) -> Verb:
     """Runs `twin-scanner` with these words and returns what it printed; it is to succeed."""
 
-    def run(*words: str) -> str:
-        command = [sys.executable, "-m", "twin_scanner.cli", *words]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    def succeed(*words: str) -> str:
+        done = run(tmp_path, *words)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
-    return run
+    return succeed
 
 
 def job_that(ledger: Ledger, end: Callable[..., None], number: int, reason: str) -> str:

@@ -12,6 +12,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+from tests.samples.command_line import run
 from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner.imaging.volume import geometry_of, read_nifti, write_nifti
 from twin_scanner.models.networks import WINDOW
@@ -19,16 +20,11 @@ from twin_scanner.models.networks import WINDOW
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "twin_scanner.cli", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500)
-
-
 @pytest.fixture(scope="module")
 def result(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What translating the real thorax CT wrote."""
     out = tmp_path_factory.mktemp("translated") / "X"
-    done = run("translate", str(shared_data / "thorax_petct" / "ct"), "--out", str(out))
+    done = run(out.parent, "translate", str(shared_data / "thorax_petct" / "ct"), "--out", str(out), timeout_s=500)
     assert done.returncode == 0, done.stderr
     assert str(out / "preview.png") in done.stdout
     return out
@@ -135,15 +131,26 @@ def test_the_same_identity_as_the_ct_and_nothing_of_it_in_the_report(result: Pat
 
 def test_phantom_segment_and_translate_work_one_after_the_other(tmp_path: Path) -> None:
     studies = tmp_path / "PHANTOMS"
-    assert run("phantom", "--out", str(studies), "--count", "1", "--seed", "1").returncode == 0
+    assert run(tmp_path, "phantom", "--out", str(studies), "--count", "1", "--seed", "1").returncode == 0
     (ct,) = studies.rglob("CT.nii.gz")
     labels = tmp_path / "districts.nii.gz"
-    assert run("segment", str(ct), "--out", str(labels)).stdout.strip() == str(labels)
+    assert run(tmp_path, "segment", str(ct), "--out", str(labels)).stdout.strip() == str(labels)
     out = tmp_path / "out"
-    done = run("translate", str(ct), "--out", str(out), "--segmenter", "labelmap", "--labelmap", str(labels), "--json")
+    done = run(
+        tmp_path,
+        "translate",
+        str(ct),
+        "--out",
+        str(out),
+        "--segmenter",
+        "labelmap",
+        "--labelmap",
+        str(labels),
+        "--json",
+    )
     assert done.returncode == 2
     assert "was trained on districts by 'landmarks', not by 'labelmap'" in done.stderr
-    done = run("translate", str(ct), "--out", str(out), "--json")
+    done = run(tmp_path, "translate", str(ct), "--out", str(out), "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["pet_files"] == []
@@ -162,10 +169,10 @@ def test_how_sure_it_is_and_why_it_is_hot_is_written_where_it_is_asked_for(tmp_p
     x, y, z = phantom.ct.geometry.position_lps_mm((float(hottest[0]), float(hottest[1]), float(hottest[2])))
     ct, beside = tmp_path / "ct.nii.gz", tmp_path / "beside"
     write_nifti(ct, phantom.ct.array, phantom.ct.geometry)
-    refused = run("translate", str(ct), "--out", str(beside), "--explain", "voxel:0,0,0")
+    refused = run(tmp_path, "translate", str(ct), "--out", str(beside), "--explain", "voxel:0,0,0")
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
     target = f"mm:{x:.1f},{y:.1f},{z:.1f}"
-    done = run("translate", str(ct), "--out", str(beside), "--uncertainty", "--explain", target, "--json")
+    done = run(tmp_path, "translate", str(ct), "--out", str(beside), "--uncertainty", "--explain", target, "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["uncertainty"]["calibrated"] is False and "not-calibrated" in "".join(names(beside))

@@ -226,6 +226,14 @@ def test_hu_that_no_scanner_stores_are_rejected(tmp_path: Path, value: float) ->
         read_nifti_ct(tmp_path / "x.nii.gz")
 
 
+def test_padding_below_air_becomes_air_before_anything_mixes_it_with_tissue(tmp_path: Path) -> None:
+    """As of DICOM, where it is declared; -3024 beside soft tissue would leave half of it at -1500 HU."""
+    values = noise(np.float32)
+    values[0], values[1, 1, 1] = -3024.0, -1024.5
+    write_nifti(tmp_path / "x.nii.gz", values, GRID)
+    np.testing.assert_array_equal(read_nifti_ct(tmp_path / "x.nii.gz").array, np.maximum(values, -1024.0))
+
+
 def test_axes_that_are_not_at_right_angles_are_named(tmp_path: Path) -> None:
     assert "axes at right angles" in rejected(changed(tmp_path, SAME + np.eye(3, 4, 1) * 0.2, (0, 1)))
 

@@ -1,5 +1,6 @@
 """Geometry and resampling; the oracles are SimpleITK, nibabel's convention by hand, and round trips."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,33 @@ def test_resampling_a_linear_field_gives_the_field_on_the_new_grid() -> None:
     other = GRID.with_spacing((2.5, 1.3, 1.7)).cropped((slice(2, 20), slice(2, 14), slice(2, 15)))
     got = resample(gradient(GRID), other, outside=-1024.0)
     assert np.abs(got.array - gradient(other).array).max() < 1e-2
+
+
+def test_a_grid_is_continued_by_its_own_voxels_over_another_field_of_view() -> None:
+    """Oracle: every voxel of a far larger lattice, kept where its centre lies in the other's extent."""
+    other = Geometry((9, 14, 11), (2.3, 1.1, 1.7), (-3.0, 4.0, 7.0), GRID.direction)
+    lattice = Geometry((4, 5, 6), (1.5, 2.5, 1.25), (-1.0, 2.5, 9.0), GRID.direction)
+    continued = lattice.continued_over(other)
+    wide = np.stack(np.meshgrid(*[np.arange(-30, 30)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    positions = np.c_[wide, np.ones(len(wide))] @ (np.linalg.inv(other.affine) @ lattice.affine).T
+    inside = wide[((positions[:, :3] >= -0.5) & (positions[:, :3] <= np.array(other.shape) - 0.5)).all(axis=1)]
+    low, high = inside.min(axis=0), inside.max(axis=0)
+    assert continued.shape == tuple(high - low + 1) and len(inside) == np.prod(continued.shape)
+    assert continued.spacing_mm == lattice.spacing_mm
+    assert continued.position_lps_mm((0, 0, 0)) == pytest.approx(lattice.position_lps_mm(tuple(low)))
+    assert GRID.continued_over(GRID).same_grid(GRID)
+    assert GRID.cropped((slice(3, 5), slice(2, 4), slice(1, 7))).continued_over(GRID).same_grid(GRID)
+
+
+def test_nearest_neighbours_on_the_own_lattice_are_the_voxels_themselves() -> None:
+    random = np.random.default_rng(0)
+    volume = Volume(random.normal(size=GRID.shape).astype(np.float32), GRID)
+    shifted = GRID.cropped((slice(2, 20), slice(5, 10), slice(0, 7)))
+    np.testing.assert_array_equal(resample(volume, shifted, 0.0, "nearest").array, volume.array[2:20, 5:10, 0:7])
+    around = replace(GRID, shape=(GRID.shape[0] + 3, *GRID.shape[1:]), origin_lps_mm=GRID.position_lps_mm((-1, 0, 0)))
+    wider = resample(volume, around, float("nan"), "nearest").array
+    assert np.isnan(wider[0]).all() and np.isnan(wider[-2:]).all()
+    np.testing.assert_array_equal(wider[1:-2], volume.array)
 
 
 def test_what_lies_outside_the_field_of_view_gets_the_given_value() -> None:

@@ -84,6 +84,34 @@ def test_a_package_from_before_the_options_keeps_its_card_and_its_hash(package: 
     assert load_package(package).model_hash == digest == card["model_hash"]
 
 
+def test_a_stitching_other_than_the_papers_is_part_of_card_and_name(tmp_path: Path) -> None:
+    folders = {stitching: tmp_path / stitching for stitching in ("uniform", "gaussian")}
+    for stitching, folder in folders.items():
+        torch.manual_seed(0)
+        save_package(
+            folder,
+            name="one",
+            plan=Plan(),
+            partition=PARTITIONS["whole-body"],
+            architecture=Architecture("unet", 2),
+            networks={"body": UNetGenerator(2)},
+            segmenter="landmarks",
+            stitching=stitching,
+            about={},
+        )
+    uniform, gaussian = (load_package(folder) for folder in folders.values())
+    assert (uniform.card.stitching, gaussian.card.stitching) == ("uniform", "gaussian")
+    assert "stitching" not in uniform.card.as_json() and gaussian.card.as_json()["stitching"] == "gaussian"
+    assert uniform.card.weights_sha256 == gaussian.card.weights_sha256 and uniform.model_hash != gaussian.model_hash
+    assert gaussian.card.stitching_for("package") == "gaussian" and gaussian.card.stitching_for("uniform") == "uniform"
+    change_card(folders["gaussian"], lambda card: card.pop("stitching"))
+    with pytest.raises(Rejected, match="its card was changed"):
+        load_package(folders["gaussian"])
+    change_card(folders["uniform"], lambda card: card.update(stitching="mosaic"))
+    with pytest.raises(Rejected, match="made for a stitching that this version does not know"):
+        load_package(folders["uniform"])
+
+
 @pytest.mark.parametrize("options", [{"soft_tissue": True}, {"context": True}, {"soft_tissue": True, "context": True}])
 def test_the_options_of_the_input_are_part_of_card_and_name(options: dict[str, bool], tmp_path: Path) -> None:
     architecture = Architecture("unet", 2, **options)
@@ -232,6 +260,20 @@ def test_a_package_is_never_overwritten_nor_left_half_written(package: Path, mon
     assert sorted(package.parent.iterdir()) == before
 
 
+def test_a_package_of_a_version_that_knew_no_training_grid_loads_under_its_name(tmp_path: Path) -> None:
+    """The hash was recorded with that version, and its card had these five keys."""
+    digests = dict.fromkeys(DISTRICTS.networks, "0" * 64)
+    laid_on_ct, architecture = Plan(training_grid="ct"), Architecture("unet", 2)
+    recorded = "dae8f9ffa1beb9a6a9cfe59de8f51956b41d1de7bcfe53573ab1b8261f4d707d"
+    assert model_hash_of(digests, laid_on_ct, DISTRICTS, architecture) == recorded
+    assert model_hash_of(digests, Plan(), DISTRICTS, architecture) != recorded
+    folder = saved_package(tmp_path / "old", plan=laid_on_ct)
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    assert set(card["plan"]) == {"spacing_mm", "ct_scaling", "hu_low", "hu_high", "suv_max"}
+    loaded = load_package(folder)
+    assert (loaded.plan, loaded.model_hash) == (laid_on_ct, card["model_hash"])
+
+
 def test_networks_must_be_those_of_the_partition(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="are not those of partition 'districts'"):
         save_package(
@@ -249,7 +291,7 @@ def test_networks_must_be_those_of_the_partition(tmp_path: Path) -> None:
 def test_the_demonstration_package_is_whole_small_and_says_what_it_is() -> None:
     package = load_package(DEMONSTRATION_FOLDER)
     assert package.partition == DISTRICTS and package.architecture == Architecture("unet", 8)
-    assert package.plan == Plan(spacing_mm=(4.0, 4.08, 4.08))
+    assert package.plan.spacing_mm == (4.0, 4.08, 4.08)
     assert package.card.precision == "float16" and package.card.segmenter == "landmarks"
     assert "phantom" in package.card.intended_use and "not for clinical use" in package.card.intended_use
     weights = sum(path.stat().st_size for path in DEMONSTRATION_FOLDER.glob("*.safetensors"))

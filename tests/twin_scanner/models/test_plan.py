@@ -1,13 +1,14 @@
 """HU and SUV to model space and back; the oracle is the definition in the design: 0 is air, 1 is SUV 20."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from twin_scanner.errors import Rejected
-from twin_scanner.imaging.volume import AIR_HU, Geometry, Volume
-from twin_scanner.models.plan import Plan, ct_on_grid, ct_to_model, model_to_suv, suv_to_model
+from twin_scanner.imaging.volume import AIR_HU, Geometry, Triple, Volume
+from twin_scanner.models.plan import Plan, ct_on_grid, ct_to_model, model_to_suv, plan_from_json, suv_to_model
 
 pytestmark = pytest.mark.unit
 
@@ -44,9 +45,36 @@ def test_the_hash_changes_with_every_field_and_only_then() -> None:
         Plan(hu_low=-1000.0),
         Plan(hu_high=2000.0),
         Plan(suv_max=15.0),
+        Plan(training_grid="ct"),
     ]
     assert len({plan.plan_hash for plan in plans}) == len(plans)
     assert Plan().plan_hash == replace(Plan()).plan_hash
+
+
+WRITTEN_BEFORE = {
+    (3.0, 2.04, 2.04): "f0313953b3b5d8dafa522d7192150a9b075c8f384af9cd561ea310d2b11a0ea4",
+    (4.0, 4.08, 4.08): "0cdb42c01778394924ba3a180bf33dc5c790c545b92ff783bf223230bbc83d8d",
+}
+"""Hashes by spacing, recorded with the version that knew no other training grid than the CT's."""
+
+
+@pytest.mark.parametrize("spacing_mm", sorted(WRITTEN_BEFORE))
+def test_a_plan_of_a_version_that_knew_no_training_grid_keeps_its_hash(spacing_mm: Triple) -> None:
+    rest = {"ct_scaling": "window", "hu_low": -1024.0, "hu_high": 1024.0, "suv_max": 20.0}
+    plan = plan_from_json({"spacing_mm": list(spacing_mm), **rest})
+    assert plan == Plan(spacing_mm, training_grid="ct") != Plan(spacing_mm)
+    assert plan.plan_hash == WRITTEN_BEFORE[spacing_mm] != Plan(spacing_mm).plan_hash
+    assert plan.as_json() == {"spacing_mm": list(spacing_mm), **rest}
+
+
+def test_only_the_training_grid_changes_nothing_in_service() -> None:
+    assert Plan(training_grid="ct").serves_like(Plan()) and Plan().serves_like(Plan(training_grid="ct"))
+    assert not Plan(training_grid="ct").serves_like(Plan(suv_max=15.0))
+
+
+@pytest.mark.parametrize("plan", [Plan(), Plan((3.0, 2.0, 2.0), "per-volume", -900.0, 1500.0, 15.0, "ct")])
+def test_a_plan_comes_back_from_its_file(plan: Plan) -> None:
+    assert plan_from_json(json.loads(json.dumps(plan.as_json()))) == plan
 
 
 def test_the_grid_has_canonical_axes_and_the_plans_spacing() -> None:

@@ -25,7 +25,7 @@ def pet(missing: tuple[str, ...] = ()) -> SyntheticPet:
     suv = np.where(labels == 1, np.float32(3), np.float32(1))
     ct = Volume(np.zeros(CT_GRID.shape, np.float32), CT_GRID)
     districts = DistrictMap(labels, CT_GRID, "known", "0" * 64, quality=(HEAD, LEFT_ARM))
-    return SyntheticPet(Volume(suv, CT_GRID), ct, labels, districts, missing)
+    return SyntheticPet(Volume(suv, CT_GRID), ct, labels, districts, missing, "uniform")
 
 
 def test_each_district_has_its_volume_and_its_suv() -> None:

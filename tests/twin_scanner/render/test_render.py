@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -19,9 +21,9 @@ from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Misconfigured, Rejected, Transient
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import ModelStore
-from twin_scanner.render.render import render
+from twin_scanner.render.render import _scene, render
 from twin_scanner.render.report import read_report, write_report
-from twin_scanner.render.request import RenderRequest
+from twin_scanner.render.request import Outputs, RenderRequest
 
 pytestmark = pytest.mark.unit
 
@@ -85,6 +87,15 @@ def test_whatever_a_model_of_phantoms_makes_says_so(request_for: RequestFor) -> 
     assert SENTENCE in key.ImageComments and key.SeriesDescription.endswith("PHANTOM-ONLY MODEL")
 
 
+@pytest.mark.parametrize("phantom_only", [False, True])
+def test_the_pictures_of_a_render_know_what_the_model_has_seen(phantom_only: bool) -> None:
+    pet: Any = SimpleNamespace(
+        ct=None, districts=None, suv=None, district_map=SimpleNamespace(names={}), missing_districts=()
+    )
+    package: Any = SimpleNamespace(card=SimpleNamespace(phantom_only=phantom_only))
+    assert _scene(pet, package).phantom_only is phantom_only
+
+
 def test_a_model_of_patients_needs_no_acceptance_and_nothing_speaks_of_phantoms(request_for: RequestFor) -> None:
     request = request_for(PATIENTS)
     report = render(request)
@@ -92,6 +103,17 @@ def test_a_model_of_patients_needs_no_acceptance_and_nothing_speaks_of_phantoms(
     files = [request.result / name for name in (*report.pet_files, *(one.file for one in report.companions))]
     assert files and not any("PHANTOM-ONLY" in str(pydicom.dcmread(file)) for file in files)
     assert not any(SENTENCE in str(pydicom.dcmread(file)) for file in files)
+
+
+def test_a_stitching_that_the_site_chooses_makes_other_uids_and_is_reported(request_for: RequestFor) -> None:
+    """The paper's average leaves its UIDs as they were: see the tests of the PET series."""
+    request = replace(request_for(PATIENTS), outputs=Outputs("none", measurement_report=False, key_image=False))
+    own = render(request)
+    other = render(replace(request, result=request.result.with_name("other"), stitching="gaussian"))
+    assert (own.stitching, other.stitching) == ("uniform", "gaussian")
+    assert own.model_hash == other.model_hash and own.pet_series_uid != other.pet_series_uid
+    assert "Windows were stitched 'gaussian'; the model was made for 'uniform'." in other.notes
+    assert not [note for note in own.notes if "stitched" in note]
 
 
 @pytest.mark.parametrize("limit_bytes", [400, 8_000, 60_000])

@@ -60,6 +60,20 @@ def test_work_that_began_before_and_fails_too_does_not_put_the_probe_off(breaker
     assert breaker.enter()
 
 
+def test_a_destination_that_says_when_to_ask_again_is_not_asked_before(breaker: Breaker, clock: Clock) -> None:
+    breaker.down(at_least_s=120.0)
+    clock.pass_s(119.0)
+    assert not breaker.enter()
+    clock.pass_s(1.0)
+    assert breaker.enter()
+
+
+def test_a_destination_that_asks_for_a_year_is_asked_within_the_hour(breaker: Breaker, clock: Clock) -> None:
+    breaker.down(at_least_s=3.2e7)
+    clock.pass_s(3600.0)
+    assert breaker.enter()
+
+
 def test_a_jump_of_the_wall_clock_moves_no_probe(breaker: Breaker, clock: Clock) -> None:
     breaker.down()
     clock.jump_s(3600.0)

@@ -12,11 +12,14 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from twin_record.update import TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
+from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Defect
 from twin_scanner.render.report import Companion, RenderReport, read_delivery, read_report, write_delivery, write_report
+from twin_scanner.render.request import RenderRequest
 from twin_scanner.service.intake import JobFolders
 from twin_scanner.service.ledger import Delivery, Job
-from twin_scanner.service.steps import Steps, twin_update, warn_of_phantoms
+from twin_scanner.service.steps import Steps, twin_update
+from twin_scanner.service.worker import Lane
 
 pytestmark = pytest.mark.unit
 
@@ -95,15 +98,43 @@ def test_the_twin_is_told_how_the_ct_was_resampled() -> None:
 
 
 @pytest.mark.parametrize("phantom_only", [False, True])
-def test_the_log_and_the_twin_know_what_the_model_has_seen(
-    phantom_only: bool, caplog: pytest.LogCaptureFixture
+def test_the_jobs_log_and_the_twin_know_what_the_model_has_seen(
+    tmp_path: Path, phantom_only: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     report = replace(a_report(), phantom_only=phantom_only)
-    job = cast(Job, SimpleNamespace(job_id="j1", study_uid="1.2.3", series_uid="1.2.3.4"))
-    warn_of_phantoms(job, report)
+    render_lane(tmp_path, report).work(revision(1, None), lambda: None)
     records = [record for record in caplog.records if "trained on phantoms only" in record.getMessage()]
     assert [(vars(one)["job_id"], vars(one)["step"]) for one in records] == [("j1", "render")] * phantom_only
     assert twin_update(header(), report, (), set()).phantom_only is phantom_only
+
+
+def never(*_: object) -> None:
+    raise AssertionError("only the work of a lane is looked at")
+
+
+def render_lane(folder: Path, report: RenderReport) -> Lane[Any]:
+    """The lane of renders, with one that gives this report; the CT of the job j1 is there."""
+    folders, nothing = JobFolders(folder), cast(Any, SimpleNamespace())
+    folders.ct("j1").mkdir(parents=True)
+    template = RenderRequest(
+        source=folder,
+        result=folder,
+        made_at=datetime(2026, 3, 1, tzinfo=UTC),
+        model="demonstration",
+        model_store=folder,
+        segmenter=SegmenterChoice("landmarks"),
+        allow_other_segmenter=False,
+        missing_district="reject",
+        device_serial_number="TS-1",
+        accept_synthetic_ct=False,
+    )
+    rows = SimpleNamespace(claim=never, wake=never)
+    ledger: Any = SimpleNamespace(studies=rows, jobs=rows, deliveries=rows, rendered=never)
+    steps = Steps(
+        ledger, folders, nothing, lambda request, beat: report, template, nothing, "", nothing, nothing, UTC,
+        breaker=lambda: nothing,
+    )  # fmt: skip
+    return next(lane for lane in steps.lanes() if lane.name == "render")
 
 
 def twin_lane(folder: Path, jobs: list[Job], recorded: list[TwinUpdate], confirmed: list[str]) -> Steps:
@@ -133,7 +164,7 @@ def twin_lane(folder: Path, jobs: list[Job], recorded: list[TwinUpdate], confirm
 
 def revision(number: int, pet_series_uid: str | None) -> Job:
     job = SimpleNamespace(job_id=f"j{number}", study_uid="1.2.3", series_uid="1.2.3.4", frame_of_reference_uid="1.9")
-    job.revision, job.pet_series_uid = number, pet_series_uid
+    job.revision, job.pet_series_uid, job.made_at = number, pet_series_uid, datetime(2026, 3, 1, tzinfo=UTC)
     return cast(Job, job)
 
 

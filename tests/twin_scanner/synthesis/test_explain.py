@@ -9,15 +9,27 @@ import pytest
 import torch
 from torch import nn
 
-from tests.samples.known_networks import TRUNK, Displaced, package_of, small_study, unet_package, with_plan
+from tests.samples.known_networks import (
+    SEEING,
+    TRUNK,
+    Displaced,
+    package_of,
+    small_study,
+    stitched,
+    unet_package,
+    with_plan,
+)
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, read_nifti, write_nifti
+from twin_scanner.models.card import Architecture, Stitching
+from twin_scanner.models.inputs import ct_channels
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import DISTRICTS, WHOLE_VOLUME
-from twin_scanner.models.plan import Plan, ct_to_model, model_to_suv
+from twin_scanner.models.plan import Plan, model_to_suv
 from twin_scanner.pictures.explanation import write_explanation
 from twin_scanner.synthesis.explain import (
     Baseline,
+    Method,
     Target,
     explain,
     find_target,
@@ -41,7 +53,7 @@ def planted() -> ModelPackage:
 
 
 def served_suv(ct: Volume, labels: LabelArray, package: ModelPackage) -> FloatArray:
-    made = translate(ct_to_model(ct.array, package.plan)[None], labels, package)
+    made = translate(ct_channels(ct.array, package.plan, package.architecture), labels, package)
     return model_to_suv(made, package.plan)
 
 
@@ -99,10 +111,28 @@ def test_what_is_explained_is_what_is_served(shape: tuple[int, int, int], partit
     assert made.suv_baseline == pytest.approx(of_baseline, rel=1e-4)
 
 
-@pytest.mark.parametrize("scaling", ["window", "per-volume"])
-def test_integrated_gradients_sum_to_the_difference_from_the_baseline(scaling: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "stitching"), [("integrated-gradients", "gaussian"), ("occlusion", "uniform"), ("occlusion", "gaussian")]
+)
+def test_a_network_that_sees_a_context_is_explained_by_its_window(method: Method, stitching: Stitching) -> None:
+    """The SUV is the served one; the baseline is the window's, which the body around it does not follow."""
+    ct, labels = small_study((40, 32, 32))
+    package = stitched(unet_package(architecture=SEEING), stitching)
+    mask = np.zeros(labels.shape, np.bool_)
+    mask[10:24, 20:24, 20:23] = True
+    made = explain(ct, labels, package, Target("lesion", mask), method=method, baseline="soft-tissue", block=32)
+    assert made.suv == pytest.approx(float(served_suv(ct, labels, package)[mask].mean()), rel=1e-4)
+    flat = served_suv(Volume(np.full(labels.shape, 40.0, np.float32), ct.geometry), labels, package)
+    assert made.suv_baseline != pytest.approx(float(flat[mask].mean()), rel=1e-4)
+    assert made.attribution.array.any() and not made.attribution.array[labels == 0].any()
+
+
+@pytest.mark.parametrize(("scaling", "architecture"), [("window", None), ("per-volume", None), ("window", SEEING)])
+def test_integrated_gradients_sum_to_the_difference_from_the_baseline(
+    scaling: str, architecture: Architecture | None
+) -> None:
     ct, labels = small_study((36, 32, 32))
-    package = with_plan(unet_package(), Plan(ct_scaling=scaling))  # type: ignore[arg-type]
+    package = with_plan(unet_package(architecture=architecture), Plan(ct_scaling=scaling))  # type: ignore[arg-type]
     mask = np.zeros(labels.shape, np.bool_)
     mask[10:24, 20:24, 20:23] = True
     made = explain(ct, labels, package, Target("lesion", mask), baseline="soft-tissue")
@@ -126,7 +156,7 @@ def test_an_attribution_that_misses_its_sum_says_that_it_is_not_complete() -> No
 def test_what_lies_in_other_districts_and_outside_the_windows_has_no_part() -> None:
     ct, labels = small_study((70, 44, 41))
     made = explain(ct, labels, unet_package(), voxel_target("v", (12, 20, 20), labels), baseline="soft-tissue")
-    assert not made.attribution.array[labels != 2].any()
+    assert not made.attribution.array[labels == 0].any()
     assert not made.attribution.array[48:].any(), "windows of the voxel start at 0 and end before 32, or at 16"
     assert made.attribution.array[labels == 2].any()
 

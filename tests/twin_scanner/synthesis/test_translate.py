@@ -1,28 +1,38 @@
 """Windows, averaging and stitching; the oracle is MONAI's sliding_window_inference, masked as in paper eq. 7, 15."""
 
 import itertools
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
 import pytest
 import torch
-from monai.data.utils import dense_patch_slices
+from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape
-from twin_scanner.models.card import Architecture, Card
+from twin_scanner.models.card import Architecture, Card, Stitching
 from twin_scanner.models.inputs import context_cells, ct_channels
 from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.package import ModelPackage, build_network
 from twin_scanner.models.partition import DISTRICTS, WHOLE_VOLUME, Partition
 from twin_scanner.models.plan import Plan
-from twin_scanner.synthesis.translate import missing_districts, translate, window_starts, windows_touching
+from twin_scanner.synthesis.translate import (
+    missing_districts,
+    total_weights,
+    translate,
+    window_starts,
+    window_weights,
+    windows_touching,
+)
 
 pytestmark = pytest.mark.unit
 
 SHAPES = [(50, 32, 61), (33, 70, 29), (20, 25, 30)]
 """An axis below 32, an axis that is no multiple of 16, a window exactly, and a volume smaller than one window."""
+STITCHINGS: list[tuple[Stitching, str]] = [("uniform", "constant"), ("gaussian", "gaussian")]
+"""Our name and MONAI's of each."""
 
 
 def package_of(
@@ -52,32 +62,31 @@ def ct_and_labels(shape: Shape, seed: int = 3) -> tuple[FloatArray, LabelArray]:
     return ct, np.ascontiguousarray(labels)
 
 
-def monai(network: nn.Module, ct: FloatArray) -> FloatArray:
-    """MONAI's answer over every window of the volume, air included."""
+def monai(network: nn.Module, ct: FloatArray, mode: str) -> FloatArray:
+    """MONAI's answer over every window of the volume, air included; its own default width where it is Gaussian."""
     with torch.inference_mode():
-        pet = sliding_window_inference(
-            torch.from_numpy(ct)[None, None], (WINDOW,) * 3, 4, network, overlap=0.5, mode="constant"
-        )
+        pet = sliding_window_inference(torch.from_numpy(ct)[None, None], (WINDOW,) * 3, 4, network, 0.5, mode)
     assert isinstance(pet, torch.Tensor)
     return np.asarray(pet[0, 0].numpy())
 
 
-def expected(ct: FloatArray, labels: LabelArray, package: ModelPackage) -> FloatArray:
+def expected(ct: FloatArray, labels: LabelArray, package: ModelPackage, mode: str = "constant") -> FloatArray:
     """Paper eq. 7, 12-15 by MONAI: mask the CT, infer everywhere, place by the mask."""
     pet = np.zeros_like(ct)
     for name, covered in package.partition.networks.items():
         mask = np.isin(labels, covered) if covered else np.ones(labels.shape, bool)
-        pet[mask] = monai(package.networks[name], ct * mask)[mask]
+        pet[mask] = monai(package.networks[name], ct * mask, mode)[mask]
     return pet
 
 
+@pytest.mark.parametrize(("stitching", "mode"), STITCHINGS)
 @pytest.mark.parametrize("partition", [DISTRICTS, WHOLE_VOLUME], ids=lambda p: p.name)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_every_voxel_equals_monai(shape: Shape, partition: Partition) -> None:
+def test_every_voxel_equals_monai(shape: Shape, partition: Partition, stitching: Stitching, mode: str) -> None:
     ct, labels = ct_and_labels(shape)
     package = package_of(partition)
-    pet = translate(ct[None], labels, package, batch_windows=3)
-    oracle = expected(ct, labels, package)
+    pet = translate(ct[None], labels, package, stitching=stitching, batch_windows=3)
+    oracle = expected(ct, labels, package, mode)
     assert pet.shape == shape and pet.dtype == np.float32
     assert oracle[labels > 0].std() > 1e-2, "networks that say one value everywhere would prove nothing"
     np.testing.assert_allclose(pet, oracle, rtol=0, atol=1e-5)
@@ -127,6 +136,32 @@ def test_a_network_that_sees_a_context_equals_a_plain_loop() -> None:
     other[:, labels == 1] = 0.0
     changed = translate(other, labels, package)
     assert np.abs(changed - pet)[labels == 2].max() > 1e-3, "another district is part of the context"
+
+
+def test_the_weights_of_a_window_are_monais() -> None:
+    for stitching, mode in STITCHINGS:
+        oracle = compute_importance_map((WINDOW,) * 3, mode).numpy()
+        np.testing.assert_allclose(window_weights(stitching), oracle, rtol=1e-5, atol=0)
+
+
+def test_the_uniform_average_divides_by_the_number_of_windows_exactly() -> None:
+    """The number is the product of those along the axes: what was divided by before there was a choice."""
+    shape = (50, 33, 70)
+    along = [
+        np.sum([[s <= v < s + WINDOW for v in range(n)] for s in window_starts(n)], axis=0, dtype=np.float32)
+        for n in shape
+    ]
+    planes = np.stack(list(total_weights(shape, window_weights("uniform"))))
+    np.testing.assert_array_equal(planes, along[0][:, None, None] * along[1][:, None] * along[2])
+
+
+def test_the_packages_own_stitching_is_used_unless_another_is_asked_for() -> None:
+    ct, labels = ct_and_labels((50, 40, 40))
+    package = package_of(DISTRICTS)
+    gaussian = replace(package, card=replace(package.card, stitching="gaussian"))
+    own, asked = translate(ct[None], labels, gaussian), translate(ct[None], labels, package, stitching="gaussian")
+    np.testing.assert_array_equal(own, asked)
+    assert np.abs(own - translate(ct[None], labels, package)).max() > 1e-3
 
 
 def test_a_finer_partition_needs_no_code() -> None:

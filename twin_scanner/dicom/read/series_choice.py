@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from pydicom.dataset import Dataset
 
+from twin_scanner.dicom.equipment import valid_uid
 from twin_scanner.dicom.read.ct_headers import is_ct
 from twin_scanner.dicom.read.ct_stack import MINIMUM_SLICES, CtStack, Instance, read_instance, stack_of
 from twin_scanner.dicom.read.dicom_files import DIRECTORY_CLASS, quiet_pydicom
@@ -126,7 +127,8 @@ def _choices(instances: Sequence[Instance], preference: Preference, read: _Read)
 
 def _judged(series_uid: str, instances: Iterable[Instance], read: _Read) -> _Series:
     members = sorted(instances, key=lambda instance: (text(instance.header, "SOPInstanceUID"), str(instance.file)))
-    frame_of_reference_uid = min(text(member.header, "FrameOfReferenceUID") for member in members)
+    frames = (text(member.header, "FrameOfReferenceUID") for member in members)
+    frame_of_reference_uid = min(frame if valid_uid(frame) else "" for frame in frames)
     merits, reason = None, ""
     try:
         stack = read(members)

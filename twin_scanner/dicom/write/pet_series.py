@@ -101,6 +101,7 @@ class Synthesis:
     revision: int = 1
     phantom_only: bool = False
     source_derivation: str = ""
+    stitching: str = "uniform"
 
     def __post_init__(self) -> None:
         if self.made_at.tzinfo is None:
@@ -159,6 +160,8 @@ def pet_series_uid(source: CtSeries, synthesis: Synthesis) -> str:
         synthesis.software_version,
         "\\".join(synthesis.missing_districts),
         str(synthesis.revision),
+        # The paper's average leaves no trace, so PETs from before there was a choice keep their UIDs.
+        *([] if synthesis.stitching == "uniform" else [synthesis.stitching]),
     )
 
 
@@ -415,10 +418,11 @@ def naming_missing(synthesis: Synthesis, introduction: str) -> str:
 def _description_of(synthesis: Synthesis) -> str:
     """ContributionDescription (ST, at most 1024 characters): enough to repeat the synthesis."""
     seen = f"; {PHANTOM_ONLY}" if synthesis.phantom_only else ""
+    stitched = "" if synthesis.stitching == "uniform" else f"; stitching {synthesis.stitching}"
     return (
         f"Synthetic FDG-PET from CT; model {synthesis.model_name} {synthesis.model_hash}{seen}; "
         f"plan {synthesis.plan_hash}; districts by {synthesis.segmenter} {synthesis.segmenter_hash}; "
-        f"precision {synthesis.precision}; revision {synthesis.revision}"
+        f"precision {synthesis.precision}{stitched}; revision {synthesis.revision}"
         + (f"; {synthesis.source_derivation}" if synthesis.source_derivation else "")
         + naming_missing(synthesis, "; not synthesised: ")
     )[:1024]

@@ -3,7 +3,7 @@
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
 from twin_scanner.errors import Defect, Misconfigured, Rejected, Transient
-from twin_scanner.files.sqlite_file import prepare_sqlite
+from twin_scanner.files.sqlite_file import create_private, prepare_sqlite
 from twin_scanner.service.ledger.events import Note, append
 
 PATIENCE: Final = {"connect_timeout": 5, "tcp_user_timeout": 30_000, "keepalives_idle": 10, "keepalives_interval": 5}
@@ -153,6 +153,9 @@ def make_engine(url: str, *, create: bool) -> sa.Engine:
             if not file.is_file():
                 raise Rejected(f"There is no ledger at {file}: check the configuration, or start 'serve' first.")
             database = database.set(database=f"file:{quote(str(file))}", query={"mode": "rw", "uri": "true"})
+        else:
+            with suppress(OSError):  # SQLite says the same, in its own words, with the first transaction
+                create_private(file)
         engine = sa.create_engine(database, connect_args={"check_same_thread": False})
     except ImportError as error:
         raise Misconfigured(

@@ -177,6 +177,17 @@ def test_a_broken_stack_in_a_frame_of_its_own_is_told_and_not_lost(tmp_path: Pat
     ]
 
 
+@pytest.mark.parametrize("uid", ["1.2." + "3" * 70, "1.2.x"])
+def test_a_frame_of_reference_uid_that_is_none_rejects_its_series_and_goes_no_further(tmp_path: Path, uid: str) -> None:
+    """The text itself used to go into a column of 64 characters: PostgreSQL refused it, and the study was held."""
+    series(tmp_path, "2.25.10", FrameOfReferenceUID=uid)
+    choice = choose(tmp_path)
+    assert (choice.frame_of_reference_uid, choice.series_uid) == ("", None)
+    ((series_uid, reason),) = choice.skipped
+    assert series_uid == "2.25.10"
+    assert re.search("FrameOfReferenceUID of .* is no UID: correct the sender", reason)
+
+
 def test_scouts_monitoring_slices_and_reports_open_no_choice_of_their_own(tmp_path: Path) -> None:
     series(tmp_path, "2.25.10")
     series(tmp_path, "2.25.20", 2, FrameOfReferenceUID="2.25.4", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])

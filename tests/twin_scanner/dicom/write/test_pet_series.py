@@ -532,6 +532,14 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
     assert again == first
 
 
+def test_what_is_needed_to_repeat_a_synthesis_names_a_stitching_other_than_the_papers(tmp_path: Path) -> None:
+    described = [
+        str(_first(tmp_path / stitching, replace(SYNTHESIS, stitching=stitching)).ContributingEquipmentSequence)
+        for stitching in ("uniform", "gaussian")
+    ]
+    assert "stitching" not in described[0] and "; stitching gaussian; revision" in described[1]
+
+
 def test_the_uids_are_known_before_anything_is_written(tmp_path: Path) -> None:
     series, _ = _write(tmp_path)
     assert series.series_uid == pet_series_uid(_ct(), SYNTHESIS)
@@ -545,7 +553,7 @@ def test_the_uids_are_known_before_anything_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [{"model_hash": "d"}, {"plan_hash": "d"}, {"segmenter": "moose"}, {"segmenter_hash": "d"}, {"precision": "float16"},
-     {"software_version": "0.2.0"}, {"missing_districts": ("legs",)}, {"revision": 2}],
+     {"software_version": "0.2.0"}, {"missing_districts": ("legs",)}, {"revision": 2}, {"stitching": "gaussian"}],
 )  # fmt: skip
 def test_another_synthesis_is_another_series(change: dict[str, object]) -> None:
     assert pet_series_uid(_ct(), replace(SYNTHESIS, **change)) != pet_series_uid(_ct(), SYNTHESIS)  # type: ignore[arg-type]

@@ -276,6 +276,7 @@ def test_only_ended_jobs_of_this_node_are_cleared_each_once(
     assert ledger.jobs.to_clear(now - timedelta(seconds=10), None, 10) == []
     seen: list[Job] = []
     while batch := ledger.jobs.to_clear(now, seen[-1] if seen else None, 2):
+        assert len(batch) <= 2
         seen += batch
     assert {job.study_uid for job in seen} == {f"1.{number}" for number in range(5)}
     ledger.jobs.clear([job.job_id for job in seen])

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.fakes.clock import Clock
+from tests.fakes.open_umask import open_umask
 from tests.samples.ledger_v0001 import write_first_ledger
 from twin_scanner.errors import Defect, Misconfigured, Rejected, Transient
 from twin_scanner.service.ledger import DeliveryState, Job, Ledger, State, migrate, migration_state
@@ -181,3 +182,14 @@ def test_what_cannot_be_opened_is_one_sentence_without_its_password(
     (tmp_path / "text").write_bytes(b"this is no database, and long enough for its header\n" * 40)
     with pytest.raises(Defect, match="damaged"):
         migrate(f"sqlite:///{tmp_path / 'text'}")
+
+
+def test_a_new_ledger_on_sqlite_is_its_owners_alone_whatever_the_umask(
+    sqlite_url: str, tmp_path: Path, open_ledger: Open
+) -> None:
+    """Without the unit's UMask everybody on the machine could read which patient's studies are here."""
+    with open_umask():
+        migrate(sqlite_url)
+        open_ledger(sqlite_url)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("ledger.sqlite*")}
+    assert modes == {f"ledger.sqlite{end}": 0o600 for end in ("", "-wal", "-shm")}
