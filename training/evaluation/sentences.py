@@ -90,7 +90,7 @@ def _organs_in_words(scores: Scores, model: str) -> str:
         ("without a mask", [organ for organ in KEY_ORGANS if organ not in known]),
     )
     said = "; ".join(f"{what}: {', '.join(organs)}" for what, organs in groups if organs)
-    return f"{model}: organs whose synthesised mean is at least half of the real one: {said}."
+    return f"{model}: an organ is found where its synthesised mean is at least half of the real one; {said}."
 
 
 def _ratio(scores: Scores, model: str, regions: Sequence[str]) -> float | None:

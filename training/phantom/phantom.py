@@ -29,7 +29,7 @@ LUNG_GRAIN_MM: Final = 6.0
 LUNG_MOTTLE_HU: Final = 22.0
 LUNG_GRADIENT_HU_PER_MM: Final = 0.45
 GUT_GRAIN_MM: Final = 30.0
-GUT_MOTTLE: Final = 0.45
+GUT_MOTTLE: Final = 0.3
 """Standard deviation of the logarithm of uptake along the bowel."""
 BEAD_GRAIN_MM: Final = 4.0
 BEAD_MOTTLE_HU: Final = 30.0

@@ -129,7 +129,7 @@ _SUV: Final = MappingProxyType({
     Tissue.MYOCARDIUM: (4.0, 0.6), Tissue.LIVER: (2.2, 0.14), Tissue.SPLEEN: (1.85, 0.14),
     Tissue.PANCREAS: (1.5, 0.15), Tissue.GALL: (0.7, 0.2), Tissue.STOMACH: (1.9, 0.3), Tissue.KIDNEY: (2.8, 0.2),
     Tissue.RENAL_PELVIS: (9.0, 0.5), Tissue.ADRENAL: (1.6, 0.2), Tissue.SMALL_BOWEL: (1.6, 0.35),
-    Tissue.COLON_WALL: (4.0, 0.4), Tissue.STOOL: (1.2, 0.3), Tissue.BLADDER: (17.0, 0.45), Tissue.UTERUS: (1.8, 0.25),
+    Tissue.COLON_WALL: (3.2, 0.3), Tissue.STOOL: (1.2, 0.3), Tissue.BLADDER: (17.0, 0.45), Tissue.UTERUS: (1.8, 0.25),
     Tissue.PROSTATE: (1.7, 0.2), Tissue.TESTIS: (3.0, 0.2), Tissue.BREAST: (0.9, 0.2),
     Tissue.VISCERAL_FAT: (0.35, 0.15), Tissue.SKULL_BONE: (0.7, 0.15),
 })  # fmt: skip

@@ -35,8 +35,8 @@ def test_an_organ_is_found_where_half_of_its_uptake_is_synthesised() -> None:
     uptake, organs = organ_sentences(found, ["near"])
     assert uptake == "near: synthesised / real mean above SUV 4 (1 is right): trunk 0.60, whole body 0.80."
     assert organs == (
-        "near: organs whose synthesised mean is at least half of the real one: found: heart 0.50, liver 1.00; not "
-        "found: kidneys 0.45, bladder 0.15; without a mask: brain."
+        "near: an organ is found where its synthesised mean is at least half of the real one; found: heart 0.50, "
+        "liver 1.00; not found: kidneys 0.45, bladder 0.15; without a mask: brain."
     )
 
 
