@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from twin_scanner.imaging.volume import Geometry, LabelArray, Shape, Volume
-from twin_scanner.models.card import Architecture, Card
+from twin_scanner.models.card import Architecture, Card, Stitching
 from twin_scanner.models.package import ModelPackage, build_network
 from twin_scanner.models.partition import DISTRICTS, Partition
 from twin_scanner.models.plan import Plan
@@ -58,6 +58,11 @@ def unet_package(
         networks[name] = network
     package = package_of(networks, partition, f"{seed:064x}")
     return replace(package, card=replace(package.card, architecture=built))
+
+
+def stitched(package: ModelPackage, stitching: Stitching) -> ModelPackage:
+    """The same networks, made for another stitching."""
+    return replace(package, card=replace(package.card, stitching=stitching))
 
 
 def with_plan(package: ModelPackage, plan: Plan) -> ModelPackage:

@@ -106,7 +106,7 @@ def test_phantoms_of_an_earlier_version_have_no_organs_and_those_on_another_grid
 def test_the_publishers_resampled_ct_is_used_only_where_the_ct_is_missing_and_says_so(autopet: Path) -> None:
     first = next(autopet.rglob("SUV.nii.gz")).parent
     resampled = read_nifti(first / "CTres.nii.gz")
-    write_nifti(first / "CTres.nii.gz", resampled.array - np.float32(1), resampled.geometry)
+    write_nifti(first / "CTres.nii.gz", resampled.array + np.float32(1), resampled.geometry)
     patient = first.parent.name
     reference = next(study for study in autopet_studies(autopet) if study.patient == patient)
     assert reference.load().ct_origin == "CT"
@@ -116,7 +116,7 @@ def test_the_publishers_resampled_ct_is_used_only_where_the_ct_is_missing_and_sa
     called = first.rename(first.with_name("03-02-2005-NA-PET-CT whole body-12345"))
     assert [study.load().is_phantom for study in autopet_studies(autopet) if study.patient == patient] == [False]
     called.rename(first)
-    np.testing.assert_array_equal(study.ct.array, resampled.array - np.float32(1))
+    np.testing.assert_array_equal(study.ct.array, resampled.array + np.float32(1))
     (first / "CTres.nii.gz").unlink()
     assert "neither CT.nii.gz nor CTres.nii.gz" in reason(reference)
 

@@ -9,10 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from tests.samples.known_networks import SEEING, TRUNK, Displaced, package_of, small_study, unet_package, with_plan
+from tests.samples.known_networks import (
+    SEEING,
+    TRUNK,
+    Displaced,
+    package_of,
+    small_study,
+    stitched,
+    unet_package,
+    with_plan,
+)
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, read_nifti, write_nifti
-from twin_scanner.models.card import Architecture
+from twin_scanner.models.card import Architecture, Stitching
 from twin_scanner.models.inputs import ct_channels
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import DISTRICTS, WHOLE_VOLUME
@@ -102,10 +111,13 @@ def test_what_is_explained_is_what_is_served(shape: tuple[int, int, int], partit
     assert made.suv_baseline == pytest.approx(of_baseline, rel=1e-4)
 
 
-@pytest.mark.parametrize("method", ["integrated-gradients", "occlusion"])
-def test_a_network_that_sees_a_context_is_explained_by_its_window(method: Method) -> None:
+@pytest.mark.parametrize(
+    ("method", "stitching"), [("integrated-gradients", "gaussian"), ("occlusion", "uniform"), ("occlusion", "gaussian")]
+)
+def test_a_network_that_sees_a_context_is_explained_by_its_window(method: Method, stitching: Stitching) -> None:
     """The SUV is the served one; the baseline is the window's, which the body around it does not follow."""
-    (ct, labels), package = small_study((36, 32, 32)), unet_package(architecture=SEEING)
+    ct, labels = small_study((40, 32, 32))
+    package = stitched(unet_package(architecture=SEEING), stitching)
     mask = np.zeros(labels.shape, np.bool_)
     mask[10:24, 20:24, 20:23] = True
     made = explain(ct, labels, package, Target("lesion", mask), method=method, baseline="soft-tissue", block=32)

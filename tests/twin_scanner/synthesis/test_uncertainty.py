@@ -12,10 +12,19 @@ import torch
 
 from tests.fakes.full_disk import files_end_at
 from tests.samples.calibrations import calibration_of
-from tests.samples.known_networks import SEEING, TRUNK, Displaced, package_of, small_study, unet_package, with_plan
+from tests.samples.known_networks import (
+    SEEING,
+    TRUNK,
+    Displaced,
+    package_of,
+    small_study,
+    stitched,
+    unet_package,
+    with_plan,
+)
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Volume, read_nifti
-from twin_scanner.models.card import Architecture
+from twin_scanner.models.card import Architecture, Stitching
 from twin_scanner.models.inputs import ct_channels
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import DISTRICTS, WHOLE_BODY, WHOLE_VOLUME
@@ -43,13 +52,18 @@ def mirrored(ct: Volume, labels: LabelArray, package: ModelPackage, axes: tuple[
 
 
 @pytest.mark.parametrize(
-    ("axes", "chosen", "architecture"),
-    [("DHW", (0, 1, 2), None), ("W", (2,), None), ("DW", (0, 2), None), ("W", (2,), SEEING)],
+    ("axes", "chosen", "architecture", "stitching"),
+    [
+        ("DHW", (0, 1, 2), None, "uniform"),
+        ("W", (2,), None, "uniform"),
+        ("DW", (0, 2), None, "uniform"),
+        ("W", (2,), SEEING, "gaussian"),
+    ],
 )
 def test_the_deviation_over_flips_is_numpys_over_all_mirrored_translations(
-    axes: str, chosen: tuple[int, ...], architecture: Architecture | None
+    axes: str, chosen: tuple[int, ...], architecture: Architecture | None, stitching: Stitching
 ) -> None:
-    (ct, labels), package = small_study(SHAPE), unet_package(architecture=architecture)
+    (ct, labels), package = small_study(SHAPE), stitched(unet_package(architecture=architecture), stitching)
     combinations = [
         tuple(axis for axis, flip in zip(chosen, flips, strict=True) if flip)
         for flips in product((False, True), repeat=len(chosen))
