@@ -28,7 +28,8 @@ from twin_record.remote import FhirClient
 from twin_record.target import TwinTarget
 from twin_record.update import TwinSite
 from twin_scanner.dicom.equipment import is_our_own
-from twin_scanner.dicom.read.series_choice import Choice, Preference
+from twin_scanner.dicom.read.preference import Preference
+from twin_scanner.dicom.read.series_choice import Choice
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Rejected
 from twin_scanner.executor.local import LocalProcesses
@@ -104,6 +105,8 @@ def render_template(settings: Settings) -> RenderRequest:
         device_serial_number=settings.scanner.device_serial_number,
         accept_synthetic_ct=settings.scanner.accept_synthetic_ct,
         accept_phantom_only=settings.model.accept_phantom_only,
+        preference=series_preference(settings),
+        gantry_tilt=settings.reading.gantry_tilt,
         outputs=Outputs(**settings.outputs.model_dump()),
     )
 
@@ -235,10 +238,11 @@ class Scanner:
 
     def _look(self, study_uid: str, files: Sequence[Path], beat: Beat) -> list[Choice]:
         beat()
-        accept_synthetic = self._settings.scanner.accept_synthetic_ct
-        limit_s = self._settings.limits.reading_s * math.ceil(len(files) / FILES_PER_LIMIT)
+        settings = self._settings
+        accepted = settings.scanner.accept_synthetic_ct, settings.reading.gantry_tilt
+        limit_s = settings.limits.reading_s * math.ceil(len(files) / FILES_PER_LIMIT)
         limit = Limit("Reading the headers", "limits.reading_s", limit_s, self._reader.end_work)
-        reading = self._reader.submit(choices_of, study_uid, files, _preference(self._settings), accept_synthetic)
+        reading = self._reader.submit(choices_of, study_uid, files, series_preference(settings), *accepted)
         return wait(reading, beat, HEARTBEAT_S, limit)
 
     def _is_own(self, header: Dataset) -> bool:
@@ -299,7 +303,8 @@ class Scanner:
         )
 
 
-def _preference(settings: Settings) -> Preference:
+def series_preference(settings: Settings) -> Preference:
+    """Which series of a study, and which phase of a series, the configuration wants."""
     selection = settings.selection
     return Preference(
         minimum_coverage_mm=selection.minimum_coverage_mm,

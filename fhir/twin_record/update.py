@@ -65,6 +65,8 @@ class TwinUpdate:
     replaces_companion_uids: tuple[str, ...] = ()
     phantom_only: bool = False
     """Whether the model was trained on phantoms only, no patient among them."""
+    source_derivation: str = ""
+    """A sentence on how the CT was resampled before anything else; empty where it was not."""
 
     @property
     def made_series(self) -> tuple[SeriesEntry, ...]:

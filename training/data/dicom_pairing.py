@@ -20,7 +20,8 @@ from twin_scanner.dicom.read.ct_stack import Instance
 from twin_scanner.dicom.read.dicom_files import quiet_pydicom, read_header, should_be_dicom
 from twin_scanner.dicom.read.pet_headers import ENHANCED_PET, PET_KEYWORDS, is_pet
 from twin_scanner.dicom.read.pet_series import PetStack, pet_stack_of, read_pet_series
-from twin_scanner.dicom.read.series_choice import COVERAGE_TOLERANCE, Preference, choose_series
+from twin_scanner.dicom.read.preference import COVERAGE_TOLERANCE, Preference
+from twin_scanner.dicom.read.series_choice import choose_series
 from twin_scanner.dicom.read.slice_headers import sequence_items, text
 from twin_scanner.errors import Rejected
 from twin_scanner.progress import Progress

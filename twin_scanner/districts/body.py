@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from twin_scanner.districts.coarse_grid import CoarseCt, to_fine
-from twin_scanner.districts.morphology import SECTION, BoolArray, IntArray, dilated, eroded, opened, section_holes
+from twin_scanner.districts.morphology import BOLD, SECTION, BoolArray, IntArray, dilated, eroded, opened, section_holes
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Triple
 
@@ -33,6 +33,10 @@ LEAST_WALL: Final = 0.5
 """Thick wall, mediastinum and diaphragm are more than this share of a lung's surface; a table's hollow has less."""
 AIRWAY_MM: Final = 8.0
 """Air outside the body is reached through openings wider than twice this; nostrils, pharynx and glottis are not."""
+LUNG_HU: Final = (-940.0, -500.0)
+"""Block means of lung; gas in the bowel and air outside lie below, fat and consolidation above."""
+LEAST_CUT_LUNG_ML: Final = 15.0
+"""What the end or the side of the image leaves of a lung; smaller pieces are stool with gas, or a fold of foam."""
 TISSUE_HU: Final = (-150.0, 250.0)
 """Fat to enhanced tissue: a patient is mostly this."""
 
@@ -47,6 +51,9 @@ def find_body(ct: CoarseCt) -> BoolArray:
     body |= _gas_within(tissue, body, ct)
     body |= tissue & dilated(body, REGROWTH_MM, ct.spacing_mm)
     body = fill_gas(body, ct.spacing_mm)
+    cut = _lung_open_to_the_side(body, ct)
+    if cut.any():
+        body = fill_gas(body | cut, ct.spacing_mm)
     if float(ct.bone[body].mean()) < LEAST_BONE:
         raise Rejected(
             "The CT shows no human body: it holds no skeleton; a phantom of water or plastic has no districts."
@@ -118,6 +125,37 @@ def _gas_within(tissue: BoolArray, body: BoolArray, ct: CoarseCt) -> BoolArray:
     inside = of_body > LEAST_WALL * np.maximum(around, 1)
     inside[0] = False
     return np.asarray(inside[labels])
+
+
+def _lung_open_to_the_side(body: BoolArray, ct: CoarseCt) -> BoolArray:
+    """Lung that a field of view narrower than the chest cuts open, with its rims towards what it shows of the wall.
+
+    It is known by its HU, and by the wall, mediastinum and diaphragm around most of it and on two opposite sides of
+    it; foam and blankets lie on one side of the patient.
+    """
+    in_range = ct.seen & ~body & (ct.hu > LUNG_HU[0]) & (ct.hu < LUNG_HU[1])
+    structure = ndimage.generate_binary_structure(3, 1)
+    core = ndimage.binary_dilation(ndimage.binary_erosion(in_range, structure, border_value=1), structure) & in_range
+    labels, count = ndimage.label(core)
+    around = np.where(core | ~ct.seen, 0, ndimage.maximum_filter(labels, size=3, mode="nearest"))
+    wall = np.bincount(around[ndimage.binary_dilation(body, structure)], minlength=count + 1)
+    enclosed = np.bincount(labels[_between_parts(body)], minlength=count + 1)
+    surface, voxels = (np.bincount(numbers.ravel(), minlength=count + 1) for numbers in (around, labels))
+    lung = np.zeros(count + 1, np.bool_)
+    lung[labels[:, at_the_side(ct)]] = True
+    lung &= (voxels * ct.voxel_ml >= LEAST_CUT_LUNG_ML) & (wall > LEAST_WALL * surface)
+    lung &= enclosed > LEAST_WALL * voxels
+    lung[0] = False
+    return np.asarray(ndimage.binary_dilation(lung[labels], BOLD) & ct.seen & (ct.hu > LUNG_HU[0]))
+
+
+def _between_parts(body: BoolArray) -> BoolArray:
+    """What has the body before and behind it, or to its right and left, in its axial slice."""
+    between = np.zeros_like(body)
+    for axis in (1, 2):
+        beyond = np.flip(np.logical_or.accumulate(np.flip(body, axis), axis), axis)
+        between |= np.logical_or.accumulate(body, axis) & beyond
+    return between
 
 
 def _reached_from_the_sides(air: BoolArray) -> BoolArray:

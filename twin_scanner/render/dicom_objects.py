@@ -45,7 +45,7 @@ def write_dicom(
     scene: Scene,
 ) -> DicomObjects:
     """The PET series and the companions that the site wants."""
-    synthesis = _synthesis(request, pet, package)
+    synthesis = _synthesis(request, series, pet, package)
     written = write_pet_series(pet.suv, series, synthesis, request.result / "pet")
     companions = []
     wanted, districts = request.outputs, pet.district_map
@@ -74,7 +74,7 @@ def write_dicom(
     return DicomObjects(written, tuple(companions))
 
 
-def _synthesis(request: RenderRequest, pet: SyntheticPet, package: ModelPackage) -> Synthesis:
+def _synthesis(request: RenderRequest, series: CtSeries, pet: SyntheticPet, package: ModelPackage) -> Synthesis:
     return Synthesis(
         model_name=package.name,
         model_hash=package.model_hash,
@@ -88,5 +88,6 @@ def _synthesis(request: RenderRequest, pet: SyntheticPet, package: ModelPackage)
         missing_districts=pet.missing_districts,
         revision=request.revision,
         phantom_only=package.card.phantom_only,
+        source_derivation=series.derivation,
         stitching=pet.stitching,
     )

@@ -23,7 +23,7 @@ def measurements(pet: SyntheticPet, statistics: Mapping[int, RegionSuv]) -> list
 
 def _remark(district: str, quality: Sequence[PartQuality]) -> str:
     """What the segmenter says of a district's own parts; of the trunk, and of finer regions, all that borders on it."""
-    own = [part for part in quality if part.district == district]
+    own = [part for part in quality if part.district == district != "trunk"]
     return " ".join(part.sentence() for part in own or quality)
 
 

@@ -113,7 +113,12 @@ def _loaded(folder: Path) -> ModelPackage:
 def _read(request: RenderRequest) -> tuple[CtSeries | None, Volume]:
     if request.source.name.endswith((".nii", ".nii.gz")):
         return None, read_nifti_ct(request.source)
-    series = read_ct_series(request.source, accept_synthetic=request.accept_synthetic_ct)
+    series = read_ct_series(
+        request.source,
+        preference=request.preference,
+        accept_synthetic=request.accept_synthetic_ct,
+        gantry_tilt=request.gantry_tilt,
+    )
     if request.needs_patient_id and not text(series.header, "PatientID").strip():
         raise Rejected("The CT has no PatientID (0010,0020), so its PET would belong to no twin: complete the CT.")
     return series, series.volume
@@ -148,6 +153,7 @@ def _report(
             "source_number": _number(text(series.header, "SeriesNumber")),
             "source_body_part": text(series.header, "BodyPartExamined"),
             "source_sop_class_uid": series.sop_class_uid,
+            "source_derivation": series.derivation,
             "source_instance_uids": series.sop_instance_uids,
             "pet_series_uid": written.series_uid,
             "pet_instance_uids": written.sop_instance_uids,

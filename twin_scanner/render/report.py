@@ -58,6 +58,8 @@ class RenderReport:
     source_number: int | None = None
     source_body_part: str = ""
     source_sop_class_uid: str = ""
+    source_derivation: str = ""
+    """How the CT was resampled before anything else; empty where it was not."""
     source_instance_uids: tuple[str, ...] = ()
     pet_series_uid: str = ""
     pet_instance_uids: tuple[str, ...] = ()

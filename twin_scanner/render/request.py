@@ -5,6 +5,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from twin_scanner.dicom.read.gantry_tilt import GantryTilt
+from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.models.card import StitchingChoice
 
@@ -40,6 +42,9 @@ class RenderRequest:
     """Whether the standard deviation of every voxel is wanted too: seven more translations."""
     explain: str = ""
     """A target whose uptake is to be explained (``explain.find_target`` reads it); empty for none."""
+    preference: Preference = field(default_factory=Preference)
+    """Which of several series, or phases of one, is read; its minimum coverage does not count."""
+    gantry_tilt: GantryTilt = "reject"
     stitching: StitchingChoice = "package"
     """How windows are weighted where they overlap; ``package``: as the model's card says."""
     accept_phantom_only: bool = False

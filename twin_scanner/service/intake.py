@@ -14,7 +14,9 @@ from typing import Final
 
 from dicom_node.evidence import QuietPeriod
 from dicom_node.spool import Spool, snapshot
-from twin_scanner.dicom.read.series_choice import Choice, Preference, choose_series
+from twin_scanner.dicom.read.gantry_tilt import GantryTilt
+from twin_scanner.dicom.read.preference import Preference
+from twin_scanner.dicom.read.series_choice import Choice, choose_series
 from twin_scanner.errors import Held, Rejected, Transient, TwinScannerError
 from twin_scanner.service.ledger import Arrival, Job, Ledger, NewJob, State, Study, StudyState, utc_now
 from twin_scanner.service.worker import Beat, Stopped
@@ -223,9 +225,15 @@ class Intake:
         return rendered[-1] if rendered and rendered[-1].series_uid != choice.series_uid else None
 
 
-def choices_of(study_uid: str, files: Sequence[Path], preference: Preference, accept_synthetic: bool) -> list[Choice]:
+def choices_of(
+    study_uid: str,
+    files: Sequence[Path],
+    preference: Preference,
+    accept_synthetic: bool,
+    gantry_tilt: GantryTilt = "reject",
+) -> list[Choice]:
     """Read a study's headers: its choices; where its files cannot even be told apart, one that says why."""
     try:
-        return choose_series(files, preference, accept_synthetic=accept_synthetic)
+        return choose_series(files, preference, accept_synthetic=accept_synthetic, gantry_tilt=gantry_tilt)
     except Rejected as error:
         return [Choice(study_uid, "", None, tuple(files), (("", str(error)),))]

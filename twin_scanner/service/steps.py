@@ -257,6 +257,7 @@ def twin_update(
             uid for replaced in replaces_series_uids for uid in companion_series_uids(replaced)
         ),
         phantom_only=report.phantom_only,
+        source_derivation=report.source_derivation,
     )
 
 

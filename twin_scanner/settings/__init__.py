@@ -7,7 +7,7 @@ from twin_scanner.settings.configuration import (
     configuration_file,
     load_settings,
 )
-from twin_scanner.settings.dicom import NodeSection, PacsSection, ScannerSection, SelectionSection
+from twin_scanner.settings.dicom import NodeSection, PacsSection, ReadingSection, ScannerSection, SelectionSection
 from twin_scanner.settings.service import LedgerSection, LimitsSection, LogSection, RetrainSection, RetrySection
 from twin_scanner.settings.storage import Folders, StorageSection
 from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection
@@ -25,6 +25,7 @@ __all__ = [
     "NodeSection",
     "OutputsSection",
     "PacsSection",
+    "ReadingSection",
     "RetrainSection",
     "RetrySection",
     "ScannerSection",

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from twin_scanner.errors import Misconfigured
-from twin_scanner.settings.dicom import NodeSection, PacsSection, ScannerSection, SelectionSection
+from twin_scanner.settings.dicom import NodeSection, PacsSection, ReadingSection, ScannerSection, SelectionSection
 from twin_scanner.settings.faults import fault_sentences, unknown_name
 from twin_scanner.settings.service import LedgerSection, LimitsSection, LogSection, RetrainSection, RetrySection
 from twin_scanner.settings.storage import Folders, StorageSection
@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     twin: TwinSection = TwinSection()
     scanner: ScannerSection = ScannerSection()
     selection: SelectionSection = SelectionSection()
+    reading: ReadingSection = ReadingSection()
     retrain: RetrainSection = RetrainSection()
     log: LogSection = LogSection()
 

@@ -42,6 +42,12 @@ class ScannerSection(Section):
     accept_synthetic_ct: bool = False
 
 
+class ReadingSection(Section):
+    """What is done to a CT before it is translated."""
+
+    gantry_tilt: Literal["reject", "resample"] = "reject"
+
+
 class SelectionSection(Section):
     """Which CT of a study is translated."""
 

@@ -41,7 +41,7 @@ def new_provenance(update: TwinUpdate, study: str, record: str, device: str) -> 
             "occurredDateTime": update.made_at.isoformat(),
             "recorded": update.made_at.isoformat(),
             "reason": [{"coding": [AIAST]}],
-            "activity": {"coding": [activity], "text": "CT to synthetic PET"},
+            "activity": {"coding": [activity], "text": _what_was_done(update)},
             "agent": [
                 _agent("author", {"reference": device}) | {"role": [{"coding": [AI_DEVICE]}]},
                 _agent("performer", _named("Device", segmenter, f"District segmenter {update.segmenter}")),
@@ -53,6 +53,11 @@ def new_provenance(update: TwinUpdate, study: str, record: str, device: str) -> 
             ],
         },
     )
+
+
+def _what_was_done(update: TwinUpdate) -> str:
+    derivation = clean_text(update.source_derivation)
+    return "CT to synthetic PET" + (f". {derivation}" if derivation else "")
 
 
 def _agent(code: str, who: Resource) -> Resource:

@@ -1,5 +1,7 @@
 """What is measured in each district, on arrays whose volumes and SUV are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,14 @@ def test_a_district_that_was_not_synthesised_has_its_volume_alone() -> None:
     made = pet(missing=("head",))
     values = district_values(made, region_suv(made.suv, made.districts))
     assert values["head"] == {"volume_ml": 200.0} and values["trunk"]["suv_mean"] == 1.0
+
+
+def test_the_trunk_bears_all_remarks_beside_one_of_its_own() -> None:
+    lungs = PartQuality("trunk", "cut", "found", 0.8, "A lung is cut.")
+    plain = pet()
+    made = replace(plain, district_map=replace(plain.district_map, quality=(lungs, HEAD)))
+    remarks = {one.name: one.remark for one in measurements(made, region_suv(made.suv, made.districts))}
+    assert remarks == {"head": HEAD.sentence(), "trunk": f"{lungs.sentence()} {HEAD.sentence()}"}
 
 
 def test_a_district_bears_the_remarks_of_its_own_parts_and_the_trunk_those_of_all() -> None:

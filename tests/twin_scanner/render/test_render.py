@@ -1,5 +1,6 @@
 """A render of a small phantom's CT: what its files say, and what keeps it from starting."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 
@@ -14,8 +16,9 @@ from tests.fakes.full_disk import files_end_at
 from tests.samples.saved_packages import saved_package
 from training.phantom.files import write_ct_dicom
 from training.phantom.phantom import make_phantom, sample_options
+from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.districts.choice import SegmenterChoice
-from twin_scanner.errors import Misconfigured, Transient
+from twin_scanner.errors import Misconfigured, Rejected, Transient
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import ModelStore
 from twin_scanner.render.render import _scene, render
@@ -130,3 +133,75 @@ def test_a_report_that_does_not_fit_on_the_disk_is_transient(request_for: Reques
     (tmp_path / "other").mkdir()
     with files_end_at(100), pytest.raises(Transient, match=r"report\.json cannot be written to"):
         write_report(tmp_path / "other", report)
+
+
+def copies(ct: Path, folder: Path, change: Callable[[pydicom.Dataset, float], None], name: str = "") -> list[Path]:
+    """The CT's files with a change that knows the slice's height above the lowest one in mm."""
+    folder.mkdir(exist_ok=True)
+    images = [pydicom.dcmread(file) for file in sorted(ct.iterdir())]
+    lowest = min(float(image.ImagePositionPatient[2]) for image in images)
+    for number, image in enumerate(images):
+        change(image, float(image.ImagePositionPatient[2]) - lowest)
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+        image.save_as(folder / f"{name}{number:04d}.dcm")
+    return sorted(folder.iterdir())
+
+
+def test_a_tilted_ct_is_translated_on_request_and_every_result_names_the_resampling(
+    request_for: RequestFor, ct: Path, tmp_path: Path
+) -> None:
+    def tilt(image: pydicom.Dataset, height_mm: float) -> None:
+        image.ImagePositionPatient[1] += math.tan(math.radians(8.0)) * height_mm
+
+    files = copies(ct, tmp_path / "tilted", tilt)
+    request = replace(request_for(PATIENTS), source=tmp_path / "tilted")
+    with pytest.raises(Rejected, match=r"sheared by 8\.0 degrees .*reading\.gantry_tilt"):
+        render(request)
+    report = render(replace(request, gantry_tilt="resample"))
+    said = report.source_derivation
+    assert said.startswith("The gantry was tilted by 8.0 degrees: the CT was resampled (linear) to an upright grid of ")
+    assert said in report.notes and said in (request.result / "report.json").read_text("utf-8")
+    sources = [pydicom.dcmread(file) for file in files]
+    by_uid = {str(image.SOPInstanceUID): image for image in sources}
+    assert set(report.source_instance_uids) == set(by_uid)
+    for image in (pydicom.dcmread(request.result / name) for name in report.pet_files):
+        assert said in image.DerivationDescription
+        assert said in image.ContributingEquipmentSequence[0].ContributionDescription
+        assert image.FrameOfReferenceUID == sources[0].FrameOfReferenceUID
+        assert image.ImageOrientationPatient == sources[0].ImageOrientationPatient
+        heights = [
+            float(by_uid[one.ReferencedSOPInstanceUID].ImagePositionPatient[2]) for one in image.SourceImageSequence
+        ]
+        assert np.abs(np.array(heights) - float(image.ImagePositionPatient[2])).max() <= 15.0
+        (series,) = image.ReferencedSeriesSequence
+        assert {one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence} <= set(by_uid)
+    sr = pydicom.dcmread(request.result / "sr" / "measurement-report.dcm")
+    texts = [str(element.value) for element in sr.iterall() if element.keyword == "TextValue"]
+    assert texts.count(said) == len(report.districts)
+    seg = pydicom.dcmread(request.result / "seg" / "segmentation.dcm")
+    assert said in seg.ContributingEquipmentSequence[0].ContributionDescription
+
+
+def test_of_two_phases_the_wanted_one_is_translated_and_the_report_counts_the_other(
+    request_for: RequestFor, ct: Path, tmp_path: Path
+) -> None:
+    def plain(image: pydicom.Dataset, height_mm: float) -> None:
+        image.AcquisitionNumber, image.ContrastBolusAgent = 1, ""
+
+    def enhanced(image: pydicom.Dataset, height_mm: float) -> None:
+        image.AcquisitionNumber, image.ContrastBolusAgent = 2, "Iomeprol"
+        image.SOPInstanceUID += ".2"
+
+    count = len(copies(ct, tmp_path / "phases", plain, "a"))
+    copies(ct, tmp_path / "phases", enhanced, "b")
+    request = replace(request_for(PATIENTS), source=tmp_path / "phases", preference=Preference(contrast="with"))
+    report = render(request)
+    assert all(uid.endswith(".2") for uid in report.source_instance_uids)
+    assert len(report.source_instance_uids) == count
+    chosen = (
+        f"2 phases share the series, told apart by AcquisitionNumber: AcquisitionNumber 2 ({count} images) was read."
+    )
+    assert report.notes[0] == chosen
+    assert report.notes[1].startswith(f"AcquisitionNumber 1 ({count} images) was left out, for ")
+    pet = pydicom.dcmread(request.result / report.pet_files[0])
+    assert all(one.ReferencedSOPInstanceUID.endswith(".2") for one in pet.SourceImageSequence)

@@ -10,7 +10,8 @@ from dicom_node.evidence import QuietPeriod
 from dicom_node.spool import Spool
 from tests.fakes.clock import Clock
 from tests.samples.small_ct import write_series
-from twin_scanner.dicom.read.series_choice import Choice, Preference
+from twin_scanner.dicom.read.preference import Preference
+from twin_scanner.dicom.read.series_choice import Choice
 from twin_scanner.errors import Defect, Held, Transient
 from twin_scanner.service.intake import (
     MOST_ATTEMPTS,

@@ -90,6 +90,13 @@ def test_a_revision_replaces_the_companions_of_the_pet_it_replaces() -> None:
     assert update.replaces_companion_uids == companion_series_uids("1.2.7")
 
 
+def test_the_twin_is_told_how_the_ct_was_resampled() -> None:
+    sentence = "The gantry was tilted by 8.0 degrees: the CT was resampled."
+    assert (
+        twin_update(header(), replace(a_report(), source_derivation=sentence), (), set()).source_derivation == sentence
+    )
+
+
 @pytest.mark.parametrize("phantom_only", [False, True])
 def test_the_jobs_log_and_the_twin_know_what_the_model_has_seen(
     tmp_path: Path, phantom_only: bool, caplog: pytest.LogCaptureFixture

@@ -1,23 +1,21 @@
 """A CT series from its files to a volume in HU: read_ct_series, exact in geometry or Rejected."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from twin_scanner.dicom.read.ct_stack import CtStack, read_instance, stack_of
 from twin_scanner.dicom.read.dicom_files import find_dicom_files, quiet_pydicom, read_dataset, read_header
+from twin_scanner.dicom.read.gantry_tilt import GantryTilt, upright_slice
 from twin_scanner.dicom.read.hounsfield import hounsfield_frames, hounsfield_slice
-from twin_scanner.dicom.read.series_choice import Preference, chosen_series
+from twin_scanner.dicom.read.preference import Preference
+from twin_scanner.dicom.read.series_choice import chosen_series
 from twin_scanner.dicom.read.slice_headers import ImageSlice, lossy_remark, naming_series
 from twin_scanner.dicom.read.stored_pixels import confirmed_repeats
 from twin_scanner.imaging.volume import FloatArray, Volume
-
-ANY_COVERAGE: Final = Preference(minimum_coverage_mm=0.0)
-"""Whoever names the files wants them read, however little of the body they show."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +24,8 @@ class CtSeries:
 
     ``header`` is the first slice's data set (of a multi-frame object, its top level and shared groups) without pixels,
     nothing in it decoded yet. ``sop_instance_uids`` are in stack order, each once. ``set_aside`` are sentences: what
-    was left out and why, and what a reader should know of the images.
+    was left out and why, and what a reader should know of the images. ``derivation`` is a sentence on how the volume
+    was resampled from the slices; empty where its voxels are theirs.
     """
 
     volume: Volume
@@ -35,33 +34,44 @@ class CtSeries:
     sop_class_uid: str
     set_aside: tuple[str, ...]
     lossy: bool = False
+    derivation: str = ""
 
 
-def read_ct_series(files: Path | Sequence[Path], *, accept_synthetic: bool = False) -> CtSeries:
+def read_ct_series(
+    files: Path | Sequence[Path],
+    *,
+    preference: Preference = Preference(),  # noqa: B008
+    accept_synthetic: bool = False,
+    gantry_tilt: GantryTilt = "reject",
+) -> CtSeries:
     """Read one CT series from a folder (searched to the bottom) or a list of its files.
 
-    Of several series the one that the default Preference chooses (at any coverage) is read, the others are named in
-    ``set_aside``.
+    Of several series, or phases of one, the one that ``preference`` chooses is read, the others are named in
+    ``set_aside``; its minimum coverage does not count, for whoever names the files wants them read. With
+    ``gantry_tilt`` "resample" a stack sheared by a tilted gantry is put upright, and ``derivation`` says so.
     Raises Rejected, with one sentence that names the slice and the attribute or position, for everything that is not
     one regular, axial, upright stack of HU slices with its identity; Transient where the disk fails.
     """
     with quiet_pydicom():
         found = find_dicom_files(files)
         instances = [read_instance(file) for file in found.dicom]
-        series, skipped = chosen_series(instances, ANY_COVERAGE, accept_synthetic=accept_synthetic)
-        stack = stack_of(series, accept_synthetic=accept_synthetic)
+        wanted = replace(preference, minimum_coverage_mm=0.0)
+        series, skipped = chosen_series(instances, wanted, accept_synthetic=accept_synthetic, gantry_tilt=gantry_tilt)
+        stack = stack_of(series, preference=wanted, accept_synthetic=accept_synthetic, gantry_tilt=gantry_tilt)
         with naming_series(stack.slices[0].header):
             array = _hounsfield(stack)
             repeats = confirmed_repeats(stack.repeated, _slice_hounsfield)
         header = _first_header(stack.slices[0])
     remarks = lossy_remark(stack.slices, "HU")
+    derivation = stack.tilt.sentence() if stack.tilt else ""
     return CtSeries(
         volume=Volume(array, stack.geometry),
         header=header,
         sop_instance_uids=tuple(dict.fromkeys(image.sop_instance_uid for image in stack.slices)),
         sop_class_uid=stack.slices[0].sop_class_uid,
-        set_aside=(*found.set_aside, *skipped, *stack.set_aside, *repeats, *remarks),
+        set_aside=(*found.set_aside, *skipped, *stack.set_aside, *repeats, *remarks, *filter(None, [derivation])),
         lossy=bool(remarks),
+        derivation=derivation,
     )
 
 
@@ -76,7 +86,7 @@ def _hounsfield(stack: CtStack) -> FloatArray:
         by_file.setdefault(image.file, []).append((place, image))
     for file, images in by_file.items():
         for (place, _), hounsfield in zip(images, _file_hounsfield(file, images), strict=True):
-            array[place] = hounsfield
+            array[place] = upright_slice(hounsfield, stack.tilt, place) if stack.tilt else hounsfield
     return array
 
 

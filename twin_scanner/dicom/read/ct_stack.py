@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,9 @@ from pydicom.dataset import Dataset
 from twin_scanner.dicom.read.ct_headers import CT_IMAGE, ENHANCED_CT, HEADER_KEYWORDS, ct_slice, is_ct
 from twin_scanner.dicom.read.dicom_files import read_header
 from twin_scanner.dicom.read.enhanced_ct import frame_headers, is_enhanced
+from twin_scanner.dicom.read.gantry_tilt import GantryTilt
+from twin_scanner.dicom.read.phases import one_phase
+from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.dicom.read.slice_grid import SliceStack, axial_slices, stacked
 from twin_scanner.dicom.read.slice_headers import ImageSlice, naming_series, text
 from twin_scanner.errors import Rejected
@@ -42,8 +46,14 @@ class CtStack(SliceStack):
     set_aside: tuple[str, ...]
 
 
-def stack_of(instances: Sequence[Instance], *, accept_synthetic: bool = False) -> CtStack:
-    """The stack that the CT images of one series form.
+def stack_of(
+    instances: Sequence[Instance],
+    *,
+    preference: Preference = Preference(),  # noqa: B008
+    accept_synthetic: bool = False,
+    gantry_tilt: GantryTilt = "reject",
+) -> CtStack:
+    """The stack that the CT images of one series form; of several phases the one that the preference chooses.
 
     Scouts and planes that are not axial are set aside where a stack remains. Raises Rejected, with one sentence that
     names the slice and the attribute or position, for everything that is not one regular stack of HU slices.
@@ -54,9 +64,14 @@ def stack_of(instances: Sequence[Instance], *, accept_synthetic: bool = False) -
         ]
         others = [instance.header for instance in instances if not is_ct(instance.header)]
         slices, set_aside = axial_slices(images, others, "CT", {CT_IMAGE, *ENHANCED_CT})
-        stack = stacked(slices, MINIMUM_SLICES)
-        _check_one_acquisition(stack.slices)
-    return CtStack(stack.slices, stack.geometry, stack.repeated, set_aside)
+        stack, left_out = one_phase(slices, partial(_one_acquisition, gantry_tilt), preference)
+    return CtStack(stack.slices, stack.geometry, stack.repeated, stack.tilt, (*set_aside, *left_out))
+
+
+def _one_acquisition(gantry_tilt: GantryTilt, slices: Sequence[ImageSlice]) -> SliceStack:
+    stack = stacked(slices, MINIMUM_SLICES, gantry_tilt)
+    _check_one_acquisition(stack.slices)
+    return stack
 
 
 def _images(instance: Instance, accept_synthetic: bool) -> list[ImageSlice]:

@@ -127,6 +127,7 @@ def _pet_stack_of(instances: Sequence[Instance], accept_synthetic: bool) -> PetS
         slices=stack.slices,
         geometry=stack.geometry,
         repeated=stack.repeated,
+        tilt=stack.tilt,
         attributes=attributes,
         suv_factors=factors,
         bqml_per_suv=_bqml_per_suv(attributes, philips, factors),

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from twin_scanner.dicom.read.slice_headers import ImageSlice, Plane, SliceKind, shown, sop_class_name, text
+from twin_scanner.dicom.read.gantry_tilt import LARGEST_TILT_DEGREES, TILT_TOLERANCE_DEGREES, GantryTilt, Tilt, upright
+from twin_scanner.dicom.read.slice_headers import ImageSlice, Plane, SliceKind, numbers, shown, sop_class_name, text
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.bounds import LONGEST_MM, SPACING_MM, WIDEST_MM, voxels_fault
 from twin_scanner.imaging.volume import Geometry
@@ -23,8 +24,8 @@ tenths (0.05 off at either end and in between). It is a twentieth of a PET voxel
 """
 SAME_POSITION_MM: Final = 0.05
 """Slices closer than this are at the same place: the finest increment reconstructed is 0.1 mm."""
-GAP_STEPS: Final = 1.5
-"""A step this many times the usual one lacks a slice; a smaller excess is uneven spacing."""
+GAP_TOLERANCE: Final = 0.2
+"""A step that is a whole number of usual ones, within this part of one, lacks slices; any other is uneven spacing."""
 COSINE_TOLERANCE: Final = 1e-4
 """Direction cosines of one series agree within the rounding of 4 to 6 digits."""
 PIXEL_SPACING_TOLERANCE_MM: Final = 1e-4
@@ -36,31 +37,36 @@ class SliceStack:
     """Slices in stack order (along row x column) on their grid.
 
     ``repeated`` pairs a slice with another file's of the same SOPInstanceUID and place, which is left out:
-    the pixels must prove it the same.
+    the pixels must prove it the same. ``tilt`` says how slices of a tilted gantry come to lie on ``geometry``.
     """
 
     slices: tuple[ImageSlice, ...]
     geometry: Geometry
     repeated: tuple[tuple[ImageSlice, ImageSlice], ...]
+    tilt: Tilt | None
 
 
-def stacked(slices: Sequence[ImageSlice], minimum: int) -> SliceStack:
+def stacked(slices: Sequence[ImageSlice], minimum: int, gantry_tilt: GantryTilt | None = None) -> SliceStack:
     """The regular, upright stack that axial slices of one series form; any order of ``slices``.
 
-    Raises Rejected, with one sentence that names the slice and the attribute or position, where they form none, or
-    are fewer than ``minimum``.
+    ``gantry_tilt`` is what becomes of a sheared stack; None where no gantry tilts (PET). Raises Rejected, with one
+    sentence that names the slice and the attribute or position, where they form none, or are fewer than ``minimum``.
     """
-    _check_one_of_each(slices)
+    check_one_of_each(slices)
     kept, repeated = _without_repeats(slices)
     ordered = _ordered(kept)
-    spacing_mm = _slice_spacing_mm(ordered)
+    spacing_mm, tilt_degrees = _line(ordered, gantry_tilt)
     if len(ordered) < minimum:
         raise Rejected(
             f"The series has {len(ordered)} axial slice{'s' * (len(ordered) > 1)}, fewer than {minimum}: "
             "send the whole series."
         )
     _check_frame_of_reference(ordered)
-    return SliceStack(tuple(ordered), _geometry(ordered, spacing_mm), repeated)
+    geometry = _geometry(ordered, spacing_mm)
+    if tilt_degrees is None:
+        return SliceStack(tuple(ordered), _checked(geometry), repeated, None)
+    tilt = upright(_offsets(ordered), geometry, tilt_degrees)
+    return SliceStack(tuple(ordered), _checked(tilt.geometry), repeated, tilt)
 
 
 def axial_slices(
@@ -126,7 +132,7 @@ def _class_and_modality(header: Dataset) -> str:
     return f"{sop_class_name(header) or 'objects without SOPClassUID'} (Modality {modality})"
 
 
-def _check_one_of_each(slices: Sequence[ImageSlice]) -> None:
+def check_one_of_each(slices: Sequence[ImageSlice]) -> None:
     """One study, series, patient, frame of reference, matrix, pixel spacing and orientation in all slices."""
     checks: tuple[tuple[str, Callable[[ImageSlice], object]], ...] = (
         ("StudyInstanceUID", lambda image: image.study_uid),
@@ -188,16 +194,25 @@ def _ordered(slices: Sequence[ImageSlice]) -> list[ImageSlice]:
     return [slices[index] for index in np.argsort(along, kind="stable")]
 
 
-def _slice_spacing_mm(ordered: Sequence[ImageSlice]) -> float:
-    """The spacing of slices on one straight, regular line along the normal; raises Rejected for any other stack."""
+def _offsets(ordered: Sequence[ImageSlice]) -> npt.NDArray[np.float64]:
+    return _positions(ordered) - _positions(ordered)[0]
+
+
+def _line(ordered: Sequence[ImageSlice], gantry_tilt: GantryTilt | None) -> tuple[float, float | None]:
+    """The spacing of slices on one regular line along the normal, and by how many degrees a gantry's tilt sheared it.
+
+    None: the line is straight. Raises Rejected for any other stack, and for a tilt that is not to be resampled.
+    """
     if len(ordered) < 2:
-        return 1.0
+        return 1.0, None
     normal = np.array(_plane(ordered[0]).normal)
-    offsets = _positions(ordered) - _positions(ordered)[0]
+    offsets = _offsets(ordered)
     along = offsets @ normal
     steps = np.diff(along)
     _check_positions_differ(ordered, steps)
-    _check_straight(ordered, along, offsets - np.outer(along, normal))
+    tilt_degrees = _tilt_degrees(ordered, along, offsets - np.outer(along, normal))
+    if tilt_degrees is not None:
+        _check_tilt(ordered, tilt_degrees, gantry_tilt)
     _check_regular(ordered, along, steps)
     spacing_mm = float(along[-1] / (len(ordered) - 1))
     low, high = SPACING_MM
@@ -206,7 +221,7 @@ def _slice_spacing_mm(ordered: Sequence[ImageSlice]) -> float:
             f"The slices lie {spacing_mm:g} mm apart, outside {low:g} to {high:g} (ImagePositionPatient of "
             f"{ordered[0].name} to {ordered[-1].name}): correct the sender."
         )
-    return spacing_mm
+    return spacing_mm, tilt_degrees
 
 
 def _check_positions_differ(ordered: Sequence[ImageSlice], steps: npt.NDArray[np.float64]) -> None:
@@ -219,25 +234,44 @@ def _check_positions_differ(ordered: Sequence[ImageSlice], steps: npt.NDArray[np
         )
 
 
-def _check_straight(
+def _tilt_degrees(
     ordered: Sequence[ImageSlice], along: npt.NDArray[np.float64], across: npt.NDArray[np.float64]
-) -> None:
-    """Every slice lies straight above the first: else the gantry was tilted, or slices were shifted in their plane."""
+) -> float | None:
+    """None where every slice lies straight above the first; the angle where each lies on one slant.
+
+    Raises Rejected where slices were shifted in their plane.
+    """
     away = np.linalg.norm(across, axis=1)
     if away.max() <= POSITION_TOLERANCE_MM:
-        return
-    on_a_slant = across[-1] / along[-1] * along[:, None]
-    if np.linalg.norm(across - on_a_slant, axis=1).max() <= POSITION_TOLERANCE_MM:
-        angle = math.degrees(math.atan2(away[-1], along[-1]))
-        raise Rejected(
-            f"The stack is sheared by {angle:.1f} degrees (ImagePositionPatient of {ordered[0].name} to "
-            f"{ordered[-1].name}), a tilted gantry: send a series without tilt, or resampled to upright slices."
-        )
+        return None
+    off_the_slant = np.linalg.norm(across - across[-1] / along[-1] * along[:, None], axis=1)
+    if off_the_slant.max() <= POSITION_TOLERANCE_MM:
+        return math.degrees(math.atan2(away[-1], along[-1]))
+    away = min(away, off_the_slant, key=np.max)
     worst = ordered[int(away.argmax())]
     raise Rejected(
         f"ImagePositionPatient of {worst.name} lies {away.max():.1f} mm beside the stack's line ({_place(worst)}): "
         "send one stack of aligned slices."
     )
+
+
+def _check_tilt(ordered: Sequence[ImageSlice], degrees: float, gantry_tilt: GantryTilt | None) -> None:
+    """Whether the shear is a gantry's tilt, as far as the header says, and is to be resampled."""
+    sheared = (
+        f"The stack is sheared by {degrees:.1f} degrees (ImagePositionPatient of {ordered[0].name} to "
+        f"{ordered[-1].name})"
+    )
+    upright_series = "send a series without tilt, or resampled to upright slices"
+    if gantry_tilt != "resample":
+        option = ', or set reading.gantry_tilt to "resample"' if gantry_tilt else ""
+        raise Rejected(f"{sheared}, a tilted gantry: {upright_series}{option}.")
+    if degrees > LARGEST_TILT_DEGREES:
+        raise Rejected(f"{sheared}, more than a gantry tilts ({LARGEST_TILT_DEGREES:g}): {upright_series}.")
+    for image in ordered:
+        if text(image.header, "GantryDetectorTilt"):
+            (said,) = numbers(image.header, "GantryDetectorTilt", 1)
+            if said and abs(abs(said) - degrees) > TILT_TOLERANCE_DEGREES:
+                raise Rejected(f"{sheared}, but GantryDetectorTilt of {image.name} is {said:g}: correct the sender.")
 
 
 def _check_regular(
@@ -251,8 +285,8 @@ def _check_regular(
     worst = int(np.abs(steps - usual).argmax())
     first, second = ordered[worst], ordered[worst + 1]
     between = f"{steps[worst]:.2f} mm from {first.name} ({_place(first)}) to {second.name}, elsewhere {usual:.2f} mm"
-    if steps[worst] > GAP_STEPS * usual:
-        lost = max(1, round(steps[worst] / usual) - 1)
+    lost = round(steps[worst] / usual) - 1
+    if lost > 0 and abs(steps[worst] / usual - 1 - lost) < GAP_TOLERANCE:
         raise Rejected(
             f"The stack has a gap, {lost} slice{'s' * (lost > 1)} missing: {between}; send the whole series."
         )
@@ -273,21 +307,34 @@ def _check_frame_of_reference(ordered: Sequence[ImageSlice]) -> None:
 
 
 def _geometry(ordered: Sequence[ImageSlice], spacing_mm: float) -> Geometry:
+    """The grid of slices that lie straight above the first."""
     plane = _plane(ordered[0])
     rows, columns = plane.shape
-    shape, spacing = (len(ordered), rows, columns), (spacing_mm, *plane.pixel_spacing_mm)
-    if fault := voxels_fault(shape):
+    return Geometry(
+        (len(ordered), rows, columns),
+        (spacing_mm, *plane.pixel_spacing_mm),
+        plane.position_lps_mm,
+        (plane.normal, plane.column_direction, plane.row_direction),
+    )
+
+
+def _checked(geometry: Geometry) -> Geometry:
+    """The grid, where a scan of a person can have it; raises Rejected where not."""
+    if fault := voxels_fault(geometry.shape):
         raise Rejected(f"The series has {fault} (slices, Rows, Columns), more than can be read: split it.")
-    length_mm, height_mm, width_mm = (n * mm for n, mm in zip(shape, spacing, strict=True))
+    length_mm, height_mm, width_mm = geometry.extent_mm
     if length_mm > LONGEST_MM or max(height_mm, width_mm) > WIDEST_MM:
         raise Rejected(
             f"The series is {length_mm:.0f} mm long and its slices {height_mm:.0f} x {width_mm:.0f} mm large, which no "
             f"scan of a person is (at most {LONGEST_MM:g} mm and {WIDEST_MM:g} mm): correct PixelSpacing and "
             "ImagePositionPatient at the sender."
         )
-    return Geometry(
-        shape,
-        spacing,
-        plane.position_lps_mm,
-        (plane.normal, plane.column_direction, plane.row_direction),
-    )
+    return geometry
+
+
+def by_place(slices: Sequence[ImageSlice]) -> list[tuple[ImageSlice, ...]]:
+    """The slices, each SOPInstanceUID once, by their place along the stack's normal: those that share one together."""
+    ordered = _ordered(list({(image.sop_instance_uid, image.frame): image for image in slices}.values()))
+    along = _positions(ordered) @ np.array(_plane(ordered[0]).normal)
+    starts = np.flatnonzero(np.diff(along, prepend=-np.inf) >= SAME_POSITION_MM)
+    return [tuple(ordered[start:stop]) for start, stop in zip(starts, [*starts[1:], len(ordered)], strict=True)]

@@ -155,6 +155,7 @@ def _parameters(district: DistrictMeasurement, synthesis: Synthesis) -> list[str
         *([PHANTOM_ONLY] if synthesis.phantom_only else []),
         f"districts by {synthesis.segmenter} {synthesis.segmenter_hash}",
         f"plan {synthesis.plan_hash}",
+        *([synthesis.source_derivation] if synthesis.source_derivation else []),
         *([f"district: {district.remark}"] if district.remark else []),
         *(["not synthesised: the model has no network for this district"] if district.suv is None else []),
     ]

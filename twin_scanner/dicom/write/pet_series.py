@@ -40,6 +40,7 @@ WINDOW_SUV: Final = (5.0, 10.0)
 """Centre and width for display: SUV 0 to 10, the usual range of an FDG-PET."""
 OVERLAP_FRACTION: Final = 1e-3
 """Slabs that share less than this part of a CT slice's spacing only touch: decimal strings carry about 1e-3 mm."""
+DERIVATION: Final = "Synthetic FDG-PET computed from CT by a neural network; no PET was acquired"
 COMMENT: Final = "RESEARCH, SYNTHETIC, NOT FOR DIAGNOSIS"
 PHANTOM_ONLY: Final = "model trained on phantoms only"
 """What every object of such a model says in words: it has seen no patient."""
@@ -83,7 +84,8 @@ class Synthesis:
     """How a PET was made, as far as the series tells it.
 
     ``made_at`` is aware and comes from the ledger's row, so that a second rendering is the same bytes; give it in the
-    site's zone. ``revision`` counts deliberate repetitions of the same job.
+    site's zone. ``revision`` counts deliberate repetitions of the same job. ``source_derivation`` is the sentence on
+    how the CT was resampled before; empty where it was not.
     """
 
     model_name: str
@@ -98,6 +100,7 @@ class Synthesis:
     missing_districts: tuple[str, ...] = ()
     revision: int = 1
     phantom_only: bool = False
+    source_derivation: str = ""
     stitching: str = "uniform"
 
     def __post_init__(self) -> None:
@@ -284,7 +287,7 @@ def _add_image(pet: Dataset, header: Dataset, synthesis: Synthesis, made_at: dat
     pet.ImageComments = comment(synthesis)
     pet.BurnedInAnnotation = "NO"
     pet.ContentQualification = "RESEARCH"
-    pet.DerivationDescription = "Synthetic FDG-PET computed from CT by a neural network; no PET was acquired"
+    pet.DerivationDescription = DERIVATION + (f". {synthesis.source_derivation}" if synthesis.source_derivation else "")
     add_compression(pet, header, lossy=text(header, "LossyImageCompression") == "01")
     pet.FrameReferenceTime = "0"
     pet.ActualFrameDuration = None
@@ -420,6 +423,7 @@ def _description_of(synthesis: Synthesis) -> str:
         f"Synthetic FDG-PET from CT; model {synthesis.model_name} {synthesis.model_hash}{seen}; "
         f"plan {synthesis.plan_hash}; districts by {synthesis.segmenter} {synthesis.segmenter_hash}; "
         f"precision {synthesis.precision}{stitched}; revision {synthesis.revision}"
+        + (f"; {synthesis.source_derivation}" if synthesis.source_derivation else "")
         + naming_missing(synthesis, "; not synthesised: ")
     )[:1024]
 

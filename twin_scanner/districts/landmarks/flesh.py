@@ -6,9 +6,8 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from twin_scanner.districts.body import at_the_side
+from twin_scanner.districts.body import LUNG_HU, at_the_side
 from twin_scanner.districts.coarse_grid import CoarseCt
-from twin_scanner.districts.landmarks.lungs import LUNG_HU
 from twin_scanner.districts.morphology import BOLD, BoolArray, Box, box_around, depth_mm, distance_mm, flooded
 from twin_scanner.imaging.volume import FloatArray, Triple
 

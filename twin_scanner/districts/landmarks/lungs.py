@@ -5,17 +5,14 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
+from twin_scanner.districts.body import LEAST_CUT_LUNG_ML, LUNG_HU, at_the_side
 from twin_scanner.districts.coarse_grid import CoarseCt
 from twin_scanner.districts.morphology import BoolArray
 
-LUNG_HU: Final = (-940.0, -500.0)
-"""Block means of lung; gas in the bowel lies below, fat and consolidation above."""
 LUNG_MM2: Final = 800.0
 """Lung in one slice; trachea and main bronchi have 300 mm2, and partial volume at bowel gas less."""
 LEAST_LUNG_ML: Final = 60.0
 """Stool mixed with gas looks alike, in smaller pieces."""
-LEAST_CUT_LUNG_ML: Final = 15.0
-"""The same where the field of view shows only an end of the lung."""
 
 
 def find_lungs(ct: CoarseCt, body: BoolArray) -> BoolArray:
@@ -26,6 +23,7 @@ def find_lungs(ct: CoarseCt, body: BoolArray) -> BoolArray:
     cut = np.zeros(count + 1, np.bool_)
     cut[labels[:2]] = True
     cut[labels[-2:]] = True
+    cut[labels[:, at_the_side(ct)]] = True
     large = volume >= np.where(cut, LEAST_CUT_LUNG_ML, LEAST_LUNG_ML)
     large[0] = False
     lungs = np.asarray(large[labels])

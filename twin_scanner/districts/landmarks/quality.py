@@ -33,15 +33,32 @@ LOSS: Final = 0.15
 
 
 def part_qualities(
-    ct: CoarseCt, labels: LabelArray, lateral: FloatArray, head: Skull, legs: LegsLevel, arms: Arms
+    ct: CoarseCt,
+    labels: LabelArray,
+    lateral: FloatArray,
+    head: Skull,
+    legs: LegsLevel,
+    arms: Arms,
+    lungs: BoolArray,
 ) -> tuple[PartQuality, ...]:
-    """Head, right arm, left arm and legs; ``labels`` are the districts on the coarse grid (D, H, W)."""
+    """Head, right arm, left arm and legs, and the trunk where its lungs are cut at the side of the image.
+
+    ``labels`` are the districts on the coarse grid (D, H, W).
+    """
     return (
+        *_trunk(ct, lungs),
         _head(ct, labels == DISTRICT_LABELS["head"], head),
         _arm(ct, labels == DISTRICT_LABELS["arms"], lateral, arms, "right arm"),
         _arm(ct, labels == DISTRICT_LABELS["arms"], lateral, arms, "left arm"),
         _legs(ct, labels == DISTRICT_LABELS["legs"], legs),
     )
+
+
+def _trunk(ct: CoarseCt, lungs: BoolArray) -> tuple[PartQuality, ...]:
+    if not lungs[:, at_the_side(ct)].any():
+        return ()
+    remark = "A lung is cut at the side of the image: what is seen of it counts as body."
+    return (PartQuality("trunk", "cut", "found", FOUND - LOSS, remark),)
 
 
 def _head(ct: CoarseCt, mask: BoolArray, head: Skull) -> PartQuality:

@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from twin_scanner.districts import body, coarse_grid, morphology
-from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, to_ct_grid, to_fine
+from twin_scanner.districts import body, coarse_grid, islands, morphology
+from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, to_ct_grid, to_fine, upright_spacing_mm
 from twin_scanner.districts.district_map import DistrictMap, PartQuality
 from twin_scanner.districts.landmarks import arms, axial_skeleton, flesh, long_bones, lungs, shoulders, skull
 from twin_scanner.districts.landmarks.quality import part_qualities
@@ -16,7 +16,7 @@ from twin_scanner.districts.morphology import BoolArray
 from twin_scanner.imaging.district_labels import DISTRICT_LABELS
 from twin_scanner.imaging.volume import LabelArray, Volume
 
-VERSION: Final = "2"
+VERSION: Final = "3"
 """Raised with every change of a rule; the parameters are hashed beside it."""
 
 
@@ -28,7 +28,7 @@ class LandmarkSegmenter:
     @property
     def segmenter_hash(self) -> str:
         """SHA-256 of name, version and every parameter of the rules."""
-        modules = (coarse_grid, body, axial_skeleton, arms, flesh, long_bones, lungs, shoulders, skull)
+        modules = (coarse_grid, body, islands, axial_skeleton, arms, flesh, long_bones, lungs, shoulders, skull)
         values = {
             f"{module.__name__.rpartition('.')[2]}.{key}": value
             for module in modules
@@ -44,6 +44,7 @@ class LandmarkSegmenter:
         mask = body.find_body(coarse)
         districts, quality = _districts(coarse, mask)
         upright = extended_to_skin(districts, coarse, body.refine_body(mask, coarse))
+        islands.join_islands(upright, upright_spacing_mm(ct.geometry))
         return DistrictMap(
             to_ct_grid(upright, ct.geometry), ct.geometry, self.name, self.segmenter_hash, quality=quality
         )
@@ -63,7 +64,7 @@ def _districts(ct: CoarseCt, mask: BoolArray) -> tuple[LabelArray, tuple[PartQua
     labels[:below][mask[:below]] = DISTRICT_LABELS["legs"]
     found = arms.find_arms(arms.Surroundings(ct, mask, depth, lateral, lung, bool(head.head.any()), below))
     labels[found.mask] = DISTRICT_LABELS["arms"]
-    return labels, part_qualities(ct, labels, lateral, head, legs, found)
+    return labels, part_qualities(ct, labels, lateral, head, legs, found, lung)
 
 
 def extended_to_skin(districts: LabelArray, ct: CoarseCt, skin: BoolArray) -> LabelArray:

@@ -26,6 +26,8 @@ FACE_MM: Final = 35.0
 """The mandible's body lies farther in front of the vault's middle than this; vertebrae and hyoid do not."""
 BEFORE_SPINE_MM: Final = 70.0
 """The mandible's body also lies farther than this in front of the back of the cervical spine."""
+BETWEEN_SPINES_MM: Final = 12.0
+"""A spinous process lies at most this far above or below any level of the neck."""
 LARGEST_NECK_MM2: Final = 31000.0
 """Section of jaw and neck within SKULL_HALF_MM of the midline: 15000 to 28000 mm2; of an adult's trunk 35000."""
 UNDER_CHIN_MM: Final = 50.0
@@ -67,7 +69,7 @@ def find_skull(ct: CoarseCt, body: BoolArray, lateral: FloatArray, lungs: BoolAr
     chin: Landmark | None
     occiput: Landmark | None
     if vault.size:
-        chin, chin_seen = _chin(ct, bone, body, aside, int(vault[0]), row)
+        chin, chin_seen = _chin(ct, bone, body, aside, lungs, int(vault[0]), row)
         occiput, occiput_seen = _occiput(ct, bone, body, aside, int(vault[0]), row)
     else:
         chin, occiput, occiput_seen = _lone_mandible(ct, bone, body, aside, lungs), None, "not seen"
@@ -115,17 +117,20 @@ def _flesh_around_mm2(hole: BoolArray, body: BoolArray, ct: CoarseCt) -> float:
 
 
 def _chin(
-    ct: CoarseCt, bone: FloatArray, body: BoolArray, aside: FloatArray, vault: int, row: float
+    ct: CoarseCt, bone: FloatArray, body: BoolArray, aside: FloatArray, lungs: BoolArray, vault: int, row: float
 ) -> tuple[Landmark | None, Seen]:
-    """Lowest point of the mandible under the vault's lowest slice; None where the field of view cuts it."""
+    """Lowest point of the mandible under the vault's lowest slice; None where the field of view cuts it.
+
+    In a neck that is stretched the spine comes forward under the face: the mandible lies well in front of it. Where a
+    chin lies on the chest or on the image's end, so that no bone has air below, every bone of the face counts.
+    """
     first = max(0, vault - round(SKULL_REACH_MM / ct.spacing_mm[0]))
     rows = np.arange(ct.hu.shape[1])[:, None]
-    face = (bone >= IS_BONE) & (aside < SKULL_HALF_MM) & (rows < row - FACE_MM / ct.spacing_mm[1])
+    face = _before_the_spine(ct, bone, aside, lungs) & (rows < row - FACE_MM / ct.spacing_mm[1])
     face[:first] = False
-    labels, count = ndimage.label(face)
-    large = np.bincount(labels.ravel(), minlength=count + 1) * ct.voxel_ml >= LEAST_MANDIBLE_ML
-    large[0] = False
-    return _lowest_point(np.asarray(large[labels]), body)
+    pieces = _large_pieces(face, ct)
+    jaws = [piece for piece in pieces if _is_jaw(piece, body, aside, ct)]
+    return _lowest_point(np.any(jaws or pieces, axis=0), body) if pieces else (None, "not seen")
 
 
 def _occiput(
@@ -165,30 +170,44 @@ def _lowest_point(mask: BoolArray, body: BoolArray) -> tuple[Landmark | None, Se
 def _lone_mandible(
     ct: CoarseCt, bone: FloatArray, body: BoolArray, aside: FloatArray, lungs: BoolArray
 ) -> Landmark | None:
-    """The lowest point of a mandible over which the field of view ends, so that no vault is seen.
+    """The lowest point of a mandible over which the field of view ends, so that no vault is seen."""
+    front = _before_the_spine(ct, bone, aside, lungs) & (aside < CENTRAL_MM)
+    jaws = [
+        piece
+        for piece in _large_pieces(front, ct)
+        if float(np.broadcast_to(aside, piece.shape)[piece].mean()) < MANDIBLE_ASIDE_MM
+        and _is_jaw(piece, body, aside, ct)
+    ]
+    return _lowest_point(np.any(jaws, axis=0), body)[0] if jaws else None
 
-    It lies well in front of the spine, above the lungs, and there is air below it; below sternum and clavicles lies
-    the chest.
+
+def _before_the_spine(ct: CoarseCt, bone: FloatArray, aside: FloatArray, lungs: BoolArray) -> BoolArray:
+    """Bone of the face's width that lies well in front of the back of the spine, and above the lungs.
+
+    Below their tops lie sternum and clavicles. The back of the spine is that of the nearest spinous process.
     """
     hard = (bone >= IS_BONE) & (aside < SKULL_HALF_MM)
     median: BoolArray = np.asarray((hard & (aside < MEDIAN_MM)).any(axis=2))
-    if not median.any():
-        return None
     back = np.where(median.any(axis=1), ct.hu.shape[1] - 1 - np.argmax(median[:, ::-1], axis=1), -1)
+    back = ndimage.maximum_filter1d(back, 2 * round(BETWEEN_SPINES_MM / ct.spacing_mm[0]) + 1)
     rows = np.arange(ct.hu.shape[1])[None, :, None]
-    front = hard & (aside < CENTRAL_MM) & (rows < back[:, None, None] - BEFORE_SPINE_MM / ct.spacing_mm[1])
+    front = hard & (rows < back[:, None, None] - BEFORE_SPINE_MM / ct.spacing_mm[1])
     chest = np.flatnonzero(lungs.any(axis=(1, 2)))
     if chest.size:
         front[: int(chest[-1]) + 1] = False
-    labels, count = ndimage.label(front)
+    return np.asarray(front)
+
+
+def _large_pieces(mask: BoolArray, ct: CoarseCt) -> list[BoolArray]:
+    """Its pieces that are as large as a mandible may be."""
+    labels, count = ndimage.label(mask)
     volumes = np.bincount(labels.ravel(), minlength=count + 1) * ct.voxel_ml
-    jaws = []
-    for i in np.flatnonzero(volumes[1:] >= LEAST_MANDIBLE_ML) + 1:
-        piece = labels == i
-        middle = float(np.broadcast_to(aside, piece.shape)[piece].mean())
-        if middle < MANDIBLE_ASIDE_MM and _in_a_neck(piece, body, aside, ct) and _has_air_below(piece, body, ct):
-            jaws.append(i)
-    return _lowest_point(np.isin(labels, jaws), body)[0] if jaws else None
+    return [labels == number for number in np.flatnonzero(volumes >= LEAST_MANDIBLE_ML) if number]
+
+
+def _is_jaw(piece: BoolArray, body: BoolArray, aside: FloatArray, ct: CoarseCt) -> bool:
+    """Whether a bone in front of the spine ends in a neck, with air below: no larynx and no sternum does."""
+    return _in_a_neck(piece, body, aside, ct) and _has_air_below(piece, body, ct)
 
 
 def _in_a_neck(piece: BoolArray, body: BoolArray, aside: FloatArray, ct: CoarseCt) -> bool:

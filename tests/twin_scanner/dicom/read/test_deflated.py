@@ -18,7 +18,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from tests.samples.ct_files import save, stored_values, write_series
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.dicom.read.dicom_files import HEADER_BYTES, read_dataset, read_header
-from twin_scanner.dicom.read.series_choice import Preference, choose_series
+from twin_scanner.dicom.read.preference import Preference
+from twin_scanner.dicom.read.series_choice import choose_series
 from twin_scanner.errors import Rejected
 
 pytestmark = pytest.mark.unit

@@ -21,7 +21,8 @@ from dicom_node.instance_header import file_meta
 from tests.samples import ct_files, instances, pet_files
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.dicom.read.pet_series import read_pet_series
-from twin_scanner.dicom.read.series_choice import Preference, choose_series
+from twin_scanner.dicom.read.preference import Preference
+from twin_scanner.dicom.read.series_choice import choose_series
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.bounds import HOUNSFIELD_RANGE, LARGEST_SUV, LONGEST_MM
 from twin_scanner.imaging.volume import Volume

@@ -11,7 +11,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from tests.samples.ct_files import FRAME_OF_REFERENCE_UID, STUDY_UID, ct_image, save, write_series
-from twin_scanner.dicom.read.series_choice import Choice, Kernel, Preference, choose_series, kernel_of
+from twin_scanner.dicom.read.preference import Kernel, Preference, kernel_of
+from twin_scanner.dicom.read.series_choice import Choice, choose_series
 from twin_scanner.errors import Rejected
 
 pytestmark = pytest.mark.unit

@@ -7,7 +7,8 @@ import pydicom
 import pytest
 
 from tests.samples.ct_files import overwrite, write_series
-from twin_scanner.dicom.read.series_choice import Preference, choose_series
+from twin_scanner.dicom.read.preference import Preference
+from twin_scanner.dicom.read.series_choice import choose_series
 from twin_scanner.dicom.read.source_digest import source_digest
 from twin_scanner.errors import Rejected
 

@@ -303,6 +303,56 @@ def test_a_part_that_is_found_badly_is_not_said_to_be_sure() -> None:
     assert worse.confidence < 0.5 < better.confidence
 
 
+NARROW = {"from the left": (0.45, 1.0), "from the right": (0.0, 0.58), "around the heart": (0.25, 0.75)}
+"""Part of the image's width that a narrow field of view shows."""
+
+
+def narrowed(ct: Volume, part: tuple[float, float]) -> tuple[Volume, tuple[slice, slice, slice]]:
+    """Part of the columns of a CT."""
+    depth, height, width = ct.array.shape
+    box = slice(0, depth), slice(0, height), slice(int(part[0] * width), int(part[1] * width))
+    cut = ct.cropped(box)
+    return Volume(np.ascontiguousarray(cut.array), cut.geometry), box
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_a_lung_that_the_side_of_the_image_cuts_is_body_and_that_is_said(shared_data: Path, name: str) -> None:
+    """Oracle: lungs and body that thresholds find in the whole image."""
+    whole, masks = small_thorax(shared_data)
+    ct, box = narrowed(whole, NARROW[name])
+    found = LandmarkSegmenter().segment(ct)
+    assert share(masks[box] == 1, found.labels, TRUNK) >= 0.97
+    assert float((found.labels[masks[box] > 0] > 0).mean()) >= 0.97
+    assert float((found.labels[masks[box] == 0] > 0).sum()) <= 0.01 * float((masks[box] > 0).sum())
+    (trunk,) = (part for part in found.quality if part.part == "trunk")
+    assert trunk.sentence().endswith("A lung is cut at the side of the image: what is seen of it counts as body.")
+
+
+def test_nothing_is_said_of_the_lungs_where_the_image_shows_them_whole(shared_data: Path) -> None:
+    assert not [part for part in thorax(shared_data)[1].quality if part.part == "trunk"]
+
+
+def islands(found: DistrictMap) -> list[tuple[int, float]]:
+    """Pieces of a district under 1 ml that lie apart from it: (district, ml)."""
+    small = []
+    for district in (HEAD, TRUNK, ARMS, LEGS):
+        labels, _ = ndimage.label(found.labels == district)
+        volumes_ml = np.sort(np.bincount(labels.ravel())[1:])[:-1] * found.geometry.voxel_ml
+        small += [(district, float(ml)) for ml in volumes_ml if ml < 1.0]
+    return small
+
+
+def test_no_district_of_a_real_ct_has_an_island(shared_data: Path) -> None:
+    assert islands(thorax(shared_data)[1]) == []
+    assert islands(pelvis(shared_data)[1]) == []
+
+
+def test_no_district_of_a_noisy_phantom_has_an_island() -> None:
+    ct, _ = drawn("down", "head-to-toe")
+    noise = np.random.default_rng(0).normal(0.0, 120.0, ct.array.shape)
+    assert islands(LandmarkSegmenter().segment(Volume((ct.array + noise).astype(np.float32), ct.geometry))) == []
+
+
 def test_what_is_no_human_body_is_rejected() -> None:
     air = Volume(np.full((40, 64, 64), -1000.0, np.float32), Geometry((40, 64, 64), (3.0, 5.0, 5.0), (0.0, 0.0, 0.0)))
     with pytest.raises(Rejected, match="no human body"):

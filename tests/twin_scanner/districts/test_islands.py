@@ -1,0 +1,77 @@
+"""Small pieces of a district that lie apart from it, on maps of which every voxel is known; a voxel has 0.1 ml."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from twin_scanner.districts.islands import join_islands
+from twin_scanner.imaging.volume import LabelArray
+
+pytestmark = pytest.mark.unit
+
+SPACING_MM = (10.0, 2.0, 5.0)
+
+
+def joined(labels: LabelArray) -> LabelArray:
+    """The map after its islands were joined."""
+    result = labels.copy()
+    join_islands(result, SPACING_MM)
+    return result
+
+
+def bodies() -> LabelArray:
+    """A trunk (2) and an arm (3) beside it, with air around."""
+    labels = np.zeros((10, 12, 14), np.uint8)
+    labels[2:8, 2:10, 2:7] = 2
+    labels[2:8, 2:10, 8:12] = 3
+    return labels
+
+
+def test_a_crumb_in_the_air_is_no_body() -> None:
+    labels = bodies()
+    labels[0, 0:3, 0:3] = 2
+    assert (joined(labels) == bodies()).all()
+
+
+def test_a_crumb_inside_another_district_becomes_that_one() -> None:
+    labels = bodies()
+    labels[4, 4:7, 3:6] = 3
+    assert (joined(labels) == bodies()).all()
+
+
+def test_two_crumbs_that_touch_each_other_become_what_is_around_both() -> None:
+    labels = bodies()
+    labels[4, 4:7, 3:5] = 3
+    labels[4, 4:7, 5:6] = 1
+    labels[0, 0, 0:2] = 1
+    labels[9, 3:5, 3:5] = 4
+    labels[9, 5:7, 3:5] = 1
+    labels[9, 9, 9] = 1
+    once = joined(labels)
+    assert (once[:9] == bodies()[:9])[1:].all()
+    sizes = {label: [int(n) for n in np.bincount(ndimage.label(once == label)[0].ravel())[1:]] for label in (1, 4)}
+    assert all(len(pieces) <= 1 for pieces in sizes.values()), "only the largest piece of a district may be so small"
+
+
+def test_a_millilitre_apart_is_a_part_of_the_body() -> None:
+    labels = bodies()
+    labels[0, 0:5, 0:2] = 3
+    assert (joined(labels) == labels).all()
+
+
+def test_pieces_that_share_only_an_edge_hang_together_no_more() -> None:
+    labels = bodies()
+    labels[8, 10, 2:7] = 2
+    assert (joined(labels) == bodies()).all()
+
+
+def test_the_largest_piece_stays_however_small_it_is() -> None:
+    labels = np.zeros((4, 4, 4), np.uint8)
+    labels[1, 1, 1:3] = 4
+    labels[3, 3, 3] = 4
+    found = joined(labels)
+    assert [tuple(int(i) for i in place) for place in np.argwhere(found)] == [(1, 1, 1), (1, 1, 2)]
+
+
+def test_a_map_without_districts_stays_empty() -> None:
+    assert not joined(np.zeros((3, 3, 3), np.uint8)).any()

@@ -1,0 +1,60 @@
+"""Small pieces of a district that lie apart from it: crumbs at the skin, on the table, or inside another district."""
+
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from twin_scanner.imaging.volume import LabelArray, Triple
+
+LARGEST_ISLAND_ML: Final = 1.0
+"""No part of a body is smaller than this where the image shows it apart: a fingertip at the image's end has more."""
+Index: TypeAlias = npt.NDArray[np.intp]
+
+
+def join_islands(labels: LabelArray, spacing_mm: Triple) -> None:
+    """Give, in place, every smaller piece of a district to the district around it; what touches none becomes 0.
+
+    Pieces hang together by faces of voxels (D, H, W). A district's largest piece stays, however small.
+    """
+    voxel_ml = float(np.prod(spacing_mm)) / 1000.0
+    found = [
+        _islands(labels, label, box, voxel_ml)
+        for label, box in enumerate(ndimage.find_objects(labels), start=1)
+        if box is not None
+    ]
+    islands = np.concatenate([np.zeros((0, 3), np.intp), *found])
+    labels[tuple(islands.T)] = 0
+    while len(islands):
+        best = _neighbour(labels, islands)
+        labels[tuple(islands.T)] = best
+        if not best.any():
+            return
+        islands = islands[best == 0]
+
+
+def _islands(labels: LabelArray, label: int, box: tuple[slice, ...], voxel_ml: float) -> Index:
+    """Where the small pieces of one label lie: (voxels, 3)."""
+    pieces, count = ndimage.label(labels[box] == label)
+    if count == 1:
+        return np.zeros((0, 3), np.intp)
+    sizes = np.zeros(count + 1, np.int64)
+    for plane in pieces:
+        sizes += np.bincount(plane.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    small = (sizes > 0) & (sizes * voxel_ml < LARGEST_ISLAND_ML) & (sizes < sizes.max())
+    places = [np.argwhere(small[plane]) for plane in pieces]
+    start = np.array([side.start for side in box])
+    return np.concatenate([np.insert(place, 0, depth, axis=1) + start for depth, place in enumerate(places)])
+
+
+def _neighbour(labels: LabelArray, places: Index) -> LabelArray:
+    """The largest label on a face of each voxel, 0 where there is none."""
+    best = np.zeros(len(places), np.uint8)
+    for axis in range(3):
+        for step in (-1, 1):
+            beside = places.copy()
+            beside[:, axis] = np.clip(beside[:, axis] + step, 0, labels.shape[axis] - 1)
+            best = np.maximum(best, labels[tuple(beside.T)])
+    return best
