@@ -188,7 +188,7 @@ def patch_at(
         hu = np.asarray(pair.ct[source], np.float32)
         ct[:, *target] = ct_channels(hu, windowed(pair, plan), architecture)
         pet[target] = suv_to_model(np.asarray(pair.pet[source], np.float32), plan)
-    context = None if around is None else around.around(start)
+    context = None if around is None else around.around([start])[0]
     return Patch(ct * mask, pet * mask, mask, pair.name, start, context)
 
 

@@ -5,6 +5,7 @@ and for a context: the CT of the whole body, averaged 4 times along each axis, 3
 window's centre. Air around the body, and what lies outside the field of view, is 0 there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,9 +51,14 @@ class Surroundings:
     cells: FloatArray
     corner: Shape = (0, 0, 0)
 
-    def around(self, start: Shape) -> FloatArray:
-        """The context (C, 32, 32, 32) of the window that starts at a voxel of the whole image."""
-        context = np.zeros((self.cells.shape[0], *(WINDOW,) * 3), np.float32)
+    def around(self, starts: Sequence[Shape]) -> FloatArray:
+        """The contexts (N, C, 32, 32, 32) of the windows that start at some voxels of the whole image."""
+        contexts = np.zeros((len(starts), self.cells.shape[0], *(WINDOW,) * 3), np.float32)
+        for context, start in zip(contexts, starts, strict=True):
+            self._copy(start, context)
+        return contexts
+
+    def _copy(self, start: Shape, context: FloatArray) -> None:
         source, target = [slice(None)], [slice(None)]
         for first, corner, length in zip(context_cells(start), self.corner, self.cells.shape[1:], strict=True):
             begin, end = max(0, first - corner), max(0, min(length, first - corner + WINDOW))
@@ -60,7 +66,6 @@ class Surroundings:
             source.append(slice(begin, end))
             target.append(slice(begin - first + corner, end - first + corner))
         context[tuple(target)] = self.cells[tuple(source)]
-        return context
 
 
 def surroundings(

@@ -52,7 +52,7 @@ class UNetGenerator(nn.Module):
 class _ContextEncoder(nn.Module):
     """The body around a window, 32 coarse voxels an edge, as one voxel of ``width`` features.
 
-    Half as wide as the U-Net's way down, and normalised where that is: so it takes a tenth of a window's time.
+    Half as wide as the U-Net's way down, and normalised where that is: so it adds an eighth to a window's time.
     """
 
     def __init__(self, features: int, channels: int) -> None:

@@ -55,7 +55,7 @@ def test_the_soft_tissue_channel_is_one_window_for_every_plan(scaling: str) -> N
 @pytest.mark.parametrize("start", [(0, 0, 0), (16, 16, 0), (38, 17, 3), (7, 2, 1)])
 def test_the_context_is_the_mean_of_four_voxels_an_edge_around_the_same_centre(start: Shape) -> None:
     channels, labels = study()
-    made = surroundings(channels, labels).around(start)
+    made = surroundings(channels, labels).around([start])[0]
     np.testing.assert_allclose(made, cell_by_cell(channels, labels, start), atol=1e-6)
     assert made.dtype == np.float32 and made.any()
 
@@ -74,10 +74,10 @@ def test_the_cut_of_a_body_gives_the_same_bytes_as_the_whole_image(corner: Shape
     part = surroundings(channels[:, *cut], labels[cut], corner, WHOLE)
     whole = surroundings(channels, labels)
     for start in ((0, 0, 0), (38, 17, 3), (20, 9, 2)):
-        assert part.around(start).tobytes() == whole.around(start).tobytes()
+        assert part.around([start]).tobytes() == whole.around([start]).tobytes()
 
 
 def test_far_from_the_body_there_is_nothing() -> None:
     channels, labels = study()
-    assert not surroundings(channels, np.zeros_like(labels)).around((0, 0, 0)).any()
-    assert not surroundings(channels, labels).around((600, 0, 0)).any()
+    assert not surroundings(channels, np.zeros_like(labels)).around([(0, 0, 0)]).any()
+    assert not surroundings(channels, labels).around([(600, 0, 0)]).any()
