@@ -394,6 +394,7 @@ def test_no_log_record_has_patient_s_data(start: Start, tmp_path: Path, caplog: 
 KILLS = 10
 
 
+@pytest.mark.long
 def test_kill_9_at_random_moments_loses_nothing_that_was_acknowledged(
     tmp_path: Path, project: Path, free_port: Callable[[], int]
 ) -> None:

@@ -809,6 +809,7 @@ def test_the_drawn_examinations_show_every_variation_more_than_once() -> None:
     assert sample_variation(3) == sample_variation(3) != sample_variation(43)
 
 
+@pytest.mark.long
 def test_in_drawn_examinations_the_districts_are_the_body_and_never_what_lies_around_it() -> None:
     for seed in range(2, len(EXAMINATIONS), 3):
         options = replace(sample_variation(seed), spacing_mm=(12.0, 10.0, 10.0))

@@ -738,11 +738,14 @@ def test_a_truncated_slice_rejects_the_series_wherever_it_is_cut(shared_data: Pa
         assert rejection([*others, file])
 
 
-def test_a_slice_cut_anywhere_in_its_header_is_not_skipped(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("step", "around_the_meta_header"), [(47, 5), pytest.param(11, 1, marks=pytest.mark.long)])
+def test_a_slice_cut_anywhere_in_its_header_is_not_skipped(
+    tmp_path: Path, step: int, around_the_meta_header: int
+) -> None:
     """The slice is the last of the stack: no gap would tell."""
     files = write_series(tmp_path, 17)
     content = files[16].read_bytes()
-    for length in [*range(0, len(content) - 1, 11), *range(350, 530)]:
+    for length in [*range(0, len(content) - 1, step), *range(350, 530, around_the_meta_header)]:
         files[16].write_bytes(content[:length])
         assert rejection(tmp_path)
     files[16].write_bytes(content)

@@ -199,8 +199,15 @@ def dice(found: LabelArray, truth: LabelArray) -> list[float]:
     return [float(both / total) for both, total in overlaps]
 
 
-@pytest.mark.parametrize("field_of_view", ["head-to-toe", "skull-base-to-mid-thigh"])
-@pytest.mark.parametrize("arms_held", ["up", "down"])
+@pytest.mark.parametrize(
+    ("arms_held", "field_of_view"),
+    [
+        ("up", "skull-base-to-mid-thigh"),
+        pytest.param("down", "skull-base-to-mid-thigh", marks=pytest.mark.long),
+        pytest.param("up", "head-to-toe", marks=pytest.mark.long),
+        pytest.param("down", "head-to-toe", marks=pytest.mark.long),
+    ],
+)
 def test_the_districts_of_a_phantom_are_those_it_was_drawn_with(
     arms_held: Literal["up", "down"], field_of_view: FieldOfView
 ) -> None:
