@@ -64,6 +64,7 @@ def processes() -> Iterator[Executor]:
         yield executor
 
 
+@pytest.mark.long
 def test_two_stores_of_one_source_are_the_same_bytes_whatever_the_number_of_workers(
     tmp_path: Path, processes: Executor
 ) -> None:

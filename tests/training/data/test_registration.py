@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from tests.samples.cases import quick_and_long
 from training.data.registration import Motion, register
 from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner.dicom.read.ct_series import read_ct_series
@@ -95,6 +96,7 @@ def test_a_known_motion_of_a_phantom_is_recovered_and_taken_back() -> None:
     assert np.abs(by_truth - pet.array).mean() < 0.5 * np.abs(shifted.array - pet.array).mean()
 
 
+@pytest.mark.long
 def test_a_known_motion_of_the_real_scan_is_recovered(thorax: tuple[Volume, Volume]) -> None:
     """Against no motion at all (2 mm, 1 degree), and against what is found in the scan as it is."""
     ct, pet = thorax
@@ -112,7 +114,8 @@ def test_a_known_motion_of_the_real_scan_is_recovered(thorax: tuple[Volume, Volu
 
 
 @pytest.mark.parametrize(
-    ("translation_mm", "angle_deg", "shown"), [((0.0, 0.0, 18.0), 0.0, "mm and"), ((0.0, 0.0, 0.0), 10.0, "degrees")]
+    ("translation_mm", "angle_deg", "shown"),
+    quick_and_long([((0.0, 0.0, 18.0), 0.0, "mm and")], [((0.0, 0.0, 0.0), 10.0, "degrees")]),
 )
 def test_more_than_15_mm_or_8_degrees_is_refused(translation_mm: Triple, angle_deg: float, shown: str) -> None:
     ct, pet = phantom()

@@ -23,6 +23,7 @@ DEADLINE_S = 120
 PROCESSES = 2
 
 
+@pytest.mark.long
 def test_two_processes_learn_what_one_learns_with_twice_the_batch(tmp_path: Path, project: Path) -> None:
     """Real processes, started by torchrun, over Gloo: equal bit for bit to each other, within 1e-5 to one process."""
     command = [

@@ -66,6 +66,7 @@ def test_tables_are_merged_as_deep_as_they_go_and_stay_as_they_were() -> None:
     assert below == {"a": {"b": {"c": 1, "d": 2}}, "e": [1]}
 
 
+@pytest.mark.long
 def test_a_network_is_the_same_as_a_job_and_in_a_run_and_a_finished_grid_is_left_alone(
     tmp_path: Path, one_worker: Executor
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from scipy import ndimage, stats
 
 from benchmarks import segmentation
+from tests.samples.cases import quick_and_long
 from training.phantom.dicom_series import Examination
 from training.phantom.lesions import DIAGNOSES, DIAGNOSIS_SHARES
 from training.phantom.options import PET_NOISE, Aid, Implant, PatientPosition
@@ -558,7 +559,7 @@ def test_a_phantom_of_the_first_options_is_what_it_was_before_there_were_others(
 
 
 @pytest.mark.parametrize(
-    ("seed", "body_mass_index", "sex"), [(1, 21.0, "F"), (2, 27.0, "M"), (3, 44.0, "M")], ids=["slim", "usual", "obese"]
+    ("seed", "body_mass_index", "sex"), quick_and_long([(1, 21.0, "F")], [(2, 27.0, "M"), (3, 44.0, "M")])
 )
 def test_crossed_forearms_lie_on_the_trunks_front_and_touch_it(
     make: Make, seed: int, body_mass_index: float, sex: str

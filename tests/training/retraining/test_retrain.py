@@ -252,6 +252,7 @@ def test_the_same_question_is_answered_once_and_a_rollback_is_not_undone(
     assert again.repeated and not again.promoted and champion(models) == first.champion
 
 
+@pytest.mark.long
 def test_a_challenger_of_shuffled_pairs_is_refused_with_the_right_reason(
     store: TrainingStore, shuffled: TrainingStore, tmp_path: Path
 ) -> None:

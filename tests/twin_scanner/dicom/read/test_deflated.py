@@ -96,6 +96,7 @@ def test_a_deflated_series_is_the_volume_of_its_plain_twin(tmp_path: Path) -> No
     np.testing.assert_array_equal(read_ct_series(files).volume.array, expected)
 
 
+@pytest.mark.long
 def test_a_deflated_multi_frame_with_a_long_header_is_read(tmp_path: Path) -> None:
     images = [pydicom.dcmread(file) for file in write_series(tmp_path / "single", 1000, step_mm=1.0)]
     with warnings.catch_warnings():

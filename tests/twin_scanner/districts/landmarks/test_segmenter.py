@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from benchmarks import segmentation as benchmark
+from tests.samples.cases import quick_and_long
 from training.phantom.phantom import FieldOfView, PhantomOptions, make_phantom
 from training.phantom.variations import sample_variation
 from twin_scanner.dicom.read.ct_series import read_ct_series
@@ -201,12 +202,10 @@ def dice(found: LabelArray, truth: LabelArray) -> list[float]:
 
 @pytest.mark.parametrize(
     ("arms_held", "field_of_view"),
-    [
-        ("up", "skull-base-to-mid-thigh"),
-        pytest.param("down", "skull-base-to-mid-thigh", marks=pytest.mark.long),
-        pytest.param("up", "head-to-toe", marks=pytest.mark.long),
-        pytest.param("down", "head-to-toe", marks=pytest.mark.long),
-    ],
+    quick_and_long(
+        [("up", "skull-base-to-mid-thigh")],
+        [("down", "skull-base-to-mid-thigh"), ("up", "head-to-toe"), ("down", "head-to-toe")],
+    ),
 )
 def test_the_districts_of_a_phantom_are_those_it_was_drawn_with(
     arms_held: Literal["up", "down"], field_of_view: FieldOfView
@@ -221,9 +220,10 @@ def test_the_districts_of_a_phantom_are_those_it_was_drawn_with(
 
 
 @pytest.mark.parametrize(
-    ("first", "last"), [(0.0, 0.3), (0.05, 0.15), (0.3, 0.55), (0.5, 0.75), (0.62, 0.85), (0.8, 1.0)]
+    ("first", "last"),
+    quick_and_long([(0.05, 0.15), (0.3, 0.55), (0.8, 1.0)], [(0.0, 0.3), (0.5, 0.75), (0.62, 0.85)]),
 )
-@pytest.mark.parametrize("arms_held", ["up", "down"])
+@pytest.mark.parametrize("arms_held", quick_and_long(["up"], ["down"]))
 def test_a_field_of_view_that_starts_and_ends_anywhere_shows_no_district_that_it_lacks(
     arms_held: Literal["up", "down"], first: float, last: float
 ) -> None:
@@ -237,7 +237,7 @@ def test_a_field_of_view_that_starts_and_ends_anywhere_shows_no_district_that_it
     assert float((found == truth[box])[truth[box] > 0].mean()) >= 0.95
 
 
-@pytest.mark.parametrize("seed", [4, 5, 13, 16, 22, 27, 30, 37])
+@pytest.mark.parametrize("seed", quick_and_long([4, 16], [5, 13, 22, 27, 30, 37]))
 def test_a_drawn_examination_meets_the_goals_of_the_benchmark(seed: int) -> None:
     row = next(benchmark.measure(seed, 1))
     assert benchmark.is_good(row), (row.words, row.dice, row.wrong_voxels)
@@ -272,7 +272,8 @@ def small_thorax(data: Path) -> tuple[Volume, LabelArray]:
 
 
 @pytest.mark.parametrize(
-    ("degrees", "axes"), [(20.0, (1, 2)), (-20.0, (1, 2)), (10.0, (0, 1)), (-10.0, (0, 1)), (12.0, (0, 2))]
+    ("degrees", "axes"),
+    quick_and_long([(20.0, (1, 2))], [(-20.0, (1, 2)), (10.0, (0, 1)), (-10.0, (0, 1)), (12.0, (0, 2))]),
 )
 def test_lungs_and_body_of_a_turned_thorax_obey_the_same_rules(
     shared_data: Path, degrees: float, axes: tuple[int, int]
@@ -284,7 +285,7 @@ def test_lungs_and_body_of_a_turned_thorax_obey_the_same_rules(
     assert float((found[masks == 0] > 0).sum()) <= 0.01 * float((masks > 0).sum())
 
 
-@pytest.mark.parametrize("change", ["noise", "brighter", "mirrored table", "circle"])
+@pytest.mark.parametrize("change", quick_and_long(["noise"], ["brighter", "mirrored table", "circle"]))
 def test_noise_table_and_field_of_view_do_not_change_the_rules_for_a_thorax(shared_data: Path, change: str) -> None:
     ct, masks = small_thorax(shared_data)
     array = ct.array.copy()
@@ -315,6 +316,7 @@ def test_what_the_segmenter_says_of_each_part_is_what_the_image_shows(shared_dat
     assert said["legs"].extent == "absent"
 
 
+@pytest.mark.long
 def test_a_part_that_is_found_badly_is_not_said_to_be_sure() -> None:
     sure, unsure = (make_phantom(seed, sample_variation(seed)) for seed in (16, 37))
     worse = {part.part: part for part in LandmarkSegmenter().segment(unsure.ct).quality}["left arm"]
