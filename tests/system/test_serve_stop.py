@@ -46,6 +46,7 @@ def push_ct(port: int, folder: Path) -> None:
     send(write_head_ct(1, folder), Peer("TWINSCANNER", "127.0.0.1", port), calling_ae="CT")
 
 
+@pytest.mark.long
 def test_a_second_scanner_that_starts_during_the_stop_delivers_nothing_twice(tmp_path: Path) -> None:
     with SlowPacs(delay_s=0.2).listening() as pacs, scanner_for(pacs, tmp_path / "scanner") as first:
         push_ct(first.start(), tmp_path / "ct")

@@ -131,8 +131,8 @@ def raw_deviation(
 
     Test-time augmentation after Wang et al. 2019 (Neurocomputing 338:34-45, section 3.2), deep ensembles after
     Lakshminarayanan et al. 2017. ``suv`` is the served translation and counts as the first; all are stitched alike, as
-    ``package`` asks unless another ``stitching`` is given. Memory does not grow with
-    the number of translations. ``progress`` receives (thousandths done, thousandths in all).
+    ``package`` asks unless another ``stitching`` is given. Memory does not grow
+    with the number of translations. ``progress`` receives (thousandths done, thousandths in all).
     """
     if not ct.array.shape == districts.shape == suv.array.shape:
         raise ValueError(f"CT {ct.array.shape}, districts {districts.shape} and SUV {suv.array.shape} differ in grid")
@@ -142,12 +142,25 @@ def raw_deviation(
     runs: list[tuple[tuple[int, ...], ModelPackage]] = [((), member) for member in members]
     runs = runs or [(mirrored, package) for mirrored in _mirrored_axes(method)]
     for number, (mirrored, one) in enumerate(runs):
-        hu, labels = np.flip(ct.array, mirrored), np.ascontiguousarray(np.flip(districts, mirrored))
-        channels = ct_channels(np.ascontiguousarray(hu), one.plan, one.architecture)
         part = _part_of(progress, number, len(runs))
-        pet = translate(channels, labels, one, stitching=stitching or package.card.stitching, progress=part)
-        spread.add(np.flip(model_to_suv(pet, one.plan), mirrored))
+        # Nothing but the spread outlives its turn: a volume kept until the next one would be memory twice.
+        spread.add(_flipped_back(ct.array, districts, one, mirrored, stitching or package.card.stitching, part))
     return spread.deviation()
+
+
+def _flipped_back(
+    hu: FloatArray,
+    districts: LabelArray,
+    package: ModelPackage,
+    mirrored: tuple[int, ...],
+    stitching: Stitching,
+    progress: Progress | None,
+) -> FloatArray:
+    """SUV (D, H, W) of the mirrored CT, mirrored back."""
+    channels = ct_channels(np.ascontiguousarray(np.flip(hu, mirrored)), package.plan, package.architecture)
+    labels = np.ascontiguousarray(np.flip(districts, mirrored))
+    pet = translate(channels, labels, package, stitching=stitching, progress=progress)
+    return np.flip(model_to_suv(pet, package.plan), mirrored)
 
 
 class _Spread:

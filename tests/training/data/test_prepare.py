@@ -245,6 +245,7 @@ def _until(holds: object) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_a_worker_that_is_lost_is_said_with_the_study_and_finished_ones_stay(
     tmp_path: Path, processes: Executor
 ) -> None:

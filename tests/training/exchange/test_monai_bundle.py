@@ -16,6 +16,7 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 
 from tests.conftest import missing
+from tests.samples.cases import quick_and_long
 from training.exchange.monai_bundle import LAYOUTS, Layout, export_package, import_package
 from training.exchange.monai_config import MONAI_NEEDS, monai_bundle_key
 from twin_scanner.errors import Rejected, Transient
@@ -133,10 +134,10 @@ def compared(tmp_path: Path, package: Path, geometry: Geometry) -> tuple[Volume,
 
 @pytest.mark.parametrize(
     ("partition", "kind", "plan", "geometry", "soft_tissue", "stitching"),
-    [
-        ("districts", "unet", PLAN, rotated(12.0), False, "uniform"),
-        ("whole-volume", "resnet9", Plan(PLAN.spacing_mm, "per-volume"), ON_GRID, True, "gaussian"),
-    ],
+    quick_and_long(
+        [("districts", "unet", PLAN, rotated(12.0), False, "uniform")],
+        [("whole-volume", "resnet9", Plan(PLAN.spacing_mm, "per-volume"), ON_GRID, True, "gaussian")],
+    ),
 )
 def test_monai_runs_the_bundle_and_makes_the_same_pet(
     partition: str,

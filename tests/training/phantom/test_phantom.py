@@ -308,7 +308,7 @@ def test_uptake_is_that_of_fdg_and_varies_between_patients() -> None:
         Tissue.GREY_MATTER: (4.5, 14.0), Tissue.BLADDER: (5.0, 45.0), Tissue.FAT: (0.1, 0.6),
     }  # fmt: skip
     medians: dict[Tissue, list[float]] = {tissue: [] for tissue in limits}
-    for seed in range(8):
+    for seed in range(4):
         phantom = make_phantom(seed, COARSE)
         for tissue, (low, high) in limits.items():
             mask = inside(is_any(phantom, tissue), 1)
@@ -316,7 +316,7 @@ def test_uptake_is_that_of_fdg_and_varies_between_patients() -> None:
                 medians[tissue].append(float(np.median(phantom.pet.array[mask])))
                 assert low < medians[tissue][-1] < high, tissue.name
     for tissue in (Tissue.LIVER, Tissue.BLADDER, Tissue.MUSCLE):
-        assert len(medians[tissue]) == 8 and np.std(medians[tissue]) > 0.04 * np.mean(medians[tissue])
+        assert len(medians[tissue]) == 4 and np.std(medians[tissue]) > 0.04 * np.mean(medians[tissue])
 
 
 def test_glands_gut_and_vessels_stand_out_as_in_a_real_patient() -> None:
@@ -833,6 +833,7 @@ class Knowing:
         return DistrictMap(self.labels, ct.geometry, self.name, self.segmenter_hash)
 
 
+@pytest.mark.long
 def test_the_benchmark_gives_the_truth_full_marks_and_counts_what_is_not_there() -> None:
     """Seed 16 shows trunk and crossed arms, no head and no legs."""
     truth = make_phantom(16, sample_variation(16)).districts

@@ -10,7 +10,7 @@ from tests.peers.browser import browser
 from tests.samples.command_line import run
 from training.evaluation.rows_table import read_table
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -129,6 +129,7 @@ def test_the_same_identity_as_the_ct_and_nothing_of_it_in_the_report(result: Pat
     assert str(ct.PatientID) not in (result / "report.json").read_text()
 
 
+@pytest.mark.long
 def test_phantom_segment_and_translate_work_one_after_the_other(tmp_path: Path) -> None:
     studies = tmp_path / "PHANTOMS"
     assert run(tmp_path, "phantom", "--out", str(studies), "--count", "1", "--seed", "1").returncode == 0

@@ -752,7 +752,7 @@ def test_a_slice_cut_anywhere_in_its_header_is_not_skipped(
     assert read_ct_series(tmp_path).volume.array.shape == (17, 12, 10)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_bytes_end_in_a_sentence_or_a_volume(tmp_path: Path, data: st.DataObject) -> None:
     """Any few bytes of one file of a good series may be anything: nothing but Rejected may come of it."""

@@ -230,6 +230,7 @@ def test_the_loop_guard_knows_them_as_our_own(tmp_path: Path) -> None:
         assert is_our_own(pydicom.dcmread(one.file, stop_before_pixels=True), "TS-1")
 
 
+@pytest.mark.long
 def test_the_patients_name_survives_every_character_set(tmp_path: Path, shared_data: Path) -> None:
     every = sorted((shared_data / "odd_files" / "charset").glob("*.dcm"))
     charset_files = [file for file in every if "PatientName" in pydicom.dcmread(file, stop_before_pixels=True)]
