@@ -48,18 +48,19 @@ def one_phase(
     check_one_of_each(slices)
     keyword, phases = _told_apart(slices, fullest)
     read: list[tuple[tuple[Phase, SliceStack], Merits]] = []
-    reasons: dict[str, str] = {}
+    faults: dict[str, str] = {}
     for phase in phases:
         try:
             made = stack(phase.slices)
         except Rejected as error:
-            reasons[phase.name] = f"it cannot be read. {error}"
+            faults[phase.name] = str(error)
         else:
             read.append(((phase, made), merits_of(made)))
     shared = f"{count} phases share the series, told apart by {keyword}"
     if not read:
-        raise Rejected(f"{shared}, but none can be read; {phases[0].counted}: {reasons[phases[0].name][19:]}")
+        raise Rejected(f"{shared}, but none can be read; {phases[0].counted}: {faults[phases[0].name]}")
     ((chosen, made), _), *others = ranked(read, preference, alike=f"{phases[0].name} comes first")
+    reasons = {name: f"it cannot be read. {fault}" for name, fault in faults.items()}
     reasons |= {phase.name: f"{chosen.name} was preferred: {why}." for (phase, _), why in others}
     left_out = [f"{phase.counted} was left out, for {reasons[phase.name]}" for phase in phases if phase is not chosen]
     return made, (f"{shared}: {chosen.counted} was read.", *left_out)
