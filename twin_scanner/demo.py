@@ -26,7 +26,7 @@ from twin_scanner.service.ledger import Job, State
 from twin_scanner.settings import Folders
 
 PHANTOM_SEED = 7
-PHANTOM = PhantomOptions(height_mm=1550.0, body_mass_index=20.0, sex="F", age=45)
+PHANTOM = PhantomOptions(spacing_mm=(4.0, 2.04, 2.04), height_mm=1550.0, body_mass_index=20.0, sex="F", age=45)
 """A small adult: head, trunk, arms and legs are all there, and two cores are done within the minute."""
 QUIET_PERIOD_S = 1.0
 """On loopback nothing arrives late: a second of silence is plenty, where a hospital's network needs half a minute."""
