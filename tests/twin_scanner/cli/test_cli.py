@@ -140,8 +140,8 @@ def test_the_configuration_is_the_environments_where_none_is_given(
                 ("phantom", "--count", "3", "--out", "x"),
                 "Phantoms ...\n",
                 1,
-                "error: The phantoms were stopped: x holds 1 of 3 whole, with their table; give another folder to begin "
-                "again.\n",
+                "error: The phantoms were stopped: x holds 1 of 3 whole, with their table; give another folder to "
+                "begin again.\n",
             )
         ],
     ),
