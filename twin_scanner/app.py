@@ -240,7 +240,7 @@ class Scanner:
         beat()
         settings = self._settings
         accepted = settings.scanner.accept_synthetic_ct, settings.reading.gantry_tilt
-        limit_s = settings.limits.reading_s * math.ceil(len(files) / FILES_PER_LIMIT)
+        limit_s = settings.limits.reading_s * max(1, math.ceil(len(files) / FILES_PER_LIMIT))
         limit = Limit("Reading the headers", "limits.reading_s", limit_s, self._reader.end_work)
         reading = self._reader.submit(choices_of, study_uid, files, series_preference(settings), *accepted)
         return wait(reading, beat, HEARTBEAT_S, limit)

@@ -170,6 +170,12 @@ def test_a_reader_that_hangs_is_ended_each_time_and_its_study_quarantined(
         assert "never ended in 3 attempts" in study.reason
 
 
+def test_a_look_at_a_study_that_is_gone_meanwhile_has_its_time_too(tmp_path: Path) -> None:
+    """Its limit was that of no file, none at all: the process was ended before it had begun."""
+    with Scanner(settings(tmp_path)).running() as scanner:
+        assert scanner._look(STUDY_UID, (), lambda: None) == []
+
+
 def test_a_render_that_hangs_is_ended_and_tried_again_by_a_new_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,22 +103,21 @@ class AutoPetStudy:
 
     def _organs(self, ct: Volume) -> LabelArray | None:
         """A phantom's own; phantoms that were written by an earlier version have none."""
-        file = self._file(ORGAN_IMAGE)
-        if file is None:
-            return None
-        labels, geometry = read_nifti_labels(file)
-        if not geometry.same_grid(ct.geometry):
-            raise Rejected(f"{file.name} of {self.name} does not lie on the grid of its CT: write the phantoms again.")
-        return labels
+        return self._labels(ORGAN_IMAGE, ct, "its CT: write the phantoms again")
 
     def _lesions(self, pet: Volume) -> LabelArray | None:
-        file = self._file(LESION_IMAGE)
+        labels = self._labels(LESION_IMAGE, pet, f"{SUV_IMAGE}.nii.gz: export it again")
+        return None if labels is None else (labels > 0).astype(np.uint8)
+
+    def _labels(self, image: str, volume: Volume, grid_of: str) -> LabelArray | None:
+        """A label map on the volume's grid, None where the study has none; ``grid_of`` ends the refusal's sentence."""
+        file = self._file(image)
         if file is None:
             return None
         labels, geometry = read_nifti_labels(file)
-        if not geometry.same_grid(pet.geometry):
-            raise Rejected(f"{file.name} of {self.name} does not lie on the grid of SUV.nii.gz: export it again.")
-        return (labels > 0).astype(np.uint8)
+        if not geometry.same_grid(volume.geometry):
+            raise Rejected(f"{file.name} of {self.name} does not lie on the grid of {grid_of}.")
+        return labels
 
 
 @dataclass(frozen=True)

@@ -46,28 +46,29 @@ class LocalProcesses(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more work; what was taken is done, unless it has not begun and ``cancel_futures`` says otherwise."""
-        pool = self._forget()
+        pool = self._forget(closed=True)
         if pool is not None:
             pool.shutdown(wait=wait, cancel_futures=cancel_futures)
 
     def end_work(self) -> None:
         """End the processes at once, without waiting for them: the next ``submit`` has new ones."""
-        with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            _kill(pool)
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._kill(closed=False)
 
     def close(self) -> None:
         """End the processes at once: their futures raise BrokenExecutor or are cancelled."""
-        pool = self._forget()
-        if pool is not None:
-            _kill(pool)
-            pool.shutdown(wait=True, cancel_futures=True)
+        self._kill(closed=True)
 
-    def _forget(self) -> ProcessPoolExecutor | None:
+    def _kill(self, *, closed: bool) -> None:
+        pool = self._forget(closed=closed)
+        if pool is not None:
+            # Only from Python 3.14 on does the pool itself offer this.
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+            pool.shutdown(wait=closed, cancel_futures=True)
+
+    def _forget(self, *, closed: bool) -> ProcessPoolExecutor | None:
         with self._lock:
-            self._closed = True
+            self._closed = self._closed or closed
             pool, self._pool = self._pool, None
             return pool
 
@@ -78,12 +79,6 @@ class LocalProcesses(Executor):
             initializer=_begin,
             initargs=(self._prepare,),
         )
-
-
-def _kill(pool: ProcessPoolExecutor) -> None:
-    # Only from Python 3.14 on does the pool itself offer this.
-    for process in list((pool._processes or {}).values()):
-        process.kill()
 
 
 def _in_context(ids: dict[str, str], fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
