@@ -4,7 +4,6 @@ import logging
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from pydicom.uid import UID
 from pynetdicom import AE, build_context, evt
@@ -13,22 +12,11 @@ from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.associations import MAXIMUM_PDU_BYTES, SUCCESS, Timeouts, configure_library, connection_of
+from dicom_node.peers import Peer
 from dicom_node.sop_classes import VERIFICATION
 from twin_scanner.errors import Transient
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A DICOM application on the network."""
-
-    ae_title: str
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.ae_title} at {self.host}:{self.port}"
 
 
 def echo(peer: Peer, calling_ae: str, timeouts: Timeouts | None = None) -> None:
