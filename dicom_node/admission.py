@@ -165,7 +165,7 @@ class Admission(Generic[Connection]):
             return None
         if certificate_names is None:
             return f"the peer '{peer.name}' has to call by TLS"
-        if not shows_name(certificate_names, peer.certificate_name or peer.host):
+        if not peer.is_shown_by(certificate_names):
             return f"its certificate has not the name that the peer '{peer.name}' must have"
         return None
 
@@ -181,8 +181,3 @@ class Admission(Generic[Connection]):
         if is_guest and self._peers and guests >= GUEST_SHARE * limits.associations:
             return f"{guests} associations are open that no peer has, the other places are kept for the peers"
         return None
-
-
-def shows_name(certificate_names: frozenset[str], name: str) -> bool:
-    """Whether a certificate with these names is that of ``name``; wildcards are names of nobody."""
-    return name.casefold().rstrip(".") in {shown.casefold().rstrip(".") for shown in certificate_names}

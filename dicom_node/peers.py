@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from dicom_node.tls import TlsFiles
+from dicom_node.tls import TlsFiles, shows_name
 
 
 class Role(StrEnum):
@@ -52,3 +52,12 @@ class Peer:
 
     def __str__(self) -> str:
         return f"{self.ae_title} at {self.host}:{self.port}"
+
+    @property
+    def shown_name(self) -> str:
+        """The name that its certificate must have."""
+        return self.certificate_name or self.host
+
+    def is_shown_by(self, certificate_names: frozenset[str]) -> bool:
+        """Whether a certificate with these names is its own."""
+        return shows_name(certificate_names, self.shown_name)

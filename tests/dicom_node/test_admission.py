@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from dicom_node.addresses import parsed
-from dicom_node.admission import Admission, Answer, Caller, Limits, Refusal, shows_name
+from dicom_node.admission import Admission, Answer, Caller, Limits, Refusal
 from dicom_node.peers import ALL_ROLES, Peer, Priority, Role
-from dicom_node.tls import TlsFiles
+from dicom_node.tls import TlsFiles, shows_name
 
 pytestmark = pytest.mark.unit
 
