@@ -1,7 +1,7 @@
 """TLS with mutual authentication, both ways (BCP 195: RFC 8996, 9325; PS3.15 annex B): contexts, handshakes, reload.
 
-Both sides show a certificate that an authority of ``ca_file`` signed; no others are trusted. The names in it say whose it is,
-and are compared as a whole: a wildcard is the name of nobody.
+Both sides show a certificate that an authority of ``ca_file`` signed; no others are trusted. The names in it say
+whose it is, and are compared as a whole: a wildcard is the name of nobody.
 """
 
 import logging
