@@ -10,7 +10,7 @@ from twin_scanner.settings.configuration import (
 from twin_scanner.settings.dicom import NodeSection, PacsSection, ReadingSection, ScannerSection, SelectionSection
 from twin_scanner.settings.service import LedgerSection, LimitsSection, LogSection, RetrainSection, RetrySection
 from twin_scanner.settings.storage import Folders, StorageSection
-from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection
+from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection, PetSection
 from twin_scanner.settings.twin import TwinSection
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "NodeSection",
     "OutputsSection",
     "PacsSection",
+    "PetSection",
     "ReadingSection",
     "RetrainSection",
     "RetrySection",
