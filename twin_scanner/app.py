@@ -102,6 +102,7 @@ def render_template(settings: Settings) -> RenderRequest:
         allow_other_segmenter=settings.model.allow_other_segmenter,
         missing_district=settings.model.missing_district,
         stitching=settings.model.stitching,
+        zero_dose=settings.pet.zero_dose,
         device_serial_number=settings.scanner.device_serial_number,
         accept_synthetic_ct=settings.scanner.accept_synthetic_ct,
         accept_phantom_only=settings.model.accept_phantom_only,
