@@ -21,9 +21,10 @@ from pynetdicom import AE, evt
 from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import AddressInformation, RequestHandler, ThreadedAssociationServer
 
 from dicom_node.associations import MAXIMUM_PDU_BYTES, Timeouts, configure_library, connection_of
+from dicom_node.messages import Begin
 from dicom_node.places import Places, Rejection
 from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
 from dicom_node.store_scp import StoreScp
@@ -93,6 +94,7 @@ class Listener:
         self._server = cast(_Server, server)
         self._server.timeouts = self._timeouts
         self._server.places = Places(self._maximum_associations)
+        self._server.begin = self._store.begin
 
     def start(self) -> None:
         """Serve the port, which is bound first where it is not yet; raises as ``bind`` does."""
@@ -188,6 +190,7 @@ class _Server(ThreadedAssociationServer):
     daemon_threads = True
     timeouts = Timeouts()
     places = Places(1)
+    begin: Begin
     _collected_s = 0.0
 
     def server_bind(self) -> None:
@@ -248,7 +251,8 @@ class _Connection(RequestHandler):
         association = super()._create_association()
         association.acse = _Negotiation(association)
         places, key = self.server.places, _key_of(association)
-        take_over(association, self.server.timeouts, accepted_s, lambda: places.ended(key))
+        begin, timeouts = self.server.begin, self.server.timeouts
+        take_over(association, begin, timeouts, accepted_s, lambda: places.ended(key))
         return association
 
 
@@ -270,9 +274,7 @@ class _Negotiation(ACSE):
 
 def _key_of(association: Association) -> tuple[Any, ...]:
     """A connection's own key: the address and port of its other end."""
-    address = association.requestor.address_info
-    assert address is not None
-    return cast(tuple[Any, ...], address.as_tuple)
+    return cast(AddressInformation, association.requestor.address_info).as_tuple
 
 
 def _application(ae_title: str, allowed_calling_ae: frozenset[str] | None, timeouts: Timeouts) -> AE:

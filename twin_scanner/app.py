@@ -21,6 +21,7 @@ from dicom_node.associations import Timeouts
 from dicom_node.evidence import QuietPeriod
 from dicom_node.listener import Listener
 from dicom_node.peers import Peer
+from dicom_node.receipt import MEGABYTE, ReceiptLimits
 from dicom_node.spool import Spool
 from dicom_node.store_scp import ReceivedInstance, StoreScp
 from twin_record.embedded import EmbeddedStore
@@ -298,7 +299,7 @@ class Scanner:
             spool=self._spool,
             on_stored=self._on_stored,
             is_own=self._is_own,
-            minimum_free_bytes=node.minimum_free_mb * 2**20,
+            limits=ReceiptLimits(node.maximum_instance_mb * MEGABYTE, node.minimum_free_mb * MEGABYTE),
             on_association_closed=self._quiet.association_closed,
         )
         return Listener(
