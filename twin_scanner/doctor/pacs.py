@@ -7,6 +7,7 @@ from pydicom.uid import (
     UID,
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
     PositronEmissionTomographyImageStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
@@ -61,6 +62,8 @@ def _offers(settings: Settings) -> dict[tuple[str, str], str]:
         offers[str(Comprehensive3DSRStorage), str(ExplicitVRLittleEndian)] = "measurement_report"
     if outputs.key_image:
         offers[str(SecondaryCaptureImageStorage), str(ExplicitVRLittleEndian)] = "key_image"
+    if outputs.key_objects:
+        offers[str(KeyObjectSelectionDocumentStorage), str(ExplicitVRLittleEndian)] = "key_objects"
     return offers
 
 
