@@ -1,4 +1,4 @@
-"""Who may associate with us: a peer, of which AE title, address and, by TLS, certificate agree; pure, knows no library."""
+"""Who may associate with us: a peer whose AE title, address and, by TLS, certificate agree; pure, knows no library."""
 
 import socket
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from dicom_node.addresses import Address, AddressBook, Resolve, parsed, resolve_by_system
 from dicom_node.peers import Peer, Role
-from dicom_node.places import Limits, Places, Rejection
+from dicom_node.places import AssociationLimits, Places, Rejection
 
 ConnectionKey: TypeAlias = tuple[str | int, ...]
 """A connection's own: the address and port of its other end, as the system gives them."""
@@ -35,7 +35,7 @@ class Admission:
         peers: Sequence[Peer] = (),
         *,
         open_to_loopback: bool = False,
-        limits: Limits | None = None,
+        limits: AssociationLimits | None = None,
         resolve: Resolve = resolve_by_system,
     ) -> None:
         self.ae_title = ae_title
@@ -43,15 +43,15 @@ class Admission:
         self.addresses = AddressBook(peers, resolve)
         self._peers = tuple(peers)
         self._open_to_loopback = open_to_loopback
-        self._places = Places(limits or Limits(), keeps_share=bool(peers))
+        self._places = Places(limits or AssociationLimits(), keeps_share=bool(peers))
 
     def connected(self, key: ConnectionKey, connection: socket.socket) -> socket.socket | None:
         """A connection was accepted; gives back the one that has to give way for it, or None."""
         address = _address_of(key)
-        return self._places.connected(key, connection, address, is_stranger=not self._is_known(address))
+        return self._places.connected(_plain(key), connection, address, is_stranger=not self._is_known(address))
 
     def may_call_in_clear(self, key: ConnectionKey) -> bool:
-        """Whether anybody at the connection's address may call without TLS; who no peer is hears so by the rejection."""
+        """Whether its address may call without TLS; it may where no peer is, to be told so by the rejection."""
         address = _address_of(key)
         here = [peer for peer in self._peers if self.addresses.holds(peer, address)]
         return self._is_guest(address) or not here or any(peer.tls is None for peer in here)
@@ -64,11 +64,11 @@ class Admission:
             return peer
         if caller.called_ae != self.ae_title:
             return Rejection.of_called(f"we are called '{self.ae_title}'")
-        return self._places.associate(key, address, is_guest=peer not in self._peers) or peer
+        return self._places.associate(_plain(key), address, is_guest=peer not in self._peers) or peer
 
     def ended(self, key: ConnectionKey) -> None:
         """The connection is closed."""
-        self._places.ended(key)
+        self._places.ended(_plain(key))
 
     def _is_guest(self, address: Address) -> bool:
         return self._open_to_loopback and address.is_loopback
@@ -99,6 +99,11 @@ class Admission:
         if not peer.is_shown_by(certificate_names):
             return f"its certificate has not the name that the peer '{peer.name}' must have"
         return None
+
+
+def _plain(key: ConnectionKey) -> ConnectionKey:
+    """The same for a connection however its address is written: by IPv6 there are two ways."""
+    return str(_address_of(key)), key[1]
 
 
 def _address_of(key: ConnectionKey) -> Address:

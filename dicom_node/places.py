@@ -18,7 +18,7 @@ GUEST_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True)
-class Limits:
+class AssociationLimits:
     """How many connections are held at once."""
 
     associations: int = 64
@@ -67,7 +67,7 @@ class _Waiting:
 class Places:
     """Counts connections by a key of their own; ``keeps_share``: callers that no peer names get a share alone."""
 
-    def __init__(self, limits: Limits, *, keeps_share: bool = False) -> None:
+    def __init__(self, limits: AssociationLimits, *, keeps_share: bool = False) -> None:
         self._limits = limits
         self._keeps_share = keeps_share
         self._waiting: dict[Hashable, _Waiting] = {}

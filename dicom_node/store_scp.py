@@ -5,6 +5,7 @@ Statuses (PS3.7 annex C, PS3.4 table B.2-1); every failure carries an ErrorComme
 ====== =========================================================================================================
 0x0000 kept in the spool and passed to ``on_stored``; or our own equipment's object that is no CT: dropped on purpose
 0x0122 SOP class not supported: neither a CT nor ours, so it is not kept
+0x0124 not authorised: the peer has not the role send_ct
 0xA700 out of resources: disk full, file system error, or the node is shutting down; sending again later may succeed
 0xA900 the data set's SOP Class UID or SOP Instance UID is not the request's
 0xC000 cannot understand: not a data set in its transfer syntax, or without study, series, class or instance UID
@@ -29,11 +30,13 @@ from pynetdicom.pdu import P_DATA_TF
 
 from dicom_node.associations import SUCCESS
 from dicom_node.instance_header import InstanceHeader, file_meta, read_header
+from dicom_node.peers import Peer, Role
 from dicom_node.sop_classes import CT_CLASSES
 from dicom_node.spool import Spool, StoreOutcome, is_file_name_uid
 from twin_scanner.errors import Rejected, Transient, TwinScannerError
 
 SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
+NOT_AUTHORISED: Final = 0x0124
 OUT_OF_RESOURCES: Final = 0xA700
 DOES_NOT_MATCH: Final = 0xA900
 CANNOT_UNDERSTAND: Final = 0xC000
@@ -54,6 +57,8 @@ class ReceivedInstance:
     calling_ae: str
     outcome: StoreOutcome
     association: int
+    peer: Peer | None = None
+    """Who sent it, where that is known."""
 
 
 @dataclass
@@ -61,6 +66,7 @@ class _Traffic:
     """What one association did; touched only by its own threads."""
 
     number: int
+    peer: Peer | None = None
     stored: int = 0
     dropped: int = 0
     refused: int = 0
@@ -113,6 +119,10 @@ class StoreScp:
             (evt.EVT_PDU_SENT, self._note_answered),
         ]
 
+    def admit(self, association: Association, peer: Peer) -> None:
+        """The association is this peer's, whose roles say what it may do; called before anything comes over it."""
+        self._traffic_of(association).peer = peer
+
     def resume(self) -> None:
         """Take instances, again or for the first time."""
         self._refusing = False
@@ -159,6 +169,8 @@ class StoreScp:
         header = _checked_header(request, data, transfer_syntax_uid)
         if header.sop_class_uid not in self._kept_classes:
             return self._drop_own(header, traffic)
+        if traffic.peer is not None and Role.SEND_CT not in traffic.peer.roles:
+            raise _Refusal(NOT_AUTHORISED, "This AE title may not send CT: role send_ct.")
         with data.getbuffer() as data_set:
             if self._spool_free_bytes() - len(data_set) < self._minimum_free_bytes:
                 raise _Refusal(OUT_OF_RESOURCES, "Too little free disk space; send again later.")
@@ -194,7 +206,9 @@ class StoreScp:
         uids = (header.study_uid, header.series_uid, header.sop_instance_uid)
 
         def report(outcome: StoreOutcome) -> None:
-            self._on_stored(ReceivedInstance(*uids, header.sop_class_uid, calling_ae, outcome, traffic.number))
+            self._on_stored(
+                ReceivedInstance(*uids, header.sop_class_uid, calling_ae, outcome, traffic.number, traffic.peer)
+            )
 
         try:
             outcome = self._spool.store(parts, *uids, report)

@@ -8,7 +8,7 @@ import pytest
 
 from dicom_node.admission import Admission, Caller
 from dicom_node.peers import ALL_ROLES, Peer, Priority, Role
-from dicom_node.places import Limits, Rejection
+from dicom_node.places import AssociationLimits, Rejection
 from dicom_node.tls import TlsFiles, shows_name
 
 pytestmark = pytest.mark.unit
@@ -41,6 +41,8 @@ def answer(outcome: Peer | Rejection) -> tuple[int, int, int]:
     return refused.result, refused.source, refused.reason
 
 
+MAPPED = "::ffff:10.1.0.1"
+"""10.1.0.1, as a socket for both families gives it."""
 UNKNOWN_CALLER, UNKNOWN_CALLED = (1, 1, 3), (1, 1, 7)
 """PS3.8 table 9-21: rejected permanently by the user; calling, called AE title not recognised."""
 
@@ -122,7 +124,7 @@ def test_open_to_loopback_lets_any_program_of_this_machine_send_ct_and_nobody_el
 
 
 def test_a_share_of_the_associations_is_kept_for_the_peers() -> None:
-    node = admission(limits=Limits(associations=8), open_to_loopback=True)
+    node = admission(limits=AssociationLimits(associations=8), open_to_loopback=True)
     outcomes = [ask(node, "127.0.0.1", "ANY", port=number) for number in range(8)]
     assert sum(isinstance(outcome, Peer) for outcome in outcomes) == 4
     assert "kept for the peers" in rejection(outcomes[-1]).words
@@ -130,17 +132,17 @@ def test_a_share_of_the_associations_is_kept_for_the_peers() -> None:
 
 
 def test_one_address_cannot_take_the_places_of_the_others_however_it_is_written() -> None:
-    node = admission(limits=Limits(associations_per_address=2))
-    outcomes = [ask(node, address, "CT1", port=1) for address in ("10.1.0.1", "::ffff:10.1.0.1")]
+    node = admission(limits=AssociationLimits(associations_per_address=2))
+    outcomes = [ask(node, *caller, port=port) for port, caller in enumerate((("10.1.0.1", "CT1"), (MAPPED, "CT1")))]
     assert outcomes == [CT, CT]
-    assert "2 associations are open from this address" in rejection(ask(node, "10.1.0.1", "CT1", port=2)).words
+    assert "2 associations are open from this address" in rejection(ask(node, MAPPED, "CT1", port=2)).words
     assert ask(node, "10.1.0.2", "CT1") is CT
-    node.ended(("10.1.0.1", 1))
+    node.ended(("10.1.0.1", 1, 0, 0))
     assert ask(node, "10.1.0.1", "CT1", port=2) is CT
 
 
 def test_who_is_rejected_takes_no_place() -> None:
-    node = admission(limits=Limits(associations=1))
+    node = admission(limits=AssociationLimits(associations=1))
     for number in range(5):
         assert isinstance(ask(node, "10.9.9.9", "STRANGER", port=number), Rejection)
         assert isinstance(ask(node, "10.0.0.5", "PACS", "OTHER", port=number), Rejection)
@@ -148,7 +150,7 @@ def test_who_is_rejected_takes_no_place() -> None:
 
 
 def test_the_connections_of_strangers_displace_none_of_a_peer() -> None:
-    node = admission(limits=Limits(waiting=1, waiting_strangers=2))
+    node = admission(limits=AssociationLimits(waiting=1, waiting_strangers=2))
     with socket.socket() as ours, socket.socket() as theirs:
         assert node.connected(("10.0.0.5", 1), ours) is None
         gone = [node.connected((f"192.0.2.{number}", 1), theirs) for number in range(5)]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dicom_node.places import Limits, Places, Rejection
+from dicom_node.places import AssociationLimits, Places, Rejection
 
 pytestmark = pytest.mark.unit
 
@@ -31,7 +31,7 @@ def words(rejection: Rejection | None) -> str:
 
 
 def test_a_connection_takes_a_place_only_with_its_association_and_gives_it_back_at_its_end(sockets: Sockets) -> None:
-    places = Places(Limits(associations=1))
+    places = Places(AssociationLimits(associations=1))
     one, other = sockets(2)
     assert places.connected("a", one, "here") is None
     assert places.connected("b", other, "here") is None
@@ -42,7 +42,7 @@ def test_a_connection_takes_a_place_only_with_its_association_and_gives_it_back_
 
 
 def test_where_too_many_wait_the_one_that_waits_longest_gives_way(sockets: Sockets) -> None:
-    places = Places(Limits(associations=2, waiting=2))
+    places = Places(AssociationLimits(associations=2, waiting=2))
     five = sockets(5)
     assert places.connected(0, five[0], "here") is None
     assert places.connected(1, five[1], "here") is None
@@ -54,7 +54,7 @@ def test_where_too_many_wait_the_one_that_waits_longest_gives_way(sockets: Socke
 
 
 def test_it_is_one_of_the_address_that_has_most(sockets: Sockets) -> None:
-    places = Places(Limits(waiting=3))
+    places = Places(AssociationLimits(waiting=3))
     patient, *hurried = sockets(5)
     assert places.connected("patient", patient, "ct") is None
     gone = [places.connected(number, one, "flood") for number, one in enumerate(hurried)]
@@ -62,7 +62,7 @@ def test_it_is_one_of_the_address_that_has_most(sockets: Sockets) -> None:
 
 
 def test_strangers_wait_by_themselves(sockets: Sockets) -> None:
-    places = Places(Limits(waiting=1, waiting_strangers=1))
+    places = Places(AssociationLimits(waiting=1, waiting_strangers=1))
     known, first, second, other = sockets(4)
     assert places.connected("known", known, "ct") is None
     assert places.connected(1, first, "x", is_stranger=True) is None
@@ -71,7 +71,7 @@ def test_strangers_wait_by_themselves(sockets: Sockets) -> None:
 
 
 def test_one_address_has_no_more_associations_than_its_own_limit() -> None:
-    places = Places(Limits(associations=10, associations_per_address=2))
+    places = Places(AssociationLimits(associations=10, associations_per_address=2))
     outcomes = [words(places.associate(number, "flood")) for number in range(3)]
     assert outcomes == ["", "", "2 associations are open from this address, no more are allowed"]
     assert places.associate("ct", "ct") is None
@@ -81,7 +81,7 @@ def test_one_address_has_no_more_associations_than_its_own_limit() -> None:
 
 def test_guests_have_half_of_the_associations_where_a_share_is_kept() -> None:
     for keeps_share, most in ((True, 2), (False, 4)):
-        places = Places(Limits(associations=4), keeps_share=keeps_share)
+        places = Places(AssociationLimits(associations=4), keeps_share=keeps_share)
         taken = [places.associate(number, "here", is_guest=True) is None for number in range(4)]
         assert sum(taken) == most
         assert (places.associate("peer", "there") is None) is keeps_share
