@@ -106,6 +106,13 @@ def client_context(files: TlsFiles, peer_name: str, on_fault: Callable[[str], No
     """
 
     class Checked(ssl.SSLSocket):
+        def connect(self, addr: Any) -> None:
+            try:
+                super().connect(addr)
+            except OSError:
+                self.close()  # pynetdicom forgets to.
+                raise
+
         def do_handshake(self, block: bool = False) -> None:
             try:
                 super().do_handshake(block)

@@ -9,7 +9,7 @@ import pytest
 from dicom_node.admission import Admission, Caller
 from dicom_node.peers import ALL_ROLES, Peer, Priority, Role
 from dicom_node.places import AssociationLimits, Rejection
-from dicom_node.tls import TlsFiles, shows_name
+from dicom_node.tls import TlsFiles
 
 pytestmark = pytest.mark.unit
 
@@ -94,11 +94,6 @@ def test_a_peer_with_tls_and_no_certificate_name_shows_that_of_its_host() -> Non
     node = admission(Peer("SAFE", "10.0.0.6", 2762, name="safe", tls=OURS))
     assert isinstance(ask(node, "10.0.0.6", "SAFE", "TWINSCANNER", "10.0.0.6"), Peer)
     assert isinstance(ask(node, "10.0.0.6", "SAFE", "TWINSCANNER", "safe.hospital"), Rejection)
-
-
-@pytest.mark.parametrize("name", ["", "*.hospital", "hospital", "safe"])
-def test_no_part_of_a_name_and_no_wildcard_is_the_name(name: str) -> None:
-    assert not shows_name(frozenset({name}), "safe.hospital")
 
 
 def test_who_may_call_in_clear_is_known_from_the_address() -> None:
