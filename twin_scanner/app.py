@@ -17,13 +17,16 @@ from zoneinfo import ZoneInfo
 
 from pydicom import Dataset
 
+from dicom_node.admission import Admission
 from dicom_node.associations import Timeouts
 from dicom_node.evidence import QuietPeriod
 from dicom_node.listener import Listener
 from dicom_node.peers import Peer
+from dicom_node.places import AssociationLimits
 from dicom_node.receipt import MEGABYTE, ReceiptLimits
 from dicom_node.spool import Spool
 from dicom_node.store_scp import ReceivedInstance, StoreScp
+from dicom_node.tls import ServerTls, TlsFiles
 from twin_record.embedded import EmbeddedStore
 from twin_record.remote import FhirClient
 from twin_record.target import TwinTarget
@@ -50,7 +53,7 @@ from twin_scanner.service.retry import DAY_S, RetryPolicy
 from twin_scanner.service.schedule import CommandSchedule, PeriodicTasks
 from twin_scanner.service.steps import Steps
 from twin_scanner.service.worker import Beat, Worker
-from twin_scanner.settings import Folders, Settings
+from twin_scanner.settings import Folders, PeerSection, Settings
 
 LOG = logging.getLogger("twin_scanner.app")
 
@@ -89,6 +92,20 @@ def open_twin(settings: Settings) -> TwinTarget:
         folders.prepare()
         return EmbeddedStore(folders.twin, site)
     return FhirClient(twin.url, site, token_file=twin.token_file, timeout_s=twin.timeout_s, ca_file=twin.ca_file)
+
+
+def tls_files(settings: Settings) -> TlsFiles | None:
+    """Our TLS identity; None where none is configured."""
+    tls = settings.tls
+    if tls.certificate is None or tls.key is None or tls.ca_file is None:
+        return None
+    return TlsFiles(tls.certificate, tls.key, tls.ca_file, tls.key_password_file, tls.minimum_version)
+
+
+def peer_of(settings: Settings, section: PeerSection) -> Peer:
+    """The peer that a [[peers]] table, or [pacs], is about."""
+    values: dict[str, Any] = section.model_dump(exclude={"timeout_s", "roles", "tls"})
+    return Peer(**values, roles=frozenset(section.roles), tls=tls_files(settings) if section.tls else None)
 
 
 def render_template(settings: Settings) -> RenderRequest:
@@ -294,7 +311,13 @@ class Scanner:
         return CommandSchedule("retrain", section.cron, command, runs, leases, on_fatal, section.zone, self._now)
 
     def _make_receiver(self) -> Listener:
-        node, known = self._settings.node, self._settings.known_peers
+        node, files = self._settings.node, tls_files(self._settings)
+        admission = Admission(
+            node.ae_title,
+            [peer_of(self._settings, section) for section in self._settings.known_peers],
+            open_to_loopback=node.open_to_loopback,
+            limits=AssociationLimits(node.maximum_associations, node.associations_per_address),
+        )
         store = StoreScp(
             spool=self._spool,
             on_stored=self._on_stored,
@@ -303,12 +326,11 @@ class Scanner:
             on_association_closed=self._quiet.association_closed,
         )
         return Listener(
-            ae_title=node.ae_title,
             host=node.host,
             port=node.port,
             store=store,
-            allowed_calling_ae=None if node.open_to_loopback else frozenset(peer.ae_title for peer in known),
-            maximum_associations=node.maximum_associations,
+            admission=admission,
+            tls=ServerTls(files) if files is not None and self._settings.tls.listen_tls else None,
         )
 
 
