@@ -30,7 +30,7 @@ LOG = logging.getLogger("twin_scanner.steps")
 
 PACS: Final = "pacs"
 TWIN: Final = "twin"
-DESTINATIONS: Final = (Destination(PACS), Destination(TWIN, after=PACS))
+DESTINATIONS: Final = (Destination(PACS), Destination(TWIN, after_required=True))
 """Every render goes there; the twin lists what the PACS holds, so it comes second."""
 
 
