@@ -22,7 +22,8 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node.associations import MAXIMUM_PDU_BYTES, Timeouts, configure_library, connection_of
-from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
+from dicom_node.commitment import CommitmentReports
+from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, STORAGE_COMMITMENT, TRANSFER_SYNTAXES, VERIFICATION
 from dicom_node.store_scp import StoreScp
 from twin_scanner.errors import Misconfigured, Transient
 
@@ -37,8 +38,9 @@ logger = logging.getLogger(__name__)
 
 
 class Listener:
-    """Listens as ``ae_title`` and hands C-STORE to ``store``; ``allowed_calling_ae`` None: anyone may send.
+    """Listens as ``ae_title``, hands C-STORE to ``store``, and what peers report on storage commitment to ``reports``.
 
+    ``allowed_calling_ae`` None: anyone may send.
     ``bind`` takes the port, ``start`` serves it, ``stop`` gives it back; it may be started again.
     """
 
@@ -49,14 +51,19 @@ class Listener:
         host: str,
         port: int,
         store: StoreScp,
+        reports: CommitmentReports | None = None,
         allowed_calling_ae: frozenset[str] | None = None,
         maximum_associations: int = 64,
         timeouts: Timeouts | None = None,
     ) -> None:
         self._address = (host, port)
         self._store = store
+        self._reports = reports
         self._timeouts = timeouts or Timeouts()
         self._application = _application(ae_title, allowed_calling_ae, maximum_associations, self._timeouts)
+        if reports is not None:
+            # The peer that reports is the SCP of storage commitment although it opened the association.
+            self._application.add_supported_context(STORAGE_COMMITMENT, scu_role=False, scp_role=True)
         self._server: _Server | None = None
         self._serving: threading.Thread | None = None
         self._connections: WeakKeyDictionary[Association, socket.socket] = WeakKeyDictionary()
@@ -136,6 +143,7 @@ class Listener:
             (evt.EVT_REJECTED, self._explain_rejection),
             (evt.EVT_ACCEPTED, self._explain_contexts),
             *self._store.handlers(),
+            *(self._reports.handlers() if self._reports is not None else ()),
         ]
 
     def _keep_connection(self, event: evt.Event) -> None:
