@@ -24,7 +24,8 @@ from pydicom.uid import UID
 from pynetdicom import build_context, evt
 
 from dicom_node.associations import SUCCESS, Timeouts, rest_reactor
-from dicom_node.client import Peer, associated
+from dicom_node.client import associated
+from dicom_node.peers import Peer
 from dicom_node.sop_classes import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from twin_scanner.errors import Transient, TwinScannerError
 

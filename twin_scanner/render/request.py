@@ -18,6 +18,7 @@ class Outputs:
     segmentation: Literal["binary", "labelmap", "none"] = "binary"
     measurement_report: bool = True
     key_image: bool = True
+    key_objects: bool = True
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class OutputsSection(Section):
     segmentation: Literal["binary", "labelmap", "none"] = "binary"
     measurement_report: bool = True
     key_image: bool = True
+    key_objects: bool = True
 
     @model_validator(mode="after")
     def _report_refers_to_segmentation(self) -> "OutputsSection":

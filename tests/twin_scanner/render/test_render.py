@@ -81,10 +81,11 @@ def test_whatever_a_model_of_phantoms_makes_says_so(request_for: RequestFor) -> 
     pet = [pydicom.dcmread(request.result / name) for name in report.pet_files]
     assert {image.SeriesDescription for image in pet} == {"SYNTHETIC FDG-PET, PHANTOM-ONLY MODEL"}
     assert all(SENTENCE in image.ImageComments for image in pet)
-    files = ("sr/measurement-report.dcm", "key/key-image.dcm")
-    sr, key = (pydicom.dcmread(request.result / file) for file in files)
+    files = ("sr/measurement-report.dcm", "key/key-image.dcm", "ko/key-objects.dcm")
+    sr, key, selection = (pydicom.dcmread(request.result / file) for file in files)
     assert SENTENCE in str(sr) and sr.SeriesDescription.endswith("PHANTOM-ONLY MODEL")
     assert SENTENCE in key.ImageComments and key.SeriesDescription.endswith("PHANTOM-ONLY MODEL")
+    assert SENTENCE in str(selection) and selection.SeriesDescription.endswith("PHANTOM-ONLY MODEL")
 
 
 @pytest.mark.parametrize("phantom_only", [False, True])
@@ -103,6 +104,26 @@ def test_a_model_of_patients_needs_no_acceptance_and_nothing_speaks_of_phantoms(
     files = [request.result / name for name in (*report.pet_files, *(one.file for one in report.companions))]
     assert files and not any("PHANTOM-ONLY" in str(pydicom.dcmread(file)) for file in files)
     assert not any(SENTENCE in str(pydicom.dcmread(file)) for file in files)
+
+
+@pytest.mark.parametrize("wanted", [Outputs(), Outputs("none", measurement_report=False), Outputs(key_objects=False)])
+def test_the_key_objects_name_every_other_result_and_the_report_lists_them(
+    request_for: RequestFor, wanted: Outputs
+) -> None:
+    request = replace(request_for(PATIENTS), outputs=wanted)
+    report = render(request)
+    *others, last = report.companions
+    assert (last.modality == "KO") is wanted.key_objects
+    assert (request.result / "ko").exists() is wanted.key_objects
+    if wanted.key_objects:
+        selection = pydicom.dcmread(request.result / last.file)
+        (study,) = selection.CurrentRequestedProcedureEvidenceSequence
+        named = {
+            one.SeriesInstanceUID: [image.ReferencedSOPInstanceUID for image in one.ReferencedSOPSequence]
+            for one in study.ReferencedSeriesSequence
+        }
+        expected = {one.series_uid: [one.sop_instance_uid] for one in others}
+        assert named == expected | {report.pet_series_uid: list(report.pet_instance_uids)}
 
 
 def test_a_stitching_that_the_site_chooses_makes_other_uids_and_is_reported(request_for: RequestFor) -> None:
