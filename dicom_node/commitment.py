@@ -17,16 +17,18 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import build_context, evt
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
+from pynetdicom.pdu import P_DATA_TF
 
 from dicom_node.associations import SUCCESS, Timeouts, rest_reactor
 from dicom_node.client import associated
 from dicom_node.peers import Peer
-from dicom_node.sop_classes import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+from dicom_node.sop_classes import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, VERIFICATION
 from twin_scanner.errors import Transient, TwinScannerError
 
 PROCESSING_FAILURE: Final = 0x0110
@@ -78,7 +80,8 @@ class CommitmentReports:
         return self._on_report(report)
 
     def _answer(self, event: evt.Event) -> tuple[int, None]:
-        if str(event.request.AffectedSOPInstanceUID) != STORAGE_COMMITMENT_INSTANCE:
+        request = cast(N_EVENT_REPORT, event.request)
+        if str(request.AffectedSOPInstanceUID) != STORAGE_COMMITMENT_INSTANCE:
             return NO_SUCH_INSTANCE, None
         if event.event_type not in _EVENT_TYPES:
             return NO_SUCH_EVENT, None
@@ -118,11 +121,10 @@ def ask_for_commitment(
     The association stays open for ``linger_s`` seconds, for a peer that reports on it; others open one to us. Raises
     NotCommitting where the peer does not take the request, Transient where no association comes about or no answer.
     """
-    reported = threading.Event()
-    here = CommitmentReports(lambda report: _passed_on(reports, report, transaction_uid, reported))
-    contexts = [build_context(STORAGE_COMMITMENT)]
-    with associated(peer, calling_ae, contexts, timeouts or Timeouts(), here.handlers()) as association:
-        if not association.accepted_contexts:
+    waiting = _ReportHere(reports, transaction_uid)
+    contexts = [build_context(STORAGE_COMMITMENT), build_context(VERIFICATION)]
+    with associated(peer, calling_ae, contexts, timeouts or Timeouts(), waiting.handlers()) as association:
+        if STORAGE_COMMITMENT not in {str(context.abstract_syntax) for context in association.accepted_contexts}:
             raise NotCommitting(
                 f"{peer} does not accept storage commitment: allow it there from '{calling_ae}', or set confirm to "
                 '"query" here.'
@@ -136,16 +138,33 @@ def ask_for_commitment(
             raise Transient(f"{peer} did not answer the request for storage commitment: look into its log.")
         if status != SUCCESS:
             raise NotCommitting(f"{peer} refused storage commitment with 0x{status:04X}: look into its log.")
-        reported.wait(linger_s)
+        waiting.answered.wait(linger_s)
 
 
-def _passed_on(
-    reports: CommitmentReports, report: CommitmentReport, transaction_uid: str, reported: threading.Event
-) -> bool:
-    known = reports.keep(report)
-    if report.transaction_uid == transaction_uid:
-        reported.set()
-    return known
+class _ReportHere:
+    """The report on the association of its request: ``answered`` once our answer to it has left.
+
+    An association that is released before that hangs, with both sides waiting, until a timeout.
+    """
+
+    def __init__(self, reports: CommitmentReports, transaction_uid: str) -> None:
+        self._reports = reports
+        self._transaction_uid = transaction_uid
+        self._came = False
+        self.answered = threading.Event()
+
+    def handlers(self) -> list[Any]:
+        """What the association calls."""
+        return [*CommitmentReports(self._keep).handlers(), (evt.EVT_PDU_SENT, self._note_sent)]
+
+    def _keep(self, report: CommitmentReport) -> bool:
+        known = self._reports.keep(report)
+        self._came = self._came or report.transaction_uid == self._transaction_uid
+        return known
+
+    def _note_sent(self, event: evt.Event) -> None:
+        if self._came and isinstance(event.pdu, P_DATA_TF):
+            self.answered.set()
 
 
 def _request(transaction_uid: str, instances: Sequence[tuple[str, str]]) -> Dataset:

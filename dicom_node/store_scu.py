@@ -124,7 +124,8 @@ def send(
     file is no DICOM file.
     """
     instances, wishes = (
-        [one for one in (instance_of(file, implicit) for file in group) if one.uid not in skip] for group in (files, where_taken)
+        [one for one in (instance_of(file, implicit) for file in group) if one.uid not in skip]
+        for group in (files, where_taken)
     )
     if not instances and not wishes:
         return SendReport(())

@@ -234,7 +234,9 @@ def _checked(name: str, url: str) -> str:
         parsed = httpx.URL(url.rstrip("/"))
         parsed.host.encode("idna")
     except (httpx.InvalidURL, UnicodeError):
-        raise Misconfigured(f"The url of destination '{name}' cannot be read: write it as https://host/dicom-web.") from None
+        raise Misconfigured(
+            f"The url of destination '{name}' cannot be read: write it as https://host/dicom-web."
+        ) from None
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment or parsed.userinfo:
         raise Misconfigured(
             f"The url of destination '{name}' must look like https://host/dicom-web, without a password or a query."
@@ -265,7 +267,9 @@ def _status(
         reason = failed[uid]
         if reason in ALREADY_THERE:
             return InstanceStatus(uid, DUPLICATE)
-        return InstanceStatus(uid, (PROCESSING_FAILURE if otherwise == SUCCESS else DUPLICATE) if reason is None else reason)
+        return InstanceStatus(
+            uid, (PROCESSING_FAILURE if otherwise == SUCCESS else DUPLICATE) if reason is None else reason
+        )
     if uid in stored:
         return InstanceStatus(uid, stored[uid] or SUCCESS)
     return InstanceStatus(uid, otherwise)

@@ -54,7 +54,7 @@ class Node:
 Start: TypeAlias = Callable[..., Node]
 """Starts a node: options of StoreScp and of Listener."""
 
-_OF_THE_LISTENER: Final = ("allowed_calling_ae", "maximum_associations", "timeouts")
+_OF_THE_LISTENER: Final = ("reports", "allowed_calling_ae", "maximum_associations", "timeouts")
 
 
 def start_node(spool: Spool, **options: Any) -> Node:

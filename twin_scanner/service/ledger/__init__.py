@@ -1,8 +1,8 @@
 """The ledger: the one truth of the service, on SQLite or PostgreSQL; one file per table, with its queries."""
 
 from twin_scanner.service.ledger.claims import LeaseLost
-from twin_scanner.service.ledger.database import utc_now
 from twin_scanner.service.ledger.commitments import Commitment
+from twin_scanner.service.ledger.database import utc_now
 from twin_scanner.service.ledger.deliveries import REPLACED, Delivery, Destination, Outcome
 from twin_scanner.service.ledger.jobs import Job, NewJob
 from twin_scanner.service.ledger.leases import Lease

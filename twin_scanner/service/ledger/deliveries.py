@@ -195,6 +195,12 @@ class Deliveries(Claims[Delivery]):
         with self._database.read() as connection:
             return [commitment_row(row) for row in connection.execute(_commitments_of(delivery))]
 
+    def ask_again(self, delivery: Delivery) -> None:
+        """No report came in time: another transaction is asked for at the claim's next attempt."""
+        with self._database.write() as write:
+            self._jobs.locked(write, delivery.job_id)
+            self._update(write, self._mine(write, delivery), transaction_uid=None)
+
     def not_kept(self, delivery: Delivery) -> None:
         """The destination does not keep all of it: it is sent again, by the same claim's next attempt."""
         facts = {"transaction_uid": None, "lease_owner": delivery.lease_owner}
@@ -207,7 +213,11 @@ class Deliveries(Claims[Delivery]):
         with self._database.write() as write:
             self._jobs.locked(write, delivery.job_id)
             mine = self._mine(write, delivery)
-            values = {"stored_at": mine.stored_at or write.now, "confirmed_at": write.now, "due_at": None}
+            values: dict[str, Any] = {
+                "stored_at": mine.stored_at or write.now,
+                "confirmed_at": write.now,
+                "due_at": None,
+            }
             if outcome is not None:
                 values["outcome"] = asdict(outcome)
             self._move(write, mine, DeliveryState.CONFIRMED, confirmed_by=by, reason="", **values)

@@ -109,7 +109,7 @@ class Ledger:
             self.deliveries.wake_replaced(write, job)
 
     def retry(self, beginning: str) -> Job:
-        """Let a failed or rejected job, or its failed deliveries, go on; raises Rejected where nothing of it has failed."""
+        """Let a failed or rejected job, or its failed deliveries, go on; raises Rejected where nothing has failed."""
         job = self.jobs.find(beginning)
         with self.database.write() as write:
             current = self.jobs.locked(write, job.job_id)

@@ -24,9 +24,7 @@ def upgrade() -> None:
     op.drop_index("ix_deliveries_claimed", "deliveries")
     with op.batch_alter_table("deliveries") as deliveries:
         deliveries.drop_column("after")
-    op.create_index(
-        "ix_deliveries_claimed", "deliveries", ["node"], sqlite_where=CLAIMED, postgresql_where=CLAIMED
-    )
+    op.create_index("ix_deliveries_claimed", "deliveries", ["node"], sqlite_where=CLAIMED, postgresql_where=CLAIMED)
     op.create_table(
         "commitments",
         sa.Column("transaction_uid", sa.String(64), primary_key=True),
