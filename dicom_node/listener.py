@@ -278,7 +278,9 @@ class _Negotiation(ACSE):
 
 def _key_of(association: Association) -> tuple[Any, ...]:
     """A connection's own key: the address and port of its other end."""
-    return cast(tuple[Any, ...], association.requestor.address_info.as_tuple)
+    address = association.requestor.address_info
+    assert address is not None
+    return cast(tuple[Any, ...], address.as_tuple)
 
 
 def _application(ae_title: str, allowed_calling_ae: frozenset[str] | None, timeouts: Timeouts) -> AE:

@@ -42,7 +42,7 @@ from twin_scanner.files.durable_file import write_durably
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.logs import set_up_service_logging
 from twin_scanner.preconditions import check_model, check_segmenter
-from twin_scanner.render.in_worker import render_in_worker
+from twin_scanner.render.in_worker import load_in_worker, render_in_worker
 from twin_scanner.render.report import RenderReport
 from twin_scanner.render.request import Outputs, RenderRequest
 from twin_scanner.service.breaker import Breaker
@@ -137,6 +137,7 @@ def render_template(settings: Settings) -> RenderRequest:
         allow_other_segmenter=settings.model.allow_other_segmenter,
         missing_district=settings.model.missing_district,
         stitching=settings.model.stitching,
+        zero_dose=settings.pet.zero_dose,
         device_serial_number=settings.scanner.device_serial_number,
         accept_synthetic_ct=settings.scanner.accept_synthetic_ct,
         accept_phantom_only=settings.model.accept_phantom_only,
@@ -235,6 +236,13 @@ class Scanner:
         """
         self._closing.close()
         LOG.info("stopped")
+
+    def load_model(self) -> None:
+        """Let the worker process load torch and the model now, before the first study asks for them; does not wait.
+
+        Where that fails, the first render says why.
+        """
+        self._executor.submit(load_in_worker, self._settings.model.name, self._settings.model_store.resolve())
 
     @property
     def at_work(self) -> bool:

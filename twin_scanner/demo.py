@@ -74,16 +74,12 @@ def run_demo(out: Path, stage: Stage) -> DemoResult:
     patient_id = Examination(PHANTOM_SEED, PHANTOM).patient_id
     folders = Folders(out.resolve() / STORAGE)
     with tempfile.TemporaryDirectory(prefix="twin-scanner-demo-") as scratch:
-        generated = stage("Generating a whole-body CT")
-        generated(0, 1)
-        phantom = make_phantom(PHANTOM_SEED, PHANTOM)
-        ct_files = write_ct_dicom(
-            phantom.ct, Path(scratch) / "ct", seed=PHANTOM_SEED, options=PHANTOM, progress=generated
-        )
         spool = Spool(Path(scratch) / "pacs")
         with _pacs_stand_in(spool).listening() as pacs:
             settings = app.embedded_settings(folders.root, pacs.port, QUIET_PERIOD_S)
             with app.Scanner(settings).running() as scanner:
+                scanner.load_model()
+                ct_files = _generate(Path(scratch) / "ct", stage("Generating a whole-body CT"))
                 node = Peer("TWINSCANNER", "127.0.0.1", scanner.receiver.port)
                 send(ct_files, node, calling_ae=app.DEMO_PACS_AE, on_progress=stage("Sending the CT by C-STORE"))
                 result = _wait_for_job(scanner, folders, spool, stage)
@@ -99,6 +95,13 @@ def run_demo(out: Path, stage: Stage) -> DemoResult:
         out / "twin.json",
         f"twin-scanner twin show {patient_id} --config {shlex.quote(str(_leave_configured(out, folders)))}",
     )
+
+
+def _generate(folder: Path, progress: Progress) -> tuple[Path, ...]:
+    """A phantom's CT as DICOM files."""
+    progress(0, 1)
+    phantom = make_phantom(PHANTOM_SEED, PHANTOM)
+    return write_ct_dicom(phantom.ct, folder, seed=PHANTOM_SEED, options=PHANTOM, progress=progress)
 
 
 def _make_room(out: Path) -> None:

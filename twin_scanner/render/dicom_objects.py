@@ -116,4 +116,5 @@ def _synthesis(request: RenderRequest, series: CtSeries, pet: SyntheticPet, pack
         phantom_only=package.card.phantom_only,
         source_derivation=series.derivation,
         stitching=pet.stitching,
+        zero_dose=request.zero_dose,
     )

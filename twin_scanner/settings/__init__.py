@@ -12,7 +12,7 @@ from twin_scanner.settings.dicom import NodeSection, ReadingSection, ScannerSect
 from twin_scanner.settings.peers import PacsSection, PeerSection, TlsSection
 from twin_scanner.settings.service import LedgerSection, LimitsSection, LogSection, RetrainSection, RetrySection
 from twin_scanner.settings.storage import Folders, StorageSection
-from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection
+from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection, PetSection
 from twin_scanner.settings.twin import TwinSection
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "OutputsSection",
     "PacsSection",
     "PeerSection",
+    "PetSection",
     "ReadingSection",
     "RetrainSection",
     "RetrySection",

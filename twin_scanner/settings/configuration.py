@@ -16,7 +16,7 @@ from twin_scanner.settings.faults import fault_sentences, unknown_name
 from twin_scanner.settings.peers import PACS, PacsSection, PeerSection, TlsSection
 from twin_scanner.settings.service import LedgerSection, LimitsSection, LogSection, RetrainSection, RetrySection
 from twin_scanner.settings.storage import Folders, StorageSection
-from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection
+from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection, PetSection
 from twin_scanner.settings.twin import TwinSection
 
 ENVIRONMENT_PREFIX = "TWIN_SCANNER__"
@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     retry: RetrySection = RetrySection()
     model: ModelSection = ModelSection()
     districts: DistrictsSection = DistrictsSection()
+    pet: PetSection = PetSection()
     outputs: OutputsSection = OutputsSection()
     twin: TwinSection = TwinSection()
     scanner: ScannerSection = ScannerSection()

@@ -1,4 +1,4 @@
-"""The sections of the synthesis: model, districts, outputs."""
+"""The sections of the synthesis: model, districts, PET, outputs."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -42,6 +42,12 @@ class DistrictsSection(Section):
                 "the segmenter 'labelmap' needs districts.labelmap, a NIfTI or DICOM SEG file, or a folder"
             )
         return self
+
+
+class PetSection(Section):
+    """What the PET series says of a dose that was never given."""
+
+    zero_dose: bool = False
 
 
 class OutputsSection(Section):

@@ -137,6 +137,21 @@ def test_a_stitching_that_the_site_chooses_makes_other_uids_and_is_reported(requ
     assert not [note for note in own.notes if "stitched" in note]
 
 
+def test_a_dose_of_zero_is_stated_where_wanted_and_what_the_ct_lacks_for_it_is_reported(
+    request_for: RequestFor, ct: Path, tmp_path: Path
+) -> None:
+    def weightless(image: pydicom.Dataset, height_mm: float) -> None:
+        image.PatientWeight, image.AcquisitionTime = None, ""
+
+    copies(ct, tmp_path / "weightless", weightless)
+    request = replace(request_for(PATIENTS), source=tmp_path / "weightless", zero_dose=True)
+    report = render(replace(request, outputs=Outputs("none", False, False, False)))
+    isotope = pydicom.dcmread(request.result / report.pet_files[0]).RadiopharmaceuticalInformationSequence[0]
+    assert isotope.RadionuclideTotalDose == 0 and "RadiopharmaceuticalStartDateTime" not in isotope
+    said = "The CT has no PatientWeight and no time of acquisition: some viewers show no SUV in spite of pet.zero_dose."
+    assert said in report.notes
+
+
 @pytest.mark.parametrize("limit_bytes", [400, 8_000, 60_000])
 def test_a_full_disk_is_an_error_in_one_sentence_whatever_was_being_written(
     request_for: RequestFor, limit_bytes: int
