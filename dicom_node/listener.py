@@ -26,11 +26,12 @@ from pynetdicom.transport import AddressInformation, RequestHandler, ThreadedAss
 
 from dicom_node.admission import Admission, Caller
 from dicom_node.associations import MAXIMUM_PDU_BYTES, Timeouts, configure_library, connection_of
+from dicom_node.commitment import CommitmentReports
 from dicom_node.messages import Begin
 from dicom_node.peers import Peer
 from dicom_node.places import Rejection
 from dicom_node.refusal_log import RefusalLog
-from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
+from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, STORAGE_COMMITMENT, TRANSFER_SYNTAXES, VERIFICATION
 from dicom_node.store_scp import StoreScp
 from dicom_node.tls import NotSecure, ServerTls, certificate_names, fault_of, is_tls
 from dicom_node.upper_layer import check_library, take_over
@@ -51,7 +52,9 @@ logger = logging.getLogger(__name__)
 
 
 class Listener:
-    """Takes associations of those whom ``admission`` admits, hands C-STORE to ``store``, and takes TLS where given.
+    """Takes associations of those whom ``admission`` admits, hands C-STORE to ``store``, takes TLS where given.
+
+    What peers report on storage commitment goes to ``reports``.
 
     ``bind`` takes the port, ``start`` serves it, ``stop`` gives it back; it may be started again.
     """
@@ -62,16 +65,21 @@ class Listener:
         host: str,
         port: int,
         store: StoreScp,
+        reports: CommitmentReports | None = None,
         admission: Admission,
         tls: ServerTls | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
         self._address = (host, port)
         self._store = store
+        self._reports = reports
         self._timeouts = timeouts or Timeouts()
         self._admission = admission
         self._tls = tls
         self._application = _application(admission.ae_title, self._timeouts)
+        if reports is not None:
+            # The peer that reports is the SCP of storage commitment although it opened the association.
+            self._application.add_supported_context(STORAGE_COMMITMENT, scu_role=False, scp_role=True)
         self._server: _Server | None = None
         self._serving: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -176,6 +184,7 @@ class Listener:
             (evt.EVT_CONN_CLOSE, self._close_connection),
             (evt.EVT_ACCEPTED, self._explain_contexts),
             *self._store.handlers(),
+            *(self._reports.handlers() if self._reports is not None else ()),
         ]
 
     def _keep_connection(self, event: evt.Event) -> None:
