@@ -41,7 +41,9 @@ def connection_of(association: Association) -> socket.socket | None:
 def configure_library() -> None:
     """Set pynetdicom's process-wide options; called when a listener or client starts, never at import.
 
-    No log handlers (they cost 2 to 5 % and print data sets at DEBUG); files are sent as they are, never re-encoded.
+    No log handlers (they cost 2 to 5 % and print data sets at DEBUG), and what a query asks and finds is not logged:
+    it names patients. Files are sent as they are, never re-encoded.
     """
     _config.LOG_HANDLER_LEVEL = "none"
+    _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
     _config.STORE_SEND_CHUNKED_DATASET = True

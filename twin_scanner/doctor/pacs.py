@@ -14,7 +14,8 @@ from pydicom.uid import (
 )
 
 from dicom_node.associations import Timeouts
-from dicom_node.client import Peer, accepted_offers, echo
+from dicom_node.client import accepted_offers, echo
+from dicom_node.peers import Peer
 from twin_scanner.dicom.write.segmentation import TRANSFER_SYNTAXES
 from twin_scanner.doctor.finding import Finding, FindingState, findings_of
 from twin_scanner.settings import Settings

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dicom_node.associations import Timeouts
-from dicom_node.client import Peer, accepted_offers
+from dicom_node.client import accepted_offers
+from dicom_node.peers import Peer
 from dicom_node.sop_classes import CT_CLASSES
 from tests.peers.orthanc import Orthanc
 from tests.samples.examined import examined_settings, found
