@@ -9,6 +9,7 @@ Statuses (PS3.7 annex C, PS3.4 table B.2-1); every failure carries an ErrorComme
        a warning for stored, so it neither loses the instance nor sends it for ever
 0x0117 the request has no valid SOP Instance UID
 0x0122 SOP class not supported: neither a CT nor ours, so it is not kept; or not its presentation context's class
+0x0124 not authorised: the peer has not the role send_ct
 0xA700 out of resources: disk full or below its reserve, file system error, an instance above the largest size, or the
        node is shutting down; sending again later may succeed
 0xA900 the data set's SOP Class UID or SOP Instance UID is not the request's
@@ -34,11 +35,13 @@ from pynetdicom.pdu import P_DATA_TF
 from dicom_node.associations import SUCCESS
 from dicom_node.instance_header import InstanceHeader, file_meta, read_header
 from dicom_node.messages import StoreRequest, receipt_of
+from dicom_node.peers import Peer, Role
 from dicom_node.receipt import Receipt, ReceiptLimits
 from dicom_node.refusal import (
     CANNOT_UNDERSTAND,
     COMMENT_LENGTH,
     DOES_NOT_MATCH,
+    NOT_AUTHORISED,
     OUT_OF_RESOURCES,
     SOP_CLASS_NOT_SUPPORTED,
     Refusal,
@@ -63,6 +66,8 @@ class ReceivedInstance:
     calling_ae: str
     outcome: StoreOutcome
     association: int
+    peer: Peer | None = None
+    """Who sent it, where that is known."""
 
 
 @dataclass
@@ -70,6 +75,7 @@ class _Traffic:
     """What one association did; touched only by its own threads."""
 
     number: int
+    peer: Peer | None = None
     stored: int = 0
     dropped: int = 0
     refused: int = 0
@@ -127,6 +133,10 @@ class StoreScp:
             receipt.begin(file_meta(request.sop_class_uid, request.sop_instance_uid, transfer_syntax_uid))
         return receipt
 
+    def admit(self, association: Association, peer: Peer) -> None:
+        """The association is this peer's, whose roles say what it may do; called before anything comes over it."""
+        self._traffic_of(association).peer = peer
+
     def resume(self) -> None:
         """Take instances, again or for the first time."""
         self._refusing = False
@@ -177,6 +187,8 @@ class StoreScp:
         header = _checked_header(cast(C_STORE, event.request), receipt, UID(event.context.transfer_syntax))
         if header.sop_class_uid not in self._kept_classes:
             return self._drop_own(header, traffic)
+        if traffic.peer is not None and Role.SEND_CT not in traffic.peer.roles:
+            raise Refusal(NOT_AUTHORISED, "This AE title may not send CT: role send_ct.")
         outcome = self._keep(header, partial, event.assoc.requestor.ae_title, traffic)
         traffic.stored += 1
         if outcome is StoreOutcome.KEPT_APART:
@@ -209,7 +221,9 @@ class StoreScp:
         uids = (header.study_uid, header.series_uid, header.sop_instance_uid)
 
         def report(outcome: StoreOutcome) -> None:
-            self._on_stored(ReceivedInstance(*uids, header.sop_class_uid, calling_ae, outcome, traffic.number))
+            self._on_stored(
+                ReceivedInstance(*uids, header.sop_class_uid, calling_ae, outcome, traffic.number, traffic.peer)
+            )
 
         try:
             outcome = self._spool.keep(partial, *uids, report)

@@ -24,7 +24,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
-from dicom_node.peers import Peer
+from dicom_node.peers import Peer, Role
 from dicom_node.receipt import ReceiptLimits
 from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, TRANSFER_SYNTAXES
 from dicom_node.spool import Spool, StoreOutcome
@@ -65,10 +65,10 @@ def test_what_was_kept_is_told_once_an_instance_with_who_sent_it(start: Start, t
     node = start()
     node.send(*instances.series(tmp_path, 2))
     assert eventually(lambda: bool(node.closed))
-    association = node.closed[0]
+    association, guest = node.closed[0], Peer("PACS", "127.0.0.1", 0, roles=frozenset({Role.SEND_CT}))
     assert node.received == [
         ReceivedInstance(
-            "1.2.3", "1.2.3.1", f"1.2.3.1.{number}", CTImageStorage, "PACS", StoreOutcome.STORED, association
+            "1.2.3", "1.2.3.1", f"1.2.3.1.{number}", CTImageStorage, "PACS", StoreOutcome.STORED, association, guest
         )
         for number in (1, 2)
     ]
