@@ -1,4 +1,4 @@
-"""How fast CT slices are taken by C-STORE: our node, durable, beside other receivers, all sent to by dcmtk's storescu."""
+"""How fast CT slices are taken by C-STORE: our node, durable, beside other receivers; dcmtk's storescu sends to all."""
 
 import json
 import os
@@ -56,7 +56,9 @@ def measure(
                 progress(turn * (len(receivers) + 1) + step + 1, rounds * (len(receivers) + 1))
             together.append(_seconds(receivers[OURS], Path(scratch) / "received", [[one] for one in series]))
             progress((turn + 1) * (len(receivers) + 1), rounds * (len(receivers) + 1))
-    return _figures({name: statistics.median(each) for name, each in times.items()}, statistics.median(together), slices)
+    return _figures(
+        {name: statistics.median(each) for name, each in times.items()}, statistics.median(together), slices
+    )
 
 
 def _figures(seconds: dict[str, float], together_s: float, slices: int) -> list[Figure]:

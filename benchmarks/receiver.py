@@ -1,6 +1,6 @@
 """A receiver as a process of its own, for the benchmark of receipt: ``python -m benchmarks.receiver KIND FOLDER PORT``.
 
-``durable`` is our node; ``nothing`` is the same node with a handler that keeps nothing, the ceiling of what is possible.
+``durable`` is our node; ``nothing`` is the same node with a handler that keeps nothing: the ceiling.
 """
 
 import sys
@@ -10,6 +10,7 @@ from typing import Any
 
 from pynetdicom import evt
 
+from dicom_node.admission import Admission
 from dicom_node.listener import Listener
 from dicom_node.messages import StoreRequest
 from dicom_node.receipt import Receipt
@@ -32,7 +33,8 @@ class DoNothing(StoreScp):
 def main(kind: str, folder: str, port: str) -> None:
     store_class = {"durable": StoreScp, "nothing": DoNothing}[kind]
     store = store_class(spool=Spool(Path(folder)), on_stored=lambda received: None, is_own=lambda header: False)
-    with Listener(ae_title="RECEIVER", host="127.0.0.1", port=int(port), store=store).listening():
+    admission = Admission("RECEIVER", open_to_loopback=True)
+    with Listener(host="127.0.0.1", port=int(port), store=store, admission=admission).listening():
         threading.Event().wait()
 
 
