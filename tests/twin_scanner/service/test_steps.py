@@ -14,7 +14,7 @@ from twin_record.update import TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Defect
-from twin_scanner.render.report import Companion, RenderReport, read_report, write_report
+from twin_scanner.render.report import Companion, RenderReport, read_delivery, read_report, write_report
 from twin_scanner.render.request import RenderRequest
 from twin_scanner.service.image_delivery import held_companions
 from twin_scanner.service.intake import JobFolders
