@@ -69,6 +69,7 @@ def associated(
 
     def on_open(event: evt.Event) -> None:
         connected.append(True)
+        keep_connection(event)  # By TLS it is another socket than before.
         _send_at_once(event)
 
     def keep_rejection(event: evt.Event) -> None:
@@ -96,9 +97,7 @@ def associated(
     try:
         if not association.is_established:
             if faults:
-                raise Transient(
-                    f"{peer} was called by TLS, and {faults[0]}: check [tls] here and its certificate there."
-                )
+                raise Transient(f"{peer} was called by TLS, but {faults[0]}: check [tls] here and its TLS there.")
             raise Transient(_why_not_established(association, peer, calling_ae, bool(connected), rejections))
         yield association
         association.release()

@@ -17,15 +17,18 @@ from zoneinfo import ZoneInfo
 
 from pydicom import Dataset
 
+from dicom_node.admission import Admission
 from dicom_node.associations import Timeouts
 from dicom_node.commitment import CommitmentReport, CommitmentReports
 from dicom_node.evidence import QuietPeriod
 from dicom_node.listener import Listener
 from dicom_node.peers import Peer
+from dicom_node.places import AssociationLimits
+from dicom_node.receipt import MEGABYTE, ReceiptLimits
 from dicom_node.spool import Spool
 from dicom_node.store_scp import ReceivedInstance, StoreScp
 from dicom_node.stow import StowService
-from dicom_node.tls import TlsFiles
+from dicom_node.tls import ServerTls, TlsFiles
 from twin_record.auth import TokenFile
 from twin_record.embedded import EmbeddedStore
 from twin_record.remote import FhirClient, trusted_authorities
@@ -358,22 +361,27 @@ class Scanner:
         return CommandSchedule("retrain", section.cron, command, runs, leases, on_fatal, section.zone, self._now)
 
     def _make_receiver(self) -> Listener:
-        node, known = self._settings.node, self._settings.known_peers
+        node, files = self._settings.node, tls_files(self._settings)
+        admission = Admission(
+            node.ae_title,
+            [peer_of(self._settings, section) for section in self._settings.known_peers],
+            open_to_loopback=node.open_to_loopback,
+            limits=AssociationLimits(node.maximum_associations, node.associations_per_address),
+        )
         store = StoreScp(
             spool=self._spool,
             on_stored=self._on_stored,
             is_own=self._is_own,
-            minimum_free_bytes=node.minimum_free_mb * 2**20,
+            limits=ReceiptLimits(node.maximum_instance_mb * MEGABYTE, node.minimum_free_mb * MEGABYTE),
             on_association_closed=self._quiet.association_closed,
         )
         return Listener(
-            ae_title=node.ae_title,
             host=node.host,
             port=node.port,
             store=store,
+            admission=admission,
+            tls=ServerTls(files) if files is not None and self._settings.tls.listen_tls else None,
             reports=self._reports,
-            allowed_calling_ae=None if node.open_to_loopback else frozenset(peer.ae_title for peer in known),
-            maximum_associations=node.maximum_associations,
         )
 
 

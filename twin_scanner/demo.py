@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dicom_node.admission import Admission
 from dicom_node.listener import Listener
 from dicom_node.peers import Peer
 from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES
@@ -124,7 +125,8 @@ def _pacs_stand_in(spool: Spool) -> Listener:
     store = StoreScp(
         spool=spool, on_stored=lambda _: None, is_own=lambda _: False, kept_classes=(*CT_CLASSES, *OWN_CLASSES)
     )
-    return Listener(ae_title=app.DEMO_PACS_AE, host="127.0.0.1", port=0, store=store)
+    admission = Admission(app.DEMO_PACS_AE, open_to_loopback=True)
+    return Listener(host="127.0.0.1", port=0, store=store, admission=admission)
 
 
 class _JobStages:
