@@ -19,8 +19,8 @@ from twin_scanner.settings import Settings
 def examine(settings: Settings, on_finding: Callable[[Finding], None] = lambda _: None) -> list[Finding]:
     """Look at everything the scanner needs; each finding is also given to ``on_finding`` as soon as it is there.
 
-    Takes no longer than pacs.timeout_s, twin.timeout_s and the association's own limits allow. No finding holds a
-    secret or anything of a patient.
+    Takes no longer than the timeout_s of each destination and of the twin, and the association's own limits, allow. No
+    finding holds a secret or anything of a patient.
     """
     checks: tuple[tuple[str, Check], ...] = (
         ("storage folder", check_storage),
