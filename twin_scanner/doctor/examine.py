@@ -5,6 +5,7 @@ Nothing is changed: no migration is run, nothing is stored at the PACS, and the 
 
 from collections.abc import Callable
 
+from twin_scanner.doctor.destinations import check_destinations
 from twin_scanner.doctor.finding import Check, Finding, findings_of
 from twin_scanner.doctor.ledger import check_ledger
 from twin_scanner.doctor.model import check_model
@@ -19,8 +20,8 @@ from twin_scanner.settings import Settings
 def examine(settings: Settings, on_finding: Callable[[Finding], None] = lambda _: None) -> list[Finding]:
     """Look at everything the scanner needs; each finding is also given to ``on_finding`` as soon as it is there.
 
-    Takes no longer than the timeout_s of each destination and of the twin, and the association's own limits, allow. No
-    finding holds a secret or anything of a patient.
+    Takes no longer than pacs.timeout_s, twin.timeout_s and the association's own limits allow. No finding holds a
+    secret or anything of a patient.
     """
     checks: tuple[tuple[str, Check], ...] = (
         ("storage folder", check_storage),
@@ -28,6 +29,7 @@ def examine(settings: Settings, on_finding: Callable[[Finding], None] = lambda _
         ("model", check_model),
         ("segmenter", check_segmenters),
         ("PACS", check_pacs),
+        ("destinations", check_destinations),
         ("listening port", check_port),
         ("twin record", check_twin),
     )

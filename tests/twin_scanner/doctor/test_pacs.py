@@ -11,7 +11,6 @@ from dicom_node.associations import Timeouts
 from dicom_node.client import accepted_offers
 from dicom_node.peers import Peer
 from dicom_node.sop_classes import CT_CLASSES
-from tests.fakes.scripted_stow import ScriptedStow
 from tests.peers.orthanc import Orthanc
 from tests.samples.examined import examined_settings, found
 from tests.samples.examined_listener import receiver
@@ -60,8 +59,7 @@ def test_a_pacs_that_takes_no_pet_is_a_fault_and_one_that_takes_nothing_beside_i
     with _only_ct() as port:
         findings = look(examined_settings(tmp_path, closed_port, pacs={"port": port}))
         refused = [finding for finding in findings if finding.name == "PACS accepts"]
-        assert [finding.state for finding in refused] == ["fault", *["warning"] * 4, "fault"]
-        assert "or let something else confirm a delivery (confirm)" in refused[5].sentence
+        assert [finding.state for finding in refused] == ["fault", *["warning"] * 4]
         assert "Positron Emission Tomography Image Storage in Explicit VR Little Endian" in refused[0].sentence
         assert "or no PET can be delivered" in refused[0].sentence
         assert "outputs.key_image" in refused[3].sentence
@@ -89,21 +87,3 @@ def test_a_peer_that_says_nothing_is_given_up_after_the_configured_time() -> Non
         limits = Timeouts(connection_s=1.0, negotiation_s=1.0, response_s=1.0, idle_s=1.0)
         with pytest.raises(Transient, match="ended the association before accepting"):
             accepted_offers(peer, [(PET, EXPLICIT)], calling_ae="US", timeouts=limits)
-
-
-def test_each_destination_is_looked_at_by_itself(tmp_path: Path, closed_port: int) -> None:
-    with receiver(tmp_path / "archive") as archive, ScriptedStow().listening() as url:
-        settings = Settings.model_validate(
-            {
-                "peers": [{"name": "a", "ae_title": "PACS", "host": "127.0.0.1", "port": archive.port}],
-                "destinations": [
-                    {"name": "archive", "peer": "a", "confirm": "status", "transfer_syntax": "implicit"},
-                    {"name": "cloud", "url": url},
-                    {"name": "away", "url": f"http://127.0.0.1:{closed_port}", "timeout_s": 2.0},
-                ],
-            }
-        )
-        findings = look(settings)
-    assert found(findings, "destination archive accepts").state == "ok"
-    assert found(findings, "destination cloud").sentence.endswith("answers QIDO-RS.")
-    assert found(findings, "destination away").state == "fault"
