@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from pydicom import Dataset
 
+from dicom_node.addresses import network_of
 from dicom_node.admission import Admission
 from dicom_node.associations import Timeouts
 from dicom_node.evidence import QuietPeriod
@@ -313,7 +314,7 @@ class Scanner:
         node, files = self._settings.node, tls_files(self._settings)
         admission = Admission(
             node.ae_title,
-            [peer_of(self._settings, section) for section in self._settings.known_peers],
+            [*(peer_of(self._settings, section) for section in self._settings.known_peers), _ourselves(self._settings)],
             open_to_loopback=node.open_to_loopback,
             limits=AssociationLimits(node.maximum_associations, node.associations_per_address),
         )
@@ -331,6 +332,13 @@ class Scanner:
             admission=admission,
             tls=ServerTls(files) if files is not None and self._settings.tls.listen_tls else None,
         )
+
+
+def _ourselves(settings: Settings) -> Peer:
+    """This machine by our own AE title, as `doctor` asks whether we are there: it may verify, and nothing else."""
+    node = settings.node
+    own = () if network_of(node.host) is None else (node.host,)
+    return Peer(node.ae_title, "", node.port, "this scanner", ("127.0.0.0/8", "::1", *own), frozenset())
 
 
 def series_preference(settings: Settings) -> Preference:
