@@ -22,14 +22,16 @@ from pynetdicom import AE, evt
 from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import AddressInformation, RequestHandler, ThreadedAssociationServer
 
 from dicom_node.admission import Admission, Caller
 from dicom_node.associations import MAXIMUM_PDU_BYTES, Timeouts, configure_library, connection_of
+from dicom_node.commitment import CommitmentReports
+from dicom_node.messages import Begin
 from dicom_node.peers import Peer
 from dicom_node.places import Rejection
 from dicom_node.refusal_log import RefusalLog
-from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
+from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, STORAGE_COMMITMENT, TRANSFER_SYNTAXES, VERIFICATION
 from dicom_node.store_scp import StoreScp
 from dicom_node.tls import NotSecure, ServerTls, certificate_names, fault_of, is_tls
 from dicom_node.upper_layer import check_library, take_over
@@ -50,7 +52,9 @@ logger = logging.getLogger(__name__)
 
 
 class Listener:
-    """Takes associations of those whom ``admission`` admits, hands C-STORE to ``store``, and takes TLS where given.
+    """Takes associations of those whom ``admission`` admits, hands C-STORE to ``store``, takes TLS where given.
+
+    What peers report on storage commitment goes to ``reports``.
 
     ``bind`` takes the port, ``start`` serves it, ``stop`` gives it back; it may be started again.
     """
@@ -61,16 +65,21 @@ class Listener:
         host: str,
         port: int,
         store: StoreScp,
+        reports: CommitmentReports | None = None,
         admission: Admission,
         tls: ServerTls | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
         self._address = (host, port)
         self._store = store
+        self._reports = reports
         self._timeouts = timeouts or Timeouts()
         self._admission = admission
         self._tls = tls
         self._application = _application(admission.ae_title, self._timeouts)
+        if reports is not None:
+            # The peer that reports is the SCP of storage commitment although it opened the association.
+            self._application.add_supported_context(STORAGE_COMMITMENT, scu_role=False, scp_role=True)
         self._server: _Server | None = None
         self._serving: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -102,6 +111,7 @@ class Listener:
             raise _cannot_bind(host, port, error) from error
         self._server = cast(_Server, server)
         self._server.timeouts = self._timeouts
+        self._server.begin = self._store.begin
         self._server.admission = self._admission
         self._server.tls = self._tls
         self._server.on_admitted = self._store.admit
@@ -174,6 +184,7 @@ class Listener:
             (evt.EVT_CONN_CLOSE, self._close_connection),
             (evt.EVT_ACCEPTED, self._explain_contexts),
             *self._store.handlers(),
+            *(self._reports.handlers() if self._reports is not None else ()),
         ]
 
     def _keep_connection(self, event: evt.Event) -> None:
@@ -203,6 +214,7 @@ class _Server(ThreadedAssociationServer):
     request_queue_size = _LISTEN_QUEUE
     daemon_threads = True
     timeouts = Timeouts()
+    begin: Begin
     admission: Admission
     tls: ServerTls | None = None
     on_admitted: Callable[[Association, Peer], None]
@@ -304,7 +316,8 @@ class _Connection(RequestHandler):
         association = super()._create_association()
         association.acse = _Negotiation(association)
         admission, key = self.server.admission, _key_of(association)
-        take_over(association, self.server.timeouts, accepted_s, lambda: admission.ended(key))
+        begin, timeouts = self.server.begin, self.server.timeouts
+        take_over(association, begin, timeouts, accepted_s, lambda: admission.ended(key))
         return association
 
 
@@ -326,9 +339,7 @@ class _Negotiation(ACSE):
 
 def _key_of(association: Association) -> tuple[Any, ...]:
     """A connection's own key: the address and port of its other end."""
-    address = association.requestor.address_info
-    assert address is not None
-    return cast(tuple[Any, ...], address.as_tuple)
+    return cast(AddressInformation, association.requestor.address_info).as_tuple
 
 
 def _application(ae_title: str, timeouts: Timeouts) -> AE:

@@ -55,7 +55,7 @@ class Node:
 Start: TypeAlias = Callable[..., Node]
 """Starts a node: options of StoreScp, of Listener and of Admission."""
 
-_OF_THE_LISTENER: Final = ("timeouts", "tls")
+_OF_THE_LISTENER: Final = ("reports", "timeouts", "tls")
 _OF_THE_ADMISSION: Final = ("open_to_loopback", "limits", "resolve")
 
 

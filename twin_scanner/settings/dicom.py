@@ -25,6 +25,7 @@ class NodeSection(Section):
     quiet_period_s: Seconds = 30.0
     longest_wait_s: Seconds = 1800.0
     minimum_free_mb: int = Field(2048, ge=0)
+    maximum_instance_mb: int = Field(4096, ge=1)
 
 
 class ScannerSection(Section):
