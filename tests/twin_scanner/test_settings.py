@@ -15,6 +15,8 @@ pytestmark = pytest.mark.unit
 
 PEER = '[[peers]]\nname = "ct"\nae_title = "CT"\nhost = "10.0.0.5"\n'
 
+CALLER = '[[peers]]\nname = "ct"\nae_title = "CT"\naddresses = ["10.0.0.5"]\n'
+
 
 def keys_of_settings() -> dict[str, object]:
     """Each section.key and its default; a key without one is None, as is one of a list of tables."""
@@ -78,6 +80,7 @@ def test_the_section_of_one_pacs_is_short_for_a_peer(tmp_path: Path) -> None:
     assert names("") == ["pacs"]
     assert names(PEER) == ["ct", "pacs"]
     assert names(PEER.replace("ct", "pacs", 1)) == ["pacs"]
+    assert names(f'{PEER}[[destinations]]\nname = "away"\npeer = "ct"') == ["ct"], "another PACS is named"
     assert names(f"[pacs]\nport = 4242\n{PEER}") == ["ct", "pacs"]
     short = load_settings(tmp_path / "some.toml").known_peers[1]
     assert (short.ae_title, short.host, short.port, short.addresses) == ("PACS", "127.0.0.1", 4242, ())
@@ -134,6 +137,18 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         (f'{PEER}certificate_name = "ct"', "peers[1]: the peer 'ct' has a certificate_name: set tls = true, or leave"),
         (PEER + PEER, "two [[peers]] are named 'ct': give each its own name."),
         (f"[pacs]\nport = 4\n{PEER.replace('ct', 'pacs', 1)}", "[pacs] is short for the peer 'pacs', which [[peers]]"),
+        (
+            f"{CALLER}tls = true",
+            "peers[1]: the peer 'ct' has tls = true and no host: give its certificate_name.",
+        ),
+        (
+            f'{PEER}tls = true\n[tls]\ncertificate = "c"\nkey = "k"\nca_file = "a"\nlisten_tls = false',
+            "the peer 'ct' calls us by TLS alone: set tls.listen_tls = true, or take 'send_ct' and 'commit' from its",
+        ),
+        (
+            f'{CALLER}[[destinations]]\nname = "x"\npeer = "ct"',
+            "the destination 'x' needs a host of the peer 'ct'",
+        ),
         (f"{PEER}tls = true", "the peer 'ct' has tls = true: name our certificate, key and ca_file in [tls]."),
         ('[tls]\nkey = "k"', "tls: TLS with mutual authentication also needs tls.certificate and tls.ca_file."),
         ('[tls]\nminimum_version = "1.1"', "tls.minimum_version is '1.1': it must be '1.2' or '1.3'."),
