@@ -58,6 +58,12 @@ def test_the_example_loads(project: Path) -> None:
     assert load_settings(project / "deploy" / "twin-scanner.example.toml") == load_settings(None)
 
 
+def test_the_configurations_of_the_page_on_peers_load(project: Path, tmp_path: Path) -> None:
+    page, file = (project / "docs" / "peers.md").read_text("utf-8"), tmp_path / "page.toml"
+    file.write_text("\n".join(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)))
+    assert [peer.name for peer in load_settings(file).peers] == ["ct-emergency", "pacs"]
+
+
 def test_all_faults_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(
