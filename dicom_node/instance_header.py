@@ -2,9 +2,10 @@
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Final
 
 from pydicom.config import IGNORE
@@ -13,7 +14,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from twin_scanner.errors import Rejected
 
@@ -31,7 +32,7 @@ DECIDING_TAGS: Final = (
     0x0020000E,  # Series Instance UID
 )
 """All that is read of a data set; no patient's data among them."""
-_LAST_TAG: Final = 0x0020000E
+_TRANSFER_SYNTAX: Final = 0x00020010
 _PREFIXES: Final = (1 << 16, 1 << 22)
 """As much of a data set is looked at, inflated where it is deflated: first this, and if the attributes go on, that."""
 _MAXIMUM_ITEMS: Final = 50_000
@@ -74,7 +75,7 @@ def read_header(data_set: BytesIO, transfer_syntax_uid: UID) -> InstanceHeader:
             start = _start(data_set, most, transfer_syntax_uid)
             if start.count(_ITEM[transfer_syntax_uid.is_little_endian]) > _MAXIMUM_ITEMS:
                 raise Rejected("The data set has too many references before its UIDs.")
-            texts, is_beyond = _deciding_texts(start, transfer_syntax_uid)
+            texts, is_beyond = _texts(start, transfer_syntax_uid, DECIDING_TAGS)
             if is_beyond or len(start) < most:
                 break
         dataset = Dataset()
@@ -91,6 +92,22 @@ def read_header(data_set: BytesIO, transfer_syntax_uid: UID) -> InstanceHeader:
         raise Rejected("The data set cannot be read in its transfer syntax.") from error
 
 
+def file_texts(file: Path, tags: Sequence[int]) -> dict[int, str]:
+    """Those of these sorted attributes that a file of the spool has, as they came; raises Rejected where it is damaged."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(_PREFIXES[0])
+        end_of_meta = 144 + int.from_bytes(start[140:144], "little")
+        meta = _texts(start[132:end_of_meta], ExplicitVRLittleEndian, (_TRANSFER_SYNTAX,))[0]
+        transfer_syntax_uid = UID(meta[_TRANSFER_SYNTAX], IGNORE)
+        prefix = _start(BytesIO(start[end_of_meta:]), _PREFIXES[0], transfer_syntax_uid)
+        if prefix.count(_ITEM[transfer_syntax_uid.is_little_endian]) > _MAXIMUM_ITEMS:
+            raise Rejected("The data set has too many references before its geometry.")
+        return _texts(prefix, transfer_syntax_uid, tags)[0]
+    except (*_PARSE_ERRORS, OSError) as error:
+        raise Rejected("The file cannot be read in its transfer syntax.") from error
+
+
 def _start(data_set: BytesIO, most: int, transfer_syntax_uid: UID) -> bytes:
     with data_set.getbuffer() as view:
         if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
@@ -98,15 +115,15 @@ def _start(data_set: BytesIO, most: int, transfer_syntax_uid: UID) -> bytes:
         return bytes(view[:most])
 
 
-def _deciding_texts(start: bytes, transfer_syntax_uid: UID) -> tuple[dict[int, str], bool]:
-    """The deciding attributes as they came, and whether the data set goes on behind the last of them.
+def _texts(start: bytes, transfer_syntax_uid: UID, tags: Sequence[int]) -> tuple[dict[int, str], bool]:
+    """These attributes as they came, and whether the data set goes on behind the last of them; ``tags`` are sorted.
 
     Their bytes are made texts here, without pydicom's remarks on values, which would bring them into a log.
     """
     beyond: list[int] = []
 
     def is_beyond(tag: BaseTag, vr: str | None, length: int) -> bool:
-        if tag > _LAST_TAG:
+        if tag > tags[-1]:
             beyond.append(tag)
         return bool(beyond)
 
@@ -115,12 +132,12 @@ def _deciding_texts(start: bytes, transfer_syntax_uid: UID) -> tuple[dict[int, s
         transfer_syntax_uid.is_implicit_VR,
         transfer_syntax_uid.is_little_endian,
         stop_when=is_beyond,
-        specific_tags=list(DECIDING_TAGS),
+        specific_tags=list(tags),
     )
     texts = {}
     try:
         for element in elements:
-            if element.tag in DECIDING_TAGS:
+            if element.tag in tags:
                 texts[int(element.tag)] = bytes(element.value or b"").decode("latin-1").strip(" \0")
     except (EOFError, OSError):
         return texts, False

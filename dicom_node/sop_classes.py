@@ -9,6 +9,7 @@ CT_CLASSES: Final = (
     "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image
 )
+MULTI_FRAME_CT_CLASSES: Final = frozenset(CT_CLASSES[1:])
 OWN_CLASSES: Final = (
     "1.2.840.10008.5.1.4.1.1.128",  # Positron Emission Tomography Image
     "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation

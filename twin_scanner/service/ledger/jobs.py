@@ -14,6 +14,7 @@ from twin_scanner.service.ledger.claims import AT_ONCE, Claims
 from twin_scanner.service.ledger.columns import METADATA, UtcDateTime, waiting_columns
 from twin_scanner.service.ledger.database import Transaction, chunks
 from twin_scanner.service.ledger.moves import ENDED, State
+from twin_scanner.service.ledger.priority import Priority, turn_at
 
 RENDER: Final = "render"
 """The kind of job that there is today."""
@@ -43,7 +44,9 @@ JOBS: Final = sa.Table(
     sa.Column("instance_count", sa.Integer, nullable=False),
     sa.Column("pet_series_uid", sa.String(64), unique=True),
     sa.Column("model_hash", sa.String(64)),
-    sa.Index("ix_jobs_lane", "state", "node", "priority", "due_at", "job_id"),
+    sa.Column("turn_at", UtcDateTime),
+    sa.Column("evidence", sa.String(64), nullable=False, server_default=""),
+    sa.Index("ix_jobs_lane", "state", "node", "turn_at", "due_at", "job_id"),
     sa.Index("ix_jobs_newest", "made_at", "job_id"),
     sa.Index("ix_jobs_newest_in_state", "state", "made_at", "job_id"),
     sa.Index("ix_jobs_clearing", "ended_at", "job_id", sqlite_where=_NOT_CLEARED, postgresql_where=_NOT_CLEARED),
@@ -53,9 +56,10 @@ JOBS: Final = sa.Table(
 
 @dataclass(frozen=True)
 class Job:
-    """One row. ``stood_at`` is where it goes on after a release or a retry; of two jobs the smaller priority is first.
+    """One row. ``stood_at`` is where it goes on after a release or a retry; of two jobs the earlier turn is first.
 
-    ``made_at`` and ``updated_at`` are wall times, ``ended_at``, ``due_at`` and ``waiting_since`` steady ones.
+    ``evidence`` says why the CT was taken for complete. ``made_at`` and ``updated_at`` are wall times, ``ended_at``,
+    ``due_at``, ``turn_at`` and ``waiting_since`` steady ones.
     """
 
     job_id: str
@@ -83,6 +87,8 @@ class Job:
     instance_count: int
     pet_series_uid: str | None
     model_hash: str | None
+    turn_at: datetime | None
+    evidence: str
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,8 @@ class NewJob:
     source_digest: str
     instance_count: int
     skipped: tuple[tuple[str, str], ...] = ()
-    priority: int = 0
+    priority: int = Priority.ROUTINE
+    evidence: str = ""
 
     @property
     def job_id(self) -> str:
@@ -155,6 +162,8 @@ class Jobs(Claims[Job]):
                 "held_for": OTHER_NODE if held else "",
                 "skipped": [list(pair) for pair in new.skipped],
                 "instance_count": new.instance_count,
+                "turn_at": turn_at(write.steady, new.priority),
+                "evidence": new.evidence,
             }
             write.execute(self.table.insert().values(**values))
             write.note("jobs", new.job_id, "opened" if state == State.QUEUED else state.value)
@@ -330,7 +339,7 @@ class Jobs(Claims[Job]):
             self.move(write, mine, state, reason=reason, stood_at=mine.state.value)
 
     def _order(self) -> tuple[sa.ColumnElement[Any], ...]:
-        return (JOBS.c.priority, *super()._order())
+        return (JOBS.c.turn_at, *super()._order())
 
     def _row(self, found: sa.Row[Any]) -> Job:
         job = super()._row(found)
