@@ -2,9 +2,9 @@
 
 import logging
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from pydicom.uid import UID
 from pynetdicom import AE, build_context, evt
@@ -13,22 +13,12 @@ from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.associations import MAXIMUM_PDU_BYTES, SUCCESS, Timeouts, configure_library, connection_of
+from dicom_node.peers import Peer
 from dicom_node.sop_classes import VERIFICATION
+from dicom_node.tls import client_context
 from twin_scanner.errors import Transient
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A DICOM application on the network."""
-
-    ae_title: str
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.ae_title} at {self.host}:{self.port}"
 
 
 def echo(peer: Peer, calling_ae: str, timeouts: Timeouts | None = None) -> None:
@@ -64,6 +54,7 @@ def associated(
     connections: list[socket.socket] = []
     connected: list[bool] = []
     rejections: list[A_ASSOCIATE_RJ] = []
+    faults: list[str] = []
 
     def keep_connection(event: evt.Event) -> None:
         connections.extend(filter(None, [connection_of(event.assoc)]))
@@ -83,6 +74,7 @@ def associated(
             contexts=contexts,
             ae_title=peer.ae_title,
             max_pdu=MAXIMUM_PDU_BYTES,
+            tls_args=_tls_of(peer, faults),
             evt_handlers=[
                 (evt.EVT_ACSE_SENT, keep_connection),
                 (evt.EVT_CONN_OPEN, on_open),
@@ -94,6 +86,10 @@ def associated(
         raise Transient(f"{peer} cannot be found ({error.strerror}): check the host name.") from error
     try:
         if not association.is_established:
+            if faults:
+                raise Transient(
+                    f"{peer} was called by TLS, and {faults[0]}: check [tls] here and its certificate there."
+                )
             raise Transient(_why_not_established(association, peer, calling_ae, bool(connected), rejections))
         yield association
         association.release()
@@ -119,6 +115,13 @@ def _application(calling_ae: str, timeouts: Timeouts) -> AE:
     return application
 
 
+def _tls_of(peer: Peer, faults: list[str]) -> tuple[ssl.SSLContext, str] | None:
+    """What pynetdicom needs to call the peer by TLS; why a handshake failed is put into ``faults``."""
+    if peer.tls is None:
+        return None
+    return client_context(peer.tls, peer.shown_name, faults.append), peer.host
+
+
 def _why_not_established(
     association: Association, peer: Peer, calling_ae: str, connected: bool, rejections: Sequence[A_ASSOCIATE_RJ]
 ) -> str:
@@ -131,6 +134,8 @@ def _why_not_established(
     answer = association.acceptor.primitive
     if answer is not None and answer.result == 0:
         return f"{peer} accepted none of what we offer: allow these SOP classes from '{calling_ae}' there."
+    if peer.tls is not None:
+        return f"{peer} ended the association before accepting it: check that it trusts our certificate and allows us."
     return f"{peer} ended the association before accepting it: check that a DICOM service listens there."
 
 

@@ -8,6 +8,7 @@ import gc
 import logging
 import socket
 import socketserver
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,13 +18,16 @@ from weakref import WeakKeyDictionary
 
 from pydicom.uid import UID
 from pynetdicom import AE, evt
+from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.transport import ThreadedAssociationServer
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from dicom_node.associations import MAXIMUM_PDU_BYTES, Timeouts, configure_library, connection_of
+from dicom_node.places import Places, Rejection
 from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
 from dicom_node.store_scp import StoreScp
+from dicom_node.upper_layer import check_library, take_over
 from twin_scanner.errors import Misconfigured, Transient
 
 _LISTEN_QUEUE: Final = 128
@@ -56,7 +60,8 @@ class Listener:
         self._address = (host, port)
         self._store = store
         self._timeouts = timeouts or Timeouts()
-        self._application = _application(ae_title, allowed_calling_ae, maximum_associations, self._timeouts)
+        self._maximum_associations = maximum_associations
+        self._application = _application(ae_title, allowed_calling_ae, self._timeouts)
         self._server: _Server | None = None
         self._serving: threading.Thread | None = None
         self._connections: WeakKeyDictionary[Association, socket.socket] = WeakKeyDictionary()
@@ -76,14 +81,18 @@ class Listener:
         """
         if self._server is not None:
             return
+        check_library()
         configure_library()
         host, port = self._address
         try:
-            server = self._application.make_server(self._address, evt_handlers=self._handlers(), server_class=_Server)
+            server = self._application.make_server(
+                self._address, evt_handlers=self._handlers(), server_class=_Server, request_handler=_Connection
+            )
         except OSError as error:
             raise _cannot_bind(host, port, error) from error
         self._server = cast(_Server, server)
-        self._server.read_timeout_s = self._timeouts.read_s
+        self._server.timeouts = self._timeouts
+        self._server.places = Places(self._maximum_associations)
 
     def start(self) -> None:
         """Serve the port, which is bound first where it is not yet; raises as ``bind`` does."""
@@ -156,7 +165,7 @@ class Listener:
         elif request.called_ae_title != application.ae_title:
             reason = f"we are called '{application.ae_title}'"
         else:
-            reason = f"{application.maximum_associations} associations are open, no more are allowed"
+            reason = f"{self._maximum_associations} associations are open, no more are allowed"
         logger.warning(
             "Association from %r to %r was rejected: %s.", request.calling_ae_title, request.called_ae_title, reason
         )
@@ -171,13 +180,14 @@ class Listener:
 class _Server(ThreadedAssociationServer):
     """pynetdicom's threaded server, for a network where port scanners, half-open peers and bursts are daily life.
 
-    ``finish_request`` runs in the connection's own thread: whatever must wait for a peer before the association
-    (a TLS handshake, say) belongs there, never in the accept loop.
+    ``process_request`` runs in the accept loop and never waits; ``finish_request`` runs in the connection's own thread:
+    whatever must wait for a peer before the association (a TLS handshake, say) belongs there.
     """
 
     request_queue_size = _LISTEN_QUEUE
     daemon_threads = True
-    read_timeout_s = Timeouts.read_s
+    timeouts = Timeouts()
+    places = Places(1)
     _collected_s = 0.0
 
     def server_bind(self) -> None:
@@ -185,14 +195,32 @@ class _Server(ThreadedAssociationServer):
         super().server_bind()
         cast(socket.socket, self.socket).setblocking(False)
 
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept, and nothing else: pynetdicom would wait here for the peer's part of a TLS handshake."""
+        return cast(socket.socket, self.socket).accept()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Hand a connection to a thread of its own; where too many wait, the one that waits longest is closed."""
+        oldest = self.places.connected(client_address, request)
+        if oldest is not None:
+            _shut_down(oldest)
+        super().process_request(request, client_address)
+
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Give the connection its own timeout: without one, half a PDU holds a thread and a slot for ever."""
-        request.settimeout(self.read_timeout_s)
+        """Begin the association; the connection has a timeout also for what we send."""
+        request.settimeout(self.timeouts.read_s)
         request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().finish_request(request, client_address)
 
+    def rejection_of(self, association: Association) -> Rejection | None:
+        """Take a place for an association that is asked for, or say why it gets none."""
+        if self.places.associate(_key_of(association)):
+            return None
+        return Rejection.for_now(f"{self.places.maximum_associations} associations are open, no more are allowed")
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a connection that ended in an exception; the library would print a traceback to stderr."""
+        self.places.ended(client_address)
         logger.warning(
             "A connection from %s ended in an error before any association.", client_address[0], exc_info=True
         )
@@ -210,13 +238,48 @@ class _Server(ThreadedAssociationServer):
         self.server_close()
 
 
-def _application(
-    ae_title: str, allowed_calling_ae: frozenset[str] | None, maximum_associations: int, timeouts: Timeouts
-) -> AE:
+class _Connection(RequestHandler):
+    """Makes the association of a connection."""
+
+    server: _Server
+
+    def _create_association(self) -> Association:
+        accepted_s = time.monotonic()
+        association = super()._create_association()
+        association.acse = _Negotiation(association)
+        places, key = self.server.places, _key_of(association)
+        take_over(association, self.server.timeouts, accepted_s, lambda: places.ended(key))
+        return association
+
+
+class _Negotiation(ACSE):
+    """pynetdicom's negotiation, after our own conditions."""
+
+    def _negotiate_as_acceptor(self) -> None:
+        association, server = self.assoc, cast(_Server, self.assoc._server)
+        rejection = server.rejection_of(association)
+        if rejection is None:
+            super()._negotiate_as_acceptor()
+            return
+        request = cast(A_ASSOCIATE, self.requestor.primitive)
+        self.requestor.ae_title = request.calling_ae_title
+        self.send_reject(rejection.result, rejection.source, rejection.reason)
+        evt.trigger(association, evt.EVT_REJECTED, {})
+        association.kill()
+
+
+def _key_of(association: Association) -> tuple[Any, ...]:
+    """A connection's own key: the address and port of its other end."""
+    address = association.requestor.address_info
+    assert address is not None
+    return cast(tuple[Any, ...], address.as_tuple)
+
+
+def _application(ae_title: str, allowed_calling_ae: frozenset[str] | None, timeouts: Timeouts) -> AE:
     application = AE(ae_title=ae_title)
     application.require_called_aet = True
     application.require_calling_aet = sorted(allowed_calling_ae or ())
-    application.maximum_associations = maximum_associations
+    application.maximum_associations = sys.maxsize  # pynetdicom counts threads; places.py counts associations
     application.maximum_pdu_size = MAXIMUM_PDU_BYTES
     application.acse_timeout = timeouts.negotiation_s
     application.dimse_timeout = timeouts.response_s
@@ -250,7 +313,12 @@ def _end(association: Association) -> None:
         return
     connection = connection_of(association)
     if connection is not None:
-        with suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
+        _shut_down(connection)
     if association.ident is not None:  # a thread that has not started yet cannot be joined; it finds its socket shut
         association.join()
+
+
+def _shut_down(connection: socket.socket) -> None:
+    """End a connection; the thread that reads it sees the end."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

@@ -18,7 +18,8 @@ from pynetdicom import build_context, evt
 from pynetdicom.association import Association
 
 from dicom_node.associations import SUCCESS, Timeouts, connection_of
-from dicom_node.client import Peer, associated
+from dicom_node.client import associated
+from dicom_node.peers import Peer
 from dicom_node.sop_classes import STUDY_ROOT_FIND
 from dicom_node.spool import is_file_name_uid
 from twin_scanner.errors import Rejected, Transient

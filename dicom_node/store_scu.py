@@ -15,7 +15,8 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.associations import SUCCESS, Timeouts
-from dicom_node.client import Peer, accepted_pairs, associated
+from dicom_node.client import accepted_pairs, associated
+from dicom_node.peers import Peer
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.progress import Progress
 

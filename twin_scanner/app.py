@@ -18,9 +18,9 @@ from zoneinfo import ZoneInfo
 from pydicom import Dataset
 
 from dicom_node.associations import Timeouts
-from dicom_node.client import Peer
 from dicom_node.evidence import QuietPeriod
 from dicom_node.listener import Listener
+from dicom_node.peers import Peer
 from dicom_node.spool import Spool
 from dicom_node.store_scp import ReceivedInstance, StoreScp
 from twin_record.embedded import EmbeddedStore
@@ -102,6 +102,7 @@ def render_template(settings: Settings) -> RenderRequest:
         allow_other_segmenter=settings.model.allow_other_segmenter,
         missing_district=settings.model.missing_district,
         stitching=settings.model.stitching,
+        zero_dose=settings.pet.zero_dose,
         device_serial_number=settings.scanner.device_serial_number,
         accept_synthetic_ct=settings.scanner.accept_synthetic_ct,
         accept_phantom_only=settings.model.accept_phantom_only,
@@ -185,8 +186,8 @@ class Scanner:
             closing.callback(self.receiver.stop, RECEIVER_STOP_S)
             self.receiver.start()
             self._closing = closing.pop_all()
-        if not self._settings.node.allowed_calling_ae:
-            LOG.warning("any caller may send: name the PACS in node.allowed_calling_ae")
+        if self._settings.node.open_to_loopback:
+            LOG.warning("any program on this machine may send: node.open_to_loopback is set")
         LOG.info("listening", extra={"ae_title": self._settings.node.ae_title, "port": self.receiver.port})
 
     def stop(self) -> None:
@@ -285,7 +286,7 @@ class Scanner:
         return CommandSchedule("retrain", section.cron, command, runs, leases, on_fatal, section.zone, self._now)
 
     def _make_receiver(self) -> Listener:
-        node = self._settings.node
+        node, known = self._settings.node, self._settings.known_peers
         store = StoreScp(
             spool=self._spool,
             on_stored=self._on_stored,
@@ -298,7 +299,7 @@ class Scanner:
             host=node.host,
             port=node.port,
             store=store,
-            allowed_calling_ae=frozenset(node.allowed_calling_ae) or None,
+            allowed_calling_ae=None if node.open_to_loopback else frozenset(peer.ae_title for peer in known),
             maximum_associations=node.maximum_associations,
         )
 
@@ -341,7 +342,12 @@ def embedded_settings(folder: Path, pacs_port: int, quiet_period_s: float) -> Se
     """A whole scanner on loopback in one folder, taking phantoms: what the demonstration runs."""
     return Settings.model_validate(
         {
-            "node": {"port": 0, "quiet_period_s": quiet_period_s, "minimum_free_mb": 256},
+            "node": {
+                "port": 0,
+                "open_to_loopback": True,
+                "quiet_period_s": quiet_period_s,
+                "minimum_free_mb": 256,
+            },
             "pacs": {"ae_title": DEMO_PACS_AE, "port": pacs_port},
             "storage": {"folder": folder},
             "model": {"accept_phantom_only": True},

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicom_node.client import Peer
 from dicom_node.listener import Listener
+from dicom_node.peers import Peer
 from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES
 from dicom_node.spool import Spool
 from dicom_node.store_scp import StoreScp

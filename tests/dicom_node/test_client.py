@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from dicom_node.associations import Timeouts
-from dicom_node.client import Peer, echo
+from dicom_node.client import echo
+from dicom_node.peers import Peer
 from tests.peers.orthanc import Orthanc
 from tests.samples.loopback_node import SHORT
 from twin_scanner.errors import Transient

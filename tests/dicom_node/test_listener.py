@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from dicom_node.associations import Timeouts
-from dicom_node.client import Peer, echo
+from dicom_node.client import echo
 from dicom_node.listener import Listener
+from dicom_node.peers import Peer
 from dicom_node.spool import Spool
 from dicom_node.store_scp import StoreScp
 from dicom_node.store_scu import send

@@ -24,7 +24,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
-from dicom_node.client import Peer
+from dicom_node.peers import Peer
 from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, TRANSFER_SYNTAXES
 from dicom_node.spool import Spool, StoreOutcome
 from dicom_node.store_scp import ReceivedInstance

@@ -20,7 +20,8 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 
 from dicom_node.associations import Timeouts
-from dicom_node.client import Peer, echo
+from dicom_node.client import echo
+from dicom_node.peers import Peer
 from dicom_node.store_scu import NO_ANSWER, InstanceStatus, NotStored, SendingStopped, Unreadable, send
 from tests.peers.orthanc import Orthanc
 from tests.samples import instances

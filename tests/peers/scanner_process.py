@@ -23,12 +23,13 @@ class ScannerProcess:
         self.storage = folder / "storage"
         self.config = folder / "twin-scanner.toml"
         sections.setdefault("storage", {})["folder"] = str(self.storage)
+        sections.setdefault("node", {}).setdefault("open_to_loopback", True)
         sections.setdefault("model", {}).setdefault("accept_phantom_only", True)
         lines: list[str] = []
         for section, keys in sections.items():
             lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]
         self.config.write_text("\n".join(lines) + "\n", "utf-8")
-        self.port = int(sections.get("node", {}).get("port", 0))
+        self.port = int(sections["node"].get("port", 0))
         self._process: subprocess.Popen[str] | None = None
 
     @property

@@ -11,8 +11,8 @@ from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 
 from dicom_node.associations import Timeouts
-from dicom_node.client import Peer
 from dicom_node.listener import Listener
+from dicom_node.peers import Peer
 from dicom_node.spool import Spool
 from dicom_node.store_scp import ReceivedInstance, StoreScp
 from dicom_node.store_scu import InstanceStatus, NotStored, SendReport, send

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.client import Peer
+from dicom_node.peers import Peer
 from dicom_node.store_scu import send
 from tests.fakes.slow_pacs import AE_TITLE, SlowPacs
 from tests.peers.scanner_process import ScannerProcess

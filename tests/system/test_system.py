@@ -61,7 +61,7 @@ def hospital(
     with running_server() as fhir_url, pacs:
         scanner = ScannerProcess(
             tmp_path / "scanner",
-            node={"port": node_port, "quiet_period_s": 3, "allowed_calling_ae": ["PACS"], "minimum_free_mb": 0},
+            node={"port": node_port, "quiet_period_s": 3, "open_to_loopback": False, "minimum_free_mb": 0},
             pacs={"ae_title": "PACS", "port": dicom_port},
             twin={"url": fhir_url, "zone": "America/New_York"},
         )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dicom_node.associations import Timeouts
-from dicom_node.client import Peer
+from dicom_node.peers import Peer
 from dicom_node.store_scu import send
 from tests.fakes.counting_pacs import AE_TITLE, CountingPacs
 from tests.fakes.scanner_node import PET_SLICES

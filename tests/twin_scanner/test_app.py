@@ -13,7 +13,7 @@ import pydicom
 import pytest
 import sqlalchemy as sa
 
-from dicom_node.client import Peer
+from dicom_node.peers import Peer
 from dicom_node.store_scu import NotStored, send
 from tests.fakes.clock import Clock
 from tests.fakes.hanging_work import hang
@@ -34,9 +34,10 @@ DEADLINE_S = 60.0
 
 
 def settings(folder: Path, **sections: dict[str, Any]) -> Settings:
+    node = sections.pop("node", {"port": 0, "quiet_period_s": 0.5, "minimum_free_mb": 0})
     return Settings.model_validate(
         {
-            "node": {"port": 0, "quiet_period_s": 0.5, "minimum_free_mb": 0},
+            "node": {"open_to_loopback": True, **node},
             "storage": {"folder": folder / "data", "keep_days": 0.0},
             "pacs": {"port": 1},
             "model": {"accept_phantom_only": True},

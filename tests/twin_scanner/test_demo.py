@@ -36,7 +36,8 @@ def test_the_report_names_the_files_that_are_there(done: tuple[Path, "subprocess
     out = done[0] / "out"
     report = json.loads((out / "report.json").read_text("utf-8"))
     named = {*report["pet_files"], *(companion["file"] for companion in report["companions"])}
-    there = {str(file.relative_to(out)) for folder in ("pet", "seg", "sr", "key") for file in (out / folder).iterdir()}
+    folders = ("pet", "seg", "sr", "key", "ko")
+    there = {str(file.relative_to(out)) for folder in folders for file in (out / folder).iterdir()}
     assert named == there
 
 

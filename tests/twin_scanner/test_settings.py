@@ -9,26 +9,33 @@ from pydantic import BaseModel
 
 from twin_scanner.errors import Misconfigured
 from twin_scanner.settings import MACHINE_CONFIGURATION, Settings, configuration_file, load_settings
+from twin_scanner.settings.configuration import sections_of
 
 pytestmark = pytest.mark.unit
 
+PEER = '[[peers]]\nname = "ct"\nae_title = "CT"\nhost = "10.0.0.5"\n'
+
 
 def keys_of_settings() -> dict[str, object]:
-    """Each section.key and its default."""
-    sections = {name: field.default for name, field in Settings.model_fields.items()}
-    return {
-        f"{section}.{key}": value
-        for section, model in sections.items()
-        if isinstance(model, BaseModel)
-        for key, value in model.model_dump(mode="json").items()
-    }
+    """Each section.key and its default; a key without one is None, as is one of a list of tables."""
+    keys: dict[str, object] = {}
+    for section, model in sections_of(Settings).items():
+        default = Settings.model_fields[section].default
+        values = (
+            default.model_dump(mode="json") if isinstance(default, BaseModel) else dict.fromkeys(model.model_fields)
+        )
+        keys |= {f"{section}.{key}": value for key, value in values.items()}
+    return keys
 
 
 def test_the_example_names_every_key_with_its_default_and_no_other(project: Path) -> None:
     text = (project / "deploy" / "twin-scanner.example.toml").read_text("utf-8")
-    uncommented = re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
+    uncommented = re.sub(r"^# (?=[a-z_]+ = |\[\[)", "", text, flags=re.MULTILINE)
     documented = {
-        f"{section}.{key}": value for section, keys in tomllib.loads(uncommented).items() for key, value in keys.items()
+        f"{section}.{key}": value
+        for section, tables in tomllib.loads(uncommented).items()
+        for table in (tables if isinstance(tables, list) else [tables])
+        for key, value in table.items()
     }
     optional = {key for key, value in keys_of_settings().items() if value is None}
     assert documented.keys() == keys_of_settings().keys()
@@ -60,6 +67,21 @@ def test_all_faults_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     text = str(caught.value)
     for part in ("node.port", "node.prot", "pacs.ae_title", "twin.zone", "TWIN_SCANNER__NOED__PORT"):
         assert part in text
+
+
+def test_the_section_of_one_pacs_is_short_for_a_peer(tmp_path: Path) -> None:
+    def names(text: str) -> list[str]:
+        file = tmp_path / "some.toml"
+        file.write_text(text)
+        return [peer.name for peer in load_settings(file).known_peers]
+
+    assert names("") == ["pacs"]
+    assert names(PEER) == ["ct", "pacs"]
+    assert names(PEER.replace("ct", "pacs", 1)) == ["pacs"]
+    assert names(f"[pacs]\nport = 4242\n{PEER}") == ["ct", "pacs"]
+    short = load_settings(tmp_path / "some.toml").known_peers[1]
+    assert (short.ae_title, short.host, short.port, short.addresses) == ("PACS", "127.0.0.1", 4242, ())
+    assert set(short.roles) == {"send_ct", "take_pet", "query", "commit"}
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +120,23 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         ("[ledger]\nworkers = 1.5", "ledger.workers is 1.5: it must be a whole number."),
         ('[scanner]\naccept_synthetic_ct = "perhaps"', "scanner.accept_synthetic_ct is 'perhaps': it must be true or"),
         ("[node]\nae_title = 7", "node.ae_title is 7: it must be text in quotes."),
-        ('[node]\nallowed_calling_ae = "PACS"', "node.allowed_calling_ae is 'PACS': it must be a list in brackets."),
+        (
+            '[node]\nallowed_calling_ae = ["PACS"]',
+            "node.allowed_calling_ae is no longer a key: write a [[peers]] table for each caller, with its ae_title",
+        ),
+        (PEER.replace("ct", "a b"), "peers[1].name: a peer's name has 1 to 32 letters, digits, dots, hyphens and"),
+        (f"{PEER}prot = 1", "unknown key peers[1].prot: did you mean port?"),
+        (f'{PEER}addresses = "10.0.0.5"', "peers[1].addresses is '10.0.0.5': it must be a list in brackets."),
+        (f'{PEER}addresses = ["10.1.0.5/16"]', "peers[1].addresses[1]: '10.1.0.5/16' is no address: give an IP"),
+        (f'{PEER}addresses = ["10.1.0.300"]', "peers[1].addresses[1]: '10.1.0.300' is no address: give an IP"),
+        (f'{PEER}roles = ["sends_ct"]', "peers[1].roles[1] is 'sends_ct': it must be 'send_ct', 'take_pet', 'query'"),
+        ('[[peers]]\nname = "ct"\nae_title = "CT"', "peers[1]: the peer 'ct' needs a host that we call, or addresses"),
+        (f'{PEER}certificate_name = "ct"', "peers[1]: the peer 'ct' has a certificate_name: set tls = true, or leave"),
+        (PEER + PEER, "two [[peers]] are named 'ct': give each its own name."),
+        (f"[pacs]\nport = 4\n{PEER.replace('ct', 'pacs', 1)}", "[pacs] is short for the peer 'pacs', which [[peers]]"),
+        (f"{PEER}tls = true", "the peer 'ct' has tls = true: name our certificate, key and ca_file in [tls]."),
+        ('[tls]\nkey = "k"', "tls: TLS with mutual authentication also needs tls.certificate and tls.ca_file."),
+        ('[tls]\nminimum_version = "1.1"', "tls.minimum_version is '1.1': it must be '1.2' or '1.3'."),
         ("[twin]\nissuer_systems = 3", "twin.issuer_systems is 3: it must be a table."),
         ("[twin]\ntoken_file = 3", "twin.token_file is 3: it must be a path in quotes."),
         ("node = 3", "node is 3: it must be a section with its keys."),

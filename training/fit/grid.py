@@ -17,7 +17,8 @@ from training.fit.checkpoint import load_checkpoint
 from training.fit.config import STRICT, Count, TrainConfig, merged, read_toml, validated
 from training.fit.finished_package import PACKAGE, write_package
 from training.fit.fit import train_networks
-from training.fit.run_data import load_data
+from training.fit.phantom_pairs import kept_pairs
+from training.fit.run_data import RunData, load_data, phantom_data
 from training.fit.stopping import stopped_by_signals
 from twin_scanner.errors import Rejected, Transient, TwinScannerError
 from twin_scanner.files.writable import check_writable
@@ -109,15 +110,21 @@ def train_part(config: TrainConfig, network: str) -> None:
     """One network of a run, in a folder of its own: a job; raises as ``training.fit.fit.train`` does."""
     torch.set_num_threads(config.threads or torch.get_num_threads())
     with stopped_by_signals() as stop:
-        train_networks(_part(config, network), load_data(config), (network,), resume=True, stop=stop)
+        train_networks(_part(config, network), _data(config), (network,), resume=True, stop=stop)
 
 
 def assemble(config: TrainConfig) -> Path:
     """The package of a run whose networks are all trained: a job; raises as ``load_checkpoint`` does."""
     torch.set_num_threads(config.threads or torch.get_num_threads())
-    data = load_data(config)
+    data = _data(config)
     states = {name: load_checkpoint(_part(config, name), data.sha256)[0] for name in config.covered.networks}
     return write_package(config, {name: state.finished[name] for name, state in states.items()}, data)
+
+
+def _data(config: TrainConfig) -> RunData:
+    if config.data.kind == "store":
+        return load_data(config)
+    return phantom_data(config, kept_pairs(config.data, config.plan, keep_air=config.covered.whole_volume))
 
 
 class _Work:

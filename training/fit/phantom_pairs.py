@@ -1,6 +1,7 @@
 """The phantoms that a configuration names, as pairs in memory: what a run without a training store is trained on."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from training.data.pairs import Pair, landmarks, make_pair, phantom_truth
 from training.data.study import TrainingStudy
@@ -20,6 +21,12 @@ def make_pairs(config: DataConfig, plan: Plan, *, keep_air: bool, progress: Prog
         if progress is not None:
             progress(len(pairs), config.count)
     return pairs
+
+
+@lru_cache(maxsize=1)
+def kept_pairs(config: DataConfig, plan: Plan, *, keep_air: bool) -> list[Pair]:
+    """As ``make_pairs``, once for all networks of a grid that one process trains."""
+    return make_pairs(config, plan, keep_air=keep_air)
 
 
 def _phantoms(config: DataConfig, plan: Plan) -> Iterator[tuple[str, str, TrainingStudy]]:

@@ -7,13 +7,15 @@ from pydicom.uid import (
     UID,
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
     PositronEmissionTomographyImageStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
 
 from dicom_node.associations import Timeouts
-from dicom_node.client import Peer, accepted_offers, echo
+from dicom_node.client import accepted_offers, echo
+from dicom_node.peers import Peer
 from twin_scanner.dicom.write.segmentation import TRANSFER_SYNTAXES
 from twin_scanner.doctor.finding import Finding, FindingState, findings_of
 from twin_scanner.settings import Settings
@@ -60,6 +62,8 @@ def _offers(settings: Settings) -> dict[tuple[str, str], str]:
         offers[str(Comprehensive3DSRStorage), str(ExplicitVRLittleEndian)] = "measurement_report"
     if outputs.key_image:
         offers[str(SecondaryCaptureImageStorage), str(ExplicitVRLittleEndian)] = "key_image"
+    if outputs.key_objects:
+        offers[str(KeyObjectSelectionDocumentStorage), str(ExplicitVRLittleEndian)] = "key_objects"
     return offers
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from dicom_node.associations import Timeouts
-from dicom_node.client import Peer, echo
+from dicom_node.client import echo
+from dicom_node.peers import Peer
 from twin_scanner.doctor.finding import Finding
 from twin_scanner.errors import TwinScannerError
 from twin_scanner.settings import Settings
@@ -53,7 +54,7 @@ def _bind_error(host: str, port: int) -> OSError | None:
 def _who_listens(settings: Settings, where: str) -> Finding:
     """Our own node answers a C-ECHO to its title; a caller that it allows is asked for."""
     node = settings.node
-    caller = node.allowed_calling_ae[0] if node.allowed_calling_ae else node.ae_title
+    caller = settings.known_peers[0].ae_title
     limits = Timeouts(LOCAL_PROBE_S, LOCAL_PROBE_S, LOCAL_PROBE_S, LOCAL_PROBE_S, LOCAL_PROBE_S)
     try:
         echo(Peer(node.ae_title, _ANY_HOST.get(node.host, node.host), node.port), caller, limits)

@@ -1,15 +1,19 @@
 """The DICOM objects of a render: the PET series and the companions that the site wants."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final
 
+from pydicom import dcmread
+
 from twin_scanner.dicom.read.ct_series import CtSeries
-from twin_scanner.dicom.write.companions import WrittenObject
+from twin_scanner.dicom.write.companions import PET_CLASS, WrittenObject
 from twin_scanner.dicom.write.key_image import write_key_image
+from twin_scanner.dicom.write.key_objects import OF_INTEREST, SelectedSeries, write_key_objects
 from twin_scanner.dicom.write.measurement_report import write_measurement_report
-from twin_scanner.dicom.write.pet_series import Synthesis, WrittenSeries, write_pet_series
+from twin_scanner.dicom.write.pet_series import Synthesis, WrittenSeries, comment, titled, write_pet_series
 from twin_scanner.dicom.write.segmentation import write_segmentation
 from twin_scanner.imaging.suv import RegionSuv
 from twin_scanner.models.package import ModelPackage
@@ -71,7 +75,29 @@ def write_dicom(
     if wanted.key_image:
         pixels = key_image(scene, f"{package.name} {package.model_hash[:12]}")
         companions.append(write_key_image(pixels, series, written, synthesis, folders["key-image"]))
+    if wanted.key_objects:
+        companions.append(_write_selection(written, companions, synthesis, folders["key-objects"]))
     return DicomObjects(written, tuple(companions))
+
+
+def _write_selection(
+    pet: WrittenSeries, companions: Sequence[WrittenObject], synthesis: Synthesis, folder: Path
+) -> WrittenObject:
+    """The document that names every result of this synthesis."""
+    results = [
+        SelectedSeries(pet.series_uid, PET_CLASS, pet.sop_instance_uids),
+        *(SelectedSeries(one.series_uid, one.sop_class_uid, (one.sop_instance_uid,)) for one in companions),
+    ]
+    return write_key_objects(
+        "key-objects",
+        OF_INTEREST,
+        results,
+        dcmread(pet.files[0], stop_before_pixels=True),
+        synthesis.made_at,
+        folder,
+        series_description=titled("SYNTHETIC FDG-PET, all results, RESEARCH", synthesis),
+        explanation=f"All results of one synthesis; {comment(synthesis)}",
+    )
 
 
 def _synthesis(request: RenderRequest, series: CtSeries, pet: SyntheticPet, package: ModelPackage) -> Synthesis:
@@ -90,4 +116,5 @@ def _synthesis(request: RenderRequest, series: CtSeries, pet: SyntheticPet, pack
         phantom_only=package.card.phantom_only,
         source_derivation=series.derivation,
         stitching=pet.stitching,
+        zero_dose=request.zero_dose,
     )

@@ -7,9 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from pydicom.dataset import Dataset
+
 from twin_scanner.dicom.read.ct_series import CtSeries, read_ct_series
 from twin_scanner.dicom.read.patient import text
 from twin_scanner.dicom.write.companions import WrittenObject
+from twin_scanner.dicom.write.pet_series import acquisition_moment
 from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
 from twin_scanner.districts.labelmap import find_labelmap
 from twin_scanner.errors import Misconfigured, Rejected
@@ -171,7 +174,12 @@ def _report(
         districts=district_values(pet, statistics),
         segmentation_quality=tuple(part.sentence() for part in pet.district_map.quality),
         suv_max=round(float(pet.suv.array.max()), 3),
-        notes=(*notes, *_stitching_note(pet, package), *([PHANTOM_ONLY_NOTE] if package.card.phantom_only else [])),
+        notes=(
+            *notes,
+            *_stitching_note(pet, package),
+            *(_dose_notes(series.header) if series is not None and request.zero_dose else []),
+            *([PHANTOM_ONLY_NOTE] if package.card.phantom_only else []),
+        ),
         seconds=seconds,
         made_at=request.made_at.isoformat(),
         revision=request.revision,
@@ -184,6 +192,13 @@ def _report(
 def _stitching_note(pet: SyntheticPet, package: ModelPackage) -> list[str]:
     own = package.card.stitching
     return [] if pet.stitching == own else [f"Windows were stitched '{pet.stitching}'; the model was made for '{own}'."]
+
+
+def _dose_notes(header: Dataset) -> list[str]:
+    """What a CT lacks for SUV in a viewer that wants a dose, though the PET states one of 0."""
+    needed = {"PatientWeight": text(header, "PatientWeight"), "time of acquisition": acquisition_moment(header)}
+    lacking = " and no ".join(what for what, value in needed.items() if not value)
+    return [f"The CT has no {lacking}: some viewers show no SUV in spite of pet.zero_dose."] if lacking else []
 
 
 def _companion(companion: WrittenObject) -> Companion:

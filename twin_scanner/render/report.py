@@ -12,7 +12,12 @@ from twin_scanner.files.durable_file import write_durably, writing
 
 REPORT = "report.json"
 DELIVERY = "delivery.json"
-FOLDERS: Mapping[CompanionKind, str] = {"segmentation": "seg", "measurement-report": "sr", "key-image": "key"}
+FOLDERS: Mapping[CompanionKind, str] = {
+    "segmentation": "seg",
+    "measurement-report": "sr",
+    "key-image": "key",
+    "key-objects": "ko",
+}
 """The folder of each companion in the result's folder."""
 
 

@@ -18,6 +18,7 @@ class Outputs:
     segmentation: Literal["binary", "labelmap", "none"] = "binary"
     measurement_report: bool = True
     key_image: bool = True
+    key_objects: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,5 +48,7 @@ class RenderRequest:
     gantry_tilt: GantryTilt = "reject"
     stitching: StitchingChoice = "package"
     """How windows are weighted where they overlap; ``package``: as the model's card says."""
+    zero_dose: bool = False
+    """Whether the PET states a dose of 0, for viewers that show no SUV without a dose."""
     accept_phantom_only: bool = False
     """Whether a model that was trained on phantoms only may be used; every result then says so."""

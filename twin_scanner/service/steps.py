@@ -12,7 +12,7 @@ from typing import Any, Final
 import pydicom
 
 from dicom_node.associations import Timeouts
-from dicom_node.client import Peer
+from dicom_node.peers import Peer
 from dicom_node.store_scu import NO_ANSWER, InstanceStatus, NotStored, SendingStopped, Unreadable, send
 from twin_record.target import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate

@@ -7,10 +7,11 @@ from twin_scanner.settings.configuration import (
     configuration_file,
     load_settings,
 )
-from twin_scanner.settings.dicom import NodeSection, PacsSection, ReadingSection, ScannerSection, SelectionSection
+from twin_scanner.settings.dicom import NodeSection, ReadingSection, ScannerSection, SelectionSection
+from twin_scanner.settings.peers import PacsSection, PeerSection, TlsSection
 from twin_scanner.settings.service import LedgerSection, LimitsSection, LogSection, RetrainSection, RetrySection
 from twin_scanner.settings.storage import Folders, StorageSection
-from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection
+from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection, PetSection
 from twin_scanner.settings.twin import TwinSection
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "NodeSection",
     "OutputsSection",
     "PacsSection",
+    "PeerSection",
+    "PetSection",
     "ReadingSection",
     "RetrainSection",
     "RetrySection",
@@ -32,6 +35,7 @@ __all__ = [
     "SelectionSection",
     "Settings",
     "StorageSection",
+    "TlsSection",
     "TwinSection",
     "configuration_file",
     "load_settings",

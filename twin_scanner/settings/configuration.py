@@ -3,17 +3,18 @@
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from twin_scanner.errors import Misconfigured
-from twin_scanner.settings.dicom import NodeSection, PacsSection, ReadingSection, ScannerSection, SelectionSection
+from twin_scanner.settings.dicom import NodeSection, ReadingSection, ScannerSection, SelectionSection
 from twin_scanner.settings.faults import fault_sentences, unknown_name
+from twin_scanner.settings.peers import PACS, PacsSection, PeerSection, TlsSection
 from twin_scanner.settings.service import LedgerSection, LimitsSection, LogSection, RetrainSection, RetrySection
 from twin_scanner.settings.storage import Folders, StorageSection
-from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection
+from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection, PetSection
 from twin_scanner.settings.twin import TwinSection
 
 ENVIRONMENT_PREFIX = "TWIN_SCANNER__"
@@ -33,13 +34,16 @@ class Settings(BaseSettings):
     )
 
     node: NodeSection = NodeSection()
+    peers: tuple[PeerSection, ...] = ()
     pacs: PacsSection = PacsSection()
+    tls: TlsSection = TlsSection()
     storage: StorageSection = StorageSection()
     ledger: LedgerSection = LedgerSection()
     limits: LimitsSection = LimitsSection()
     retry: RetrySection = RetrySection()
     model: ModelSection = ModelSection()
     districts: DistrictsSection = DistrictsSection()
+    pet: PetSection = PetSection()
     outputs: OutputsSection = OutputsSection()
     twin: TwinSection = TwinSection()
     scanner: ScannerSection = ScannerSection()
@@ -47,6 +51,26 @@ class Settings(BaseSettings):
     reading: ReadingSection = ReadingSection()
     retrain: RetrainSection = RetrainSection()
     log: LogSection = LogSection()
+
+    @model_validator(mode="after")
+    def _peers_fit_together(self) -> "Settings":
+        names = [peer.name for peer in self.peers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two [[peers]] are named '{twice[0]}': give each its own name")
+        if PACS in names and "pacs" in self.model_fields_set:
+            raise ValueError("[pacs] is short for the peer 'pacs', which [[peers]] names too: leave one of them out")
+        by_tls = [peer.name for peer in self.peers if peer.tls]
+        if by_tls and self.tls.certificate is None:
+            raise ValueError(f"the peer '{by_tls[0]}' has tls = true: name our certificate, key and ca_file in [tls]")
+        return self
+
+    @property
+    def known_peers(self) -> tuple[PeerSection, ...]:
+        """Every peer; the one that [pacs] is short for is the last, its defaults where nothing names another PACS."""
+        if "pacs" in self.model_fields_set or all(peer.name != PACS for peer in self.peers):
+            return (*self.peers, self.pacs.as_peer())
+        return self.peers
 
     @property
     def ledger_url(self) -> str:
@@ -85,7 +109,7 @@ def configuration_file(given: Path | None, machine: Path = MACHINE_CONFIGURATION
 def load_settings(file: Path | None) -> Settings:
     """The validated configuration; raises Misconfigured with every fault, one on each line."""
     values = {} if file is None else _read(file)
-    sections = {name: type(field.default) for name, field in Settings.model_fields.items()}
+    sections = sections_of(Settings)
     variables = _variables()
     faults = [
         unknown_name([section], sections, variable)
@@ -101,6 +125,12 @@ def load_settings(file: Path | None) -> Settings:
         count = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise Misconfigured(f"{which} has {count}:\n" + "\n".join(f"  {fault}" for fault in faults))
     return settings
+
+
+def sections_of(settings: type[BaseSettings]) -> dict[str, type[BaseModel]]:
+    """The model of each section; of a list of tables, that of a table."""
+    kinds: dict[str, Any] = {name: field.annotation for name, field in settings.model_fields.items()}
+    return {name: get_args(kind)[0] if get_args(kind) else kind for name, kind in kinds.items()}
 
 
 def _read(file: Path) -> dict[str, Any]:

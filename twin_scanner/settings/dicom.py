@@ -1,10 +1,10 @@
-"""The sections of the DICOM side: our node, the PACS, what the scanner says of itself, which CT it takes."""
+"""The sections of the DICOM side: our node, what the scanner says of itself, which CT it takes."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from twin_scanner.settings.section import AeTitle, ListenPort, Port, Seconds, Section, text_like
+from twin_scanner.settings.section import AeTitle, ListenPort, Seconds, Section, text_like
 
 NodeName = Annotated[
     str,
@@ -19,20 +19,11 @@ class NodeSection(Section):
     ae_title: AeTitle = "TWINSCANNER"
     host: str = "127.0.0.1"
     port: ListenPort = 11112
-    allowed_calling_ae: tuple[AeTitle, ...] = ()
+    open_to_loopback: bool = False
     maximum_associations: int = Field(64, ge=1)
     quiet_period_s: Seconds = 30.0
     longest_wait_s: Seconds = 1800.0
     minimum_free_mb: int = Field(2048, ge=0)
-
-
-class PacsSection(Section):
-    """Where the synthetic PET goes."""
-
-    ae_title: AeTitle = "PACS"
-    host: str = "127.0.0.1"
-    port: Port = 104
-    timeout_s: Seconds = 60.0
 
 
 class ScannerSection(Section):

@@ -38,20 +38,28 @@ KINDS_WITHOUT_VALUE: Final = ("value_error", "string_pattern_mismatch", "string_
 """Texts of a form of their own, such as addresses, may hold a password and are not repeated."""
 
 
+REMOVED: Final = {
+    "node.allowed_calling_ae": "write a [[peers]] table for each caller, with its ae_title and its addresses",
+}
+"""Keys of earlier versions, and what to do instead."""
+
+
 def fault_sentences(error: ValidationError, sections: Sections, variables: Mapping[str, str]) -> Iterator[str]:
     """A sentence for each fault; ``variables`` are the environment's, by the dotted key that each stands for."""
     for detail in error.errors():
-        where = [str(part) for part in detail["loc"]]
-        variable = variables.get(".".join(where[:2]))
+        where = _keys(detail["loc"])
+        variable = variables.get(".".join(where[:2])) or variables.get(where[0] if where else "")
         if detail["type"] == "extra_forbidden":
             yield unknown_name(where, sections, variable)
         else:
-            yield _ended(f"{variable or '.'.join(where)}{_wrong_value(detail)}")
+            yield _ended(f"{variable or '.'.join(where)}{_wrong_value(detail)}".removeprefix(": "))
 
 
 def unknown_name(where: Sequence[str], sections: Sections, variable: str | None = None) -> str:
     """What is said of a section or key that does not exist; ``variable`` is the environment's that names it."""
-    section, key = where[0].lower(), where[1].lower() if len(where) > 1 else ""
+    section, key = where[0].lower().split("[")[0], where[1].lower() if len(where) > 1 else ""
+    if f"{section}.{key}" in REMOVED:
+        return f"{variable or f'{section}.{key}'} is no longer a key: {REMOVED[f'{section}.{key}']}."
     if section not in sections:
         known, nearest = list(sections), get_close_matches(section, sections, 1)
         kind, choice = "section", f"the sections are {', '.join(known)}."
@@ -64,6 +72,17 @@ def unknown_name(where: Sequence[str], sections: Sections, variable: str | None 
     if nearest and variable:
         nearest = [_variable_of(variable, section, nearest[0], kind)]
     return f"unknown {kind} {variable or '.'.join(where)}: " + (f"did you mean {nearest[0]}?" if nearest else choice)
+
+
+def _keys(location: Sequence[int | str]) -> list[str]:
+    """The dotted parts of a key; a table of a list is numbered from 1, as a person counts them in the file."""
+    keys: list[str] = []
+    for part in location:
+        if isinstance(part, int) and keys:
+            keys[-1] += f"[{part + 1}]"
+        else:
+            keys.append(str(part))
+    return keys
 
 
 def _variable_of(variable: str, section: str, nearest: str, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""The sections of the synthesis: model, districts, outputs."""
+"""The sections of the synthesis: model, districts, PET, outputs."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -44,12 +44,19 @@ class DistrictsSection(Section):
         return self
 
 
+class PetSection(Section):
+    """What the PET series says of a dose that was never given."""
+
+    zero_dose: bool = False
+
+
 class OutputsSection(Section):
     """What is written and sent beside the PET series."""
 
     segmentation: Literal["binary", "labelmap", "none"] = "binary"
     measurement_report: bool = True
     key_image: bool = True
+    key_objects: bool = True
 
     @model_validator(mode="after")
     def _report_refers_to_segmentation(self) -> "OutputsSection":

@@ -9,12 +9,17 @@ from typing import Any
 
 import pytest
 
+from training.data.pairs import Pair
+from training.fit import phantom_pairs
 from training.fit.checkpoint import CHECKPOINT
+from training.fit.config import DataConfig
 from training.fit.fit import train
 from training.fit.grid import Grid, is_grid, merged, read_grid, train_grid
+from training.fit.phantom_pairs import make_pairs
 from training.fit.run_data import load_data
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.models.package import load_package
+from twin_scanner.models.plan import Plan
 
 pytestmark = pytest.mark.loop
 
@@ -64,6 +69,22 @@ def test_tables_are_merged_as_deep_as_they_go_and_stay_as_they_were() -> None:
     below = {"a": {"b": {"c": 1, "d": 2}}, "e": [1]}
     assert merged(below, {"a": {"b": {"c": 3}}, "e": [2]}) == {"a": {"b": {"c": 3, "d": 2}}, "e": [2]}
     assert below == {"a": {"b": {"c": 1, "d": 2}}, "e": [1]}
+
+
+def test_the_phantoms_of_a_run_are_made_once_for_all_networks_that_a_process_trains(
+    tmp_path: Path, one_worker: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They took most of the time of a short run: once for every network, and once more for the package."""
+    made: list[int] = []
+
+    def counted(config: DataConfig, plan: Plan, *, keep_air: bool) -> list[Pair]:
+        made.append(config.count)
+        return make_pairs(config, plan, keep_air=keep_air)
+
+    phantom_pairs.kept_pairs.cache_clear()
+    monkeypatch.setattr(phantom_pairs, "make_pairs", counted)
+    train_grid(grid(tmp_path, variants={"halves": HALVES}), one_worker)
+    assert made == [2]
 
 
 @pytest.mark.long

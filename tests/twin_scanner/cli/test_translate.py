@@ -43,6 +43,7 @@ def test_it_writes_what_the_design_promises(result: Path) -> None:
         "seg",
         "sr",
         "key",
+        "ko",
         "pet.nii.gz",
         "districts.nii.gz",
         "preview.png",
@@ -51,7 +52,7 @@ def test_it_writes_what_the_design_promises(result: Path) -> None:
     report = json.loads((result / "report.json").read_text())
     assert len(report["pet_files"]) == len(list((result / "pet").iterdir()))
     assert set(report["districts"]) == {"head", "trunk", "arms"}
-    assert [companion["modality"] for companion in report["companions"]] == ["SEG", "SR", "OT"]
+    assert [companion["modality"] for companion in report["companions"]] == ["SEG", "SR", "OT", "KO"]
     assert 1.0 < report["suv_max"] <= 20.0
 
 
@@ -66,11 +67,11 @@ def test_dciodvfy_finds_no_error_in_what_stands_beside_the_pet(
     result: Path, project: Path, peer: Callable[[str], str]
 ) -> None:
     peer("dciodvfy")
-    folders = [str(result / name) for name in ("seg", "sr", "key")]
+    folders = [str(result / name) for name in ("seg", "sr", "key", "ko")]
     check = [sys.executable, str(project / "tests" / "peers" / "check_dicom.py"), *folders]
     done = subprocess.run(check, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout
-    assert done.stdout.startswith("3 files checked")
+    assert done.stdout.startswith("4 files checked")
 
 
 def test_each_district_of_the_report_is_told_of_its_own_border(result: Path) -> None:

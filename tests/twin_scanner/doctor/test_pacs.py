@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dicom_node.associations import Timeouts
-from dicom_node.client import Peer, accepted_offers
+from dicom_node.client import accepted_offers
+from dicom_node.peers import Peer
 from dicom_node.sop_classes import CT_CLASSES
 from tests.peers.orthanc import Orthanc
 from tests.samples.examined import examined_settings, found
@@ -47,7 +48,7 @@ def test_orthanc_answers_and_would_take_everything_we_send(
         assert pacs.rest("/instances") == []
 
 
-def test_a_pacs_that_takes_no_pet_is_a_fault_and_one_that_takes_no_key_image_a_warning(
+def test_a_pacs_that_takes_no_pet_is_a_fault_and_one_that_takes_nothing_beside_it_a_warning(
     tmp_path: Path, closed_port: int
 ) -> None:
     with receiver(tmp_path / "pacs") as pacs:
@@ -58,10 +59,11 @@ def test_a_pacs_that_takes_no_pet_is_a_fault_and_one_that_takes_no_key_image_a_w
     with _only_ct() as port:
         findings = look(examined_settings(tmp_path, closed_port, pacs={"port": port}))
         refused = [finding for finding in findings if finding.name == "PACS accepts"]
-        assert [finding.state for finding in refused] == ["fault", "warning", "warning", "warning"]
+        assert [finding.state for finding in refused] == ["fault", *["warning"] * 4]
         assert "Positron Emission Tomography Image Storage in Explicit VR Little Endian" in refused[0].sentence
         assert "or no PET can be delivered" in refused[0].sentence
         assert "outputs.key_image" in refused[3].sentence
+        assert "outputs.key_objects" in refused[4].sentence
 
 
 @contextmanager

@@ -81,10 +81,11 @@ def test_whatever_a_model_of_phantoms_makes_says_so(request_for: RequestFor) -> 
     pet = [pydicom.dcmread(request.result / name) for name in report.pet_files]
     assert {image.SeriesDescription for image in pet} == {"SYNTHETIC FDG-PET, PHANTOM-ONLY MODEL"}
     assert all(SENTENCE in image.ImageComments for image in pet)
-    files = ("sr/measurement-report.dcm", "key/key-image.dcm")
-    sr, key = (pydicom.dcmread(request.result / file) for file in files)
+    files = ("sr/measurement-report.dcm", "key/key-image.dcm", "ko/key-objects.dcm")
+    sr, key, selection = (pydicom.dcmread(request.result / file) for file in files)
     assert SENTENCE in str(sr) and sr.SeriesDescription.endswith("PHANTOM-ONLY MODEL")
     assert SENTENCE in key.ImageComments and key.SeriesDescription.endswith("PHANTOM-ONLY MODEL")
+    assert SENTENCE in str(selection) and selection.SeriesDescription.endswith("PHANTOM-ONLY MODEL")
 
 
 @pytest.mark.parametrize("phantom_only", [False, True])
@@ -105,6 +106,26 @@ def test_a_model_of_patients_needs_no_acceptance_and_nothing_speaks_of_phantoms(
     assert not any(SENTENCE in str(pydicom.dcmread(file)) for file in files)
 
 
+@pytest.mark.parametrize("wanted", [Outputs(), Outputs("none", measurement_report=False), Outputs(key_objects=False)])
+def test_the_key_objects_name_every_other_result_and_the_report_lists_them(
+    request_for: RequestFor, wanted: Outputs
+) -> None:
+    request = replace(request_for(PATIENTS), outputs=wanted)
+    report = render(request)
+    *others, last = report.companions
+    assert (last.modality == "KO") is wanted.key_objects
+    assert (request.result / "ko").exists() is wanted.key_objects
+    if wanted.key_objects:
+        selection = pydicom.dcmread(request.result / last.file)
+        (study,) = selection.CurrentRequestedProcedureEvidenceSequence
+        named = {
+            one.SeriesInstanceUID: [image.ReferencedSOPInstanceUID for image in one.ReferencedSOPSequence]
+            for one in study.ReferencedSeriesSequence
+        }
+        expected = {one.series_uid: [one.sop_instance_uid] for one in others}
+        assert named == expected | {report.pet_series_uid: list(report.pet_instance_uids)}
+
+
 def test_a_stitching_that_the_site_chooses_makes_other_uids_and_is_reported(request_for: RequestFor) -> None:
     """The paper's average leaves its UIDs as they were: see the tests of the PET series."""
     request = replace(request_for(PATIENTS), outputs=Outputs("none", measurement_report=False, key_image=False))
@@ -114,6 +135,21 @@ def test_a_stitching_that_the_site_chooses_makes_other_uids_and_is_reported(requ
     assert own.model_hash == other.model_hash and own.pet_series_uid != other.pet_series_uid
     assert "Windows were stitched 'gaussian'; the model was made for 'uniform'." in other.notes
     assert not [note for note in own.notes if "stitched" in note]
+
+
+def test_a_dose_of_zero_is_stated_where_wanted_and_what_the_ct_lacks_for_it_is_reported(
+    request_for: RequestFor, ct: Path, tmp_path: Path
+) -> None:
+    def weightless(image: pydicom.Dataset, height_mm: float) -> None:
+        image.PatientWeight, image.AcquisitionTime = None, ""
+
+    copies(ct, tmp_path / "weightless", weightless)
+    request = replace(request_for(PATIENTS), source=tmp_path / "weightless", zero_dose=True)
+    report = render(replace(request, outputs=Outputs("none", False, False, False)))
+    isotope = pydicom.dcmread(request.result / report.pet_files[0]).RadiopharmaceuticalInformationSequence[0]
+    assert isotope.RadionuclideTotalDose == 0 and "RadiopharmaceuticalStartDateTime" not in isotope
+    said = "The CT has no PatientWeight and no time of acquisition: some viewers show no SUV in spite of pet.zero_dose."
+    assert said in report.notes
 
 
 @pytest.mark.parametrize("limit_bytes", [400, 8_000, 60_000])

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from dicom_node.associations import Timeouts
-from dicom_node.client import Peer
+from dicom_node.peers import Peer
 from dicom_node.store_scu import Unreadable
 from tests.fakes import scanner_node
 from tests.fakes.counting_pacs import AE_TITLE, CountingPacs

@@ -29,8 +29,10 @@ from twin_scanner.dicom.write.pet_series import (
 from twin_scanner.errors import Transient
 from twin_scanner.files.durable_file import write_durably
 
-CompanionKind: TypeAlias = Literal["segmentation", "measurement-report", "key-image"]
+CompanionKind: TypeAlias = Literal["segmentation", "measurement-report", "key-image", "key-objects"]
 KINDS: Final[tuple[CompanionKind, ...]] = get_args(CompanionKind)
+StandingBeside: TypeAlias = Literal[CompanionKind, "rejection-note"]
+"""What may stand beside a PET in its study, in the order of the digit that its SeriesNumber has more."""
 LARGEST_NUMBER: Final = 2**31 - 1
 """An IS holds no larger number (PS3.5 6.2)."""
 PET_CLASS: Final = str(PositronEmissionTomographyImageStorage)
@@ -65,7 +67,7 @@ class WrittenObject:
     file: Path
 
 
-def companion_series_uid(kind: CompanionKind, pet_series_uid: str) -> str:
+def companion_series_uid(kind: StandingBeside, pet_series_uid: str) -> str:
     """The SeriesInstanceUID of a companion, known from the PET's alone: what decides the PET decides it."""
     return derive_uid(f"{kind}-series", pet_series_uid)
 
@@ -76,9 +78,13 @@ def companion_series_uids(pet_series_uid: str) -> tuple[str, ...]:
 
 
 def companion_number(kind: CompanionKind, source: CtSeries, synthesis: Synthesis) -> int:
-    """SeriesNumber: the PET's with one more digit, so that companions are listed together; the PET's where too long."""
-    pet_number = series_number(text(source.header, "SeriesNumber"), synthesis.revision)
-    number = pet_number * 10 + 1 + KINDS.index(kind)
+    """The SeriesNumber of a companion of the PET that is written with ``synthesis``."""
+    return number_beside(kind, series_number(text(source.header, "SeriesNumber"), synthesis.revision))
+
+
+def number_beside(name: StandingBeside, pet_number: int) -> int:
+    """SeriesNumber: the PET's with one more digit, so that all are listed together; the PET's where too long."""
+    number = pet_number * 10 + 1 + get_args(StandingBeside).index(name)
     return number if number <= LARGEST_NUMBER else pet_number
 
 
@@ -189,14 +195,14 @@ def put_into_study(
         setattr(companion, f"{moment}Time", dicom_time(made_at))
 
 
-def write_object(companion: Dataset, kind: CompanionKind, folder: Path) -> WrittenObject:
-    """Write the object into ``folder`` under its kind's name; durable when this returns. Raises Transient."""
+def write_object(companion: Dataset, kind: CompanionKind, folder: Path, file_name: str = "") -> WrittenObject:
+    """Write the object into ``folder``, by its kind's name where none is given; durable at return. Raises Transient."""
     theirs = getattr(companion, "file_meta", None)
     syntax = ExplicitVRLittleEndian if theirs is None else theirs.TransferSyntaxUID
     companion.file_meta = file_meta(companion.SOPClassUID, companion.SOPInstanceUID, syntax)
     buffer = DicomBytesIO()
     dcmwrite(buffer, companion, enforce_file_format=True)
-    file = folder / f"{kind}.dcm"
+    file = folder / (file_name or f"{kind}.dcm")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_durably(file, buffer.getvalue())

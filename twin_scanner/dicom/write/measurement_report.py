@@ -76,7 +76,7 @@ def write_measurement_report(
     series_uid = companion_series_uid("measurement-report", pet.series_uid)
     groups = [_group(district, segmentation, source, pet, synthesis, own_codes) for district in districts]
     report = MeasurementReport(
-        observation_context=ObservationContext(observer_device_context=_observer(synthesis)),
+        observation_context=ObservationContext(observer_device_context=device_observer(synthesis.device_serial_number)),
         procedure_reported=IMAGING,
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
@@ -104,15 +104,16 @@ def write_measurement_report(
     return write_object(comprehensive, "measurement-report", folder)
 
 
-def _observer(synthesis: Synthesis) -> ObserverContext:
+def device_observer(serial_number: str) -> ObserverContext:
+    """Our equipment as the observer of a structured document: TID 1004 of PS3.16."""
     return ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
-            uid=derive_uid("device", MANUFACTURER, synthesis.device_serial_number),
+            uid=derive_uid("device", MANUFACTURER, serial_number),
             name=MODEL_NAME,
             manufacturer_name=MANUFACTURER,
             model_name=MODEL_NAME,
-            serial_number=synthesis.device_serial_number,
+            serial_number=serial_number,
         ),
     )
 
@@ -182,8 +183,3 @@ def _suv(value: float, derivation: Code, pet_instance_uid: str | None = None) ->
     return Measurement(
         name=SUV_BW, value=round(value, 4), unit=SUV_UNIT, derivation=derivation, referenced_images=images or None
     )
-
-
-def _rounded(value: float) -> float:
-    """g/ml to four digits after the point: finer than any RescaleSlope."""
-    return round(value, 4)

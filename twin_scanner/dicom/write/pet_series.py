@@ -76,6 +76,8 @@ _LYING: Final = {
 }
 """PatientPosition's two parts (PS3.3 C.7.3.1.1.2) as codes of PS3.16 CID 21 and CID 20."""
 _FILE: Final = "pet-{:04d}.dcm"
+_TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
+"""A TM (PS3.5 6.2)."""
 _OURS: Final = re.compile(r"pet-\d{4,}\.dcm(\.part)?")
 
 
@@ -85,7 +87,7 @@ class Synthesis:
 
     ``made_at`` is aware and comes from the ledger's row, so that a second rendering is the same bytes; give it in the
     site's zone. ``revision`` counts deliberate repetitions of the same job. ``source_derivation`` is the sentence on
-    how the CT was resampled before; empty where it was not.
+    how the CT was resampled before; empty where it was not. ``zero_dose`` states the dose that was given: none.
     """
 
     model_name: str
@@ -102,6 +104,7 @@ class Synthesis:
     phantom_only: bool = False
     source_derivation: str = ""
     stitching: str = "uniform"
+    zero_dose: bool = False
 
     def __post_init__(self) -> None:
         if self.made_at.tzinfo is None:
@@ -162,6 +165,8 @@ def pet_series_uid(source: CtSeries, synthesis: Synthesis) -> str:
         str(synthesis.revision),
         # The paper's average leaves no trace, so PETs from before there was a choice keep their UIDs.
         *([] if synthesis.stitching == "uniform" else [synthesis.stitching]),
+        # What states a dose of 0 has other bytes, so it has other UIDs.
+        *(["dose 0"] if synthesis.zero_dose else []),
     )
 
 
@@ -209,7 +214,7 @@ def _template(geometry: Geometry, source: CtSeries, synthesis: Synthesis) -> Dat
     pet = patient_and_study(header)
     made_at = in_the_zone_of(pet, synthesis.made_at)
     _add_series(pet, header, source, synthesis, made_at)
-    _add_pet(pet, header)
+    _add_pet(pet, header, synthesis)
     add_equipment(pet, header, synthesis, made_at)
     _add_image(pet, header, synthesis, made_at)
     _add_plane(pet, geometry)
@@ -237,13 +242,17 @@ def _add_series(pet: Dataset, header: Dataset, source: CtSeries, synthesis: Synt
     pet.CollimatorType = ""
 
 
-def _add_pet(pet: Dataset, header: Dataset) -> None:
-    """PET Isotope and NM/PET Patient Orientation: PS3.3 C.8.9.2, C.8.4.6. The dose is nobody's, so there is none."""
+def _add_pet(pet: Dataset, header: Dataset, synthesis: Synthesis) -> None:
+    """PET Isotope and NM/PET Patient Orientation: PS3.3 C.8.9.2, C.8.4.6. Nobody got a dose: none is stated, or 0."""
     isotope = Dataset()
     isotope.Radiopharmaceutical = "FDG"
     isotope.RadionuclideHalfLife = FLUORINE_18_HALF_LIFE_S
     isotope.RadionuclideCodeSequence = [coded(FLUORINE_18)]
     isotope.RadiopharmaceuticalCodeSequence = [coded(FDG)]
+    if synthesis.zero_dose:
+        isotope.RadionuclideTotalDose = "0"
+        if acquired := acquisition_moment(header):
+            isotope.RadiopharmaceuticalStartDateTime = acquired
     pet.RadiopharmaceuticalInformationSequence = [isotope]
     position = text(header, "PatientPosition")
     lying, first = _LYING.get(position[2:]), _FIRST.get(position[:2])
@@ -253,6 +262,12 @@ def _add_pet(pet: Dataset, header: Dataset) -> None:
         orientation.PatientOrientationModifierCodeSequence = [coded(lying)]
         pet.PatientOrientationCodeSequence = [orientation]
     pet.PatientGantryRelationshipCodeSequence = [coded(first)] if first is not None else []
+
+
+def acquisition_moment(header: Dataset) -> str:
+    """AcquisitionDate and AcquisitionTime of the CT as one DT in its zone; empty where either is missing or is none."""
+    day, clock = text(header, "AcquisitionDate"), text(header, "AcquisitionTime")
+    return day + clock if re.fullmatch(r"\d{8}", day) and _TIME.fullmatch(clock) else ""
 
 
 def add_equipment(pet: Dataset, header: Dataset, synthesis: Synthesis, made_at: datetime) -> None:
@@ -419,10 +434,11 @@ def _description_of(synthesis: Synthesis) -> str:
     """ContributionDescription (ST, at most 1024 characters): enough to repeat the synthesis."""
     seen = f"; {PHANTOM_ONLY}" if synthesis.phantom_only else ""
     stitched = "" if synthesis.stitching == "uniform" else f"; stitching {synthesis.stitching}"
+    dose = "; dose 0 stated: no tracer was given" if synthesis.zero_dose else ""
     return (
         f"Synthetic FDG-PET from CT; model {synthesis.model_name} {synthesis.model_hash}{seen}; "
         f"plan {synthesis.plan_hash}; districts by {synthesis.segmenter} {synthesis.segmenter_hash}; "
-        f"precision {synthesis.precision}{stitched}; revision {synthesis.revision}"
+        f"precision {synthesis.precision}{stitched}{dose}; revision {synthesis.revision}"
         + (f"; {synthesis.source_derivation}" if synthesis.source_derivation else "")
         + naming_missing(synthesis, "; not synthesised: ")
     )[:1024]

@@ -1,4 +1,4 @@
-"""SEG, SR and key image beside the PET. Oracles: dciodvfy, dsrdump, highdicom's readers and the arrays themselves."""
+"""What stands beside the PET. Oracles: dciodvfy, dsrdump, highdicom's readers and the arrays themselves."""
 
 import subprocess
 import sys
@@ -17,8 +17,9 @@ from tests.fakes.full_disk import files_end_at
 from tests.twin_scanner.dicom.write.test_pet_series import CT_GRID, OBLIQUE_GRID, SYNTHESIS, _ct, _write
 from twin_scanner.dicom.equipment import is_our_own
 from twin_scanner.dicom.read.ct_series import CtSeries
-from twin_scanner.dicom.write.companions import KINDS, WrittenObject, companion_series_uids, write_object
+from twin_scanner.dicom.write.companions import KINDS, PET_CLASS, WrittenObject, companion_series_uids, write_object
 from twin_scanner.dicom.write.key_image import write_key_image
+from twin_scanner.dicom.write.key_objects import OF_INTEREST, SelectedSeries, write_key_objects
 from twin_scanner.dicom.write.measurement_report import DistrictMeasurement, write_measurement_report
 from twin_scanner.dicom.write.pet_series import Synthesis, WrittenSeries
 from twin_scanner.dicom.write.segmentation import SegmentationKind, segment_numbers, write_segmentation
@@ -66,7 +67,22 @@ def make_all(
     report = write_measurement_report(measured, seg, ct, pet, synthesis, folder / "sr")
     pixels = np.random.default_rng(0).integers(0, 256, (101, 51, 3)).astype(np.uint8)
     key = write_key_image(pixels, ct, pet, synthesis, folder / "key")
-    return pet, [seg, report, key]
+    results = [
+        SelectedSeries(pet.series_uid, PET_CLASS, pet.sop_instance_uids),
+        *(SelectedSeries(one.series_uid, one.sop_class_uid, (one.sop_instance_uid,)) for one in (seg, report, key)),
+    ]
+    header = pydicom.dcmread(pet.files[0], stop_before_pixels=True)
+    selection = write_key_objects(
+        "key-objects",
+        OF_INTEREST,
+        results,
+        header,
+        synthesis.made_at,
+        folder / "ko",
+        series_description="SYNTHETIC FDG-PET, all results",
+        explanation="All results of one synthesis",
+    )
+    return pet, [seg, report, key, selection]
 
 
 def enhanced() -> CtSeries:
@@ -136,23 +152,25 @@ def test_each_frame_names_the_ct_image_that_it_lies_on(tmp_path: Path) -> None:
 def test_all_refer_to_the_ct_and_to_the_pet(tmp_path: Path) -> None:
     ct = _ct()
     pet, made = make_all(tmp_path, ct)
-    for one in made:
+    for one in made[:3]:
         text = str(pydicom.dcmread(one.file))
         assert all(uid in text for uid in (*ct.sop_instance_uids, *pet.sop_instance_uids)), one.kind
     report = str(pydicom.dcmread(made[1].file))
     assert made[0].sop_instance_uid in report
+    selection = str(pydicom.dcmread(made[3].file))
+    assert all(uid in selection for uid in (*pet.sop_instance_uids, *(one.sop_instance_uid for one in made[:3])))
 
 
 def test_what_derives_from_the_pet_says_synthetic_and_the_segmentation_of_a_real_ct_does_not(tmp_path: Path) -> None:
     _, made = make_all(tmp_path / "real")
-    assert [pydicom.dcmread(one.file).get("SyntheticData") for one in made] == [None, "YES", "YES"]
-    assert [one.synthetic for one in made] == [False, True, True]
+    assert [pydicom.dcmread(one.file).get("SyntheticData") for one in made] == [None, "YES", "YES", "YES"]
+    assert [one.synthetic for one in made] == [False, True, True, True]
     _, made = make_all(tmp_path / "phantom", _ct(SyntheticData="YES"))
-    assert [pydicom.dcmread(one.file).get("SyntheticData") for one in made] == ["YES"] * 3
+    assert [pydicom.dcmread(one.file).get("SyntheticData") for one in made] == ["YES"] * 4
 
 
 def test_the_key_image_warns_in_its_pixels_and_its_attributes_and_keeps_every_pixel(tmp_path: Path) -> None:
-    _, (*_, key) = make_all(tmp_path)
+    _, (_, _, key, _) = make_all(tmp_path)
     read = pydicom.dcmread(key.file)
     assert (read.BurnedInAnnotation, read.ContentQualification, read.Modality) == ("YES", "RESEARCH", "OT")
     assert "SYNTHETIC" in read.SeriesDescription
@@ -162,7 +180,7 @@ def test_the_key_image_warns_in_its_pixels_and_its_attributes_and_keeps_every_pi
 
 def test_the_numbers_of_the_report_are_those_that_were_measured(tmp_path: Path, peer: Callable[[str], str]) -> None:
     ct = _ct()
-    pet, (_, report, _) = make_all(tmp_path, ct, missing=("legs",))
+    pet, (_, report, *_) = make_all(tmp_path, ct, missing=("legs",))
     _, suv = _write(tmp_path / "again", ct)
     labels = resample_labels(districts(CT_GRID), CT_GRID, suv.geometry)
     wanted = region_suv(suv, labels)
@@ -186,7 +204,7 @@ def test_the_numbers_of_the_report_are_those_that_were_measured(tmp_path: Path, 
 
 def test_the_maximum_names_the_slice_of_the_pet_where_it_lies(tmp_path: Path) -> None:
     ct = _ct()
-    pet, (_, report, _) = make_all(tmp_path, ct)
+    pet, (_, report, *_) = make_all(tmp_path, ct)
     _, suv = _write(tmp_path / "again", ct)
     wanted = region_suv(suv, resample_labels(districts(CT_GRID), CT_GRID, suv.geometry))
     group = highdicom.sr.srread(report.file).content.get_volumetric_roi_measurement_groups()[0]
@@ -218,7 +236,7 @@ def test_a_revision_has_series_of_its_own_which_the_pets_uid_tells(tmp_path: Pat
 
 def test_series_numbers_follow_the_pets_and_differ(tmp_path: Path) -> None:
     _, made = make_all(tmp_path)
-    assert [one.number for one in made] == [2011, 2012, 2013]
+    assert [one.number for one in made] == [2011, 2012, 2013, 2014]
     assert [one.kind for one in made] == list(KINDS)
     _, made = make_all(tmp_path / "long", _ct(SeriesNumber="9999999"))
     assert all(0 < one.number < 2**31 for one in made)
@@ -277,7 +295,7 @@ def test_a_disk_that_refuses_is_transient(tmp_path: Path) -> None:
         write_key_image(np.zeros((4, 4, 3), np.uint8), ct, pet, SYNTHESIS, tmp_path / "key")
 
 
-@pytest.mark.parametrize("kind", ["segmentation", "measurement-report", "key-image"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_full_disk_is_transient_for_every_object_and_leaves_nothing(tmp_path: Path, kind: str) -> None:
     made, folder = Dataset(), tmp_path / "out"
     made.update({"SOPClassUID": "1.2.3", "SOPInstanceUID": "1.2.4", "PatientComments": "x" * 5000})

@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from matplotlib.image import imread
 
-from dicom_node.client import Peer
+from dicom_node.peers import Peer
 from dicom_node.store_scu import send
 from tests.peers.orthanc import Orthanc
 from tests.twin_scanner.dicom.write.test_pet_series import SYNTHESIS, _ct, _write
