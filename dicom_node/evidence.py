@@ -195,16 +195,14 @@ class Completeness:
             if counted.equal and look.gap_free and study.same >= 2 and (is_quiet or not counted.other_ct):
                 return Evidence(EvidenceKind.COUNTED, str(counted))
             if counted.missing:
-                return self._given_up(silent_s, str(counted))
+                waited = silent_s >= self._longest_wait_s
+                return Evidence(EvidenceKind.INCOMPLETE, str(counted)) if waited else None
         elif look is not None and self._is_released(study, look, silent_s):
             return Evidence(EvidenceKind.RELEASED)
-        if study_uid in sending:
-            return self._given_up(silent_s, "an association stayed open")
+        if study_uid in sending and silent_s < self._longest_wait_s:
+            return None
         is_looked_at = look is not None or silent_s >= self._quiet_period_s + self._look_patience_s
         return Evidence(EvidenceKind.QUIET) if is_quiet and is_looked_at else None
-
-    def _given_up(self, silent_s: float, why: str) -> Evidence | None:
-        return Evidence(EvidenceKind.INCOMPLETE, why) if silent_s >= self._longest_wait_s else None
 
     def _is_released(self, study: _Arriving, look: Look, silent_s: float) -> bool:
         settled = silent_s >= max(self._settle_s, _PAUSES * study.longest_pause_s)

@@ -93,7 +93,7 @@ def read_header(data_set: BytesIO, transfer_syntax_uid: UID) -> InstanceHeader:
 
 
 def file_texts(file: Path, tags: Sequence[int]) -> dict[int, str]:
-    """Those of these sorted attributes that a file of the spool has, as they came; raises Rejected where it is damaged."""
+    """Those of these sorted attributes that a file of the spool has; raises Rejected where it is damaged."""
     try:
         with file.open("rb") as stream:
             start = stream.read(_PREFIXES[0])

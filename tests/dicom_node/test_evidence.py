@@ -232,13 +232,6 @@ def test_two_senders_of_one_series_are_both_waited_for(studies: Completeness) ->
     assert studies.complete(20.0) == [("1.2", RELEASED)]
 
 
-def test_an_association_that_stays_open_leaves_a_study_incomplete_after_the_longest_wait(
-    studies: Completeness,
-) -> None:
-    studies.touch("1.2", 0.0, association=7)
-    assert studies.complete(300.0) == [("1.2", Evidence(EvidenceKind.INCOMPLETE, "an association stayed open"))]
-
-
 def test_a_study_waits_for_a_look_that_is_under_way_but_not_for_ever() -> None:
     studies = Completeness(quiet_period_s=30.0, longest_wait_s=300.0, look_patience_s=60.0)
     studies.touch("1.2", 0.0)

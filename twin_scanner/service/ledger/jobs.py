@@ -20,6 +20,8 @@ RENDER: Final = "render"
 """The kind of job that there is today."""
 OTHER_NODE: Final = "other node"
 """What a job is held for whose series another node has more of."""
+REAL_PET: Final = "real PET"
+"""What a job is held for whose study holds a PET that is not ours."""
 _NOT_CLEARED: Final = sa.text("cleared_at IS NULL")
 _CLAIMED: Final = sa.text("lease_owner IS NOT NULL")
 JOBS: Final = sa.Table(
@@ -120,8 +122,8 @@ class Jobs(Claims[Job]):
     states = State
     waits = State.QUEUED
 
-    def open(self, new: NewJob, rejection: str | None = None) -> Job:
-        """The job of this source, opened where it is new; ``rejection`` opens it as rejected with that reason.
+    def open(self, new: NewJob, rejection: str | None = None, hold: str | None = None) -> Job:
+        """The job of this source, opened where it is new: as rejected or as held where there is a reason for it.
 
         An older job of the same study and frame of reference that was not rendered yet is superseded; where a PET was
         rendered, the new job is its next revision. Files that come again for an ended job are cleared again. Where
@@ -133,10 +135,15 @@ class Jobs(Claims[Job]):
             for known in siblings:
                 if known.job_id == new.job_id:
                     return self._with_files(write, known)
-            state, held = (State.QUEUED if rejection is None else State.REJECTED), None
-            if rejection is None and (held := self._more_elsewhere(siblings, new)):
-                state = State.HELD
-            if state == State.QUEUED:
+            elsewhere = self._more_elsewhere(siblings, new)
+            state, reason, held_for = State.QUEUED, "", ""
+            if rejection is not None:
+                state, reason = State.REJECTED, rejection
+            elif elsewhere is not None:
+                state, reason, held_for = State.HELD, elsewhere, OTHER_NODE
+            elif hold is not None:
+                state, reason, held_for = State.HELD, hold, REAL_PET
+            if new.series_uid and held_for != OTHER_NODE:
                 for older in siblings:
                     if _gives_way(older):
                         self.move(write, older, State.SUPERSEDED, reason="More of the study arrived.")
@@ -147,7 +154,7 @@ class Jobs(Claims[Job]):
                 "attempts": 0,
                 "due_at": write.steady,
                 "waiting_since": write.steady,
-                "reason": rejection or held or "",
+                "reason": reason,
                 "kind": RENDER,
                 "priority": new.priority,
                 "study_uid": new.study_uid,
@@ -159,7 +166,7 @@ class Jobs(Claims[Job]):
                 "updated_at": write.now,
                 "ended_at": None if rejection is None else write.steady,
                 "stood_at": None if state == State.QUEUED else State.QUEUED.value,
-                "held_for": OTHER_NODE if held else "",
+                "held_for": held_for,
                 "skipped": [list(pair) for pair in new.skipped],
                 "instance_count": new.instance_count,
                 "turn_at": turn_at(write.steady, new.priority),

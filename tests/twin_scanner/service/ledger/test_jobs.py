@@ -156,10 +156,8 @@ def test_nothing_starves_behind_what_keeps_coming_before_it(
     assert [claimed(ledger).study_uid for _ in range(3)] == ["1.1", "1.0", "1.2"]
 
 
-def test_a_turn_of_a_clock_that_was_years_ahead_comes_after_a_start(
-    url: str, ledger: Ledger, clock: Clock, open_ledger: Open
-) -> None:
-    job = ledger.jobs.open(new(0, study_uid="1.0"))
+def test_a_turn_of_a_clock_that_was_years_ahead_comes_after_a_start(ledger: Ledger, clock: Clock) -> None:
+    ledger.jobs.open(new(0, study_uid="1.0"))
     with ledger.database.write() as write:
         turns = {"turn_at": write.steady + timedelta(days=3650)}
         write.execute(METADATA.tables["jobs"].update().values(**turns))

@@ -141,9 +141,7 @@ def test_a_study_that_several_send_has_the_most_urgent_of_their_priorities_until
     assert send(Priority.BACKFILL) == Priority.BACKFILL
 
 
-def test_an_incomplete_study_is_held_and_goes_on_by_itself_once_the_rest_has_come(
-    ledger: Ledger, clock: Clock
-) -> None:
+def test_an_incomplete_study_is_held_and_goes_on_by_itself_once_the_rest_has_come(ledger: Ledger, clock: Clock) -> None:
     arrive(ledger, clock, 18)
     ledger.studies.hold_incomplete("1.2", "incomplete: 18 of 20", "Two are missing.")
     assert (found(ledger).state, found(ledger).reason) == (StudyState.HELD, "Two are missing.")
