@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from pydicom.uid import UID
 from pynetdicom import AE, build_context, evt
@@ -47,9 +48,16 @@ def accepted_offers(
 
 @contextmanager
 def associated(
-    peer: Peer, calling_ae: str, contexts: list[PresentationContext], timeouts: Timeouts
+    peer: Peer,
+    calling_ae: str,
+    contexts: list[PresentationContext],
+    timeouts: Timeouts,
+    handlers: Sequence[Any] = (),
 ) -> Iterator[Association]:
-    """An established association, released at the end, aborted on an error; raises Transient where there is none."""
+    """An established association, released at the end, aborted on an error; raises Transient where there is none.
+
+    ``handlers`` are those of requests that the peer makes on it.
+    """
     application = _application(calling_ae, timeouts)
     connections: list[socket.socket] = []
     connected: list[bool] = []
@@ -61,6 +69,7 @@ def associated(
 
     def on_open(event: evt.Event) -> None:
         connected.append(True)
+        keep_connection(event)  # By TLS it is another socket than before.
         _send_at_once(event)
 
     def keep_rejection(event: evt.Event) -> None:
@@ -80,6 +89,7 @@ def associated(
                 (evt.EVT_CONN_OPEN, on_open),
                 (evt.EVT_PDU_RECV, keep_rejection),
                 (evt.EVT_DATA_SENT, _acknowledge_at_once),
+                *handlers,
             ],
         )
     except OSError as error:
@@ -87,9 +97,7 @@ def associated(
     try:
         if not association.is_established:
             if faults:
-                raise Transient(
-                    f"{peer} was called by TLS, and {faults[0]}: check [tls] here and its certificate there."
-                )
+                raise Transient(f"{peer} was called by TLS, but {faults[0]}: check [tls] here and its TLS there.")
             raise Transient(_why_not_established(association, peer, calling_ae, bool(connected), rejections))
         yield association
         association.release()

@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -39,8 +39,9 @@ _MAXIMUM_ITEMS: Final = 50_000
 """Sequences before the UIDs have no more: references to a series' images. pydicom takes 2 KB for each."""
 _ITEM: Final = {True: b"\xfe\xff\x00\xe0", False: b"\xff\xfe\xe0\x00"}
 """The item's tag (PS3.5 7.5) by whether it is little-endian."""
-_PARSE_ERRORS: Final = (
+PARSE_ERRORS: Final = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     EOFError,
     LookupError,
@@ -51,7 +52,7 @@ _PARSE_ERRORS: Final = (
     struct.error,
     zlib.error,
 )
-"""What pydicom and zlib raise on bytes that are no data set in the transfer syntax."""
+"""What pydicom, pynetdicom and zlib raise on bytes that are not what they should be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +66,14 @@ class InstanceHeader:
     dataset: Dataset
 
 
-def read_header(data_set: BytesIO, transfer_syntax_uid: UID) -> InstanceHeader:
-    """Read the deciding attributes of an encoded data set, without its pixels.
+def read_header(first_bytes: Callable[[int], bytes], transfer_syntax_uid: UID) -> InstanceHeader:
+    """Read the deciding attributes of an encoded data set, of which ``first_bytes`` gives as many as it is asked for.
 
     Raises Rejected, in at most 64 characters and without any value, where it cannot be read or lacks a UID.
     """
     try:
         for most in _PREFIXES:
-            start = _start(data_set, most, transfer_syntax_uid)
+            start = _start(first_bytes, most, transfer_syntax_uid)
             if start.count(_ITEM[transfer_syntax_uid.is_little_endian]) > _MAXIMUM_ITEMS:
                 raise Rejected("The data set has too many references before its UIDs.")
             texts, is_beyond = _texts(start, transfer_syntax_uid, DECIDING_TAGS)
@@ -88,7 +89,7 @@ def read_header(data_set: BytesIO, transfer_syntax_uid: UID) -> InstanceHeader:
             _uid(texts, 0x00080016, "SOPClassUID"),
             dataset,
         )
-    except _PARSE_ERRORS as error:
+    except PARSE_ERRORS as error:
         raise Rejected("The data set cannot be read in its transfer syntax.") from error
 
 
@@ -100,19 +101,19 @@ def file_texts(file: Path, tags: Sequence[int]) -> dict[int, str]:
         end_of_meta = 144 + int.from_bytes(start[140:144], "little")
         meta = _texts(start[132:end_of_meta], ExplicitVRLittleEndian, (_TRANSFER_SYNTAX,))[0]
         transfer_syntax_uid = UID(meta[_TRANSFER_SYNTAX], IGNORE)
-        prefix = _start(BytesIO(start[end_of_meta:]), _PREFIXES[0], transfer_syntax_uid)
+        prefix = _start(lambda most: start[end_of_meta:][:most], _PREFIXES[0], transfer_syntax_uid)
         if prefix.count(_ITEM[transfer_syntax_uid.is_little_endian]) > _MAXIMUM_ITEMS:
             raise Rejected("The data set has too many references before its geometry.")
         return _texts(prefix, transfer_syntax_uid, tags)[0]
-    except (*_PARSE_ERRORS, OSError) as error:
+    except (*PARSE_ERRORS, OSError) as error:
         raise Rejected("The file cannot be read in its transfer syntax.") from error
 
 
-def _start(data_set: BytesIO, most: int, transfer_syntax_uid: UID) -> bytes:
-    with data_set.getbuffer() as view:
-        if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(view, most)
-        return bytes(view[:most])
+def _start(first_bytes: Callable[[int], bytes], most: int, transfer_syntax_uid: UID) -> bytes:
+    start = first_bytes(most)
+    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(start, most)
+    return start
 
 
 def _texts(start: bytes, transfer_syntax_uid: UID, tags: Sequence[int]) -> tuple[dict[int, str], bool]:

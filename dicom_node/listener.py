@@ -8,10 +8,11 @@ import gc
 import logging
 import socket
 import socketserver
+import ssl
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
@@ -21,18 +22,28 @@ from pynetdicom import AE, evt
 from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import AddressInformation, RequestHandler, ThreadedAssociationServer
 
+from dicom_node.admission import Admission, Caller
 from dicom_node.associations import MAXIMUM_PDU_BYTES, Timeouts, configure_library, connection_of
-from dicom_node.places import Places, Rejection
-from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
+from dicom_node.commitment import CommitmentReports
+from dicom_node.messages import Begin
+from dicom_node.peers import Peer
+from dicom_node.places import Rejection
+from dicom_node.refusal_log import RefusalLog
+from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, STORAGE_COMMITMENT, TRANSFER_SYNTAXES, VERIFICATION
 from dicom_node.store_scp import StoreScp
+from dicom_node.tls import NotSecure, ServerTls, certificate_names, fault_of, is_tls
 from dicom_node.upper_layer import check_library, take_over
 from twin_scanner.errors import Misconfigured, Transient
 
 _LISTEN_QUEUE: Final = 128
 """pynetdicom's 5 makes the 6th of a burst of connections wait for a SYN retry of 1 s and more."""
 _COLLECT_EVERY_S: Final = 30.0
+_ADDRESSES_S: Final = 60.0
+"""How often the host names of peers are resolved again."""
+_FIRST_ADDRESSES_S: Final = 5.0
+"""A start waits no longer for the DNS; whoever calls before it has answered is rejected."""
 _POLL_S: Final = 0.1
 """How soon the accept loop sees that it shall end."""
 _NO_RIGHT: Final = frozenset({errno.EACCES, errno.EPERM})
@@ -41,7 +52,9 @@ logger = logging.getLogger(__name__)
 
 
 class Listener:
-    """Listens as ``ae_title`` and hands C-STORE to ``store``; ``allowed_calling_ae`` None: anyone may send.
+    """Takes associations of those whom ``admission`` admits, hands C-STORE to ``store``, takes TLS where given.
+
+    What peers report on storage commitment goes to ``reports``.
 
     ``bind`` takes the port, ``start`` serves it, ``stop`` gives it back; it may be started again.
     """
@@ -49,21 +62,27 @@ class Listener:
     def __init__(
         self,
         *,
-        ae_title: str,
         host: str,
         port: int,
         store: StoreScp,
-        allowed_calling_ae: frozenset[str] | None = None,
-        maximum_associations: int = 64,
+        reports: CommitmentReports | None = None,
+        admission: Admission,
+        tls: ServerTls | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
         self._address = (host, port)
         self._store = store
+        self._reports = reports
         self._timeouts = timeouts or Timeouts()
-        self._maximum_associations = maximum_associations
-        self._application = _application(ae_title, allowed_calling_ae, self._timeouts)
+        self._admission = admission
+        self._tls = tls
+        self._application = _application(admission.ae_title, self._timeouts)
+        if reports is not None:
+            # The peer that reports is the SCP of storage commitment although it opened the association.
+            self._application.add_supported_context(STORAGE_COMMITMENT, scu_role=False, scp_role=True)
         self._server: _Server | None = None
         self._serving: threading.Thread | None = None
+        self._stopping = threading.Event()
         self._connections: WeakKeyDictionary[Association, socket.socket] = WeakKeyDictionary()
 
     @property
@@ -92,13 +111,18 @@ class Listener:
             raise _cannot_bind(host, port, error) from error
         self._server = cast(_Server, server)
         self._server.timeouts = self._timeouts
-        self._server.places = Places(self._maximum_associations)
+        self._server.begin = self._store.begin
+        self._server.admission = self._admission
+        self._server.tls = self._tls
+        self._server.on_admitted = self._store.admit
 
     def start(self) -> None:
         """Serve the port, which is bound first where it is not yet; raises as ``bind`` does."""
         self.bind()
         server = cast(_Server, self._server)
         self._store.resume()
+        self._stopping.clear()
+        self._know_addresses()
         self._serving = threading.Thread(
             target=server.serve_forever, args=(_POLL_S,), name="dicom-listener", daemon=True
         )
@@ -114,6 +138,7 @@ class Listener:
             server.server_close()
             return
         deadline = time.monotonic() + timeout_s
+        self._stopping.set()
         self._store.refuse_more()
         server.shutdown()
         self._store.wait_until_answered(timeout_s)
@@ -137,14 +162,29 @@ class Listener:
         finally:
             self.stop()
 
+    def _know_addresses(self) -> None:
+        """Resolve the host names of peers now and again and again; a DNS that does not answer holds up nothing."""
+        if not self._admission.addresses.host_names:
+            return
+        resolved = threading.Event()
+
+        def refresh() -> None:
+            self._admission.addresses.refresh()
+            resolved.set()
+            while not self._stopping.wait(_ADDRESSES_S):
+                self._admission.addresses.refresh()
+
+        threading.Thread(target=refresh, name="dicom-addresses", daemon=True).start()
+        resolved.wait(_FIRST_ADDRESSES_S)
+
     def _handlers(self) -> list[Any]:
         return [
             (evt.EVT_CONN_OPEN, self._keep_connection),
             (evt.EVT_CONN_CLOSE, _end_port_probe),
             (evt.EVT_CONN_CLOSE, self._close_connection),
-            (evt.EVT_REJECTED, self._explain_rejection),
             (evt.EVT_ACCEPTED, self._explain_contexts),
             *self._store.handlers(),
+            *(self._reports.handlers() if self._reports is not None else ()),
         ]
 
     def _keep_connection(self, event: evt.Event) -> None:
@@ -156,19 +196,6 @@ class Listener:
         connection = self._connections.pop(event.assoc, None)
         if connection is not None:
             connection.close()
-
-    def _explain_rejection(self, event: evt.Event) -> None:
-        request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
-        application = self._application
-        if application.require_calling_aet and request.calling_ae_title not in application.require_calling_aet:
-            reason = "this calling AE title is not allowed here"
-        elif request.called_ae_title != application.ae_title:
-            reason = f"we are called '{application.ae_title}'"
-        else:
-            reason = f"{self._maximum_associations} associations are open, no more are allowed"
-        logger.warning(
-            "Association from %r to %r was rejected: %s.", request.calling_ae_title, request.called_ae_title, reason
-        )
 
     def _explain_contexts(self, event: evt.Event) -> None:
         refused = event.assoc.rejected_contexts
@@ -187,8 +214,15 @@ class _Server(ThreadedAssociationServer):
     request_queue_size = _LISTEN_QUEUE
     daemon_threads = True
     timeouts = Timeouts()
-    places = Places(1)
+    begin: Begin
+    admission: Admission
+    tls: ServerTls | None = None
+    on_admitted: Callable[[Association, Peer], None]
     _collected_s = 0.0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.refusals = RefusalLog(time.monotonic)
 
     def server_bind(self) -> None:
         """Never wait in accept: a connection that was reset before would hold the loop, and a stop, until the next."""
@@ -201,26 +235,59 @@ class _Server(ThreadedAssociationServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Hand a connection to a thread of its own; where too many wait, the one that waits longest is closed."""
-        oldest = self.places.connected(client_address, request)
+        self._hold(request, client_address)
+        super().process_request(request, client_address)
+
+    def _hold(self, connection: socket.socket, client_address: Any) -> None:
+        oldest = self.admission.connected(client_address, connection)
         if oldest is not None:
             _shut_down(oldest)
-        super().process_request(request, client_address)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Begin the association; the connection has a timeout also for what we send."""
         request.settimeout(self.timeouts.read_s)
         request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().finish_request(request, client_address)
+        connection = request if self.tls is None else self._secured(self.tls, request, client_address)
+        if connection is not None:
+            super().finish_request(connection, client_address)
+
+    def _secured(self, tls: ServerTls, request: socket.socket, client_address: Any) -> socket.socket | None:
+        """The connection after its TLS handshake, or as it is where it may call without; None where it was ended."""
+        connection, timeout_s = request, self.timeouts.negotiation_s
+        try:
+            if is_tls(request, timeout_s):
+                connection = tls.wrap(request)
+                self._hold(connection, client_address)
+                connection.settimeout(timeout_s)
+                connection.do_handshake()
+            elif not self.admission.may_call_in_clear(client_address):
+                raise NotSecure("it has to call by TLS")
+        except OSError as error:
+            address = client_address[0]
+            self.refusals.refused(address, f"A connection from {address} was ended: {fault_of(error)}.")
+            self.admission.ended(client_address)
+            self.shutdown_request(connection)
+            return None
+        connection.settimeout(self.timeouts.read_s)
+        return connection
 
     def rejection_of(self, association: Association) -> Rejection | None:
         """Take a place for an association that is asked for, or say why it gets none."""
-        if self.places.associate(_key_of(association)):
+        request, connection = cast(A_ASSOCIATE, association.requestor.primitive), connection_of(association)
+        names = certificate_names(connection) if isinstance(connection, ssl.SSLSocket) else None
+        calling_ae, called_ae = request.calling_ae_title, request.called_ae_title
+        outcome = self.admission.associate(_key_of(association), Caller(calling_ae, called_ae, names))
+        if isinstance(outcome, Peer):
+            self.on_admitted(association, outcome)
             return None
-        return Rejection.for_now(f"{self.places.maximum_associations} associations are open, no more are allowed")
+        address = str(_key_of(association)[0])
+        words = f"Association from {calling_ae!r} at {address} to {called_ae!r} was rejected: {outcome.words}."
+        self.refusals.refused(address, words)
+        return outcome
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a connection that ended in an exception; the library would print a traceback to stderr."""
-        self.places.ended(client_address)
+        self.admission.ended(client_address)
         logger.warning(
             "A connection from %s ended in an error before any association.", client_address[0], exc_info=True
         )
@@ -231,6 +298,7 @@ class _Server(ThreadedAssociationServer):
         if now_s - self._collected_s >= _COLLECT_EVERY_S:
             self._collected_s = now_s
             gc.collect()
+            self.refusals.flush()
 
     def shutdown(self) -> None:
         """End the accept loop and close the listening socket; associations go on."""
@@ -247,8 +315,9 @@ class _Connection(RequestHandler):
         accepted_s = time.monotonic()
         association = super()._create_association()
         association.acse = _Negotiation(association)
-        places, key = self.server.places, _key_of(association)
-        take_over(association, self.server.timeouts, accepted_s, lambda: places.ended(key))
+        admission, key = self.server.admission, _key_of(association)
+        begin, timeouts = self.server.begin, self.server.timeouts
+        take_over(association, begin, timeouts, accepted_s, lambda: admission.ended(key))
         return association
 
 
@@ -270,15 +339,11 @@ class _Negotiation(ACSE):
 
 def _key_of(association: Association) -> tuple[Any, ...]:
     """A connection's own key: the address and port of its other end."""
-    address = association.requestor.address_info
-    assert address is not None
-    return cast(tuple[Any, ...], address.as_tuple)
+    return cast(AddressInformation, association.requestor.address_info).as_tuple
 
 
-def _application(ae_title: str, allowed_calling_ae: frozenset[str] | None, timeouts: Timeouts) -> AE:
+def _application(ae_title: str, timeouts: Timeouts) -> AE:
     application = AE(ae_title=ae_title)
-    application.require_called_aet = True
-    application.require_calling_aet = sorted(allowed_calling_ae or ())
     application.maximum_associations = sys.maxsize  # pynetdicom counts threads; places.py counts associations
     application.maximum_pdu_size = MAXIMUM_PDU_BYTES
     application.acse_timeout = timeouts.negotiation_s
@@ -321,4 +386,5 @@ def _end(association: Association) -> None:
 def _shut_down(connection: socket.socket) -> None:
     """End a connection; the thread that reads it sees the end."""
     with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
+        # Not SSLSocket's own, which takes the keys from under the thread that reads.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)

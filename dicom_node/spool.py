@@ -1,19 +1,20 @@
 """The spool: received instances as DICOM files on disk, durable before they are acknowledged; knows no network.
 
 Layout: ``<folder>/<study_uid>/<series_uid>/<sop_instance_uid>.dcm``; what is being written or removed lies in
-``<folder>/.partial`` on the same file system. One process writes and removes; other processes may read.
+``<folder>/.partial`` on the same file system. The first content of an instance stays: another one under the same UIDs
+is kept as ``<folder>/.apart/<study_uid>/<series_uid>/<sop_instance_uid>.<digest>.dcm``, where no reader looks, until
+the study is removed. One process writes and removes; other processes may read.
 """
 
 import errno
 import hashlib
-import io
 import os
 import re
 import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,9 @@ from twin_scanner.files.durable_file import sync_folder
 
 SUFFIX: Final = ".dcm"
 _PARTIAL: Final = ".partial"
+_APART: Final = ".apart"
+_DIGEST_LENGTH: Final = 16
+"""Hexadecimal digits of a content's SHA-256 that tell it from the others under the same UID."""
 _UID: Final = re.compile(r"[0-9]{1,62}(?:\.[0-9]{1,62})+")
 _UID_LENGTH: Final = 64
 _STRIPES: Final = 64
@@ -35,11 +39,11 @@ _NO_LINK: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNO
 
 
 class StoreOutcome(StrEnum):
-    """What a store did: a new instance, the same bytes again, or other bytes under the same UID."""
+    """What a store did: a new instance, the same bytes again, or other bytes under the same UID, kept apart."""
 
     STORED = "stored"
     IDENTICAL = "identical"
-    REPLACED = "replaced"
+    KEPT_APART = "kept apart"
 
 
 def free_bytes(folder: Path) -> int:
@@ -54,6 +58,74 @@ def is_file_name_uid(text: str) -> bool:
     PS3.5 9.1 also forbids leading zeros in a component; scanners in use break that, and it does no harm here.
     """
     return len(text) <= _UID_LENGTH and _UID.fullmatch(text) is not None
+
+
+class Partial:
+    """A file that is being written in the spool's folder for them; gone at ``close`` unless the spool has kept it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        with _disk(f"The partial file {path.name} cannot be made"):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+
+    def write(self, *parts: bytes | memoryview) -> None:
+        """Add the parts at the end; raises Transient."""
+        rest = [memoryview(part) for part in parts if len(part)]
+        with _disk("A received instance cannot be written"):
+            while rest:
+                written = os.writev(self._descriptor, rest)
+                self.size += written
+                while rest and written >= len(rest[0]):
+                    written -= len(rest.pop(0))
+                if written:
+                    rest[0] = rest[0][written:]
+
+    def read(self, start: int, most: int) -> bytes:
+        """So many bytes from there; raises Transient."""
+        with _disk("A received instance cannot be read"):
+            return os.pread(self._descriptor, most, start)
+
+    def flush(self) -> None:
+        """Put what was written on disk; raises Transient."""
+        with _disk("A received instance cannot be written"):
+            os.fsync(self._descriptor)
+
+    def move(self, target: Path) -> None:
+        """Give the file its name, whole and on disk; its folder is the caller's to fsync. Raises OSError."""
+        os.fsync(self._descriptor)
+        self.path.rename(target)
+        self._close()
+
+    def has_bytes_of(self, path: Path) -> bool:
+        """Whether the other file has the same bytes; raises OSError."""
+        if path.stat().st_size != self.size:
+            return False
+        with path.open("rb", buffering=0) as other:
+            return all(block == other.read(len(block)) for block in self._blocks())
+
+    def digest(self) -> str:
+        """The beginning of the SHA-256 of all bytes; raises OSError."""
+        digest = hashlib.sha256()
+        for block in self._blocks():
+            digest.update(block)
+        return digest.hexdigest()[:_DIGEST_LENGTH]
+
+    def close(self) -> None:
+        """Remove the file, unless it has its name already."""
+        if self._close():
+            with suppress(OSError):
+                self.path.unlink()
+
+    def _close(self) -> bool:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+        return descriptor >= 0
+
+    def _blocks(self) -> Iterator[bytes]:
+        for start in range(0, self.size, _BLOCK_BYTES):
+            yield os.pread(self._descriptor, _BLOCK_BYTES, start)
 
 
 class Spool:
@@ -83,6 +155,31 @@ class Spool:
         with _disk(f"The free space of the spool {self._folder} cannot be read"):
             return self._free(self._folder)
 
+    def begin(self) -> Partial:
+        """A file for an instance that is being received."""
+        return Partial(self._partial / uuid.uuid4().hex)
+
+    def keep(
+        self,
+        partial: Partial,
+        study_uid: str,
+        series_uid: str,
+        sop_instance_uid: str,
+        report: Callable[[StoreOutcome], None] = lambda outcome: None,
+    ) -> StoreOutcome:
+        """Keep an instance whose file is written; when this returns, it outlives a power cut.
+
+        The same bytes under the same UIDs are not kept twice, other bytes are kept apart. ``report`` is told before
+        anybody could remove the instance; it must not use the spool. Where this raises, the partial file stays.
+        """
+        series = self._series_folder(study_uid, series_uid)
+        target = series / (_checked(sop_instance_uid) + SUFFIX)
+        with self._locks[hash(target) % _STRIPES]:
+            with _disk(f"Instance {sop_instance_uid} cannot be kept"):
+                outcome = self._keep(partial, target)
+            report(outcome)
+            return outcome
+
     def store(
         self,
         parts: Sequence[bytes | memoryview],
@@ -91,19 +188,13 @@ class Spool:
         sop_instance_uid: str,
         report: Callable[[StoreOutcome], None] = lambda outcome: None,
     ) -> StoreOutcome:
-        """Keep an instance, given as the parts of its file; when this returns, it outlives a power cut.
-
-        The same bytes under the same UIDs are not written again. Other bytes replace the file at once: a reader sees
-        the one or the other, never a mixture. ``report`` is told before anybody could remove the instance; it must
-        not use the spool.
-        """
-        series = self._series_folder(study_uid, series_uid)
-        target = series / (_checked(sop_instance_uid) + SUFFIX)
-        with self._locks[hash(target) % _STRIPES]:
-            with _disk(f"Instance {sop_instance_uid} cannot be kept"):
-                outcome = self._store(series, target, parts)
-            report(outcome)
-            return outcome
+        """``begin``, write and ``keep`` an instance, given as the parts of its file."""
+        partial = self.begin()
+        try:
+            partial.write(*parts)
+            return self.keep(partial, study_uid, series_uid, sop_instance_uid, report)
+        finally:
+            partial.close()
 
     def studies(self) -> list[str]:
         """The study UIDs that have a folder, sorted."""
@@ -116,11 +207,16 @@ class Spool:
         with _disk(f"Study {study_uid} cannot be read from the spool"):
             return tuple(sorted(path for path in study.glob(f"*/*{SUFFIX}") if is_file_name_uid(path.parent.name)))
 
+    def apart(self, study_uid: str) -> tuple[Path, ...]:
+        """Other contents that came under UIDs of the study, by series and instance; the first one is in ``files``."""
+        study = self._folder / _APART / _checked(study_uid)
+        with _disk(f"What is kept apart of study {study_uid} cannot be read from the spool"):
+            return tuple(sorted(study.glob(f"*/*{SUFFIX}")))
+
     def fingerprint(self, study_uid: str) -> str:
         """SHA-256 over series, instance, size and modification time (ns) of the study's files.
 
-        It changes if and only if the content may have changed: ``store`` never gives a replaced file the time of the
-        file before it.
+        It changes if and only if the content may have changed; what is kept apart does not change it.
         """
         digest = hashlib.sha256()
         for path in self.files(study_uid):
@@ -144,15 +240,12 @@ class Spool:
                 held.enter_context(lock)
             if unless() or (fingerprint is not None and self.fingerprint(study_uid) != fingerprint):
                 return False
-            removed = self._partial / uuid.uuid4().hex
-            try:
-                study.rename(removed)
-            except FileNotFoundError:
-                return True
-            sync_folder(self._folder)
-            self._durable = {series for series in self._durable if series.parent != study}
+            apart = self._folder / _APART / study_uid
+            removed = [self._take_away(folder) for folder in (apart, study) if folder.exists()]
+            self._durable = {series for series in self._durable if series.parent not in (study, apart)}
         with _disk(f"Study {study_uid} cannot be removed from the spool"):
-            shutil.rmtree(removed)
+            for folder in removed:
+                shutil.rmtree(folder)
         return True
 
     def sweep(self) -> int:
@@ -169,24 +262,32 @@ class Spool:
     def _series_folder(self, study_uid: str, series_uid: str) -> Path:
         return self._folder / _checked(study_uid) / _checked(series_uid)
 
-    def _store(self, series: Path, target: Path, parts: Sequence[bytes | memoryview]) -> StoreOutcome:
-        self._make_durable(series)
-        old = _stat(target)
-        if old is not None and _same_bytes(target, old.st_size, parts):
-            sync_folder(target)
-            sync_folder(series)
-            return StoreOutcome.IDENTICAL
-        self._replace(target, parts, old)
-        return StoreOutcome.STORED if old is None else StoreOutcome.REPLACED
+    def _take_away(self, folder: Path) -> Path:
+        removed = self._partial / uuid.uuid4().hex
+        folder.rename(removed)
+        sync_folder(folder.parent)
+        return removed
 
-    def _replace(self, target: Path, parts: Sequence[bytes | memoryview], old: os.stat_result | None) -> None:
-        partial = self._partial / uuid.uuid4().hex
-        try:
-            _write(partial, parts, None if old is None else old.st_mtime_ns)
-            partial.rename(target)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+    def _keep(self, partial: Partial, target: Path) -> StoreOutcome:
+        self._make_durable(target.parent)
+        if not target.exists():
+            self._move(partial, target)
+            return StoreOutcome.STORED
+        if partial.has_bytes_of(target):
+            sync_folder(target)
+            sync_folder(target.parent)
+            partial.close()
+            return StoreOutcome.IDENTICAL
+        self._keep_apart(partial, target)
+        return StoreOutcome.KEPT_APART
+
+    def _keep_apart(self, partial: Partial, first: Path) -> None:
+        series = self._folder / _APART / first.parent.relative_to(self._folder)
+        self._make_durable(series)
+        self._move(partial, series / f"{first.stem}.{partial.digest()}{SUFFIX}")
+
+    def _move(self, partial: Partial, target: Path) -> None:
+        partial.move(target)
         sync_folder(target.parent)
 
     def _make_durable(self, series: Path) -> None:
@@ -195,7 +296,7 @@ class Spool:
             if series in self._durable and series.is_dir():
                 return
             _make_folder(series)
-            sync_folder(self._folder)
+            sync_folder(series.parent.parent)
             sync_folder(series.parent)
             self._durable.add(series)
 
@@ -203,8 +304,8 @@ class Spool:
 def snapshot(files: Sequence[Path], folder: Path) -> tuple[Path, ...]:
     """Hard links to a study's chosen files as ``<folder>/<series_uid>/<sop_instance_uid>.dcm``, durable.
 
-    An unchanging view: an instance that is replaced in the spool later stays as it was here. Copies where the file
-    system cannot link. The folder appears complete or not at all; where it is there already, it is kept as it is.
+    An unchanging view: it stays when the study is removed from the spool. Copies where the file system cannot link.
+    The folder appears complete or not at all; where it is there already, it is kept as it is.
     """
     with _disk(f"The files of {folder.name} cannot be linked from the spool"):
         if not folder.exists():
@@ -249,40 +350,6 @@ def _checked(uid: str) -> str:
     if not is_file_name_uid(uid):
         raise Rejected(f"{uid[:_UID_LENGTH]!r} is not a valid UID: correct it at the sender.")
     return uid
-
-
-def _write(path: Path, parts: Sequence[bytes | memoryview], after_ns: int | None) -> None:
-    """Write, and fsync; a modification time that is not later than ``after_ns`` is moved past it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        rest = [memoryview(part) for part in parts if len(part)]
-        while rest:
-            written = os.writev(descriptor, rest)
-            while rest and written >= len(rest[0]):
-                written -= len(rest.pop(0))
-            if written:
-                rest[0] = rest[0][written:]
-        status = os.fstat(descriptor)
-        if after_ns is not None and status.st_mtime_ns <= after_ns:
-            os.utime(descriptor, ns=(status.st_atime_ns, after_ns + 1))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _same_bytes(path: Path, size: int, parts: Sequence[bytes | memoryview]) -> bool:
-    if size != sum(len(part) for part in parts):
-        return False
-    with path.open("rb", buffering=0) as file:
-        return all(_starts_with(file, memoryview(part)) for part in parts)
-
-
-def _starts_with(file: io.FileIO, expected: memoryview) -> bool:
-    for start in range(0, len(expected), _BLOCK_BYTES):
-        block = expected[start : start + _BLOCK_BYTES]
-        if file.read(len(block)) != block:
-            return False
-    return True
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -3,11 +3,17 @@
 Statuses (PS3.7 annex C, PS3.4 table B.2-1); every failure carries an ErrorComment and keeps the association open:
 
 ====== =========================================================================================================
-0x0000 kept in the spool and passed to ``on_stored``; or our own equipment's object that is no CT: dropped on purpose
-0x0122 SOP class not supported: neither a CT nor ours, so it is not kept
-0xA700 out of resources: disk full, file system error, or the node is shutting down; sending again later may succeed
+0x0000 kept in the spool and passed to ``on_stored``, now or before with the same content; or our own equipment's
+       object that is no CT: dropped on purpose
+0xB000 (warning) another content has this UID here: this one is kept apart and passed to ``on_stored``. A sender takes
+       a warning for stored, so it neither loses the instance nor sends it for ever
+0x0117 the request has no valid SOP Instance UID
+0x0122 SOP class not supported: neither a CT nor ours, so it is not kept; or not its presentation context's class
+0x0124 not authorised: the peer has not the role send_ct
+0xA700 out of resources: disk full or below its reserve, file system error, an instance above the largest size, or the
+       node is shutting down; sending again later may succeed
 0xA900 the data set's SOP Class UID or SOP Instance UID is not the request's
-0xC000 cannot understand: not a data set in its transfer syntax, or without study, series, class or instance UID
+0xC000 cannot understand: no data set, not one in its transfer syntax, or without study, series, class or instance UID
 ====== =========================================================================================================
 """
 
@@ -15,7 +21,6 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import count
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
@@ -29,16 +34,23 @@ from pynetdicom.pdu import P_DATA_TF
 
 from dicom_node.associations import SUCCESS
 from dicom_node.instance_header import InstanceHeader, file_meta, read_header
+from dicom_node.messages import StoreRequest, receipt_of
+from dicom_node.peers import Peer, Role
+from dicom_node.receipt import Receipt, ReceiptLimits
+from dicom_node.refusal import (
+    CANNOT_UNDERSTAND,
+    COMMENT_LENGTH,
+    DOES_NOT_MATCH,
+    NOT_AUTHORISED,
+    OUT_OF_RESOURCES,
+    SOP_CLASS_NOT_SUPPORTED,
+    Refusal,
+)
 from dicom_node.sop_classes import CT_CLASSES
-from dicom_node.spool import Spool, StoreOutcome, is_file_name_uid
+from dicom_node.spool import Partial, Spool, StoreOutcome, is_file_name_uid
 from twin_scanner.errors import Rejected, Transient, TwinScannerError
 
-SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
-OUT_OF_RESOURCES: Final = 0xA700
-DOES_NOT_MATCH: Final = 0xA900
-CANNOT_UNDERSTAND: Final = 0xC000
-_COMMENT_LENGTH: Final = 64
-"""ErrorComment is an LO and holds no more characters (PS3.5 6.2)."""
+KEPT_APART: Final = 0xB000
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +66,8 @@ class ReceivedInstance:
     calling_ae: str
     outcome: StoreOutcome
     association: int
+    peer: Peer | None = None
+    """Who sent it, where that is known."""
 
 
 @dataclass
@@ -61,17 +75,11 @@ class _Traffic:
     """What one association did; touched only by its own threads."""
 
     number: int
+    peer: Peer | None = None
     stored: int = 0
     dropped: int = 0
     refused: int = 0
     closed: bool = False
-
-
-class _Refusal(Exception):
-    def __init__(self, status: int, comment: str) -> None:
-        super().__init__(comment)
-        self.status = status
-        self.comment = comment
 
 
 class StoreScp:
@@ -90,7 +98,7 @@ class StoreScp:
         spool: Spool,
         on_stored: Callable[[ReceivedInstance], None],
         is_own: Callable[[Dataset], bool],
-        minimum_free_bytes: int = 0,
+        limits: ReceiptLimits | None = None,
         on_association_closed: Callable[[int], None] | None = None,
         on_association_released: Callable[[int], None] | None = None,
         kept_classes: Sequence[str] = CT_CLASSES,
@@ -101,7 +109,7 @@ class StoreScp:
         self._on_association_closed = on_association_closed
         self._on_association_released = on_association_released
         self._kept_classes = frozenset(kept_classes)
-        self._minimum_free_bytes = minimum_free_bytes
+        self._limits = limits or ReceiptLimits()
         self._numbers = count(1)
         self._traffic: WeakKeyDictionary[Association, _Traffic] = WeakKeyDictionary()
         self._answering: set[Association] = set()
@@ -116,6 +124,22 @@ class StoreScp:
             (evt.EVT_PDU_SENT, self._note_answered),
             (evt.EVT_RELEASED, self._note_released),
         ]
+
+    def begin(self, association: Association, request: StoreRequest) -> Receipt:
+        """Open the receipt of an instance that was announced; what cannot be kept is refused when it has come."""
+        receipt = Receipt(self._spool, self._limits)
+        if self._refusing:
+            receipt.refuse(Refusal(OUT_OF_RESOURCES, "The node is shutting down; send again later."))
+        elif not (is_file_name_uid(request.sop_instance_uid) and is_file_name_uid(request.sop_class_uid)):
+            receipt.refuse(Refusal(CANNOT_UNDERSTAND, "The request cannot be understood."))
+        else:
+            transfer_syntax_uid = association._accepted_cx[request.context_id].transfer_syntax[0]
+            receipt.begin(file_meta(request.sop_class_uid, request.sop_instance_uid, transfer_syntax_uid))
+        return receipt
+
+    def admit(self, association: Association, peer: Peer) -> None:
+        """The association is this peer's, whose roles say what it may do; called before anything comes over it."""
+        self._traffic_of(association).peer = peer
 
     def resume(self) -> None:
         """Take instances, again or for the first time."""
@@ -138,9 +162,12 @@ class StoreScp:
         traffic = self._traffic_of(association)
         with self._answered:
             self._answering.add(association)
+        receipt = receipt_of(event.request)
         try:
-            return self._store(event, cast(C_STORE, event.request), traffic)
-        except _Refusal as refusal:
+            if receipt is None:
+                raise Refusal(CANNOT_UNDERSTAND, "The request has no data set.")
+            return self._store(event, receipt, traffic)
+        except Refusal as refusal:
             traffic.refused += 1
             logger.warning(
                 "Instance %s from %r was refused with 0x%04X: %s",
@@ -149,28 +176,37 @@ class StoreScp:
                 refusal.status,
                 refusal.comment,
             )
-            return _failure(refusal)
+            return _answer(refusal.status, refusal.comment)
         finally:
+            if receipt is not None:
+                receipt.close()
             if traffic.closed:
                 self._forget_answering(association)
 
-    def _store(self, event: evt.Event, request: C_STORE, traffic: _Traffic) -> int:
-        """Decide on one instance and keep it; raises _Refusal with the status and what to say."""
+    def _store(self, event: evt.Event, receipt: Receipt, traffic: _Traffic) -> Dataset | int:
+        """Decide on one instance and keep it; raises Refusal with the status and what to say."""
         if self._refusing:
-            raise _Refusal(OUT_OF_RESOURCES, "The node is shutting down; send again later.")
-        data = cast(BytesIO, request.DataSet)
-        transfer_syntax_uid = UID(event.context.transfer_syntax)
-        header = _checked_header(request, data, transfer_syntax_uid)
+            raise Refusal(OUT_OF_RESOURCES, "The node is shutting down; send again later.")
+        partial = receipt.whole()
+        header = _checked_header(cast(C_STORE, event.request), receipt, UID(event.context.transfer_syntax))
         if header.sop_class_uid not in self._kept_classes:
             return self._drop_own(header, traffic)
-        with data.getbuffer() as data_set:
-            if self._spool_free_bytes() - len(data_set) < self._minimum_free_bytes:
-                raise _Refusal(OUT_OF_RESOURCES, "Too little free disk space; send again later.")
-            meta = file_meta(header.sop_class_uid, header.sop_instance_uid, transfer_syntax_uid)
-            outcome = self._keep(header, (meta, data_set), event.assoc.requestor.ae_title, traffic)
+        if traffic.peer is not None and Role.SEND_CT not in traffic.peer.roles:
+            raise Refusal(NOT_AUTHORISED, "This AE title may not send CT: role send_ct.")
+        outcome = self._keep(header, partial, event.assoc.requestor.ae_title, traffic)
         traffic.stored += 1
+        if outcome is StoreOutcome.KEPT_APART:
+            return self._warn_of_another(header)
         logger.debug("Instance %s: %s.", header.sop_instance_uid, outcome, extra=_fields(header))
         return SUCCESS
+
+    def _warn_of_another(self, header: InstanceHeader) -> Dataset:
+        logger.warning(
+            "Instance %s came with another content than before: the first stays, this one is kept apart.",
+            header.sop_instance_uid,
+            extra=_fields(header),
+        )
+        return _answer(KEPT_APART, "Another content has this UID here; this one is kept apart.")
 
     def _drop_own(self, header: InstanceHeader, traffic: _Traffic) -> int:
         """The loop guard: what we made and a PACS routed back is acknowledged and forgotten; nothing else is."""
@@ -178,33 +214,26 @@ class StoreScp:
             own = self._is_own(header.dataset)
         except TwinScannerError as error:
             logger.error("%s", error, extra=_fields(header))
-            raise _Refusal(OUT_OF_RESOURCES, "The node cannot decide now; send again later.") from error
+            raise Refusal(OUT_OF_RESOURCES, "The node cannot decide now; send again later.") from error
         if not own:
-            raise _Refusal(SOP_CLASS_NOT_SUPPORTED, "Only CT images are taken here.")
+            raise Refusal(SOP_CLASS_NOT_SUPPORTED, "Only CT images are taken here.")
         traffic.dropped += 1
         logger.info("Instance %s is our own: acknowledged, dropped.", header.sop_instance_uid, extra=_fields(header))
         return SUCCESS
 
-    def _spool_free_bytes(self) -> int:
-        try:
-            return self._spool.free_bytes()
-        except Transient as error:
-            logger.error("%s", error)
-            raise _Refusal(OUT_OF_RESOURCES, "The node's disk does not answer; send again later.") from error
-
-    def _keep(
-        self, header: InstanceHeader, parts: tuple[bytes, memoryview], calling_ae: str, traffic: _Traffic
-    ) -> StoreOutcome:
+    def _keep(self, header: InstanceHeader, partial: Partial, calling_ae: str, traffic: _Traffic) -> StoreOutcome:
         uids = (header.study_uid, header.series_uid, header.sop_instance_uid)
 
         def report(outcome: StoreOutcome) -> None:
-            self._on_stored(ReceivedInstance(*uids, header.sop_class_uid, calling_ae, outcome, traffic.number))
+            self._on_stored(
+                ReceivedInstance(*uids, header.sop_class_uid, calling_ae, outcome, traffic.number, traffic.peer)
+            )
 
         try:
-            outcome = self._spool.store(parts, *uids, report)
+            outcome = self._spool.keep(partial, *uids, report)
         except TwinScannerError as error:
             logger.error("%s", error, extra=_fields(header))
-            raise _Refusal(OUT_OF_RESOURCES, "The instance cannot be kept now; send again later.") from error
+            raise Refusal(OUT_OF_RESOURCES, "The instance cannot be kept now; send again later.") from error
         if traffic.closed:
             self._tell_closed(traffic)
         return outcome
@@ -247,25 +276,28 @@ class StoreScp:
             self._answered.notify_all()
 
 
-def _checked_header(request: C_STORE, data_set: BytesIO, transfer_syntax_uid: UID) -> InstanceHeader:
+def _checked_header(request: C_STORE, receipt: Receipt, transfer_syntax_uid: UID) -> InstanceHeader:
     try:
-        header = read_header(data_set, transfer_syntax_uid)
+        header = read_header(receipt.start, transfer_syntax_uid)
+    except Transient as error:
+        logger.error("%s", error)
+        raise Refusal(OUT_OF_RESOURCES, "The instance cannot be read back; send again later.") from error
     except Rejected as error:
-        raise _Refusal(CANNOT_UNDERSTAND, str(error)) from error
+        raise Refusal(CANNOT_UNDERSTAND, str(error)) from error
     uids = (header.study_uid, header.series_uid, header.sop_instance_uid)
     if not all(is_file_name_uid(uid) for uid in uids):
-        raise _Refusal(CANNOT_UNDERSTAND, "The study, series or SOP instance UID is not valid.")
+        raise Refusal(CANNOT_UNDERSTAND, "The study, series or SOP instance UID is not valid.")
     if header.sop_instance_uid != str(request.AffectedSOPInstanceUID):
-        raise _Refusal(DOES_NOT_MATCH, "The data set's SOPInstanceUID is not the request's.")
+        raise Refusal(DOES_NOT_MATCH, "The data set's SOPInstanceUID is not the request's.")
     if header.sop_class_uid != str(request.AffectedSOPClassUID):
-        raise _Refusal(DOES_NOT_MATCH, "The data set's SOPClassUID is not the request's.")
+        raise Refusal(DOES_NOT_MATCH, "The data set's SOPClassUID is not the request's.")
     return header
 
 
-def _failure(refusal: _Refusal) -> Dataset:
+def _answer(status: int, comment: str) -> Dataset:
     answer = Dataset()
-    answer.Status = refusal.status
-    answer.ErrorComment = refusal.comment[:_COMMENT_LENGTH]
+    answer.Status = status
+    answer.ErrorComment = comment[:COMMENT_LENGTH]
     return answer
 
 

@@ -1,20 +1,20 @@
 """C-STORE to a peer: files as they are over one association, and the status of every one."""
 
 import logging
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
-from pydicom.uid import UID
+from pydicom.filereader import dcmread, read_file_meta_info
+from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node.associations import SUCCESS, Timeouts
+from dicom_node.associations import SUCCESS, Timeouts, rest_reactor
 from dicom_node.client import accepted_pairs, associated
 from dicom_node.peers import Peer
 from twin_scanner.errors import Defect, Transient
@@ -25,11 +25,9 @@ DUPLICATE: Final = 0x0111
 NO_ANSWER: Final = -1
 """Stands for the status of an instance that got none: the association ended before."""
 _WARNINGS: Final = range(0xB000, 0xC000)
-_OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
+OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
+"""The peer has no room, or takes nothing now (PS3.4 table B.2-1): that concerns whatever else is meant for it."""
 _MOST_CONTEXTS: Final = 128
-_REST_S: Final = 5.0
-"""The reactor looks every millisecond; one that does not rest by then never will."""
-_REST_POLL_S: Final = 0.0002
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +39,11 @@ class InstanceStatus:
     sop_instance_uid: str
     status: int
     comment: str = ""
+
+    @property
+    def warning(self) -> bool:
+        """Whether the peer has the instance and says that it changed something of it (0xB000), or the like."""
+        return self.status in _WARNINGS
 
     @property
     def stored(self) -> bool:
@@ -74,11 +77,15 @@ class Unreadable(Transient):
 
 
 @dataclass(frozen=True)
-class _Instance:
+class Instance:
+    """A file that is to be sent."""
+
     file: Path
     sop_class_uid: UID
     uid: str
     transfer_syntax_uid: UID
+    """In which it is sent."""
+    as_it_is: bool = True
 
     @property
     def offer(self) -> tuple[str, str]:
@@ -101,8 +108,11 @@ def send(
     check_stop: Callable[[], bool] | None = None,
     where_taken: Sequence[Path] = (),
     skip: Collection[str] = (),
+    implicit: bool = False,
 ) -> SendReport:
     """Store the files at the peer over one association, each in its own transfer syntax; safe to repeat.
+
+    With ``implicit`` each is encoded anew in Implicit VR Little Endian, for a peer that takes nothing else.
 
     ``where_taken`` are files that the peer need not know the kind of: those whose SOP class it does not accept are
     left out and the class is named in the report's ``not_taken``. ``skip`` are SOP Instance UIDs that an earlier call
@@ -114,7 +124,8 @@ def send(
     file is no DICOM file.
     """
     instances, wishes = (
-        [one for one in map(_read_instance, group) if one.uid not in skip] for group in (files, where_taken)
+        [one for one in (instance_of(file, implicit) for file in group) if one.uid not in skip]
+        for group in (files, where_taken)
     )
     if not instances and not wishes:
         return SendReport(())
@@ -135,7 +146,7 @@ def send(
                 on_answer(answer)
             if on_progress is not None:
                 on_progress(len(answers), len(instances))
-            if answer.status == NO_ANSWER or answer.status in _OUT_OF_RESOURCES:
+            if answer.status == NO_ANSWER or answer.status in OUT_OF_RESOURCES:
                 break
     unsent = (InstanceStatus(instance.uid, NO_ANSWER) for instance in instances[len(answers) :])
     report = SendReport((*answers, *unsent), not_taken)
@@ -147,15 +158,14 @@ def send(
     return report
 
 
-def _read_instance(file: Path) -> _Instance:
+def instance_of(file: Path, implicit: bool = False) -> Instance:
+    """What a file's meta information says of it; raises Unreadable, or Defect where it is no DICOM file."""
     try:
         meta = read_file_meta_info(file)
-        return _Instance(
-            file,
-            UID(meta.MediaStorageSOPClassUID),
-            str(meta.MediaStorageSOPInstanceUID),
-            UID(meta.TransferSyntaxUID),
-        )
+        written = UID(meta.TransferSyntaxUID)
+        sent = UID(ImplicitVRLittleEndian) if implicit else written
+        class_uid, uid = UID(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
+        return Instance(file, class_uid, uid, sent, sent == written)
     except OSError as error:
         raise _unreadable(file, error) from error
     except (InvalidDicomError, AttributeError) as error:
@@ -166,14 +176,14 @@ def _unreadable(file: Path, error: OSError) -> Unreadable:
     return Unreadable(f"{file.name} cannot be read ({error.strerror}): check the disk.")
 
 
-def _contexts(instances: Sequence[_Instance]) -> list[PresentationContext]:
+def _contexts(instances: Sequence[Instance]) -> list[PresentationContext]:
     pairs = sorted({(instance.sop_class_uid, instance.transfer_syntax_uid) for instance in instances})
     if len(pairs) > _MOST_CONTEXTS:
         raise Defect(f"{len(pairs)} presentation contexts are needed, an association has {_MOST_CONTEXTS}: send fewer.")
     return [build_context(sop_class_uid, transfer_syntax_uid) for sop_class_uid, transfer_syntax_uid in pairs]
 
 
-def _check_contexts(instances: Sequence[_Instance], association: Association, peer: Peer) -> None:
+def _check_contexts(instances: Sequence[Instance], association: Association, peer: Peer) -> None:
     accepted = accepted_pairs(association)
     for instance in instances:
         if instance.offer not in accepted:
@@ -183,12 +193,13 @@ def _check_contexts(instances: Sequence[_Instance], association: Association, pe
             )
 
 
-def _store(association: Association, instance: _Instance, number: int) -> InstanceStatus:
+def _store(association: Association, instance: Instance, number: int) -> InstanceStatus:
     if not association.is_established:
         return InstanceStatus(instance.uid, NO_ANSWER)
-    _rest_reactor(association)
+    rest_reactor(association)
     try:
-        answer = association.send_c_store(instance.file, msg_id=number % 0xFFFF + 1, priority=0)
+        content = instance.file if instance.as_it_is else _in_implicit_vr(instance.file)
+        answer = association.send_c_store(content, msg_id=number % 0xFFFF + 1, priority=0)
     except OSError as error:
         raise _unreadable(instance.file, error) from error
     except RuntimeError:
@@ -199,17 +210,15 @@ def _store(association: Association, instance: _Instance, number: int) -> Instan
     return InstanceStatus(instance.uid, int(answer.Status), str(answer.get("ErrorComment") or ""))
 
 
-def _rest_reactor(association: Association) -> None:
-    """Wait until pynetdicom's reactor thread really rests, so that it cannot take the answer that we wait for.
-
-    Its own check looks at a flag that the reactor also raises while it runs on: on a busy machine the reactor then
-    takes a C-STORE response as an unexpected message and drops it, and the send ends in a timeout.
-    """
-    checkpoint = association._reactor_checkpoint
-    checkpoint.clear()
-    deadline = time.monotonic() + _REST_S
-    while not checkpoint._cond._waiters and association.is_alive() and time.monotonic() < deadline:  # type: ignore[attr-defined]
-        time.sleep(_REST_POLL_S)
+def _in_implicit_vr(file: Path) -> Dataset:
+    """The file's data set with the transfer syntax to encode it in; compressed pixels become plain ones."""
+    written = dcmread(file)
+    if written.file_meta.TransferSyntaxUID.is_compressed and "PixelData" in written:
+        written.decompress(generate_instance_uid=False)
+    written.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    plain = Dataset(written)
+    plain.file_meta = written.file_meta
+    return plain
 
 
 def _missing(report: SendReport) -> str:
@@ -221,7 +230,7 @@ def _explain(report: SendReport, peer: Peer) -> str:
     missing = _missing(report)
     if first.status == NO_ANSWER:
         return f"{peer} ended the association or did not answer, {missing} are not stored: look into its log."
-    meaning = "out of resources, " if first.status in _OUT_OF_RESOURCES else ""
+    meaning = "out of resources, " if first.status in OUT_OF_RESOURCES else ""
     return (
         f"{peer} did not store {missing}, the first ({first.sop_instance_uid}) with status "
         f"0x{first.status:04X}: {meaning}look into its log."

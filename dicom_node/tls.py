@@ -94,10 +94,9 @@ class ServerTls:
                     logger.error("The TLS files have changed, the earlier ones stay in use: %s", error)
             return self._context
 
-    def accept(self, connection: socket.socket, timeout_s: float) -> ssl.SSLSocket:
-        """Shake hands, within ``timeout_s`` altogether. Raises OSError; ``fault_of`` says why in words."""
-        connection.settimeout(timeout_s)
-        return self.context().wrap_socket(connection, server_side=True)
+    def wrap(self, connection: socket.socket) -> ssl.SSLSocket:
+        """The connection by TLS, of which the handshake is still to be made; it raises OSError, see ``fault_of``."""
+        return self.context().wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
 
 
 def client_context(files: TlsFiles, peer_name: str, on_fault: Callable[[str], None]) -> ssl.SSLContext:
@@ -107,13 +106,20 @@ def client_context(files: TlsFiles, peer_name: str, on_fault: Callable[[str], No
     """
 
     class Checked(ssl.SSLSocket):
+        def connect(self, addr: Any) -> None:
+            try:
+                super().connect(addr)
+            except OSError:
+                self.close()  # pynetdicom forgets to.
+                raise
+
         def do_handshake(self, block: bool = False) -> None:
             try:
                 super().do_handshake(block)
                 names = certificate_names(self)
                 if not shows_name(names, peer_name):
                     shown = ", ".join(sorted(names)) or "no name"
-                    raise ssl.SSLError(f"its certificate has not the name '{peer_name}', but {shown}")
+                    raise NotSecure(f"its certificate has not the name '{peer_name}', but {shown}")
             except OSError as error:
                 on_fault(fault_of(error))
                 raise
@@ -135,15 +141,21 @@ def shows_name(certificate_names: frozenset[str], name: str) -> bool:
     return name.casefold().rstrip(".") in {shown.casefold().rstrip(".") for shown in certificate_names}
 
 
+class NotSecure(OSError):
+    """A connection that must not go on as it is; its text goes on from the name of the other side."""
+
+
 def fault_of(error: OSError) -> str:
     """Why a handshake failed, in words that go on from the name of the other side."""
+    if isinstance(error, NotSecure):
+        return str(error)
     if isinstance(error, TimeoutError):
         return "it did not shake hands in time"
     if isinstance(error, ssl.SSLCertVerificationError):
         words = _FAULTS_BY_CODE.get(error.verify_code)
         return words or f"its certificate cannot be verified ({error.verify_message})"
-    if isinstance(error, ssl.SSLError):
-        return _FAULTS_BY_REASON.get(error.reason or "", error.reason or str(error.args[-1]))
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return _FAULTS_BY_REASON.get(error.reason, f"the handshake failed ({error.reason})")
     return "it closed the connection during the handshake"
 
 

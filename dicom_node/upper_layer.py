@@ -14,6 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import pynetdicom
@@ -22,7 +23,9 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationSocket
 
 from dicom_node.associations import Timeouts
-from dicom_node.pdu_limits import fault_of
+from dicom_node.instance_header import PARSE_ERRORS
+from dicom_node.messages import Begin, BrokenMessage, Messages
+from dicom_node.pdu_limits import P_DATA, fault_of
 from twin_scanner.errors import Misconfigured
 
 KNOWN_LIBRARY: Final = "3.0."
@@ -30,22 +33,12 @@ KNOWN_LIBRARY: Final = "3.0."
 _HEADER: Final = struct.Struct(">BxL")
 _LOOK_S: Final = 0.5
 """How often a thread looks up although nothing woke it: at timers, and at a neighbour that ended in an error."""
+_ESTABLISHED: Final = "Sta6"
 _CLOSING: Final = "Sta13"
 """The state in which only the end of the connection is waited for (PS3.8 9.2.1)."""
 _OPENED: Final = "Evt5"
 _CLOSED: Final = "Evt17"
 _INVALID: Final = "Evt19"
-_DECODE_ERRORS: Final = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-"""What pynetdicom raises on bytes that are no PDU."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -68,22 +61,29 @@ class BoundedProvider(DULServiceProvider):
         self._is_first = True
         self._buffer = bytearray()
         self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)
         self._waker_lock = threading.Lock()
         self._run_loop_delay = 0.0
         self.event_queue = _Waiting(self._wait)
         self.to_provider_queue = _Telling(self.wake)
 
+    @property
+    def _messages(self) -> Messages:
+        return cast(Messages, self.assoc.dimse)
+
     def wake(self) -> None:
         """Let the thread look up."""
         with self._waker_lock:
             if self._waker.fileno() >= 0:
-                self._waker.send(b"\0")
+                with suppress(BlockingIOError):
+                    self._waker.send(b"\0")
 
     def run_reactor(self) -> None:
         """Run until the connection is closed, and give everything back."""
         try:
             super().run_reactor()
         finally:
+            self._messages.discard()
             self._ended()
             with self._waker_lock:
                 self._waker.close()
@@ -103,13 +103,18 @@ class BoundedProvider(DULServiceProvider):
         return True
 
     def _wait(self) -> None:
-        """Until the peer sends, our side has something to send, or a timer may have expired."""
+        """Until the peer sends, our side has something to send, or a timer may have expired.
+
+        While a message waits to be served, nothing more is read: a peer that sends without waiting for its answers
+        fills its own buffers, not our memory.
+        """
         connection = cast(AssociationSocket, self.socket).socket
-        if isinstance(connection, ssl.SSLSocket) and connection.pending():
+        is_held = not self._messages.msg_queue.empty()
+        if isinstance(connection, ssl.SSLSocket) and connection.pending() and not is_held:
             return
         poller = select.poll()
         poller.register(self._woken, select.POLLIN)
-        if connection is not None and connection.fileno() >= 0:
+        if connection is not None and connection.fileno() >= 0 and not is_held:
             poller.register(connection, select.POLLIN)
         woken = self._woken.fileno()
         for descriptor, _ in poller.poll(1000 * min(_LOOK_S, max(0.0, self.artim_timer.remaining))):
@@ -123,6 +128,8 @@ class BoundedProvider(DULServiceProvider):
         if self.state_machine.current_state == _CLOSING:
             cast(AssociationSocket, self.socket).close()
             return True
+        if not self._messages.msg_queue.empty():
+            return False
         return super()._is_transport_event()
 
     def _read_pdu_data(self) -> None:
@@ -155,14 +162,24 @@ class BoundedProvider(DULServiceProvider):
         body = memoryview(self._buffer)[:length]
         if not _read_into(connection, body, deadline_s):
             return False
+        if header[0] == P_DATA and self.state_machine.current_state == _ESTABLISHED:
+            self._deliver(body)
+            return True
         try:
             pdu, event = self._decode_pdu(header + body)
-        except _DECODE_ERRORS:
+        except PARSE_ERRORS:
             self._refuse("a PDU cannot be decoded")
             return True
         self._recv_pdu.put(pdu)
         self.event_queue.put(event)
         return True
+
+    def _deliver(self, body: memoryview) -> None:
+        """The state stays as it is (PS3.8 table 9-10, DT-2), so the message is put together without its machine."""
+        try:
+            self._messages.receive(body)
+        except BrokenMessage as error:
+            self._refuse(str(error))
 
     def _refuse(self, fault: str) -> None:
         """Abort the association; what the peer sends after the fault is not read."""
@@ -201,20 +218,21 @@ class _Checkpoint(threading.Event):
 
 
 def take_over(
-    association: Association, timeouts: Timeouts, accepted_s: float, ended: Callable[[], None] = lambda: None
+    association: Association, begin: Begin, timeouts: Timeouts, accepted_s: float, ended: Callable[[], None]
 ) -> None:
     """Give an association that pynetdicom has just made for a connection the parts of this module.
 
-    ``ended`` is called once, when nothing more is read or written.
+    ``begin`` opens the receipt of an instance; ``ended`` is called once, when nothing more is read or written.
     """
     transport = cast(AssociationSocket, association.dul.socket)
     provider = BoundedProvider(association, transport, timeouts, accepted_s, ended)
     association.dul = provider
     association.acse_timeout = association.acse_timeout  # the provider's timers learn of it by the setters
     association.network_timeout = association.network_timeout
-    dimse = association.dimse
-    checkpoint = _Checkpoint(lambda: not (dimse.msg_queue.empty() and provider.to_user_queue.empty()))
-    dimse.msg_queue = _Telling(checkpoint.tell)
+    messages = Messages(association, begin)
+    association.dimse = messages
+    checkpoint = _Checkpoint(lambda: not (messages.msg_queue.empty() and provider.to_user_queue.empty()))
+    messages.msg_queue = _Handing(checkpoint.tell, provider.wake)
     provider.to_user_queue = _Telling(checkpoint.tell)
     association._reactor_checkpoint = checkpoint
     provider.event_queue.put(_OPENED)
@@ -253,6 +271,20 @@ class _Telling(queue.Queue[Any]):
         """Put, and tell."""
         super().put(item, block, timeout)
         self._tell()
+
+
+class _Handing(_Telling):
+    """A queue that tells its reader what was put into it, and its writer what was taken."""
+
+    def __init__(self, tell: Callable[[], None], tell_taken: Callable[[], None]) -> None:
+        super().__init__(tell)
+        self._tell_taken = tell_taken
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take, and tell."""
+        item = super().get(block, timeout)
+        self._tell_taken()
+        return item
 
 
 def _read_into(connection: socket.socket, target: memoryview, deadline_s: float) -> bool:

@@ -17,15 +17,22 @@ from zoneinfo import ZoneInfo
 
 from pydicom import Dataset
 
+from dicom_node.admission import Admission
 from dicom_node.associations import Timeouts
+from dicom_node.commitment import CommitmentReport, CommitmentReports
 from dicom_node.evidence import Completeness
 from dicom_node.listener import Listener
 from dicom_node.peers import Peer, Role
+from dicom_node.places import AssociationLimits
 from dicom_node.query import QueryLimits, find_series_counts
+from dicom_node.receipt import MEGABYTE, ReceiptLimits
 from dicom_node.spool import Spool
 from dicom_node.store_scp import ReceivedInstance, StoreScp
+from dicom_node.stow import StowService
+from dicom_node.tls import ServerTls, TlsFiles
+from twin_record.auth import TokenFile
 from twin_record.embedded import EmbeddedStore
-from twin_record.remote import FhirClient
+from twin_record.remote import FhirClient, trusted_authorities
 from twin_record.target import TwinTarget
 from twin_record.update import TwinSite
 from twin_scanner.dicom.equipment import is_our_own
@@ -39,19 +46,21 @@ from twin_scanner.files.durable_file import write_durably
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.logs import set_up_service_logging
 from twin_scanner.preconditions import check_model, check_segmenter
-from twin_scanner.render.in_worker import render_in_worker
+from twin_scanner.render.in_worker import load_in_worker, render_in_worker
 from twin_scanner.render.report import RenderReport
 from twin_scanner.render.request import Outputs, RenderRequest
 from twin_scanner.service.breaker import Breaker
+from twin_scanner.service.image_delivery import ImageDestination
+from twin_scanner.service.image_target import DicomTarget, ImageTarget, StowTarget
 from twin_scanner.service.inquiry import PATIENCE_S, Inquiry, Source
 from twin_scanner.service.intake import Arrivals, Intake, JobFolders, choices_of
 from twin_scanner.service.ledger import Ledger, Priority, migrate, utc_now
 from twin_scanner.service.retention import clear_aged
 from twin_scanner.service.retry import DAY_S, RetryPolicy
 from twin_scanner.service.schedule import CommandSchedule, PeriodicTasks
-from twin_scanner.service.steps import Steps
+from twin_scanner.service.steps import TWIN, Steps
 from twin_scanner.service.worker import Beat, Worker
-from twin_scanner.settings import Folders, Settings
+from twin_scanner.settings import DestinationSection, Folders, PeerSection, Settings
 
 LOG = logging.getLogger("twin_scanner.app")
 
@@ -92,6 +101,35 @@ def open_twin(settings: Settings) -> TwinTarget:
         folders.prepare()
         return EmbeddedStore(folders.twin, site)
     return FhirClient(twin.url, site, token_file=twin.token_file, timeout_s=twin.timeout_s, ca_file=twin.ca_file)
+
+
+def tls_files(settings: Settings) -> TlsFiles | None:
+    """Our TLS identity; None where none is configured."""
+    tls = settings.tls
+    if tls.certificate is None or tls.key is None or tls.ca_file is None:
+        return None
+    return TlsFiles(tls.certificate, tls.key, tls.ca_file, tls.key_password_file, tls.minimum_version)
+
+
+def peer_of(settings: Settings, section: PeerSection) -> Peer:
+    """The peer that a [[peers]] table, or [pacs], is about."""
+    values: dict[str, Any] = section.model_dump(exclude={"timeout_s", "roles", "tls"})
+    return Peer(**values, roles=frozenset(section.roles), tls=tls_files(settings) if section.tls else None)
+
+
+def dicom_target(settings: Settings, section: DestinationSection, reports: CommitmentReports) -> DicomTarget:
+    """The peer of a destination, as something that takes images; what it reports goes to ``reports``."""
+    peer = next(peer for peer in settings.known_peers if peer.name == section.peer)
+    timeouts = Timeouts(connection_s=peer.timeout_s, response_s=peer.timeout_s)
+    implicit = section.transfer_syntax == "implicit"
+    return DicomTarget(peer_of(settings, peer), settings.node.ae_title, timeouts, reports, implicit)
+
+
+def open_stow(section: DestinationSection) -> StowService:
+    """The DICOMweb server of a destination; it is to be closed."""
+    auth = None if section.token_file is None else TokenFile(section.token_file)
+    trusted = trusted_authorities(section.ca_file)
+    return StowService(section.name, section.url, auth=auth, trusted=trusted, timeout_s=section.timeout_s)
 
 
 def render_template(settings: Settings) -> RenderRequest:
@@ -174,6 +212,8 @@ class Scanner:
             self._intake = Intake(self.ledger, self._spool, self._job_folders, self._look, real_pet)
             self._inquiry = self._make_inquiry()
             self._twin = closing.enter_context(contextlib.closing(open_twin(settings)))
+            self._reports = CommitmentReports(self._on_report)
+            self._destinations = tuple(self._destination(section, closing) for section in settings.known_destinations)
             self._worker = self._make_worker(render or self._render, on_fatal)
             self._tasks = PeriodicTasks(on_fatal)
             self.retraining = self._make_retraining(on_fatal)
@@ -188,6 +228,7 @@ class Scanner:
             self._spool.sweep()
             self.ledger.enter(_storage_id(self._folders.root))
             self.ledger.adopt(self._job_folders.job_ids(), self._spool.studies())
+            self._hold_for_unknown_destinations()
             for study_uid in self._intake.waiting():
                 self._completeness.touch(study_uid, time.monotonic())
             self._started = True
@@ -214,6 +255,13 @@ class Scanner:
         """
         self._closing.close()
         LOG.info("stopped")
+
+    def load_model(self) -> None:
+        """Let the worker process load torch and the model now, before the first study asks for them; does not wait.
+
+        Where that fails, the first render says why.
+        """
+        self._executor.submit(load_in_worker, self._settings.model.name, self._settings.model_store.resolve())
 
     @property
     def at_work(self) -> bool:
@@ -248,6 +296,34 @@ class Scanner:
         self.ledger.check_usable()
         self._arrivals.stored(instance.study_uid, instance.calling_ae, instance.association)
 
+    def _on_report(self, report: CommitmentReport) -> bool:
+        """What a destination says of a storage commitment; False where no node on this ledger has asked for it."""
+        known = self.ledger.deliveries.reported(report.transaction_uid, report.kept)
+        if known:
+            self._worker.wake()
+        return known
+
+    def _destination(self, section: DestinationSection, closing: ExitStack) -> ImageDestination:
+        target: ImageTarget
+        if section.url:
+            target = StowTarget(closing.enter_context(contextlib.closing(open_stow(section))))
+        else:
+            target = dicom_target(self._settings, section, self._reports)
+        return ImageDestination(
+            section.name,
+            target,
+            section.confirm,
+            section.required,
+            section.late_slices == "supersede and reject",
+            section.commitment_timeout_s,
+        )
+
+    def _hold_for_unknown_destinations(self) -> None:
+        known = [*(destination.name for destination in self._destinations), TWIN]
+        held = self.ledger.deliveries.hold_for_unknown(known)
+        if held:
+            LOG.error("deliveries are held: their destination is not configured any more", extra={"held": held})
+
     def _render(self, request: RenderRequest, beat: Beat) -> RenderReport:
         beat()
         limit = Limit("The render", "limits.render_s", self._settings.limits.render_s, self._executor.end_work)
@@ -276,12 +352,11 @@ class Scanner:
         sources = []
         for section in self._settings.known_peers:
             if section.host and Role.QUERY in section.roles:
-                peer = Peer(section.ae_title, section.host, section.port, section.name)
                 probing = RetryPolicy(self._settings.retry.first_delay_s, LONGEST_PROBE_DELAY_S)
                 breaker = Breaker(partial(_probe_delay_s, probing), time.monotonic)
                 find = partial(
                     find_series_counts,
-                    peer,
+                    peer_of(self._settings, section),
                     calling_ae=self._settings.node.ae_title,
                     timeouts=Timeouts(connection_s=5.0, negotiation_s=10.0, response_s=min(section.timeout_s, 20.0)),
                     limits=QueryLimits(seconds=INQUIRY_S),
@@ -308,12 +383,11 @@ class Scanner:
             intake=self._intake,
             render=render,
             template=render_template(settings),
-            pacs=Peer(settings.pacs.ae_title, settings.pacs.host, settings.pacs.port),
-            calling_ae=settings.node.ae_title,
-            timeouts=Timeouts(connection_s=settings.pacs.timeout_s, response_s=settings.pacs.timeout_s),
+            destinations=self._destinations,
             twin=self._twin,
             zone=ZoneInfo(settings.twin.zone or "UTC"),
             breaker=lambda: Breaker(partial(_probe_delay_s, probing), time.monotonic),
+            now=self._now,
             threads=settings.ledger.workers,
         )
         return Worker(ledger=self.ledger, lanes=steps.lanes(), policy=policy, on_fatal=on_fatal)
@@ -330,22 +404,28 @@ class Scanner:
         return CommandSchedule("retrain", section.cron, command, runs, leases, on_fatal, section.zone, self._now)
 
     def _make_receiver(self) -> Listener:
-        node, known = self._settings.node, self._settings.known_peers
+        node, files = self._settings.node, tls_files(self._settings)
+        admission = Admission(
+            node.ae_title,
+            [peer_of(self._settings, section) for section in self._settings.known_peers],
+            open_to_loopback=node.open_to_loopback,
+            limits=AssociationLimits(node.maximum_associations, node.associations_per_address),
+        )
         store = StoreScp(
             spool=self._spool,
             on_stored=self._on_stored,
             is_own=self._is_own,
-            minimum_free_bytes=node.minimum_free_mb * 2**20,
+            limits=ReceiptLimits(node.maximum_instance_mb * MEGABYTE, node.minimum_free_mb * MEGABYTE),
             on_association_closed=self._completeness.association_closed,
             on_association_released=self._completeness.association_released,
         )
         return Listener(
-            ae_title=node.ae_title,
             host=node.host,
             port=node.port,
             store=store,
-            allowed_calling_ae=None if node.open_to_loopback else frozenset(peer.ae_title for peer in known),
-            maximum_associations=node.maximum_associations,
+            admission=admission,
+            tls=ServerTls(files) if files is not None and self._settings.tls.listen_tls else None,
+            reports=self._reports,
         )
 
 
@@ -407,7 +487,7 @@ def embedded_settings(folder: Path, pacs_port: int, quiet_period_s: float) -> Se
                 "quiet_period_s": quiet_period_s,
                 "minimum_free_mb": 256,
             },
-            "pacs": {"ae_title": DEMO_PACS_AE, "port": pacs_port},
+            "pacs": {"ae_title": DEMO_PACS_AE, "port": pacs_port, "confirm": "status"},
             "storage": {"folder": folder},
             "model": {"accept_phantom_only": True},
             "scanner": {"accept_synthetic_ct": True},

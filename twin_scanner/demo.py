@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dicom_node.admission import Admission
 from dicom_node.listener import Listener
 from dicom_node.peers import Peer
 from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES
@@ -74,16 +75,12 @@ def run_demo(out: Path, stage: Stage) -> DemoResult:
     patient_id = Examination(PHANTOM_SEED, PHANTOM).patient_id
     folders = Folders(out.resolve() / STORAGE)
     with tempfile.TemporaryDirectory(prefix="twin-scanner-demo-") as scratch:
-        generated = stage("Generating a whole-body CT")
-        generated(0, 1)
-        phantom = make_phantom(PHANTOM_SEED, PHANTOM)
-        ct_files = write_ct_dicom(
-            phantom.ct, Path(scratch) / "ct", seed=PHANTOM_SEED, options=PHANTOM, progress=generated
-        )
         spool = Spool(Path(scratch) / "pacs")
         with _pacs_stand_in(spool).listening() as pacs:
             settings = app.embedded_settings(folders.root, pacs.port, QUIET_PERIOD_S)
             with app.Scanner(settings).running() as scanner:
+                scanner.load_model()
+                ct_files = _generate(Path(scratch) / "ct", stage("Generating a whole-body CT"))
                 node = Peer("TWINSCANNER", "127.0.0.1", scanner.receiver.port)
                 send(ct_files, node, calling_ae=app.DEMO_PACS_AE, on_progress=stage("Sending the CT by C-STORE"))
                 result = _wait_for_job(scanner, folders, spool, stage)
@@ -99,6 +96,13 @@ def run_demo(out: Path, stage: Stage) -> DemoResult:
         out / "twin.json",
         f"twin-scanner twin show {patient_id} --config {shlex.quote(str(_leave_configured(out, folders)))}",
     )
+
+
+def _generate(folder: Path, progress: Progress) -> tuple[Path, ...]:
+    """A phantom's CT as DICOM files."""
+    progress(0, 1)
+    phantom = make_phantom(PHANTOM_SEED, PHANTOM)
+    return write_ct_dicom(phantom.ct, folder, seed=PHANTOM_SEED, options=PHANTOM, progress=progress)
 
 
 def _make_room(out: Path) -> None:
@@ -121,7 +125,8 @@ def _pacs_stand_in(spool: Spool) -> Listener:
     store = StoreScp(
         spool=spool, on_stored=lambda _: None, is_own=lambda _: False, kept_classes=(*CT_CLASSES, *OWN_CLASSES)
     )
-    return Listener(ae_title=app.DEMO_PACS_AE, host="127.0.0.1", port=0, store=store)
+    admission = Admission(app.DEMO_PACS_AE, open_to_loopback=True)
+    return Listener(host="127.0.0.1", port=0, store=store, admission=admission)
 
 
 class _JobStages:

@@ -1,4 +1,4 @@
-"""The bearer token of a FHIR server: it lies in a file that others renew, and is never kept or logged here."""
+"""The bearer token of a server: it lies in a file that others renew, and is never kept or logged here."""
 
 import re
 from collections.abc import Generator
@@ -30,7 +30,7 @@ class TokenFile(httpx.Auth):
         except OSError as error:
             raise Unavailable(f"The token file {self._file} cannot be read: {error.strerror}; renew it.") from None
         if not token:
-            raise Unavailable(f"The token file {self._file} is empty: put the FHIR server's token into it.")
+            raise Unavailable(f"The token file {self._file} is empty: put the server's token into it.")
         if not re.fullmatch(rb"[!-~]+", token):
             raise Unavailable(f"The token file {self._file} holds no token: write it as one line of plain ASCII.")
         return token.decode("ascii")

@@ -79,7 +79,7 @@ class FhirClient:
             headers={"Accept": FHIR_JSON, "Content-Type": FHIR_JSON, "Cache-Control": "no-cache"},
             auth=None if token_file is None else TokenFile(token_file),
             timeout=timeout_s,
-            verify=_trusted(ca_file),
+            verify=trusted_authorities(ca_file),
             transport=transport,
             follow_redirects=False,
         )
@@ -211,7 +211,7 @@ def _checked_url(base_url: str) -> httpx.URL:
     return url
 
 
-def _trusted(ca_file: Path | None) -> ssl.SSLContext:
+def trusted_authorities(ca_file: Path | None) -> ssl.SSLContext:
     """The authorities of httpx, of the system and of ``ca_file``."""
     context = httpx.create_ssl_context()
     context.load_default_certs()

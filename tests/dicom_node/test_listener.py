@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from dicom_node.admission import Admission
 from dicom_node.associations import Timeouts
 from dicom_node.client import echo
 from dicom_node.listener import Listener
 from dicom_node.peers import Peer
+from dicom_node.places import AssociationLimits
 from dicom_node.spool import Spool
 from dicom_node.store_scp import StoreScp
 from dicom_node.store_scu import send
@@ -34,18 +36,20 @@ def test_a_wrong_called_title_is_rejected_and_the_log_says_why(
     other = Peer("SOMEBODY", node.peer.host, node.peer.port)
     with pytest.raises(Transient, match=r"rejected the association .*[Cc]alled AE title"):
         send(instances.series(tmp_path, 1), other, calling_ae="PACS", timeouts=SHORT)
-    assert eventually(lambda: "from 'PACS' to 'SOMEBODY' was rejected: we are called 'TWINSCANNER'" in caplog.text)
+    assert eventually(
+        lambda: "from 'PACS' at 127.0.0.1 to 'SOMEBODY' was rejected: we are called 'TWINSCANNER'" in caplog.text
+    )
 
 
-def test_only_the_allowed_calling_titles_may_send(
-    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    node = start(allowed_calling_ae=frozenset({"PACS", "CT1"}))
+def test_only_peers_may_send(start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    node = start(peers=[Peer("CT1", "127.0.0.1", 104, name="ct-1"), Peer("FAR", "192.0.2.7", 104, name="far")])
     files = instances.series(tmp_path, 1)
     node.send(*files, calling_ae="CT1")
-    with pytest.raises(Transient, match=r"rejected the association .*[Cc]alling AE title"):
-        node.send(*files, calling_ae="STRANGER")
-    assert eventually(lambda: "'STRANGER' to 'TWINSCANNER' was rejected: this calling AE" in caplog.text)
+    for calling_ae in ("STRANGER", "FAR"):
+        with pytest.raises(Transient, match=r"rejected the association .*[Cc]alling AE title"):
+            node.send(*files, calling_ae=calling_ae)
+    assert "'STRANGER' at 127.0.0.1 to 'TWINSCANNER' was rejected: no peer has this AE title" in caplog.text
+    assert "'FAR'" not in caplog.text, "an address has one line a minute"
 
 
 def test_an_offer_without_anything_we_take_is_explained(
@@ -59,7 +63,7 @@ def test_an_offer_without_anything_we_take_is_explained(
 
 
 def test_one_association_more_than_allowed_is_rejected_for_now(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    node = start(maximum_associations=2)
+    node = start(limits=AssociationLimits(associations=2))
     open_ones = [associate(node), associate(node)]
     assert all(association.is_established for association in open_ones)
     assert associate(node).is_rejected
@@ -69,7 +73,7 @@ def test_one_association_more_than_allowed_is_rejected_for_now(start: Start, cap
 
 
 def test_port_probes_take_no_association_from_anybody(start: Start) -> None:
-    node = start(maximum_associations=2)
+    node = start(limits=AssociationLimits(associations=2))
     for _ in range(20):
         socket.create_connection((node.peer.host, node.peer.port)).close()
 
@@ -88,7 +92,7 @@ def test_port_probes_take_no_association_from_anybody(start: Start) -> None:
     "beginning", [b"\x01\x00\x00", struct.pack(">BBL", 1, 0, 200) + b"\0" * 50], ids=["header", "body"]
 )
 def test_a_peer_that_stops_inside_a_message_gives_its_place_back(start: Start, beginning: bytes) -> None:
-    node = start(maximum_associations=1, timeouts=Timeouts(negotiation_s=1, read_s=0.2, idle_s=10))
+    node = start(limits=AssociationLimits(associations=1), timeouts=Timeouts(negotiation_s=1, read_s=0.2, idle_s=10))
     with socket.create_connection((node.peer.host, node.peer.port)) as silent:
         silent.sendall(beginning)
 
@@ -128,7 +132,7 @@ def test_stop_ends_idle_associations_and_all_threads_and_start_listens_again(sta
 
 def listener(folder: Path, host: str, port: int) -> Listener:
     store = StoreScp(spool=Spool(folder), on_stored=lambda _: None, is_own=lambda _: False)
-    return Listener(ae_title="TWINSCANNER", host=host, port=port, store=store)
+    return Listener(host=host, port=port, store=store, admission=Admission("TWINSCANNER", open_to_loopback=True))
 
 
 def open_sockets() -> int:

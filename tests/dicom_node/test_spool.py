@@ -61,30 +61,40 @@ def test_the_same_bytes_again_are_not_written_again(spool: Spool) -> None:
 
 
 @pytest.mark.parametrize("content", [b"slicf", b"slice and more", b"sl", b""])
-def test_other_bytes_replace_the_instance_and_change_the_fingerprint(spool: Spool, content: bytes) -> None:
+def test_other_bytes_are_kept_apart_and_the_first_stay(spool: Spool, content: bytes) -> None:
     keep(spool, b"slice")
     fingerprint = spool.fingerprint(STUDY)
-    assert keep(spool, content) == StoreOutcome.REPLACED
-    assert [file.read_bytes() for file in spool.files(STUDY)] == [content]
-    assert spool.fingerprint(STUDY) != fingerprint
+    assert keep(spool, content) == StoreOutcome.KEPT_APART
+    assert [file.read_bytes() for file in spool.files(STUDY)] == [b"slice"]
+    assert spool.fingerprint(STUDY) == fingerprint
+    (apart,) = spool.apart(STUDY)
+    assert apart.read_bytes() == content
+    assert apart.parent == spool.folder / ".apart" / STUDY / SERIES
+    assert spool.studies() == [STUDY]
+    assert not remains(spool)
+
+
+def test_each_other_content_is_kept_apart_once(spool: Spool) -> None:
+    keep(spool, b"slice")
+    outcomes = [keep(spool, content) for content in (b"other", b"third", b"other", b"slice")]
+    assert outcomes == [*[StoreOutcome.KEPT_APART] * 3, StoreOutcome.IDENTICAL]
+    assert sorted(file.read_bytes() for file in spool.apart(STUDY)) == [b"other", b"third"]
+    assert [file.read_bytes() for file in spool.files(STUDY)] == [b"slice"]
+
+
+def test_what_is_kept_apart_goes_with_its_study(spool: Spool) -> None:
+    keep(spool, b"slice")
+    keep(spool, b"other")
+    assert spool.remove(STUDY)
+    assert (spool.apart(STUDY), list((spool.folder / ".apart").iterdir()), remains(spool)) == ((), [], [])
+    assert keep(spool, b"other") == StoreOutcome.STORED
 
 
 def test_bytes_that_differ_only_far_inside_are_seen_to_differ(spool: Spool) -> None:
     content = bytearray(300_000)
     keep(spool, bytes(content))
     content[250_000] = 1
-    assert keep(spool, bytes(content)) == StoreOutcome.REPLACED
-
-
-def test_the_fingerprint_changes_although_size_and_clock_stand_still(spool: Spool) -> None:
-    keep(spool, b"slice")
-    file = spool.files(STUDY)[0]
-    later_than_now = file.stat().st_mtime_ns + 3_600 * 10**9
-    os.utime(file, ns=(later_than_now, later_than_now))
-    fingerprint = spool.fingerprint(STUDY)
-    keep(spool, b"SLICE")
-    assert spool.fingerprint(STUDY) != fingerprint
-    assert spool.files(STUDY)[0].stat().st_mtime_ns == later_than_now + 1
+    assert keep(spool, bytes(content)) == StoreOutcome.KEPT_APART
 
 
 def test_the_fingerprint_is_the_same_for_another_spool_of_the_same_files(spool: Spool, tmp_path: Path) -> None:
@@ -164,7 +174,7 @@ def test_a_disk_that_refuses_raises_transient_and_leaves_the_old_instance_alone(
     keep(spool, b"slice")
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, failing(errno.ENOSPC))
-        with pytest.raises(Transient, match=r"Instance 1\.2\.3\.4\.5 cannot be kept \(No space left on device\)"):
+        with pytest.raises(Transient, match=r"nstance .*cannot be (kept|written) \(No space left on device\)"):
             keep(spool, b"another slice")
     assert spool.files(STUDY)[0].read_bytes() == b"slice"
     assert not remains(spool)
@@ -172,7 +182,7 @@ def test_a_disk_that_refuses_raises_transient_and_leaves_the_old_instance_alone(
 
 def test_a_disk_that_is_really_full_raises_transient_and_leaves_the_old_instance_alone(spool: Spool) -> None:
     keep(spool, b"slice")
-    with files_end_at(100_000), pytest.raises(Transient, match=r"Instance 1\.2\.3\.4\.5 cannot be kept"):
+    with files_end_at(100_000), pytest.raises(Transient, match="A received instance cannot be written"):
         keep(spool, bytes(200_000))
     assert spool.files(STUDY)[0].read_bytes() == b"slice"
     assert not remains(spool)
@@ -255,7 +265,8 @@ def test_parallel_senders_of_one_instance_leave_one_of_theirs_whole(spool: Spool
     outcomes: list[StoreOutcome] = []
     run_together([lambda content=content: outcomes.append(keep(spool, content)) for content in contents])
     assert spool.files(STUDY)[0].read_bytes() in contents
-    assert sorted(outcomes) == [StoreOutcome.REPLACED] * 3 + [StoreOutcome.STORED]
+    assert sorted(outcomes) == [StoreOutcome.KEPT_APART] * 3 + [StoreOutcome.STORED]
+    assert sorted(file.read_bytes() for file in (*spool.files(STUDY), *spool.apart(STUDY))) == contents
 
 
 def run_together(work: list[Callable[[], object]]) -> None:
@@ -326,13 +337,10 @@ def test_removing_while_a_sender_stores_loses_no_instance_that_was_not_seen(spoo
     assert set(stored) == removed | {file.stem for file in spool.files(STUDY)}
 
 
-def test_a_snapshot_stays_as_it_was_when_an_instance_is_replaced_or_the_study_removed(
-    spool: Spool, tmp_path: Path
-) -> None:
+def test_a_snapshot_stays_as_it_was_when_the_study_is_removed(spool: Spool, tmp_path: Path) -> None:
     keep(spool, b"slice")
     keep(spool, b"another", "1.2.3.5.1", series_uid="1.2.3.5")
     linked = snapshot(spool.files(STUDY), tmp_path / "jobs" / "7")
-    keep(spool, b"SLICE")
     spool.remove(STUDY)
     assert linked == (
         tmp_path / "jobs" / "7" / SERIES / f"{INSTANCE}.dcm",
@@ -344,7 +352,7 @@ def test_a_snapshot_stays_as_it_was_when_an_instance_is_replaced_or_the_study_re
 def test_a_snapshot_that_is_there_is_kept_as_it_is(spool: Spool, tmp_path: Path) -> None:
     keep(spool, b"slice")
     first = snapshot(spool.files(STUDY), tmp_path / "job")
-    keep(spool, b"SLICE")
+    keep(spool, b"late slice", "1.2.3.4.6")
     assert snapshot(spool.files(STUDY), tmp_path / "job") == first
     assert first[0].read_bytes() == b"slice"
 

@@ -24,7 +24,8 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
-from dicom_node.peers import Peer
+from dicom_node.peers import Peer, Role
+from dicom_node.receipt import ReceiptLimits
 from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, TRANSFER_SYNTAXES
 from dicom_node.spool import Spool, StoreOutcome
 from dicom_node.store_scp import ReceivedInstance
@@ -64,10 +65,10 @@ def test_what_was_kept_is_told_once_an_instance_with_who_sent_it(start: Start, t
     node = start()
     node.send(*instances.series(tmp_path, 2))
     assert eventually(lambda: bool(node.closed))
-    association = node.closed[0]
+    association, guest = node.closed[0], Peer("PACS", "127.0.0.1", 0, roles=frozenset({Role.SEND_CT}))
     assert node.received == [
         ReceivedInstance(
-            "1.2.3", "1.2.3.1", f"1.2.3.1.{number}", CTImageStorage, "PACS", StoreOutcome.STORED, association
+            "1.2.3", "1.2.3.1", f"1.2.3.1.{number}", CTImageStorage, "PACS", StoreOutcome.STORED, association, guest
         )
         for number in (1, 2)
     ]
@@ -113,13 +114,24 @@ def test_sending_twice_keeps_the_first_files_and_says_so(start: Start, tmp_path:
     assert [received.outcome for received in node.received] == [StoreOutcome.STORED] * 3 + [StoreOutcome.IDENTICAL] * 3
 
 
-def test_a_corrected_instance_replaces_the_one_before(start: Start, tmp_path: Path) -> None:
+def test_another_content_under_a_uid_is_kept_apart_with_a_warning_and_the_first_stays(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It used to replace the first in silence."""
     node = start()
-    node.send(instances.write(instances.instance(), tmp_path / "a.dcm"))
-    corrected = instances.write(instances.instance(PatientName="Right^Patient"), tmp_path / "b.dcm")
-    node.send(corrected)
-    assert node.kept() == sent(corrected)
-    assert node.received[-1].outcome == StoreOutcome.REPLACED
+    first = instances.write(instances.instance(), tmp_path / "a.dcm")
+    other = instances.write(instances.instance(PatientName="Right^Patient"), tmp_path / "b.dcm")
+    answers = node.answers(first, other, other, first)
+    assert [answer.status for answer in answers] == [0x0000, 0xB000, 0xB000, 0x0000]
+    assert answers[1].comment == "Another content has this UID here; this one is kept apart."
+    assert node.kept() == sent(first)
+    assert [instances.data_set_bytes(file) for file in node.spool.apart("1.2.3")] == [instances.data_set_bytes(other)]
+    assert [received.outcome for received in node.received] == [
+        StoreOutcome.STORED, StoreOutcome.KEPT_APART, StoreOutcome.KEPT_APART, StoreOutcome.IDENTICAL
+    ]  # fmt: skip
+    warning = next(record for record in caplog.records if "another content" in record.getMessage())
+    assert warning.getMessage().startswith("Instance 1.2.3.1.1 came with another content than before")
+    assert "Right" not in f"{warning.getMessage()} {warning.__dict__}"
 
 
 def test_parallel_senders_never_mix(start: Start, tmp_path: Path) -> None:
@@ -239,13 +251,14 @@ def test_a_stand_in_for_a_pacs_keeps_what_it_is_told_to_keep(start: Start, tmp_p
 
 
 def test_a_full_disk_is_answered_a700_until_there_is_room_again(start: Start, tmp_path: Path) -> None:
-    free = [1000]
-    node = start(spool=Spool(tmp_path / "s", free=lambda folder: free[0]), minimum_free_bytes=900)
+    free = [899]
+    limits = ReceiptLimits(minimum_free_bytes=900)
+    node = start(spool=Spool(tmp_path / "s", free=lambda folder: free[0]), limits=limits)
     (file,) = instances.series(tmp_path, 1)
     (answer,) = node.answers(file)
     assert (answer.status, answer.comment) == (0xA700, "Too little free disk space; send again later.")
     assert (node.kept(), node.received) == ({}, [])
-    free[0] = 900 + len(instances.data_set_bytes(file))
+    free[0] = 900
     node.send(file)
     assert node.kept() == sent(file)
 
@@ -318,7 +331,7 @@ def test_a_store_that_ends_in_the_middle_leaves_nothing(start: Start, tmp_path: 
         association.kill()
     assert eventually(lambda: bool(node.closed))
     assert (node.kept(), node.received) == ({}, [])
-    assert list((node.spool.folder / ".partial").iterdir()) == []
+    assert eventually(lambda: not list((node.spool.folder / ".partial").iterdir()))
     node.send(file)
     assert node.kept() == sent(file)
 

@@ -10,6 +10,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 
+from dicom_node.admission import Admission
 from dicom_node.associations import Timeouts
 from dicom_node.listener import Listener
 from dicom_node.peers import Peer
@@ -52,15 +53,19 @@ class Node:
 
 
 Start: TypeAlias = Callable[..., Node]
-"""Starts a node: options of StoreScp and of Listener."""
+"""Starts a node: options of StoreScp, of Listener and of Admission."""
 
-_OF_THE_LISTENER: Final = ("allowed_calling_ae", "maximum_associations", "timeouts")
+_OF_THE_LISTENER: Final = ("reports", "timeouts", "tls")
+_OF_THE_ADMISSION: Final = ("open_to_loopback", "limits", "resolve")
 
 
 def start_node(spool: Spool, **options: Any) -> Node:
-    """A node that listens."""
+    """A node that listens; it is open to loopback where no ``peers`` are given."""
     node = Node(spool)
     listening = {name: options.pop(name) for name in _OF_THE_LISTENER if name in options}
+    admitting = {name: options.pop(name) for name in _OF_THE_ADMISSION if name in options}
+    peers = options.pop("peers", ())
+    admission = Admission("TWINSCANNER", peers, **{"open_to_loopback": not peers, **admitting})
     defaults: dict[str, Any] = {
         "on_stored": node.received.append,
         "is_own": lambda header: header.get("Manufacturer") == "twin-scanner",
@@ -68,7 +73,7 @@ def start_node(spool: Spool, **options: Any) -> Node:
     }
     store = StoreScp(spool=spool, **{**defaults, **options})
     node.listener = Listener(
-        ae_title="TWINSCANNER", host="127.0.0.1", port=0, store=store, **{"timeouts": SHORT, **listening}
+        host="127.0.0.1", port=0, store=store, admission=admission, **{"timeouts": SHORT, **listening}
     )
     node.listener.start()
     return node

@@ -36,6 +36,7 @@ def serve(config: ConfigFile = None) -> None:
     scanner = Scanner(settings, config=config, on_fatal=died.set)
     with scanner.running():
         print(f"listening {scanner.receiver.port}", flush=True)
+        scanner.load_model()
         while not asked and not died.wait(SIGNAL_POLL_S):
             pass
         _end_within(STOP_BUDGET_S)

@@ -1,11 +1,16 @@
 """The verb `train`: the networks that a configuration names."""
 
+import signal
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from twin_scanner.cli.output import log_from, losses_bar, stages
+
+STOP_S: Final = 30.0
+"""How long the workers of a stopped grid have for the step that they are at and its checkpoint."""
 
 
 def train(
@@ -40,7 +45,11 @@ def train(
             print(sentence)
         return
     grid = read_grid(config)
-    with LocalProcesses(workers) as executor, stages() as stage:
+    # Ctrl-C reaches the workers' parent alone, and it passes SIGTERM on: both let them keep the step that they are at.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ExitStack() as closing, stages() as stage:
+        executor = LocalProcesses(workers)
+        closing.callback(executor.close, STOP_S)
         packages = train_grid(grid, executor, at_once=workers, only=only, progress=stage("Networks"))
     for package in packages:
         print(package)

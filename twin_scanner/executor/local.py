@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from functools import partial
@@ -54,9 +55,27 @@ class LocalProcesses(Executor):
         """End the processes at once, without waiting for them: the next ``submit`` has new ones."""
         self._kill(closed=False)
 
-    def close(self) -> None:
-        """End the processes at once: their futures raise BrokenExecutor or are cancelled."""
+    def close(self, grace_s: float = 0.0) -> None:
+        """End the processes: their futures raise BrokenExecutor or are cancelled.
+
+        With ``grace_s`` each is asked by SIGTERM first, and work that hears it has so many seconds to end in.
+        """
+        if grace_s:
+            self._ask_to_end(grace_s)
         self._kill(closed=True)
+
+    def _ask_to_end(self, grace_s: float) -> None:
+        with self._lock:
+            pool = self._pool
+        processes = list((pool._processes or {}).values()) if pool is not None else []
+        if pool is None:
+            return
+        for process in processes:
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        deadline_s = time.monotonic() + grace_s
+        for process in processes:
+            process.join(max(0.0, deadline_s - time.monotonic()))
 
     def _kill(self, *, closed: bool) -> None:
         pool = self._forget(closed=closed)

@@ -48,7 +48,7 @@ def render(request: RenderRequest, progress: Progress | None = None) -> RenderRe
         return read_report(request.result)
     begin = time.monotonic()
     # 2. The model, if it may serve this CT.
-    package = _package(request.model, request.model_store)
+    package = load_model(request.model, request.model_store)
     check_serves_patients(package.card, accept_phantom_only=request.accept_phantom_only)
     # 3. The CT and the segmenter of its districts.
     series, ct = _read(request)
@@ -99,7 +99,7 @@ def _options(request: RenderRequest) -> PipelineOptions:
     return PipelineOptions(request.allow_other_segmenter, request.missing_district, request.stitching)
 
 
-def _package(reference: str, store: Path) -> ModelPackage:
+def load_model(reference: str, store: Path) -> ModelPackage:
     """The model to translate with; what is wrong with it is never the CT's fault."""
     try:
         return _loaded(ModelStore(store).resolve(reference))

@@ -1,7 +1,7 @@
 """What a render reports: which files it wrote, from what and by which model; plain values, without torch."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,13 +98,8 @@ def write_report(folder: Path, report: RenderReport) -> None:
         write_durably(folder / REPORT, json.dumps(asdict(report), indent=1).encode())
 
 
-def write_delivery(folder: Path, sop_instance_uids: Iterable[str]) -> None:
-    """Keep which instances the PACS holds, safely on disk when this returns: the twin lists no others."""
-    write_durably(folder / DELIVERY, json.dumps(sorted(sop_instance_uids)).encode())
-
-
 def read_delivery(folder: Path) -> frozenset[str]:
-    """The instances that the PACS holds; raises Defect where that is not readable."""
+    """What an earlier version has delivered, whose ledger does not know it; raises Defect where it is not readable."""
     try:
         return frozenset(json.loads((folder / DELIVERY).read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:

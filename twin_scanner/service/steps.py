@@ -1,41 +1,40 @@
-"""What each lane does: intake, the render, and the deliveries to the PACS and to the twin record."""
+"""What each lane does: intake, the render, and the deliveries to each destination of images and to the twin record."""
 
 import logging
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, tzinfo
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import pydicom
 
-from dicom_node.associations import Timeouts
-from dicom_node.peers import Peer
-from dicom_node.store_scu import NO_ANSWER, InstanceStatus, NotStored, SendingStopped, Unreadable, send
 from twin_record.target import TwinTarget
 from twin_record.update import SeriesEntry, TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
-from twin_scanner.errors import Defect, Transient, Unavailable
-from twin_scanner.files.durable_file import writing
-from twin_scanner.render.report import Companion, RenderReport, read_delivery, read_report, write_delivery
+from twin_scanner.errors import Defect
+from twin_scanner.render.report import Companion, RenderReport, read_delivery, read_report
 from twin_scanner.render.request import RenderRequest
 from twin_scanner.service.breaker import Breaker
+from twin_scanner.service.image_delivery import ImageDelivery, ImageDestination, NotKept, held_companions
 from twin_scanner.service.intake import Intake, JobFolders, Unended
-from twin_scanner.service.ledger import Delivery, Destination, IssuedSeries, Job, Ledger, Rendered, Result, Study
-from twin_scanner.service.worker import Beat, Lane, Record, Stopped
+from twin_scanner.service.ledger import (
+    REPLACED,
+    Delivery,
+    Destination,
+    IssuedSeries,
+    Job,
+    Ledger,
+    Rendered,
+    Result,
+    Study,
+)
+from twin_scanner.service.worker import Beat, Lane, Record
 
 LOG = logging.getLogger("twin_scanner.steps")
 
-PACS: Final = "pacs"
 TWIN: Final = "twin"
-DESTINATIONS: Final = (Destination(PACS), Destination(TWIN, after=PACS))
-"""Every render goes there; the twin lists what the PACS holds, so it comes second."""
-
-
-STORED: Final = "stored-at-pacs"
-"""Names the file in the result's folder that lists what the PACS has answered for."""
+"""The one destination that every site has; it lists what the others hold, so it comes after them."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,14 @@ class Steps:
     render: Callable[[RenderRequest, Beat], RenderReport]
     template: RenderRequest
     """A request whose source, result, moment and revision are replaced by the job's."""
-    pacs: Peer
-    calling_ae: str
-    timeouts: Timeouts
+    destinations: tuple[ImageDestination, ...]
+    """Where the images go; each is a lane of its own."""
     twin: TwinTarget
     zone: tzinfo
     """The zone of the dates in the PET where the CT names none."""
     breaker: Callable[[], Breaker]
     """Makes one per destination."""
+    now: Callable[[], datetime]
     threads: int = 2
     """How many each destination has."""
 
@@ -73,9 +72,13 @@ class Steps:
                 counts=lambda error: isinstance(error, Unended),
             ),
             Lane("render", 1, ledger.jobs, ledger.jobs.claim, self._render, _job_facts),
-            self._destination(PACS, self._store),
+            *(self._images(destination) for destination in self.destinations),
             self._destination(TWIN, self._record),
         )
+
+    def _images(self, destination: ImageDestination) -> Lane[Delivery]:
+        work = ImageDelivery(self.ledger, self.folders, destination, self.now).work
+        return replace(self._destination(destination.name, work), counts=lambda error: not isinstance(error, NotKept))
 
     def _destination(self, name: str, work: Callable[[Delivery, Beat], Record]) -> Lane[Delivery]:
         rows = self.ledger.deliveries
@@ -100,93 +103,28 @@ class Steps:
         )
         report = self.render(request, beat)
         warn_of_phantoms(job, report)
-        return partial(self.ledger.rendered, job, rendered(report))
-
-    def _store(self, delivery: Delivery, beat: Beat) -> Record:
-        folder = self.folders.result(delivery.job_id)
-        report = read_report(folder)
-        with writing("What the PACS has answered for", folder), stored_before(folder) as (stored, note):
-            not_taken = self._send(folder, report, stored, note, beat)
-            issued = {*report.pet_instance_uids, *(companion.sop_instance_uid for companion in report.companions)}
-            write_delivery(folder, stored & issued)
-        for sop_class_uid in not_taken:
-            LOG.warning(
-                "the PACS does not take this class; the object stays in the job's folder",
-                extra={"job_id": delivery.job_id, "step": PACS, "sop_class_uid": sop_class_uid},
-            )
-        return partial(self.ledger.deliveries.confirmed, delivery, "C-STORE status")
-
-    def _send(
-        self, folder: Path, report: RenderReport, stored: set[str], note: Callable[[InstanceStatus], None], beat: Beat
-    ) -> tuple[str, ...]:
-        """Send what the PACS does not have yet, and return the classes that it does not take."""
-
-        def stops() -> bool:
-            try:
-                beat()
-            except Stopped:
-                return True
-            return False
-
-        try:
-            return send(
-                [folder / name for name in report.pet_files],
-                self.pacs,
-                calling_ae=self.calling_ae,
-                timeouts=self.timeouts,
-                on_answer=note,
-                check_stop=stops,
-                where_taken=[folder / companion.file for companion in report.companions],
-                skip=frozenset(stored),
-            ).not_taken
-        except SendingStopped as error:
-            raise Stopped(str(error)) from error
-        except NotStored as error:
-            if any(instance.status == NO_ANSWER for instance in error.report.instances):
-                raise Unavailable(str(error)) from error
-            raise
-        except Unreadable:
-            raise
-        except Transient as error:
-            raise Unavailable(str(error)) from error
+        return partial(self.ledger.rendered, job, rendered(report, self.destinations))
 
     def _record(self, delivery: Delivery, beat: Beat) -> Record:
         job = self.ledger.jobs.find(delivery.job_id)
         revisions = self.ledger.jobs.of_study(job.study_uid, job.frame_of_reference_uid)
         if any(other.pet_series_uid and other.revision > job.revision for other in revisions):
             LOG.info("not recorded: a later revision of this PET replaces it", extra={**_job_facts(job), "step": TWIN})
-            return partial(self.ledger.deliveries.confirmed, delivery, "replaced by a later revision")
+            return partial(self.ledger.deliveries.confirmed, delivery, REPLACED)
         folder = self.folders.result(job.job_id)
         report = read_report(folder)
         header = pydicom.dcmread(folder / report.pet_files[0], stop_before_pixels=True)
         replaced = tuple(o.pet_series_uid for o in revisions if o.pet_series_uid and o.revision < job.revision)
-        receipt = self.twin.record(twin_update(header, report, replaced, read_delivery(folder)))
+        held = held_companions(report, self.ledger.deliveries.of_jobs([job.job_id])[job.job_id])
+        receipt = self.twin.record(
+            twin_update(header, report, replaced, read_delivery(folder) if held is None else held)
+        )
         for remark in receipt.remarks:
             LOG.warning("twin record: %s", remark, extra={"job_id": job.job_id, "step": TWIN})
         return partial(self.ledger.deliveries.confirmed, delivery, "FHIR transaction")
 
     def _delivery_facts(self, delivery: Delivery) -> dict[str, str]:
         return _job_facts(self.ledger.jobs.find(delivery.job_id))
-
-
-@contextmanager
-def stored_before(folder: Path) -> Iterator[tuple[set[str], Callable[[InstanceStatus], None]]]:
-    """The instances that the PACS has answered for, and what adds an answer: a file with one UID per line.
-
-    A killed process leaves its lines, so that what it sent is not sent again. A power cut may lose the last of
-    them: those are sent twice, with the same content.
-    """
-    file = folder / STORED
-    stored = set(file.read_text("ascii").split("\n")[:-1]) if file.exists() else set()
-    with file.open("a", encoding="ascii") as lines:
-
-        def note(answer: InstanceStatus) -> None:
-            if answer.stored:
-                stored.add(answer.sop_instance_uid)
-                lines.write(f"{answer.sop_instance_uid}\n")
-                lines.flush()
-
-        yield stored, note
 
 
 def _study_facts(study: Study) -> dict[str, str]:
@@ -203,8 +141,8 @@ def warn_of_phantoms(job: Job, report: RenderReport) -> None:
         LOG.warning("the model was trained on phantoms only", extra={**_job_facts(job), "step": "render"})
 
 
-def rendered(report: RenderReport) -> Rendered:
-    """What the ledger keeps of a render: the series that it issued, its report, and the features of its input."""
+def rendered(report: RenderReport, destinations: Collection[ImageDestination]) -> Rendered:
+    """What the ledger keeps of a render: the series that it issued, its report, the features of its input, its ways."""
     issued = [IssuedSeries(report.pet_series_uid, "PT", len(report.pet_instance_uids))]
     issued += [IssuedSeries(companion.series_uid, companion.modality, 1) for companion in report.companions]
     features = {
@@ -214,7 +152,8 @@ def rendered(report: RenderReport) -> Rendered:
         "volume_ml": {name: values.get("volume_ml") for name, values in report.districts.items()},
     }
     result = Result(asdict(report), features)
-    return Rendered(report.pet_series_uid, report.model_hash, tuple(issued), result, DESTINATIONS)
+    to = (*(Destination(one.name, one.required) for one in destinations), Destination(TWIN, after_required=True))
+    return Rendered(report.pet_series_uid, report.model_hash, tuple(issued), result, to)
 
 
 def twin_update(

@@ -7,6 +7,7 @@ from twin_scanner.settings.configuration import (
     configuration_file,
     load_settings,
 )
+from twin_scanner.settings.destinations import DestinationSection
 from twin_scanner.settings.dicom import NodeSection, ReadingSection, ScannerSection, SelectionSection
 from twin_scanner.settings.peers import PacsSection, PeerSection, TlsSection
 from twin_scanner.settings.service import LedgerSection, LimitsSection, LogSection, RetrainSection, RetrySection
@@ -17,6 +18,7 @@ from twin_scanner.settings.twin import TwinSection
 __all__ = [
     "ENVIRONMENT_PREFIX",
     "MACHINE_CONFIGURATION",
+    "DestinationSection",
     "DistrictsSection",
     "Folders",
     "LedgerSection",

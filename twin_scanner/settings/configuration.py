@@ -8,7 +8,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from dicom_node.peers import Role
 from twin_scanner.errors import Misconfigured
+from twin_scanner.settings.destinations import DestinationSection
 from twin_scanner.settings.dicom import NodeSection, ReadingSection, ScannerSection, SelectionSection
 from twin_scanner.settings.faults import fault_sentences, unknown_name
 from twin_scanner.settings.peers import PACS, PacsSection, PeerSection, TlsSection
@@ -36,6 +38,7 @@ class Settings(BaseSettings):
     node: NodeSection = NodeSection()
     peers: tuple[PeerSection, ...] = ()
     pacs: PacsSection = PacsSection()
+    destinations: tuple[DestinationSection, ...] = ()
     tls: TlsSection = TlsSection()
     storage: StorageSection = StorageSection()
     ledger: LedgerSection = LedgerSection()
@@ -65,6 +68,27 @@ class Settings(BaseSettings):
             raise ValueError(f"the peer '{by_tls[0]}' has tls = true: name our certificate, key and ca_file in [tls]")
         return self
 
+    @model_validator(mode="after")
+    def _destinations_fit_together(self) -> "Settings":
+        names = [destination.name for destination in self.known_destinations]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two destinations are named '{twice[0]}', [pacs] among them: give each its own name")
+        if not any(destination.required for destination in self.known_destinations):
+            raise ValueError("no destination is required: the twin record lists what a required one has confirmed")
+        peers = {peer.name: peer for peer in self.known_peers}
+        for destination in self.known_destinations:
+            if destination.peer:
+                _check_roles(destination, peers.get(destination.peer))
+        return self
+
+    @property
+    def known_destinations(self) -> tuple[DestinationSection, ...]:
+        """Where images go; the one that [pacs] is short for is the last, its defaults where there is no other."""
+        if "pacs" in self.model_fields_set or not self.destinations:
+            return (*self.destinations, self.pacs.as_destination())
+        return self.destinations
+
     @property
     def known_peers(self) -> tuple[PeerSection, ...]:
         """Every peer; the one that [pacs] is short for is the last, its defaults where nothing names another PACS."""
@@ -93,6 +117,19 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment first, then what the file holds; no .env file is ever read."""
         return env_settings, init_settings
+
+
+def _check_roles(destination: DestinationSection, peer: PeerSection | None) -> None:
+    """Raise ValueError where a destination's peer is not there, or cannot be what it is to be."""
+    said = f"the destination '{destination.name}'"
+    if peer is None:
+        raise ValueError(f"{said} names the peer '{destination.peer}', which [[peers]] does not have")
+    by_confirmation = {"query": Role.QUERY, "commitment": Role.COMMIT, "status": Role.TAKE_PET}
+    for role in (Role.TAKE_PET, by_confirmation[destination.confirm]):
+        if role not in peer.roles:
+            raise ValueError(f"{said} needs the role '{role}' of the peer '{peer.name}'")
+    if not peer.host:
+        raise ValueError(f"{said} needs the host of the peer '{peer.name}'")
 
 
 def configuration_file(given: Path | None, machine: Path = MACHINE_CONFIGURATION) -> Path | None:

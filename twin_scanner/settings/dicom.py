@@ -21,11 +21,13 @@ class NodeSection(Section):
     port: ListenPort = 11112
     open_to_loopback: bool = False
     maximum_associations: int = Field(64, ge=1)
+    associations_per_address: int = Field(32, ge=1)
     quiet_period_s: Seconds = 30.0
     settle_s: Seconds = 5.0
     longest_wait_s: Seconds = 1800.0
     incomplete: Literal["hold", "go on"] = "hold"
     minimum_free_mb: int = Field(2048, ge=0)
+    maximum_instance_mb: int = Field(4096, ge=1)
 
 
 class ScannerSection(Section):

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from dicom_node.peers import ALL_ROLES, Priority, Role
 from dicom_node.tls import MinimumVersion
+from twin_scanner.settings.destinations import Confirmation, DestinationSection
 from twin_scanner.settings.section import AeTitle, Port, Seconds, Section, text_like
 
 PACS: Final = "pacs"
@@ -64,10 +65,15 @@ class PacsSection(Section):
     host: str = "127.0.0.1"
     port: Port = 104
     timeout_s: Seconds = 60.0
+    confirm: Confirmation = "query"
 
     def as_peer(self) -> PeerSection:
-        """What it is short for."""
-        return PeerSection(name=PACS, **self.model_dump())
+        """The peer that it is short for."""
+        return PeerSection(name=PACS, **self.model_dump(exclude={"confirm"}))
+
+    def as_destination(self) -> DestinationSection:
+        """The destination that it is short for."""
+        return DestinationSection(name=PACS, peer=PACS, confirm=self.confirm)
 
 
 class TlsSection(Section):

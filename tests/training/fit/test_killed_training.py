@@ -47,6 +47,39 @@ every_epochs = 4
 [compute]
 device = "cpu"
 """
+CHECKPOINTS_OF_THE_GRID = 1000
+ENDED_WITHIN_S = 60.0
+GRID = f"""
+out = "runs"
+seeds = [1]
+[variants.one]
+[datasets.phantoms]
+[common]
+threads = 1
+partition = "whole-body"
+checkpoint_steps = {CHECKPOINTS_OF_THE_GRID}
+[common.package]
+intended_use = "Tests."
+licence = "CC0-1.0"
+[common.plan]
+spacing_mm = [12.0, 10.0, 10.0]
+[common.data]
+count = 2
+held_out = 1
+seed = 3
+segmenter = "truth"
+[common.network]
+features = 2
+discriminator_features = 2
+[common.schedule]
+constant_epochs = 100000
+decay_epochs = 0
+steps_per_epoch = 5
+[common.validation]
+every_epochs = 0
+[common.compute]
+device = "cpu"
+"""
 
 
 def started(folder: Path, *options: str) -> "subprocess.Popen[str]":
@@ -71,6 +104,21 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") ->
 
 def validations(folder: Path) -> int:
     return len(read_curve(folder / "runs" / "tiny"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_grid_that_is_stopped_keeps_the_step_that_it_is_at(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C waited until the network was trained, and SIGTERM lost the steps since the last checkpoint."""
+    (tmp_path / "tiny.toml").write_text(GRID, "utf-8")
+    run = tmp_path / "runs" / "one-phantoms-s1" / "networks" / "body"
+    process = started(tmp_path)
+    wait_for(lambda: bool(read_curve(run)), process)
+    process.send_signal(number)
+    asked_at_s = time.monotonic()
+    _, complaint = process.communicate(timeout=DEADLINE_S)
+    assert time.monotonic() - asked_at_s < ENDED_WITHIN_S
+    assert process.returncode == 1 and "start it again to go on" in complaint and "Traceback" not in complaint
+    assert int(torch.load(run / "checkpoint.pt", weights_only=True)["step"]) % CHECKPOINTS_OF_THE_GRID != 0
 
 
 @pytest.mark.long

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dicom_node.peers import Peer
 from tests.samples.examined import examined_settings, found
 from tests.samples.examined_listener import receiver
 from twin_scanner.doctor import Finding, findings_of
@@ -26,7 +27,9 @@ def test_the_port_is_free_ours_or_someone_elses(tmp_path: Path, free_port: Calla
 
     port = free_port()
     assert finding(port).sentence == f"127.0.0.1:{port} is free for the scanner."
-    with receiver(tmp_path / "ours", ae_title="TWINSCANNER", allowed_calling_ae=frozenset({"ROUTER"})) as node:
+    with receiver(
+        tmp_path / "ours", ae_title="TWINSCANNER", peers=[Peer("ROUTER", "127.0.0.1", 104, name="router")]
+    ) as node:
         assert finding(node.port).state == "ok"
         assert finding(node.port, host="0.0.0.0").state == "ok"
         other = finding(node.port, ae_title="SOMEONE")

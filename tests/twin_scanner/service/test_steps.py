@@ -14,10 +14,11 @@ from twin_record.update import TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Defect
-from twin_scanner.render.report import Companion, RenderReport, read_delivery, read_report, write_delivery, write_report
+from twin_scanner.render.report import Companion, RenderReport, read_delivery, read_report, write_report
 from twin_scanner.render.request import RenderRequest
+from twin_scanner.service.image_delivery import held_companions
 from twin_scanner.service.intake import JobFolders
-from twin_scanner.service.ledger import Delivery, Job
+from twin_scanner.service.ledger import REPLACED, Delivery, DeliveryState, Job, Outcome, utc_now
 from twin_scanner.service.steps import Steps, twin_update
 from twin_scanner.service.worker import Lane
 
@@ -75,9 +76,30 @@ def test_a_report_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
     assert read_report(tmp_path) == a_report()
 
 
-def test_the_twin_lists_only_what_the_pacs_took(tmp_path: Path) -> None:
-    write_delivery(tmp_path, ["1.2.8.1", "1.2.9.2.1"])
-    update = twin_update(header(), a_report(), (), read_delivery(tmp_path))
+def delivered(outcome: Outcome | None, by: str = "query") -> Delivery:
+    row = SimpleNamespace(state=DeliveryState.CONFIRMED, confirmed_by=by, outcome=outcome)
+    return cast(Delivery, row)
+
+
+def test_the_twin_lists_a_companion_that_any_destination_took() -> None:
+    held = held_companions(
+        a_report(), [delivered(Outcome(2, 2, not_taken=("1.2.840.10008.5.1.4.1.1.66.4",))), delivered(Outcome(3, 3))]
+    )
+    assert held == {"1.2.9.1.1", "1.2.9.2.1"}
+
+
+def test_what_an_earlier_version_delivered_is_not_in_the_ledger() -> None:
+    assert held_companions(a_report(), [delivered(None), delivered(Outcome(3, 3), REPLACED)]) is None
+
+
+def test_the_twin_lists_only_what_the_pacs_took() -> None:
+    not_taken = "1.2.840.10008.5.1.4.1.1.66.4"
+    report = a_report()
+    seg, sr = report.companions
+    report = replace(report, companions=(seg, replace(sr, sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34")))
+    held = held_companions(report, [delivered(Outcome(2, 2, not_taken=(not_taken,))), delivered(None)])
+    assert held is not None
+    update = twin_update(header(), report, (), held)
     assert [series.series_uid for series in update.companion_series] == ["1.2.9.2"]
     assert update.companion_series[0].asserted_by_ai
     every = twin_update(header(), a_report(), (), {"1.2.8.1", "1.2.9.1.1", "1.2.9.2.1"})
@@ -131,8 +153,7 @@ def render_lane(folder: Path, report: RenderReport) -> Lane[Any]:
     rows = SimpleNamespace(claim=never, wake=never)
     ledger: Any = SimpleNamespace(studies=rows, jobs=rows, deliveries=rows, rendered=never)
     steps = Steps(
-        ledger, folders, nothing, lambda request, beat: report, template, nothing, "", nothing, nothing, UTC,
-        breaker=lambda: nothing,
+        ledger, folders, nothing, lambda request, beat: report, template, (), nothing, UTC, lambda: nothing, utc_now
     )  # fmt: skip
     return next(lane for lane in steps.lanes() if lane.name == "render")
 
@@ -143,7 +164,7 @@ def twin_lane(folder: Path, jobs: list[Job], recorded: list[TwinUpdate], confirm
     result = folders.result(jobs[0].job_id)
     (result / "pet").mkdir(parents=True)
     write_report(result, a_report())
-    write_delivery(result, ["1.2.8.1"])
+    (result / "delivery.json").write_text('["1.2.8.1"]')
     pet = header()
     pet.SOPInstanceUID, pet.file_meta = "1.2.8.1", FileMetaDataset()
     pet.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -156,10 +177,12 @@ def twin_lane(folder: Path, jobs: list[Job], recorded: list[TwinUpdate], confirm
     nothing: Any = SimpleNamespace()
     ledger: Any = SimpleNamespace(
         jobs=SimpleNamespace(find=lambda job_id: jobs[0], of_study=lambda study_uid, frame_uid: jobs),
-        deliveries=SimpleNamespace(confirmed=lambda delivery, by: confirmed.append(by)),
+        deliveries=SimpleNamespace(
+            confirmed=lambda delivery, by: confirmed.append(by), of_jobs=lambda job_ids: {job_ids[0]: []}
+        ),
     )
     twin: Any = SimpleNamespace(record=record)
-    return Steps(ledger, folders, nothing, nothing, nothing, nothing, "", nothing, twin, UTC, nothing)
+    return Steps(ledger, folders, nothing, nothing, nothing, (), twin, UTC, nothing, utc_now)
 
 
 def revision(number: int, pet_series_uid: str | None) -> Job:

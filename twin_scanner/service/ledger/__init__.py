@@ -1,8 +1,9 @@
 """The ledger: the one truth of the service, on SQLite or PostgreSQL; one file per table, with its queries."""
 
 from twin_scanner.service.ledger.claims import LeaseLost
+from twin_scanner.service.ledger.commitments import Commitment
 from twin_scanner.service.ledger.database import utc_now
-from twin_scanner.service.ledger.deliveries import Delivery, Destination
+from twin_scanner.service.ledger.deliveries import REPLACED, Delivery, Destination, Outcome
 from twin_scanner.service.ledger.jobs import Job, NewJob
 from twin_scanner.service.ledger.leases import Lease
 from twin_scanner.service.ledger.ledger import Ledger, Rendered
@@ -15,7 +16,9 @@ from twin_scanner.service.ledger.runs import ScheduledRun
 from twin_scanner.service.ledger.studies import Arrival, Study
 
 __all__ = [
+    "REPLACED",
     "Arrival",
+    "Commitment",
     "Delivery",
     "DeliveryState",
     "Destination",
@@ -26,6 +29,7 @@ __all__ = [
     "Ledger",
     "MigrationState",
     "NewJob",
+    "Outcome",
     "Priority",
     "Rendered",
     "Result",

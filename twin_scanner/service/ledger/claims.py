@@ -84,8 +84,8 @@ class Claims(Generic[R]):
     key: ClassVar[str]
     row_type: ClassVar[type[Any]]
     states: ClassVar[type[StrEnum]]
-    waits: ClassVar[StrEnum]
-    """The state in which rows wait to be claimed."""
+    waits: ClassVar[tuple[StrEnum, ...]]
+    """The states in which rows wait to be claimed: those of the first one come first."""
 
     def __init__(self, database: Database, tokens: Tokens) -> None:
         self._database = database
@@ -155,16 +155,20 @@ class Claims(Generic[R]):
         """
         columns = self.table.c
         with self._database.write() as write:
+            waits = columns.state.in_([state.value for state in self.waits])
             if "turn_at" in columns:
-                waiting = (columns.state == self.waits.value, columns.node == self._database.node)
-                ahead = (*waiting, columns.turn_at > write.steady + LATEST_TURN)
+                ahead = (waits, columns.node == self._database.node, columns.turn_at > write.steady + LATEST_TURN)
                 write.execute(self.table.update().where(*ahead).values(turn_at=write.steady))
-            later = (columns.state == self.waits.value, columns.node == self._database.node, columns.due_at > AT_ONCE)
+            later = (waits, columns.node == self._database.node, columns.due_at > AT_ONCE)
             write.execute(self.table.update().where(*later, columns.due_at > write.steady).values(due_at=write.steady))
 
     def _claim(self, *conditions: sa.ColumnElement[bool]) -> R | None:
         """The row that comes first, claimed for the calling thread; its attempt is counted before the work begins."""
-        due = self._due(*conditions)
+        claims = (self._claim_in(state, *conditions) for state in self.waits)
+        return next((row for row in claims if row is not None), None)
+
+    def _claim_in(self, state: StrEnum, *conditions: sa.ColumnElement[bool]) -> R | None:
+        due = self._due(state, *conditions)
         with self._database.read() as connection:
             if connection.execute(due).first() is None:
                 return None
@@ -183,12 +187,12 @@ class Claims(Generic[R]):
                 self._tokens.drop(token)
         return claimed
 
-    def _due(self, *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    def _due(self, state: StrEnum, *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
         columns = self.table.c
         return (
             sa.select(self.table)
             .where(
-                columns.state == self.waits.value,
+                columns.state == state.value,
                 columns.node == self._database.node,
                 columns.lease_owner.is_(None),
                 columns.due_at <= self._database.steady(),

@@ -1,14 +1,22 @@
 """Table ``deliveries``: one job's result on its way to one destination, each with attempts and a claim of its own."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from twin_scanner.service.ledger.claims import AT_ONCE, Claims, Tokens
 from twin_scanner.service.ledger.columns import METADATA, UtcDateTime, waiting_columns
+from twin_scanner.service.ledger.commitments import (
+    COMMITMENTS,
+    Commitment,
+    accept_commitment,
+    add_commitment,
+    commitment_row,
+    report_commitment,
+)
 from twin_scanner.service.ledger.database import Database, Transaction
 from twin_scanner.service.ledger.jobs import JOBS, Job, Jobs
 from twin_scanner.service.ledger.moves import DeliveryState, State
@@ -21,28 +29,57 @@ DELIVERIES: Final = sa.Table(
     *waiting_columns(),
     sa.Column("job_id", sa.String(32), nullable=False),
     sa.Column("destination", sa.String(32), nullable=False),
-    sa.Column("after", sa.String(32)),
     sa.Column("transaction_uid", sa.String(64)),
     sa.Column("stored_at", UtcDateTime),
     sa.Column("confirmed_at", UtcDateTime),
     sa.Column("confirmed_by", sa.String(64), nullable=False),
+    sa.Column("required", sa.Boolean, nullable=False),
+    sa.Column("after_required", sa.Boolean, nullable=False),
+    sa.Column("outcome", sa.JSON),
     sa.UniqueConstraint("job_id", "destination", name="uq_deliveries_job"),
     sa.Index("ix_deliveries_lane", "state", "node", "destination", "due_at"),
     sa.Index("ix_deliveries_claimed", "node", sqlite_where=_CLAIMED, postgresql_where=_CLAIMED),
 )
 
 
+GONE: Final = (
+    "The configuration has no destination '{}' any more: give it back and release this job, or release it without "
+    "that destination (jobs release --without)."
+)
+REPLACED: Final = "replaced by a later revision"
+"""Confirms a delivery that is not made any more: its destination gets the later revision instead."""
+
+
 @dataclass(frozen=True)
 class Destination:
-    """Where results go; ``after`` names another one that must have confirmed before."""
+    """Where results go.
+
+    Without ``required`` the job is done whether or not this delivery is. ``after_required``: it begins once every
+    other delivery that the job requires is confirmed.
+    """
 
     name: str
-    after: str | None = None
+    required: bool = True
+    after_required: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a delivery's instances; of those with a remark the SOP Instance UIDs, by DIMSE status (0xB000).
+
+    ``not_taken`` are SOP classes that the destination does not know, whose instances were not sent.
+    """
+
+    asked: int
+    stored: int
+    warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    not_taken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One row; without ``due_at`` it waits for the delivery to ``after``."""
+    """One row; a waiting one without ``due_at`` waits for the other deliveries of its job."""
 
     delivery_id: int
     node: str | None
@@ -54,11 +91,13 @@ class Delivery:
     reason: str
     job_id: str
     destination: str
-    after: str | None
     transaction_uid: str | None
     stored_at: datetime | None
     confirmed_at: datetime | None
     confirmed_by: str
+    required: bool
+    after_required: bool
+    outcome: Outcome | None
 
 
 class Deliveries(Claims[Delivery]):
@@ -68,7 +107,7 @@ class Deliveries(Claims[Delivery]):
     key = "delivery_id"
     row_type = Delivery
     states = DeliveryState
-    waits = DeliveryState.WAITING
+    waits = (DeliveryState.STORED, DeliveryState.WAITING)
 
     def __init__(self, database: Database, tokens: Tokens, jobs: Jobs) -> None:
         super().__init__(database, tokens)
@@ -77,7 +116,7 @@ class Deliveries(Claims[Delivery]):
     def open(self, write: Transaction, job: Job, destinations: Sequence[Destination]) -> None:
         """Let a rendered job's result go to its destinations."""
         for destination in destinations:
-            due_at = write.steady if destination.after is None else None
+            due_at = None if destination.after_required else write.steady
             values = {
                 "node": job.node,
                 "state": DeliveryState.WAITING.value,
@@ -87,35 +126,102 @@ class Deliveries(Claims[Delivery]):
                 "reason": "",
                 "job_id": job.job_id,
                 "destination": destination.name,
-                "after": destination.after,
                 "confirmed_by": "",
+                "required": destination.required,
+                "after_required": destination.after_required,
             }
             write.execute(DELIVERIES.insert().values(**values))
+        self._begin_last(write, job.job_id)
         self.settle(write, job.job_id)
 
     def claim(self, destination: str) -> Delivery | None:
         """The delivery to this destination that has been due longest, claimed for the calling thread."""
         return self._claim(DELIVERIES.c.destination == destination)
 
-    def stored(self, delivery: Delivery, transaction_uid: str) -> None:
-        """The destination has it, and will confirm by this transaction that it keeps it."""
-        facts = {"transaction_uid": transaction_uid, "reason": "", "due_at": None}
+    def note_outcome(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Keep what became of each instance so far, while the work goes on."""
+        with self._database.write() as write:
+            self._update(write, self._mine(write, delivery), outcome=asdict(outcome))
+
+    def stored(self, delivery: Delivery, outcome: Outcome) -> None:
+        """The destination has answered for every instance; whether it keeps them is asked next."""
+        facts = {"transaction_uid": None, "reason": "", "attempts": 0, "outcome": asdict(outcome)}
         with self._database.write() as write:
             self._jobs.locked(write, delivery.job_id)
-            self._move(write, self._mine(write, delivery), DeliveryState.STORED, stored_at=write.now, **facts)
+            mine = self._mine(write, delivery)
+            self._move(write, mine, DeliveryState.STORED, stored_at=write.now, due_at=write.steady, **facts)
 
-    def confirmed(self, delivery: Delivery, by: str) -> None:
+    def ask(self, delivery: Delivery, transaction_uid: str) -> None:
+        """Write a storage commitment down that is asked for next."""
+        with self._database.write() as write:
+            self._jobs.locked(write, delivery.job_id)
+            mine = self._mine(write, delivery)
+            add_commitment(write, mine.delivery_id, transaction_uid)
+            self._update(write, mine, transaction_uid=transaction_uid)
+            self._note(write, mine, "commitment asked")
+
+    def wait_for_report(self, delivery: Delivery, transaction_uid: str, look_after_s: float) -> None:
+        """The destination will report on this transaction: the delivery is looked at then, or after so many seconds."""
+        with self._database.write() as write:
+            self._jobs.locked(write, delivery.job_id)
+            mine = self._mine(write, delivery)
+            reported = accept_commitment(write, transaction_uid)
+            due_at = AT_ONCE if reported else write.steady + timedelta(seconds=look_after_s)
+            self._update(write, mine, due_at=due_at, attempts=0, reason="", lease_owner=None)
+
+    def reported(self, transaction_uid: str, kept: Collection[str]) -> bool:
+        """A destination's report, to whichever node; False where nobody asked for this transaction.
+
+        When this returns, the report is kept; one that comes twice changes nothing.
+        """
+        columns = DELIVERIES.c
+        of_transaction = sa.select(columns.delivery_id, columns.job_id).join(
+            COMMITMENTS, COMMITMENTS.c.delivery_id == columns.delivery_id
+        )
+        with self._database.write() as write:
+            asked = COMMITMENTS.c.transaction_uid == transaction_uid
+            found = write.execute(of_transaction.where(asked)).one_or_none()
+            if found is None:
+                return False
+            self._jobs.locked(write, found.job_id)
+            if report_commitment(write, transaction_uid, kept):
+                stored = (columns.delivery_id == found.delivery_id, columns.state == DeliveryState.STORED.value)
+                write.execute(DELIVERIES.update().where(*stored).values(due_at=AT_ONCE))
+                write.note(self.table.name, found.delivery_id, "commitment reported", kept=len(kept))
+            return True
+
+    def commitments(self, delivery: Delivery) -> list[Commitment]:
+        """What was asked for this delivery, oldest first."""
+        with self._database.read() as connection:
+            return [commitment_row(row) for row in connection.execute(_commitments_of(delivery))]
+
+    def ask_again(self, delivery: Delivery) -> None:
+        """No report came in time: another transaction is asked for at the claim's next attempt."""
+        with self._database.write() as write:
+            self._jobs.locked(write, delivery.job_id)
+            self._update(write, self._mine(write, delivery), transaction_uid=None)
+
+    def not_kept(self, delivery: Delivery) -> None:
+        """The destination does not keep all of it: it is sent again, by the same claim's next attempt."""
+        facts = {"transaction_uid": None, "lease_owner": delivery.lease_owner}
+        with self._database.write() as write:
+            self._jobs.locked(write, delivery.job_id)
+            self._move(write, self._mine(write, delivery), DeliveryState.WAITING, **facts)
+
+    def confirmed(self, delivery: Delivery, by: str, outcome: Outcome | None = None) -> None:
         """The destination keeps it; ``by`` says how we know. What was waiting for this delivery comes due."""
         with self._database.write() as write:
             self._jobs.locked(write, delivery.job_id)
             mine = self._mine(write, delivery)
-            times = {"stored_at": mine.stored_at or write.now, "confirmed_at": write.now, "due_at": None}
-            self._move(write, mine, DeliveryState.CONFIRMED, confirmed_by=by, reason="", **times)
-            columns = DELIVERIES.c
-            following = (columns.job_id == mine.job_id, columns.after == mine.destination, columns.due_at.is_(None))
-            due = {"due_at": write.steady, "waiting_since": write.steady}
-            waiting = columns.state == DeliveryState.WAITING.value
-            write.execute(DELIVERIES.update().where(*following, waiting).values(**due))
+            values: dict[str, Any] = {
+                "stored_at": mine.stored_at or write.now,
+                "confirmed_at": write.now,
+                "due_at": None,
+            }
+            if outcome is not None:
+                values["outcome"] = asdict(outcome)
+            self._move(write, mine, DeliveryState.CONFIRMED, confirmed_by=by, reason="", **values)
+            self._begin_last(write, mine.job_id)
             self.settle(write, mine.job_id)
 
     def hold(self, delivery: Delivery, reason: str, held_for: str = "") -> None:
@@ -138,6 +244,24 @@ class Deliveries(Claims[Delivery]):
             self._move(write, delivery, DeliveryState.WAITING, **facts)
         return len(given_up)
 
+    def wake_replaced(self, write: Transaction, job: Job) -> None:
+        """A later revision was rendered: what of the earlier ones still waits is looked at now, and given up."""
+        columns = DELIVERIES.c
+        of_study = (JOBS.c.study_uid == job.study_uid, JOBS.c.frame_of_reference_uid == job.frame_of_reference_uid)
+        earlier = sa.select(JOBS.c.job_id).where(*of_study, JOBS.c.revision < job.revision)
+        waiting = (columns.state == DeliveryState.WAITING.value, columns.due_at.is_not(None))
+        write.execute(DELIVERIES.update().where(columns.job_id.in_(earlier), *waiting).values(due_at=AT_ONCE))
+
+    def release_without(self, write: Transaction, job_id: str, destination: str) -> bool:
+        """The job needs this held or failed delivery no more; False where there is none."""
+        given_up = (DeliveryState.HELD, DeliveryState.FAILED)
+        found = [d for d in self._of_job(write, job_id) if d.destination == destination and d.state in given_up]
+        for delivery in found:
+            self._update(write, delivery, required=False)
+            self._note(write, delivery, "not required")
+            self._begin_last(write, job_id)
+        return bool(found)
+
     def wake(self, destination: str) -> None:
         """The destination is there again: what was postponed meanwhile is due now."""
         columns = DELIVERIES.c
@@ -145,6 +269,25 @@ class Deliveries(Claims[Delivery]):
             waiting = (columns.state == DeliveryState.WAITING.value, columns.node == self._database.node)
             later = (columns.destination == destination, columns.due_at > write.steady)
             write.execute(DELIVERIES.update().where(*waiting, *later).values(due_at=write.steady))
+
+    def hold_for_unknown(self, destinations: Collection[str]) -> int:
+        """Hold this node's open deliveries to destinations that are none of these, and say how many there were."""
+        columns, held = DELIVERIES.c, 0
+        states = [state.value for state in self.waits]
+        strange = (columns.node == self._database.node, columns.destination.not_in(destinations))
+        with self._database.read() as connection:
+            query = sa.select(DELIVERIES).where(columns.state.in_(states), *strange)
+            found = [self._row(row) for row in connection.execute(query)]
+        for delivery in found:
+            with self._database.write() as write:
+                self._jobs.locked(write, delivery.job_id)
+                current = self._row(write.execute(self._select(delivery)).one())
+                if current.state in self.waits:
+                    reason = GONE.format(current.destination)
+                    self._move(write, current, DeliveryState.HELD, due_at=None, reason=reason)
+                    self.settle(write, current.job_id)
+                    held += 1
+        return held
 
     def of_jobs(self, job_ids: Collection[str]) -> dict[str, list[Delivery]]:
         """The deliveries of each of these jobs, in the order in which they were opened."""
@@ -164,12 +307,13 @@ class Deliveries(Claims[Delivery]):
             write.execute(DELIVERIES.update().where(*homeless).values(node=self._database.node))
 
     def settle(self, write: Transaction, job_id: str) -> None:
-        """End the job where nothing of it can go on any more; the job's row is locked by the caller.
+        """End the job where nothing that it requires can go on any more; the job's row is locked by the caller.
 
-        One whose deliveries are all confirmed is done; else it has failed where one has, and is held where one is.
+        One whose required deliveries are all confirmed is done; else it has failed where one has, and is held where
+        one is.
         """
         job = self._jobs.locked(write, job_id)
-        deliveries = self._of_job(write, job_id)
+        deliveries = [delivery for delivery in self._of_job(write, job_id) if delivery.required]
         states = {delivery.state for delivery in deliveries}
         going_on = any(
             delivery.state == DeliveryState.STORED
@@ -187,6 +331,16 @@ class Deliveries(Claims[Delivery]):
         else:
             self._jobs.move(write, job, State.HELD, reason=reasons, stood_at=State.RENDERED.value, held_for="delivery")
 
+    def _begin_last(self, write: Transaction, job_id: str) -> None:
+        """What comes after the required deliveries comes due once each of them is confirmed."""
+        deliveries = self._of_job(write, job_id)
+        first = [delivery for delivery in deliveries if delivery.required and not delivery.after_required]
+        if any(delivery.state != DeliveryState.CONFIRMED for delivery in first):
+            return
+        for delivery in deliveries:
+            if delivery.after_required and delivery.state == DeliveryState.WAITING and delivery.due_at is None:
+                self._update(write, delivery, due_at=write.steady, waiting_since=write.steady)
+
     def _give_up(self, delivery: Delivery, state: DeliveryState, reason: str) -> None:
         with self._database.write() as write:
             self._jobs.locked(write, delivery.job_id)
@@ -199,3 +353,20 @@ class Deliveries(Claims[Delivery]):
 
     def _note(self, write: Transaction, row: Delivery, what: str, **detail: Any) -> None:
         super()._note(write, row, what, destination=row.destination, **detail)
+
+    def _row(self, found: sa.Row[Any]) -> Delivery:
+        delivery = super()._row(found)
+        stored: Any = delivery.outcome
+        return delivery if stored is None else replace(delivery, outcome=_outcome(stored))
+
+
+def _outcome(stored: Mapping[str, Any]) -> Outcome:
+    by_status = {
+        name: {status: tuple(uids) for status, uids in stored[name].items()} for name in ("warnings", "refused")
+    }
+    return Outcome(**{**stored, **by_status, "not_taken": tuple(stored["not_taken"])})
+
+
+def _commitments_of(delivery: Delivery) -> sa.Select[Any]:
+    mine = COMMITMENTS.c.delivery_id == delivery.delivery_id
+    return sa.select(COMMITMENTS).where(mine).order_by(COMMITMENTS.c.asked_at, COMMITMENTS.c.transaction_uid)

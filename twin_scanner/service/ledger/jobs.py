@@ -120,7 +120,7 @@ class Jobs(Claims[Job]):
     key = "job_id"
     row_type = Job
     states = State
-    waits = State.QUEUED
+    waits = (State.QUEUED,)
 
     def open(self, new: NewJob, rejection: str | None = None, hold: str | None = None) -> Job:
         """The job of this source, opened where it is new: as rejected or as held where there is a reason for it.

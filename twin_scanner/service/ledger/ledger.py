@@ -106,21 +106,24 @@ class Ledger:
             self.objects.add(write, job.job_id, render.issued)
             self.results.put(write, job.job_id, render.result)
             self.deliveries.open(write, job, render.destinations)
+            self.deliveries.wake_replaced(write, job)
 
     def retry(self, beginning: str) -> Job:
-        """Let a failed or rejected job go on where it stood; raises Rejected for any other."""
+        """Let a failed or rejected job, or its failed deliveries, go on; raises Rejected where nothing has failed."""
         job = self.jobs.find(beginning)
         with self.database.write() as write:
             current = self.jobs.locked(write, job.job_id)
-            if current.state not in (State.FAILED, State.REJECTED):
+            failed = self.deliveries.put_on(write, job.job_id, DeliveryState.FAILED)
+            given_up = current.state in (State.FAILED, State.REJECTED)
+            if not given_up and not failed:
                 raise Rejected(f"Job {job.job_id} is {current.state}: only a failed or rejected job can be retried.")
             if not current.series_uid:
                 raise Rejected(f"Job {job.job_id} has no CT to try again with: send the study again.")
             if current.cleared_at is not None:
                 raise Rejected(f"The files of job {job.job_id} were cleared: send the study again.")
-            self.jobs.check_newest(write, current)
-            if self.jobs.put_on(write, current) == State.RENDERED:
-                self.deliveries.put_on(write, job.job_id, DeliveryState.FAILED)
+            if given_up:
+                self.jobs.check_newest(write, current)
+                self.jobs.put_on(write, current)
             write.note("jobs", job.job_id, "retried")
             return self.jobs.locked(write, job.job_id)
 
@@ -142,6 +145,25 @@ class Ledger:
                 self.jobs.put_on(write, current)
             elif not held:
                 raise Rejected(f"Job {job.job_id} is {current.state}, nothing of it is held: there is no release.")
+            write.note("jobs", job.job_id, "released")
+            return self.jobs.locked(write, job.job_id)
+
+    def release_without(self, beginning: str, destination: str) -> Job:
+        """Let a job be done without a destination that has not got its result and never will.
+
+        Raises Rejected where no delivery of the job to it is held or has failed.
+        """
+        job = self.jobs.find(beginning)
+        with self.database.write() as write:
+            current = self.jobs.locked(write, job.job_id)
+            if not self.deliveries.release_without(write, job.job_id, destination):
+                raise Rejected(
+                    f"Job {job.job_id} has no delivery to '{destination}' that is held or has failed: "
+                    "'twin-scanner jobs show' lists them."
+                )
+            if current.stood_at == State.RENDERED:
+                self.jobs.put_on(write, current)
+            self.deliveries.settle(write, job.job_id)
             write.note("jobs", job.job_id, "released")
             return self.jobs.locked(write, job.job_id)
 

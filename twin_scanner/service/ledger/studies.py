@@ -92,7 +92,7 @@ class Studies(Claims[Study]):
     key = "study_id"
     row_type = Study
     states = StudyState
-    waits = StudyState.ARRIVING
+    waits = (StudyState.ARRIVING,)
 
     def arrived(self, arrivals: Sequence[Arrival]) -> None:
         """Count what came in; a study that was taken already is arriving again, a held one stays held."""

@@ -1,6 +1,7 @@
 """Deliveries on SQLite and PostgreSQL: each destination by itself, one after another where it must; the job's end."""
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -15,6 +16,7 @@ from twin_scanner.service.ledger import (
     LeaseLost,
     Ledger,
     NewJob,
+    Outcome,
     Rendered,
     Result,
     State,
@@ -22,7 +24,7 @@ from twin_scanner.service.ledger import (
 
 pytestmark = pytest.mark.record
 
-PACS_THEN_TWIN = (Destination("pacs"), Destination("twin", after="pacs"))
+PACS_THEN_TWIN = (Destination("pacs"), Destination("twin", after_required=True))
 SIDE_BY_SIDE = (Destination("pacs"), Destination("archive"))
 
 
@@ -69,13 +71,144 @@ def test_a_destination_that_comes_after_another_waits_for_its_confirmation(ledge
     assert by == ["C-STORE status", "FHIR transaction"]
 
 
-def test_what_is_stored_but_not_confirmed_leaves_the_job_open(ledger: Ledger) -> None:
+def test_what_is_stored_but_not_confirmed_leaves_the_job_open_and_comes_due_for_its_confirmation(
+    ledger: Ledger, clock: Clock
+) -> None:
     job = rendered(ledger)
-    ledger.deliveries.stored(claimed(ledger), "1.2.840.7")
-    (pacs, _) = ledger.deliveries.of_jobs([job.job_id])[job.job_id]
-    assert (pacs.state, pacs.transaction_uid) == (DeliveryState.STORED, "1.2.840.7")
+    outcome = Outcome(asked=3, stored=3, warnings={"0xB000": ("2.25.1.1",)}, not_taken=("1.2.840.66",))
+    ledger.deliveries.stored(claimed(ledger), outcome)
     assert states(ledger, job) == ["rendered", "stored", "waiting"]
+    stored = claimed(ledger)
+    assert (stored.state, stored.outcome, stored.attempts) == (DeliveryState.STORED, outcome, 1)
+    ledger.deliveries.confirmed(stored, "query")
+    assert states(ledger, job) == ["rendered", "confirmed", "waiting"]
+
+
+def asked(ledger: Ledger, transaction_uid: str = "2.25.77") -> Job:
+    """A job whose delivery to the PACS waits for the report on a storage commitment, for an hour at most."""
+    job = rendered(ledger)
+    ledger.deliveries.stored(claimed(ledger), Outcome(3, 3))
+    delivery = claimed(ledger)
+    ledger.deliveries.ask(delivery, transaction_uid)
+    ledger.deliveries.wait_for_report(delivery, transaction_uid, 3600.0)
+    return job
+
+
+def test_a_report_is_kept_once_and_lets_its_delivery_be_looked_at_now(ledger: Ledger) -> None:
+    job = asked(ledger)
     assert ledger.deliveries.claim("pacs") is None
+    assert ledger.deliveries.reported("2.25.77", ["2.25.1.2", "2.25.1.1"])
+    assert ledger.deliveries.reported("2.25.77", []), "the same report again is answered alike"
+    delivery = claimed(ledger)
+    (commitment,) = ledger.deliveries.commitments(delivery)
+    assert (delivery.job_id, delivery.transaction_uid) == (job.job_id, "2.25.77")
+    assert commitment.kept == ("2.25.1.1", "2.25.1.2") and commitment.reported_at is not None
+
+
+def test_a_report_that_comes_before_the_answer_to_its_request_is_not_waited_for(ledger: Ledger) -> None:
+    rendered(ledger)
+    ledger.deliveries.stored(claimed(ledger), Outcome(3, 3))
+    delivery = claimed(ledger)
+    ledger.deliveries.ask(delivery, "2.25.77")
+    assert ledger.deliveries.reported("2.25.77", ["2.25.1.1"])
+    ledger.deliveries.wait_for_report(delivery, "2.25.77", 3600.0)
+    assert claimed(ledger).delivery_id == delivery.delivery_id
+
+
+def test_a_report_for_a_transaction_that_nobody_asked_for_is_known_as_such(ledger: Ledger) -> None:
+    asked(ledger)
+    assert not ledger.deliveries.reported("2.25.78", ["2.25.1.1"])
+    assert ledger.deliveries.claim("pacs") is None
+
+
+def test_another_node_takes_the_report_and_the_delivery_goes_on_where_its_files_are(
+    url: str, ledger: Ledger, open_ledger: Callable[..., Ledger]
+) -> None:
+    asked(ledger)
+    other = open_ledger(url, "other")
+    assert other.deliveries.reported("2.25.77", ["2.25.1.1"])
+    assert other.deliveries.claim("pacs") is None
+    assert ledger.deliveries.commitments(claimed(ledger))[0].kept == ("2.25.1.1",)
+
+
+def test_a_report_that_does_not_come_is_looked_for_when_its_time_is_over(ledger: Ledger, clock: Clock) -> None:
+    asked(ledger)
+    clock.pass_s(3599.0)
+    assert ledger.deliveries.claim("pacs") is None
+    clock.pass_s(2.0)
+    assert claimed(ledger).transaction_uid == "2.25.77"
+
+
+def test_what_a_destination_does_not_keep_is_sent_again_by_whoever_found_it(ledger: Ledger) -> None:
+    job = asked(ledger)
+    ledger.deliveries.reported("2.25.77", [])
+    delivery = claimed(ledger)
+    ledger.deliveries.not_kept(delivery)
+    assert states(ledger, job) == ["rendered", "waiting", "waiting"]
+    assert ledger.deliveries.claim("pacs") is None, "the claim goes on"
+    ledger.deliveries.postpone(delivery, 0.0, "The PACS does not keep 1 of 3 instances.")
+    again = claimed(ledger)
+    assert (again.state, again.transaction_uid) == (DeliveryState.WAITING, None)
+
+
+THREE = (Destination("pacs"), Destination("archive", required=False), Destination("twin", after_required=True))
+
+
+def test_the_twin_waits_for_every_required_destination_and_for_no_other(ledger: Ledger) -> None:
+    both = (Destination("pacs"), Destination("archive"), Destination("twin", after_required=True))
+    needs_both, needs_one = rendered(ledger, 1, both), rendered(ledger, 2, THREE)
+    for _ in range(2):
+        ledger.deliveries.confirmed(claimed(ledger), "query")
+    assert claimed(ledger, "twin").job_id == needs_one.job_id
+    assert ledger.deliveries.claim("twin") is None
+    ledger.deliveries.confirmed(claimed(ledger, "archive"), "query")
+    assert claimed(ledger, "twin").job_id == needs_both.job_id
+
+
+def test_a_job_is_done_without_the_destinations_that_it_does_not_require(ledger: Ledger) -> None:
+    job = rendered(ledger, destinations=THREE)
+    ledger.deliveries.confirmed(claimed(ledger), "query")
+    ledger.deliveries.confirmed(claimed(ledger, "twin"), "FHIR transaction")
+    assert states(ledger, job) == ["done", "confirmed", "waiting", "confirmed"]
+    late = claimed(ledger, "archive")
+    ledger.deliveries.fail(late, "The archive is gone.")
+    assert states(ledger, job) == ["done", "confirmed", "failed", "confirmed"]
+    assert ledger.retry(job.job_id).state == State.DONE
+    ledger.deliveries.confirmed(claimed(ledger, "archive"), "query")
+    assert states(ledger, job) == ["done", "confirmed", "confirmed", "confirmed"]
+
+
+def test_open_deliveries_to_a_destination_that_was_removed_are_held_and_the_job_can_be_done_without_it(
+    ledger: Ledger,
+) -> None:
+    job = rendered(ledger, destinations=(*SIDE_BY_SIDE, Destination("twin", after_required=True)))
+    ledger.deliveries.confirmed(claimed(ledger), "query")
+    assert ledger.deliveries.hold_for_unknown(["pacs", "twin"]) == 1
+    assert states(ledger, job) == ["held", "confirmed", "held", "waiting"]
+    assert "no destination 'archive' any more" in ledger.jobs.find(job.job_id).reason
+    with pytest.raises(Rejected, match="has no delivery to 'pacs' that is held or has failed"):
+        ledger.release_without(job.job_id, "pacs")
+    assert ledger.release_without(job.job_id, "archive").state == State.RENDERED
+    ledger.deliveries.confirmed(claimed(ledger, "twin"), "FHIR transaction")
+    assert states(ledger, job) == ["done", "confirmed", "held", "confirmed"]
+
+
+def test_a_destination_that_was_given_back_takes_up_what_was_held_for_it(ledger: Ledger) -> None:
+    job = rendered(ledger, destinations=SIDE_BY_SIDE)
+    ledger.deliveries.hold_for_unknown(["pacs", "twin"])
+    ledger.release(job.job_id)
+    assert claimed(ledger, "archive").job_id == job.job_id
+
+
+def test_what_is_left_of_an_earlier_revision_is_looked_at_when_a_later_one_was_rendered(ledger: Ledger) -> None:
+    job = rendered(ledger)
+    ledger.deliveries.postpone(claimed(ledger), 3600.0, "The PACS cannot be reached.")
+    ledger.jobs.open(NewJob(job.study_uid, "1.9", "1.2.3", "f" * 64, 21))
+    later = ledger.jobs.claim()
+    assert later is not None and later.revision == 2
+    made = Rendered("2.25.99", "m", (), Result({}, {}), PACS_THEN_TWIN)
+    ledger.rendered(later, made)
+    assert claimed(ledger).job_id == job.job_id
 
 
 def test_a_refused_delivery_is_held_alone_and_its_job_with_the_last_of_the_others(ledger: Ledger) -> None:

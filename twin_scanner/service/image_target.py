@@ -1,0 +1,121 @@
+"""What takes our images: a DICOM application or a DICOMweb server, with the same words for both."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
+
+from dicom_node.associations import Timeouts
+from dicom_node.commitment import CommitmentReports, NotCommitting, ask_for_commitment
+from dicom_node.peers import Peer, Role
+from dicom_node.query import querying
+from dicom_node.store_scu import InstanceStatus, SendReport, send
+from dicom_node.stow import StowService
+from twin_scanner.errors import Transient
+
+Confirm: TypeAlias = Literal["commitment", "query", "status"]
+
+
+class ImageTarget(Protocol):
+    """Takes instances, and says which it has."""
+
+    @property
+    def by_status(self) -> str:
+        """What a delivery is said to be confirmed by where nothing but the answers does."""
+
+    def send(
+        self,
+        files: Sequence[Path],
+        *,
+        where_taken: Sequence[Path],
+        skip: Collection[str],
+        on_answer: Callable[[InstanceStatus], None],
+        check_stop: Callable[[], bool],
+    ) -> SendReport:
+        """Store the files, as ``store_scu.send`` does."""
+
+    def held(self, study_uid: str, series_uids: Collection[str]) -> frozenset[str]:
+        """The SOP Instance UIDs of these series that are there; raises Transient where it does not say."""
+
+    def commit(self, transaction_uid: str, instances: Sequence[tuple[str, str]]) -> None:
+        """Ask whether these instances are kept; raises NotCommitting where that cannot be asked, or Transient."""
+
+
+@dataclass(frozen=True)
+class DicomTarget:
+    """A DICOM application: C-STORE, C-FIND, and storage commitment whose reports go to ``reports``."""
+
+    peer: Peer
+    calling_ae: str
+    timeouts: Timeouts
+    reports: CommitmentReports
+    implicit: bool = False
+    by_status: str = "C-STORE status"
+
+    def send(
+        self,
+        files: Sequence[Path],
+        *,
+        where_taken: Sequence[Path],
+        skip: Collection[str],
+        on_answer: Callable[[InstanceStatus], None],
+        check_stop: Callable[[], bool],
+    ) -> SendReport:
+        """By C-STORE over one association."""
+        return send(
+            files,
+            self.peer,
+            calling_ae=self.calling_ae,
+            timeouts=self.timeouts,
+            on_answer=on_answer,
+            check_stop=check_stop,
+            where_taken=where_taken,
+            skip=skip,
+            implicit=self.implicit,
+        )
+
+    def held(self, study_uid: str, series_uids: Collection[str]) -> frozenset[str]:
+        """By C-FIND over one association; raises Transient where the peer may not be queried."""
+        if Role.QUERY not in self.peer.roles:
+            raise Transient(f"{self.peer} has not the role 'query': give it to that peer.")
+        with querying(self.peer, calling_ae=self.calling_ae, timeouts=self.timeouts) as query:
+            return frozenset().union(*(query.instances(study_uid, series_uid) for series_uid in series_uids))
+
+    def commit(self, transaction_uid: str, instances: Sequence[tuple[str, str]]) -> None:
+        """By N-ACTION; the report comes on the same association, or on one that the peer opens to us."""
+        ask_for_commitment(
+            self.peer,
+            transaction_uid,
+            instances,
+            self.reports,
+            calling_ae=self.calling_ae,
+            timeouts=self.timeouts,
+        )
+
+
+@dataclass(frozen=True)
+class StowTarget:
+    """A DICOMweb server: STOW-RS and QIDO-RS."""
+
+    service: StowService
+    by_status: str = "STOW-RS status"
+
+    def send(
+        self,
+        files: Sequence[Path],
+        *,
+        where_taken: Sequence[Path],
+        skip: Collection[str],
+        on_answer: Callable[[InstanceStatus], None],
+        check_stop: Callable[[], bool],
+    ) -> SendReport:
+        """By STOW-RS, several instances in one request."""
+        return self.service.send(files, where_taken=where_taken, skip=skip, on_answer=on_answer, check_stop=check_stop)
+
+    def held(self, study_uid: str, series_uids: Collection[str]) -> frozenset[str]:
+        """By QIDO-RS."""
+        return frozenset().union(*(self.service.instances(study_uid, series_uid) for series_uid in series_uids))
+
+    def commit(self, transaction_uid: str, instances: Sequence[tuple[str, str]]) -> None:
+        """Not offered: DICOMweb's own storage commitment is used by nobody whom we know."""
+        raise NotCommitting(f'{self.service} is not asked for storage commitment: set its confirm to "query".')
