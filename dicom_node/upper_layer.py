@@ -121,6 +121,8 @@ class BoundedProvider(DULServiceProvider):
         fills its own buffers, not our memory.
         """
         connection = cast(AssociationSocket, self.socket).socket
+        if not self.to_provider_queue.empty():
+            return
         is_held = not self._messages.msg_queue.empty()
         if isinstance(connection, ssl.SSLSocket) and connection.pending() and not is_held:
             return
