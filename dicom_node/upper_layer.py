@@ -18,8 +18,10 @@ from contextlib import suppress
 from typing import Any, Final, cast
 
 import pynetdicom
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.transport import AssociationSocket
 
 from dicom_node.associations import Timeouts
@@ -72,7 +74,9 @@ class BoundedProvider(DULServiceProvider):
         return cast(Messages, self.assoc.dimse)
 
     def wake(self) -> None:
-        """Let the thread look up."""
+        """Let the thread look up; from the thread itself there is no need."""
+        if threading.current_thread() is self:
+            return
         with self._waker_lock:
             if self._waker.fileno() >= 0:
                 with suppress(BlockingIOError):
@@ -82,12 +86,20 @@ class BoundedProvider(DULServiceProvider):
         """Run until the connection is closed, and give everything back."""
         try:
             super().run_reactor()
+        except InvalidEventError:
+            self._end()
         finally:
             self._messages.discard()
             self._ended()
             with self._waker_lock:
                 self._waker.close()
                 self._woken.close()
+
+    def _end(self) -> None:
+        """Both sides ended the association at once, one by abort and one by release: there is no state for that."""
+        logger.debug("The association with %s was aborted and released at once.", self._peer())
+        cast(AssociationSocket, self.socket).close()
+        evt.trigger(self.assoc, evt.EVT_CONN_CLOSE, {"address": self._peer()})
 
     def kill_dul(self) -> None:
         """End the thread."""
