@@ -256,6 +256,8 @@ class _Server(ThreadedAssociationServer):
         connection, timeout_s = request, self.timeouts.negotiation_s
         try:
             if is_tls(request, timeout_s):
+                if not self.admission.may_call_by_tls(client_address):
+                    raise NotSecure("no peer calls from this address; if one may, add it to its addresses")
                 connection = tls.wrap(request)
                 self._hold(connection, client_address)
                 connection.settimeout(timeout_s)

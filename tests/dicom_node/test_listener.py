@@ -55,6 +55,41 @@ def test_only_peers_may_send(start: Start, tmp_path: Path, caplog: pytest.LogCap
     assert "'FAR'" not in caplog.text, "an address has one line a minute"
 
 
+def test_a_dns_that_does_not_answer_holds_up_neither_the_start_nor_a_caller(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicom_node.listener._FIRST_ADDRESSES_S", 0.05)
+    answers, asked = threading.Event(), threading.Event()
+
+    def resolve(host: str) -> frozenset[str]:
+        asked.set()
+        answers.wait(2 * DEADLINE_S)
+        return frozenset({"127.0.0.1"})
+
+    named = Peer("CT1", "ct.hospital", 104, name="ct-1")
+    node = start(peers=[named, Peer("PACS", "127.0.0.1", 104, name="pacs")], resolve=resolve)
+    assert asked.wait(DEADLINE_S)
+    echo(node.peer, "PACS", SHORT)
+    with pytest.raises(Transient, match=r"[Cc]alling AE title"):
+        echo(node.peer, "CT1", SHORT)
+    answers.set()
+
+    def is_known() -> bool:
+        try:
+            echo(node.peer, "CT1", SHORT)
+        except Transient:
+            return False
+        return True
+
+    assert eventually(is_known), "it is known as soon as the DNS has answered"
+
+
+def test_a_peer_is_known_by_its_host_s_name(start: Start) -> None:
+    """By the system's own resolver."""
+    node = start(peers=[Peer("PACS", "localhost", 104, name="pacs")])
+    echo(node.peer, "PACS", SHORT)
+
+
 def test_storage_commitment_is_accepted_from_who_reports_on_it_alone(start: Start) -> None:
     pacs = Peer("PACS", "127.0.0.1", 104, name="pacs")
     scanner = Peer("CT1", "127.0.0.1", 104, name="ct-1", roles=frozenset({Role.SEND_CT}))
