@@ -326,7 +326,8 @@ class _Connection(RequestHandler):
         association.acse = _Negotiation(association)
         admission, key = self.server.admission, _key_of(association)
         begin, timeouts = self.server.begin, self.server.timeouts
-        take_over(association, begin, timeouts, accepted_s, lambda: admission.ended(key))
+        refused = self.server.refusals.refused
+        take_over(association, begin, timeouts, accepted_s, lambda: admission.ended(key), refused)
         return association
 
 

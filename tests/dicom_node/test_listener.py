@@ -24,6 +24,7 @@ from dicom_node.store_scp import StoreScp
 from dicom_node.store_scu import send
 from tests.samples import instances
 from tests.samples.loopback_node import DEADLINE_S, SHORT, Start, associate, eventually
+from tests.samples.raw_peer import RawPeer, association_request
 from twin_scanner.errors import Misconfigured, Transient
 
 pytestmark = pytest.mark.node
@@ -88,6 +89,20 @@ def test_a_peer_is_known_by_its_host_s_name(start: Start) -> None:
     """By the system's own resolver."""
     node = start(peers=[Peer("PACS", "localhost", 104, name="pacs")])
     echo(node.peer, "PACS", SHORT)
+
+
+def test_a_scanner_of_the_network_has_one_line_in_the_log(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """As it knocks with HTTP, with half a request, and under many AE titles."""
+    node = start(peers=[Peer("PACS", "192.0.2.7", 104, name="pacs")])
+    for number in range(10):
+        with RawPeer(node.listener.port) as http:
+            http.connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert http.is_ended(DEADLINE_S)
+        with RawPeer(node.listener.port) as stranger:
+            stranger.connection.sendall(association_request(calling=f"STRANGER{number}"))
+            assert stranger.read()[0] == 0x03  # A-ASSOCIATE-RJ
+    assert len(caplog.messages) == 1
+    assert "The connection from 127.0.0.1 was ended: its first PDU is of type 0x47" in caplog.messages[0]
 
 
 def test_storage_commitment_is_accepted_from_who_reports_on_it_alone(start: Start) -> None:
