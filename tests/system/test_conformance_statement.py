@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from dicom_node import commitment, places, refusal, store_scp, store_scu
+from dicom_node import commitment, places, refusal, store_scp, store_scu, stow
 from dicom_node.admission import Admission
 from dicom_node.associations import MAXIMUM_PDU_BYTES, SUCCESS, Timeouts
 from dicom_node.listener import Listener
@@ -34,11 +34,14 @@ from dicom_node.store_scu import InstanceStatus, instance_of
 from tests.twin_scanner.dicom.write.test_companions import make_all
 from tests.twin_scanner.dicom.write.test_pet_series import _ct
 from twin_scanner.dicom.equipment import IMPLEMENTATION_VERSION_NAME, implementation_class_uid
+from twin_scanner.dicom.read import dicom_files, enhanced_ct, slice_headers
+from twin_scanner.dicom.read.ct_headers import HEADER_KEYWORDS
 from twin_scanner.dicom.read.ct_series import CtSeries
 from twin_scanner.dicom.read.patient import COPIED_WHERE_PRESENT, NEVER_ABSENT
 from twin_scanner.dicom.write import measurement_report
 from twin_scanner.dicom.write.key_objects import OF_INTEREST, REJECTED_FOR_QUALITY
 from twin_scanner.dicom.write.segmentation import CATEGORY, DISTRICT_CODES
+from twin_scanner.imaging import bounds
 from twin_scanner.settings import Settings
 
 pytestmark = pytest.mark.unit
@@ -155,6 +158,32 @@ def test_the_limits_of_associations_are_the_codes_own(statement: str) -> None:
     query = QueryLimits()
     rows = {row["limit of a query"]: float(row["value"]) for row in table(statement, "Association initiation", 1)}
     assert list(rows.values()) == [query.answers, query.answer_bytes, query.received_bytes, query.seconds]
+
+
+def test_the_limits_of_dicomweb_are_the_codes_own(statement: str) -> None:
+    limits = [stow.MOST_INSTANCES, stow.MOST_BYTES, stow.LARGEST_ANSWER_BYTES, stow.PAGE]
+    assert [int(row["value"]) for row in table(statement, "DICOMweb")] == limits
+
+
+def test_the_attributes_that_are_read_are_those_of_the_reader(statement: str) -> None:
+    rows = table(statement, "Attributes used of received objects")
+    named = [keyword for row in rows for keyword in row["attributes"].split(", ")]
+    assert sorted(named) == sorted(HEADER_KEYWORDS)
+
+
+def test_the_bounds_of_a_scan_are_the_readers_own(statement: str) -> None:
+    assert {row["what"]: row["bound"] for row in table(statement, "What no scan of a person has")} == {
+        "PixelSpacing": "{:g} to {:g} mm".format(*slice_headers.PIXEL_SPACING_MM),
+        "distance of the slices (ImagePositionPatient)": "{:g} to {:g} mm".format(*bounds.SPACING_MM),
+        "length of the stack, size of a slice": f"{bounds.LONGEST_MM:g} mm, {bounds.WIDEST_MM:g} mm",
+        "ImagePositionPatient from the origin of its frame of reference": f"{slice_headers.FARTHEST_MM / 1000:g} m",
+        "Rows, Columns, and voxels in all": f"{slice_headers.MAXIMUM_MATRIX} each, {bounds.MAXIMUM_VOXELS}",
+        "RescaleSlope, RescaleIntercept": "{:g} to {:g}, {:g} to {:g}".format(
+            *slice_headers.SLOPE, *slice_headers.INTERCEPT
+        ).replace("e+", "e"),
+        "frames of a multi-frame object": str(enhanced_ct.MAXIMUM_FRAMES),
+        "a value of an attribute that is read, but for sequences": f"{dicom_files.VALUE_BYTES} bytes",
+    }
 
 
 def test_each_status_of_a_peer_means_to_us_what_the_statement_says(statement: str) -> None:
