@@ -115,6 +115,7 @@ class Listener:
         self._server.admission = self._admission
         self._server.tls = self._tls
         self._server.on_admitted = self._store.admit
+        self._server.congestion = self._store.congestion
 
     def start(self) -> None:
         """Serve the port, which is bound first where it is not yet; raises as ``bind`` does."""
@@ -218,6 +219,7 @@ class _Server(ThreadedAssociationServer):
     admission: Admission
     tls: ServerTls | None = None
     on_admitted: Callable[[Association, Peer], None]
+    congestion: Callable[[], str | None]
     _collected_s = 0.0
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -278,8 +280,11 @@ class _Server(ThreadedAssociationServer):
         calling_ae, called_ae = request.calling_ae_title, request.called_ae_title
         outcome = self.admission.associate(_key_of(association), Caller(calling_ae, called_ae, names))
         if isinstance(outcome, Peer):
-            self.on_admitted(association, outcome)
-            return None
+            congestion = self.congestion() if _offers_to_store(request) else None
+            if congestion is None:
+                self.on_admitted(association, outcome)
+                return None
+            outcome = Rejection.for_now(congestion, is_congestion=True)
         address = str(_key_of(association)[0])
         words = f"Association from {calling_ae!r} at {address} to {called_ae!r} was rejected: {outcome.words}."
         self.refusals.refused(address, words)
@@ -335,6 +340,12 @@ class _Negotiation(ACSE):
         self.send_reject(rejection.result, rejection.source, rejection.reason)
         evt.trigger(association, evt.EVT_REJECTED, {})
         association.kill()
+
+
+def _offers_to_store(request: A_ASSOCIATE) -> bool:
+    """Whether the caller may send instances; C-ECHO and what it answers to our own requests need no disk."""
+    offered = {str(context.abstract_syntax) for context in request.presentation_context_definition_list}
+    return not offered.isdisjoint((*CT_CLASSES, *OWN_CLASSES))
 
 
 def _key_of(association: Association) -> tuple[Any, ...]:

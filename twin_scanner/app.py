@@ -372,7 +372,7 @@ class Scanner:
             spool=self._spool,
             on_stored=self._on_stored,
             is_own=self._is_own,
-            limits=ReceiptLimits(node.maximum_instance_mb * MEGABYTE, node.minimum_free_mb * MEGABYTE),
+            receipt_limits=ReceiptLimits(node.maximum_instance_mb * MEGABYTE, node.minimum_free_mb * MEGABYTE),
             on_association_closed=self._quiet.association_closed,
         )
         return Listener(

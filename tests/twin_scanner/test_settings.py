@@ -15,6 +15,8 @@ pytestmark = pytest.mark.unit
 
 PEER = '[[peers]]\nname = "ct"\nae_title = "CT"\nhost = "10.0.0.5"\n'
 
+TO = '[[destinations]]\nname = "archive"\n'
+
 
 def keys_of_settings() -> dict[str, object]:
     """Each section.key and its default; a key without one is None, as is one of a list of tables."""
@@ -132,6 +134,26 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         (f'{PEER}roles = ["sends_ct"]', "peers[1].roles[1] is 'sends_ct': it must be 'send_ct', 'take_pet', 'query'"),
         ('[[peers]]\nname = "ct"\nae_title = "CT"', "peers[1]: the peer 'ct' needs a host that we call, or addresses"),
         (f'{PEER}certificate_name = "ct"', "peers[1]: the peer 'ct' has a certificate_name: set tls = true, or leave"),
+        (
+            f'{TO}peer = "ct"\nurl = "https://x"',
+            "destinations[1]: the destination 'archive' needs either a peer or a url.",
+        ),
+        (f'{TO}peer = "nobody"', "the destination 'archive' names the peer 'nobody', which [[peers]] does not have."),
+        (
+            f'{TO}peer = "ct"\n{PEER}roles = ["query"]',
+            "the destination 'archive' needs the role 'take_pet' of the peer",
+        ),
+        (
+            f'{TO}peer = "ct"\n{PEER}roles = ["take_pet"]',
+            "the destination 'archive' needs the role 'query' of the peer",
+        ),
+        (f'{TO}url = "https://x"\nconfirm = "commitment"', "has a url, which is not asked for storage commitment: set"),
+        (f'{TO}url = "https://x"\nrequired = false', "no destination is required: the twin record lists what a"),
+        (TO.replace("archive", "twin"), "no destination may have the name 'twin': that is the twin record."),
+        (
+            f'{TO}url = "https://x"\n{TO}url = "https://y"',
+            "two destinations are named 'archive', [pacs] among them: give",
+        ),
         (PEER + PEER, "two [[peers]] are named 'ct': give each its own name."),
         (f"[pacs]\nport = 4\n{PEER.replace('ct', 'pacs', 1)}", "[pacs] is short for the peer 'pacs', which [[peers]]"),
         (f"{PEER}tls = true", "the peer 'ct' has tls = true: name our certificate, key and ca_file in [tls]."),
@@ -193,3 +215,12 @@ def test_the_configuration_of_the_machine_is_taken_where_none_is_given(tmp_path:
     assert configuration_file(None, machine) == machine
     assert configuration_file(given, machine) == given
     assert Path("/etc/twin-scanner/twin-scanner.toml") == MACHINE_CONFIGURATION
+
+
+def test_pacs_is_short_for_a_destination_beside_others_and_its_default_counts_alone() -> None:
+    only = Settings.model_validate({"pacs": {"port": 11}}).known_destinations
+    assert [(one.name, one.peer, one.confirm, one.required) for one in only] == [("pacs", "pacs", "query", True)]
+    url = {"name": "cloud", "url": "https://pacs.example/dicom-web"}
+    assert [one.name for one in Settings.model_validate({"destinations": [url]}).known_destinations] == ["cloud"]
+    both = Settings.model_validate({"destinations": [url], "pacs": {"port": 11, "confirm": "status"}})
+    assert [(one.name, one.confirm) for one in both.known_destinations] == [("cloud", "query"), ("pacs", "status")]

@@ -5,6 +5,7 @@ Nothing is changed: no migration is run, nothing is stored at the PACS, and the 
 
 from collections.abc import Callable
 
+from twin_scanner.doctor.destinations import check_destinations
 from twin_scanner.doctor.finding import Check, Finding, findings_of
 from twin_scanner.doctor.ledger import check_ledger
 from twin_scanner.doctor.model import check_model
@@ -28,6 +29,7 @@ def examine(settings: Settings, on_finding: Callable[[Finding], None] = lambda _
         ("model", check_model),
         ("segmenter", check_segmenters),
         ("PACS", check_pacs),
+        ("destinations", check_destinations),
         ("listening port", check_port),
         ("twin record", check_twin),
     )

@@ -27,10 +27,11 @@ def test_a_fresh_machine_with_nothing_around_it_is_told_what_to_do(tmp_path: Pat
         "segmenter moose",
         "segmenter totalsegmentator",
         "PACS",
+        "destination pacs",
         "listening port",
         "twin record",
     }
-    assert [finding.name for finding in findings if finding.state == "fault"] == ["model", "PACS"]
+    assert [finding.name for finding in findings if finding.state == "fault"] == ["model", "PACS", "destination pacs"]
     assert found(findings, "PACS").sentence == (
         f"PACS at 127.0.0.1:{closed_port} cannot be reached: check that it runs and that no firewall lies between."
     )
