@@ -11,6 +11,7 @@ from pydicom.uid import UID
 from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ASSOCIATE_RJ
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.associations import MAXIMUM_PDU_BYTES, SUCCESS, Timeouts, configure_library, connection_of
@@ -53,6 +54,7 @@ def associated(
     contexts: list[PresentationContext],
     timeouts: Timeouts,
     handlers: Sequence[Any] = (),
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
 ) -> Iterator[Association]:
     """An established association, released at the end, aborted on an error; raises Transient where there is none.
 
@@ -84,6 +86,7 @@ def associated(
             ae_title=peer.ae_title,
             max_pdu=MAXIMUM_PDU_BYTES,
             tls_args=_tls_of(peer, faults),
+            ext_neg=list(roles),
             evt_handlers=[
                 (evt.EVT_ACSE_SENT, keep_connection),
                 (evt.EVT_CONN_OPEN, on_open),

@@ -2,15 +2,16 @@
 
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from dicom_node.elements import texts_of
 from twin_scanner.errors import Rejected
@@ -29,6 +30,7 @@ DECIDING_TAGS: Final = (
     0x0020000E,  # Series Instance UID
 )
 """All that is read of a data set; no patient's data among them."""
+_TRANSFER_SYNTAX: Final = 0x00020010
 _PREFIXES: Final = (1 << 16, 1 << 22)
 """As much of a data set is looked at, inflated where it is deflated: first this, and if the attributes go on, that."""
 _MAXIMUM_ITEMS: Final = 50_000
@@ -92,6 +94,22 @@ def read_header(first_bytes: Callable[[int], bytes], transfer_syntax_uid: UID) -
         )
     except PARSE_ERRORS as error:
         raise Rejected("The data set cannot be read in its transfer syntax.") from error
+
+
+def file_texts(file: Path, tags: Sequence[int]) -> dict[int, str]:
+    """Those of these sorted attributes that a file of the spool has; raises Rejected where it is damaged."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(_PREFIXES[0])
+        end_of_meta = 144 + int.from_bytes(start[140:144], "little")
+        meta = texts_of(start[132:end_of_meta], ExplicitVRLittleEndian, (_TRANSFER_SYNTAX,))[0]
+        transfer_syntax_uid = UID(meta[_TRANSFER_SYNTAX], IGNORE)
+        prefix = _start(lambda most: start[end_of_meta:][:most], _PREFIXES[0], transfer_syntax_uid)
+        if prefix.count(_ITEM[transfer_syntax_uid.is_little_endian]) > _MAXIMUM_ITEMS:
+            raise Rejected("The data set has too many references before its geometry.")
+        return texts_of(prefix, transfer_syntax_uid, tags)[0]
+    except (*PARSE_ERRORS, OSError) as error:
+        raise Rejected("The file cannot be read in its transfer syntax.") from error
 
 
 def _start(first_bytes: Callable[[int], bytes], most: int, transfer_syntax_uid: UID) -> bytes:

@@ -28,7 +28,7 @@ from dicom_node.admission import Admission, Caller
 from dicom_node.associations import MAXIMUM_PDU_BYTES, Timeouts, configure_library, connection_of
 from dicom_node.commitment import CommitmentReports
 from dicom_node.messages import Begin
-from dicom_node.peers import Peer
+from dicom_node.peers import Peer, Role
 from dicom_node.places import Rejection
 from dicom_node.refusal_log import RefusalLog
 from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, STORAGE_COMMITMENT, TRANSFER_SYNTAXES, VERIFICATION
@@ -283,6 +283,8 @@ class _Server(ThreadedAssociationServer):
             congestion = self.congestion() if _offers_to_store(request) else None
             if congestion is None:
                 self.on_admitted(association, outcome)
+                if Role.COMMIT not in outcome.roles:
+                    _take_no_reports(association)
                 return None
             outcome = Rejection.for_now(congestion, is_congestion=True)
         address = str(_key_of(association)[0])
@@ -351,6 +353,14 @@ def _offers_to_store(request: A_ASSOCIATE) -> bool:
 def _key_of(association: Association) -> tuple[Any, ...]:
     """A connection's own key: the address and port of its other end."""
     return cast(AddressInformation, association.requestor.address_info).as_tuple
+
+
+def _take_no_reports(association: Association) -> None:
+    """The peer is none that reports on storage commitment: it is not accepted from there."""
+    acceptor = association.acceptor
+    acceptor.supported_contexts = [
+        context for context in acceptor.supported_contexts if context.abstract_syntax != STORAGE_COMMITMENT
+    ]
 
 
 def _application(ae_title: str, timeouts: Timeouts) -> AE:

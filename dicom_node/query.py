@@ -4,20 +4,19 @@ Whatever a peer answers, it costs no more than ``QueryLimits`` allows, and nothi
 for: a peer that knows less of C-FIND than it says answers with all that it has.
 """
 
-import socket
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pynetdicom import build_context, evt
+from pynetdicom import build_context
 from pynetdicom.association import Association
 
-from dicom_node.associations import SUCCESS, Timeouts, connection_of
+from dicom_node.answer_limits import AnswerLimits, limited
+from dicom_node.associations import SUCCESS, Timeouts
 from dicom_node.client import associated
 from dicom_node.peers import Peer
 from dicom_node.sop_classes import STUDY_ROOT_FIND
@@ -158,7 +157,8 @@ def querying(
     with associated(peer, calling_ae, [build_context(STUDY_ROOT_FIND)], timeouts or Timeouts()) as association:
         if not association.accepted_contexts:
             raise Transient(f"{peer} does not accept C-FIND: allow Study Root queries from '{calling_ae}' there.")
-        with _limited(association, allowed):
+        bounds = AnswerLimits(allowed.answer_bytes, allowed.received_bytes, allowed.seconds)
+        with limited(association, bounds):
             yield Query(association, peer, allowed)
 
 
@@ -184,49 +184,6 @@ def instances_present(
     """
     with querying(peer, calling_ae=calling_ae, timeouts=timeouts) as query:
         return len(query.instances(study_uid, series_uid)) or None
-
-
-@contextmanager
-def _limited(association: Association, limits: QueryLimits) -> Iterator[None]:
-    """Cut the connection where more is received than allowed, or when the time is over; nothing is read ahead of it."""
-    transport = association.dul.socket
-    connection = connection_of(association)
-    if transport is None or connection is None:
-        yield
-        return
-    left = limits.received_bytes
-    receive = transport.recv
-
-    def receive_within_limits(count: int) -> bytearray:
-        nonlocal left
-        left -= count
-        if left < 0:
-            raise OSError("The peer sends more than it may.")
-        return receive(count)
-
-    def forget_long_answer(event: evt.Event) -> None:
-        """For EVT_DIMSE_RECV, which comes before an answer is decoded: an empty one is none, and ends the query."""
-        nonlocal left
-        answer = event.message.data_set
-        if answer is not None and answer.getbuffer().nbytes > limits.answer_bytes:
-            left = 0
-            answer.seek(0)
-            answer.truncate()
-
-    setattr(transport, "recv", receive_within_limits)  # noqa: B010  a method, replaced for this association alone
-    association.bind(evt.EVT_DIMSE_RECV, forget_long_answer)
-    timer = threading.Timer(limits.seconds, _cut, [connection])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _cut(connection: socket.socket) -> None:
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _why_broken_off(peer: Peer, status: Any) -> str:

@@ -4,6 +4,8 @@ from typing import Final
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"
+STUDY_ROOT_MOVE: Final = "1.2.840.10008.5.1.4.1.2.2.2"
+STUDY_ROOT_GET: Final = "1.2.840.10008.5.1.4.1.2.2.3"
 STORAGE_COMMITMENT: Final = "1.2.840.10008.1.20.1"
 """Storage Commitment Push Model."""
 STORAGE_COMMITMENT_INSTANCE: Final = "1.2.840.10008.1.20.1.1"
@@ -13,6 +15,12 @@ CT_CLASSES: Final = (
     "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image
 )
+PET_CLASSES: Final = (
+    "1.2.840.10008.5.1.4.1.1.128",  # Positron Emission Tomography Image
+    "1.2.840.10008.5.1.4.1.1.130",  # Enhanced PET Image
+    "1.2.840.10008.5.1.4.1.1.128.1",  # Legacy Converted Enhanced PET Image
+)
+MULTI_FRAME_CT_CLASSES: Final = frozenset(CT_CLASSES[1:])
 OWN_CLASSES: Final = (
     "1.2.840.10008.5.1.4.1.1.128",  # Positron Emission Tomography Image
     "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation

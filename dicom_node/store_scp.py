@@ -88,7 +88,8 @@ class StoreScp:
     ``on_stored`` is called before the acknowledgement, also for the same instance again, from several threads at
     once; it must not use the spool. An error of ours that it raises becomes 0xA700, and the sender tries again.
     ``is_own`` decides on a header with ``instance_header.DECIDING_TAGS``, and is asked only where the SOP class is none
-    of ``kept_classes``. ``on_association_closed`` is given the number that the association's instances had.
+    of ``kept_classes``. ``on_association_closed`` is given the number that the association's instances had, and
+    ``on_association_released`` too where the sender ended it in order.
     """
 
     def __init__(
@@ -99,12 +100,14 @@ class StoreScp:
         is_own: Callable[[Dataset], bool],
         receipt_limits: ReceiptLimits | None = None,
         on_association_closed: Callable[[int], None] | None = None,
+        on_association_released: Callable[[int], None] | None = None,
         kept_classes: Sequence[str] = CT_CLASSES,
     ) -> None:
         self._spool = spool
         self._on_stored = on_stored
         self._is_own = is_own
         self._on_association_closed = on_association_closed
+        self._on_association_released = on_association_released
         self._kept_classes = frozenset(kept_classes)
         self._limits = receipt_limits or ReceiptLimits()
         self._congested = False
@@ -120,6 +123,7 @@ class StoreScp:
             (evt.EVT_C_STORE, self._answer_store),
             (evt.EVT_CONN_CLOSE, self._note_closed),
             (evt.EVT_PDU_SENT, self._note_answered),
+            (evt.EVT_RELEASED, self._note_released),
         ]
 
     def begin(self, association: Association, request: StoreRequest) -> Receipt:
@@ -257,6 +261,10 @@ class StoreScp:
     def _note_answered(self, event: evt.Event) -> None:
         if isinstance(event.pdu, P_DATA_TF):
             self._forget_answering(event.assoc)
+
+    def _note_released(self, event: evt.Event) -> None:
+        if self._on_association_released is not None:
+            self._on_association_released(self._traffic_of(event.assoc).number)
 
     def _note_closed(self, event: evt.Event) -> None:
         traffic = self._traffic_of(event.assoc)

@@ -17,18 +17,21 @@ from zoneinfo import ZoneInfo
 
 from pydicom import Dataset
 
+from dicom_node.addresses import network_of
 from dicom_node.admission import Admission
 from dicom_node.associations import Timeouts
 from dicom_node.commitment import CommitmentReport, CommitmentReports
-from dicom_node.evidence import QuietPeriod
+from dicom_node.evidence import Completeness
 from dicom_node.listener import Listener
-from dicom_node.peers import Peer
+from dicom_node.peers import Peer, Role
 from dicom_node.places import AssociationLimits
+from dicom_node.query import QueryLimits, find_series_counts
 from dicom_node.receipt import MEGABYTE, ReceiptLimits
 from dicom_node.spool import Spool
 from dicom_node.store_scp import ReceivedInstance, StoreScp
 from dicom_node.stow import StowService
 from dicom_node.tls import ServerTls, TlsFiles
+from dicom_node.tls_validity import validity_of
 from twin_record.auth import TokenFile
 from twin_record.embedded import EmbeddedStore
 from twin_record.remote import FhirClient, trusted_authorities
@@ -38,7 +41,7 @@ from twin_scanner.dicom.equipment import is_our_own
 from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.dicom.read.series_choice import Choice
 from twin_scanner.districts.choice import SegmenterChoice
-from twin_scanner.errors import Rejected
+from twin_scanner.errors import Misconfigured, Rejected
 from twin_scanner.executor.local import LocalProcesses
 from twin_scanner.executor.waiting import Limit, wait
 from twin_scanner.files.durable_file import write_durably
@@ -51,8 +54,9 @@ from twin_scanner.render.request import Outputs, RenderRequest
 from twin_scanner.service.breaker import Breaker
 from twin_scanner.service.image_delivery import ImageDestination
 from twin_scanner.service.image_target import DicomTarget, ImageTarget, StowTarget
+from twin_scanner.service.inquiry import PATIENCE_S, Inquiry, Source
 from twin_scanner.service.intake import Arrivals, Intake, JobFolders, choices_of
-from twin_scanner.service.ledger import Ledger, migrate, utc_now
+from twin_scanner.service.ledger import Ledger, Priority, migrate, utc_now
 from twin_scanner.service.retention import clear_aged
 from twin_scanner.service.retry import DAY_S, RetryPolicy
 from twin_scanner.service.schedule import CommandSchedule, PeriodicTasks
@@ -65,6 +69,8 @@ LOG = logging.getLogger("twin_scanner.app")
 DEMO_PACS_AE = "DEMOPACS"
 SWEEP_S = 0.5
 """How often the completeness of the studies in the spool is looked at."""
+INQUIRY_S = 30.0
+"""How long a peer may take to count a study."""
 CLEARING_S = 600.0
 """How often aged files are cleared away."""
 HEARTBEAT_S = 0.5
@@ -187,15 +193,26 @@ class Scanner:
             migrate(settings.ledger_url)
             self.ledger = closing.enter_context(contextlib.closing(open_ledger(settings, now)))
             self._spool = Spool(self._folders.spool)
-            self._quiet = QuietPeriod(
-                quiet_period_s=settings.node.quiet_period_s, longest_wait_s=settings.node.longest_wait_s
+            self._completeness = Completeness(
+                quiet_period_s=settings.node.quiet_period_s,
+                longest_wait_s=settings.node.longest_wait_s,
+                settle_s=settings.node.settle_s,
+                look_patience_s=PATIENCE_S,
             )
-            self._arrivals = Arrivals(self.ledger, self._quiet, now)
+            self._arrivals = Arrivals(
+                self.ledger,
+                self._completeness,
+                now,
+                priorities=sender_priorities(settings),
+                incomplete=settings.node.incomplete,
+            )
             logs = partial(set_up_service_logging, settings.log.level)
             self._executor = closing.enter_context(contextlib.closing(LocalProcesses(prepare=logs)))
             self._reader = closing.enter_context(contextlib.closing(LocalProcesses(prepare=logs)))
             self._job_folders = JobFolders(self._folders.jobs)
-            self._intake = Intake(self.ledger, self._spool, self._job_folders, self._look)
+            real_pet = settings.selection.real_pet
+            self._intake = Intake(self.ledger, self._spool, self._job_folders, self._look, real_pet)
+            self._inquiry = self._make_inquiry()
             self._twin = closing.enter_context(contextlib.closing(open_twin(settings)))
             self._reports = CommitmentReports(self._on_report)
             self._destinations = tuple(self._destination(section, closing) for section in settings.known_destinations)
@@ -215,13 +232,16 @@ class Scanner:
             self.ledger.adopt(self._job_folders.job_ids(), self._spool.studies())
             self._hold_for_unknown_destinations()
             for study_uid in self._intake.waiting():
-                self._quiet.touch(study_uid, time.monotonic())
+                self._completeness.touch(study_uid, time.monotonic())
             self._started = True
             closing.callback(self._worker.stop, WORKER_STOP_S)
             self._worker.start()
             closing.callback(self._tasks.stop, TASKS_STOP_S)
-            self._tasks.every(SWEEP_S, "completeness", self._take_quiet_studies)
+            self._tasks.every(SWEEP_S, "completeness", self._take_complete_studies)
+            self._tasks.every(SWEEP_S, "inquiry", self._inquiry.look)
             self._tasks.every(CLEARING_S, "clearing", self.clear_aged)
+            self._look_at_certificate()
+            self._tasks.every(DAY_S, "certificate", self._look_at_certificate)
             closing.callback(self.retraining.stop, RETRAINING_STOP_S)
             self.retraining.start()
             closing.callback(self.receiver.stop, RECEIVER_STOP_S)
@@ -272,7 +292,17 @@ class Scanner:
         keep_days = self._settings.storage.keep_days
         clear_aged(self.ledger, self._spool, self._job_folders, keep_days, self._arrivals.arriving)
 
-    def _take_quiet_studies(self) -> None:
+    def _look_at_certificate(self) -> None:
+        """An ERROR each day from a month before our TLS certificate ends."""
+        files = tls_files(self._settings)
+        try:
+            concern = None if files is None else validity_of(files).concern(self._now())
+        except Misconfigured as fault:
+            concern = str(fault)
+        if concern is not None:
+            LOG.error("the TLS certificate needs a look", extra={"reason": concern})
+
+    def _take_complete_studies(self) -> None:
         if self._arrivals.sweep():
             self._worker.wake()
 
@@ -325,7 +355,34 @@ class Scanner:
     def _is_own(self, header: Dataset) -> bool:
         if is_our_own(header, self._settings.scanner.device_serial_number):
             return True
-        return self.ledger.objects.has_issued(str(header.get("SeriesInstanceUID", "")))
+        series_uid = str(header.get("SeriesInstanceUID", ""))
+        if self.ledger.objects.has_issued(series_uid):
+            return True
+        if header.get("Modality") == "PT" and header.get("SyntheticData") != "YES":
+            self._arrivals.real_pet(str(header.get("StudyInstanceUID", "")), series_uid)
+        return False
+
+    def _make_inquiry(self) -> Inquiry:
+        sources = []
+        for section in self._settings.known_peers:
+            if section.host and Role.QUERY in section.roles:
+                probing = RetryPolicy(self._settings.retry.first_delay_s, LONGEST_PROBE_DELAY_S)
+                breaker = Breaker(partial(_probe_delay_s, probing), time.monotonic)
+                find = partial(
+                    find_series_counts,
+                    peer_of(self._settings, section),
+                    calling_ae=self._settings.node.ae_title,
+                    timeouts=Timeouts(connection_s=5.0, negotiation_s=10.0, response_s=min(section.timeout_s, 20.0)),
+                    limits=QueryLimits(seconds=INQUIRY_S),
+                )
+                sources.append(Source(section.name, find, breaker))
+        return Inquiry(
+            self._completeness,
+            self._spool,
+            sources,
+            is_ours=self.ledger.objects.has_issued,
+            on_real_pet=self.ledger.studies.has_real_pet,
+        )
 
     def _make_worker(
         self, render: Callable[[RenderRequest, Beat], RenderReport], on_fatal: Callable[[], None]
@@ -343,7 +400,7 @@ class Scanner:
             destinations=self._destinations,
             twin=self._twin,
             zone=ZoneInfo(settings.twin.zone or "UTC"),
-            breaker=lambda: Breaker(lambda failures: probing.delay_s(failures, 1.0), time.monotonic),
+            breaker=lambda: Breaker(partial(_probe_delay_s, probing), time.monotonic),
             now=self._now,
             threads=settings.ledger.workers,
         )
@@ -364,7 +421,7 @@ class Scanner:
         node, files = self._settings.node, tls_files(self._settings)
         admission = Admission(
             node.ae_title,
-            [peer_of(self._settings, section) for section in self._settings.known_peers],
+            [*(peer_of(self._settings, section) for section in self._settings.known_peers), _ourselves(self._settings)],
             open_to_loopback=node.open_to_loopback,
             limits=AssociationLimits(node.maximum_associations, node.associations_per_address),
         )
@@ -373,7 +430,8 @@ class Scanner:
             on_stored=self._on_stored,
             is_own=self._is_own,
             receipt_limits=ReceiptLimits(node.maximum_instance_mb * MEGABYTE, node.minimum_free_mb * MEGABYTE),
-            on_association_closed=self._quiet.association_closed,
+            on_association_closed=self._completeness.association_closed,
+            on_association_released=self._completeness.association_released,
         )
         return Listener(
             host=node.host,
@@ -383,6 +441,27 @@ class Scanner:
             tls=ServerTls(files) if files is not None and self._settings.tls.listen_tls else None,
             reports=self._reports,
         )
+
+
+def _ourselves(settings: Settings) -> Peer:
+    """This machine by our own AE title, as `doctor` asks whether we are there: it may verify, and nothing else."""
+    node = settings.node
+    own = () if network_of(node.host) is None else (node.host,)
+    return Peer(node.ae_title, "", node.port, "this scanner", ("127.0.0.0/8", "::1", *own), frozenset())
+
+
+def _probe_delay_s(policy: RetryPolicy, failures: int) -> float:
+    """How long a peer that is down is left alone after so many failed probes."""
+    return policy.delay_s(failures, 1.0)
+
+
+def sender_priorities(settings: Settings) -> dict[str, Priority]:
+    """The priority of what each AE title sends: the most urgent one of the peers that have it."""
+    priorities: dict[str, Priority] = {}
+    for peer in settings.known_peers:
+        priority = Priority[peer.priority.name]
+        priorities[peer.ae_title] = min(priority, priorities.get(peer.ae_title, priority))
+    return priorities
 
 
 def series_preference(settings: Settings) -> Preference:

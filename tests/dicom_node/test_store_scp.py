@@ -69,6 +69,21 @@ def test_every_ct_class_is_kept(start: Start, tmp_path: Path, sop_class_uid: str
     assert node.kept() == sent(file)
 
 
+def test_a_peer_without_the_role_to_send_ct_is_answered_not_authorised(start: Start, tmp_path: Path) -> None:
+    pacs = Peer("PACS", "127.0.0.1", 104, name="pacs", roles=frozenset({Role.TAKE_PET}))
+    scanner = Peer("CT1", "127.0.0.1", 104, name="ct-1", roles=frozenset({Role.SEND_CT}))
+    node = start(peers=[pacs, scanner])
+    files = instances.series(tmp_path, 2)
+    refused = node.answers(*files)
+    assert [(answer.status, answer.comment) for answer in refused] == [
+        (0x0124, "This AE title may not send CT: role send_ct.")  # PS3.7 C.4.2.1.6
+    ] * 2
+    echo(node.peer, "PACS", SHORT)
+    assert node.kept() == {} and node.received == []
+    node.send(*files, calling_ae="CT1")
+    assert {received.peer for received in node.received} == {scanner}
+
+
 def test_what_was_kept_is_told_once_an_instance_with_who_sent_it(start: Start, tmp_path: Path) -> None:
     node = start()
     node.send(*instances.series(tmp_path, 2))

@@ -14,6 +14,7 @@ from twin_scanner.cli.models import models_cli
 from twin_scanner.cli.output import say
 from twin_scanner.cli.phantom import phantom
 from twin_scanner.cli.prepare import prepare
+from twin_scanner.cli.pull import pull
 from twin_scanner.cli.retrain import retrain
 from twin_scanner.cli.segment import segment
 from twin_scanner.cli.serve import serve
@@ -31,7 +32,7 @@ cli = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, serve, doctor, translate, segment, phantom, prepare, train, retrain, evaluate):
+for verb in (demo, serve, doctor, translate, segment, pull, phantom, prepare, train, retrain, evaluate):
     cli.command()(verb)
 cli.add_typer(models_cli, name="models")
 cli.add_typer(jobs_cli, name="jobs")

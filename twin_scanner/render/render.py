@@ -135,6 +135,12 @@ def _number(value: str) -> int | None:
         return None
 
 
+def _evidence_note(evidence: str) -> list[str]:
+    """What the service knew to be missing when it went on without it."""
+    kind, _, detail = evidence.partition(": ")
+    return [f"The CT was not complete when it was translated ({detail})."] if kind == "incomplete" else []
+
+
 def _report(
     request: RenderRequest,
     package: ModelPackage,
@@ -174,8 +180,10 @@ def _report(
         districts=district_values(pet, statistics),
         segmentation_quality=tuple(part.sentence() for part in pet.district_map.quality),
         suv_max=round(float(pet.suv.array.max()), 3),
+        source_evidence=request.source_evidence,
         notes=(
             *notes,
+            *_evidence_note(request.source_evidence),
             *_stitching_note(pet, package),
             *(_dose_notes(series.header) if series is not None and request.zero_dose else []),
             *([PHANTOM_ONLY_NOTE] if package.card.phantom_only else []),

@@ -65,6 +65,8 @@ class RenderReport:
     source_sop_class_uid: str = ""
     source_derivation: str = ""
     """How the CT was resampled before anything else; empty where it was not."""
+    source_evidence: str = ""
+    """Why a service took the CT for complete, or that it did not."""
     source_instance_uids: tuple[str, ...] = ()
     pet_series_uid: str = ""
     pet_instance_uids: tuple[str, ...] = ()

@@ -37,6 +37,8 @@ class RenderRequest:
     accept_synthetic_ct: bool
     outputs: Outputs = field(default_factory=Outputs)
     revision: int = 1
+    source_evidence: str = ""
+    """Why a service took the CT for complete, or that it did not; it stands in the report."""
     needs_patient_id: bool = False
     """Whether the PET must belong to a twin: a service records it, a translation at the desk need not."""
     uncertainty: bool = False

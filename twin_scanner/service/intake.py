@@ -5,28 +5,35 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
 
-from dicom_node.evidence import QuietPeriod
+from dicom_node.evidence import Completeness, Evidence, EvidenceKind
 from dicom_node.spool import Spool, snapshot
 from twin_scanner.dicom.read.gantry_tilt import GantryTilt
 from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.dicom.read.series_choice import Choice, choose_series
 from twin_scanner.errors import Held, Rejected, Transient, TwinScannerError
-from twin_scanner.service.ledger import Arrival, Job, Ledger, NewJob, State, Study, StudyState, utc_now
+from twin_scanner.service.ledger import Arrival, Job, Ledger, NewJob, Priority, State, Study, StudyState, utc_now
 from twin_scanner.service.worker import Beat, Stopped
 
 LOG = logging.getLogger("twin_scanner.intake")
 
 MOST_ATTEMPTS: Final = 3
 """So many attempts that never ended (the process was lost) put a study into quarantine."""
-QUIET_PERIOD: Final = "quiet period"
-"""The evidence of completeness that there is today: nothing more came for some time."""
+MOST_REAL_PETS: Final = 1000
+"""Of so many studies it is remembered that a PET of theirs was refused, until their CT comes."""
+IncompletePolicy: TypeAlias = Literal["hold", "go on"]
+RealPetPolicy: TypeAlias = Literal["skip", "hold", "deliver"]
+
+
+REQUESTED: Final = {"STAT": Priority.URGENT, "HIGH": Priority.URGENT, "LOW": Priority.BACKFILL}
+"""By RequestedProcedurePriority (PS3.3 table C.4-11); ROUTINE, MEDIUM and everything else is routine."""
 
 
 class Unended(Transient):
@@ -69,26 +76,54 @@ class JobFolders:
 
 
 class Arrivals:
-    """What the receiver reports between two sweeps; kept in memory only, for the spool is the truth."""
+    """What the receiver reports between two sweeps; kept in memory only, for the spool is the truth.
 
-    def __init__(self, ledger: Ledger, quiet: QuietPeriod, now: Callable[[], datetime] = utc_now) -> None:
+    ``priorities`` are those of what each calling AE title sends. A study without evidence of completeness is
+    held or goes on, as ``incomplete`` says, and is marked in both cases.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        completeness: Completeness,
+        now: Callable[[], datetime] = utc_now,
+        *,
+        priorities: Mapping[str, Priority] = MappingProxyType({}),
+        incomplete: IncompletePolicy = "hold",
+    ) -> None:
         self._ledger = ledger
-        self._quiet = quiet
+        self._completeness = completeness
         self._now = now
+        self._priorities = priorities
+        self._incomplete = incomplete
         self._lock = threading.Lock()
         self._arrived: dict[str, Arrival] = {}
+        self._real_pets: dict[str, str] = {}
 
     def stored(self, study_uid: str, calling_ae: str, association: int) -> None:
         """An instance is durable in the spool and about to be acknowledged."""
-        now = self._now()
+        now, priority = self._now(), self._priorities.get(calling_ae, Priority.ROUTINE)
         with self._lock:
-            last = self._arrived.get(study_uid) or Arrival(study_uid, calling_ae, 0, now, now)
-            self._arrived[study_uid] = replace(last, calling_ae=calling_ae, count=last.count + 1, last_at=now)
-        self._quiet.touch(study_uid, time.monotonic(), association)
+            last = self._arrived.get(study_uid) or Arrival(study_uid, calling_ae, 0, now, now, priority)
+            self._arrived[study_uid] = replace(
+                last,
+                calling_ae=calling_ae,
+                count=last.count + 1,
+                last_at=now,
+                priority=min(last.priority, priority),
+            )
+        self._completeness.touch(study_uid, time.monotonic(), association)
+
+    def real_pet(self, study_uid: str, series_uid: str) -> None:
+        """A PET of the study that is not ours was sent to us, whether it was kept or not."""
+        with self._lock:
+            self._real_pets[study_uid] = series_uid
+            if len(self._real_pets) > MOST_REAL_PETS:
+                del self._real_pets[next(iter(self._real_pets))]
 
     def arriving(self) -> list[str]:
         """The studies of which more may come; one leaves this list only when the ledger has it as arriving."""
-        return self._quiet.arriving()
+        return self._completeness.arriving()
 
     def sweep(self) -> bool:
         """Record what arrived and hand complete studies to the intake lane; says whether there were any.
@@ -100,18 +135,41 @@ class Arrivals:
         try:
             if arrived:
                 self._ledger.studies.arrived(list(arrived.values()))
+            self._record_real_pets()
         except TwinScannerError:
             self._put_back(arrived)
             raise
-        complete = self._quiet.complete(time.monotonic())
+        complete = self._completeness.complete(time.monotonic())
         try:
-            for study_uid in complete:
-                self._ledger.studies.complete(study_uid, QUIET_PERIOD)
+            for study_uid, evidence in complete:
+                self._hand_over(study_uid, evidence)
         except TwinScannerError:
-            for study_uid in complete:
-                self._quiet.touch(study_uid, time.monotonic())
+            for study_uid, _ in complete:
+                self._completeness.touch(study_uid, time.monotonic())
             raise
         return bool(complete)
+
+    def _hand_over(self, study_uid: str, evidence: Evidence) -> None:
+        facts = {"study_uid": study_uid, "evidence": str(evidence)}
+        if evidence.kind != EvidenceKind.INCOMPLETE or self._incomplete == "go on":
+            LOG.info("study complete" if evidence.kind != EvidenceKind.INCOMPLETE else "study incomplete", extra=facts)
+            self._ledger.studies.complete(study_uid, str(evidence))
+            return
+        LOG.error("study held: it is not complete", extra=facts)
+        reason = (
+            f"The study is not complete ({evidence.detail}): send the rest, which lets it go on by itself, or release "
+            "it as it is by its Study Instance UID."
+        )
+        self._ledger.studies.hold_incomplete(study_uid, str(evidence), reason)
+
+    def _record_real_pets(self) -> None:
+        with self._lock:
+            pets = dict(self._real_pets)
+        for study_uid, series_uid in pets.items():
+            if self._ledger.studies.find(study_uid) is not None:
+                self._ledger.studies.has_real_pet(study_uid, series_uid)
+                with self._lock:
+                    self._real_pets.pop(study_uid, None)
 
     def _put_back(self, arrived: dict[str, Arrival]) -> None:
         with self._lock:
@@ -132,8 +190,10 @@ class Intake:
         spool: Spool,
         folders: JobFolders,
         look: Callable[[str, Sequence[Path], Beat], list[Choice]],
+        real_pet: RealPetPolicy = "skip",
     ) -> None:
         self._ledger = ledger
+        self._real_pet = real_pet
         self._spool = spool
         self._folders = folders
         self._look = look
@@ -163,7 +223,7 @@ class Intake:
                 reason = str(error) if isinstance(error, Transient) else "Reading the headers took too much memory."
                 raise Unended(reason) from error
             for choice in choices:
-                self._open(choice)
+                self._open(choice, study)
         return fingerprint
 
     def _waits(self, study_uid: str) -> bool:
@@ -172,9 +232,9 @@ class Intake:
             return True
         return known.state == StudyState.TAKEN and known.fingerprint != self._spool.fingerprint(study_uid)
 
-    def _open(self, choice: Choice) -> Job:
+    def _open(self, choice: Choice, study: Study) -> Job:
         if choice.series_uid is None:
-            return self._reject(choice)
+            return self._reject(choice, study)
         earlier = self._translated_already(choice)
         if earlier is not None:
             LOG.info(
@@ -190,18 +250,34 @@ class Intake:
             source_digest=choice.source_digest,
             instance_count=len(choice.files),
             skipped=choice.skipped,
+            priority=priority_of(choice, study),
+            evidence=study.evidence,
         )
+        hazard = self._hazard(choice, study)
+        skips = hazard is not None and self._real_pet == "skip"
         with self._folders.changing:
             snapshot(choice.files, self._folders.ct(new.job_id))
-            job = self._ledger.jobs.open(new)
+            job = self._ledger.jobs.open(new, rejection=hazard if skips else None, hold=None if skips else hazard)
         facts = {"job_id": job.job_id, "series_uid": job.series_uid, "step": "intake"}
-        if job.state == State.HELD:
-            LOG.error("job held", extra={**facts, "reason": job.reason})
+        if job.state in (State.HELD, State.REJECTED):
+            LOG.error(f"job {job.state}", extra={**facts, "reason": job.reason})
         else:
             LOG.info("job opened", extra=facts)
         return job
 
-    def _reject(self, choice: Choice) -> Job:
+    def _hazard(self, choice: Choice, study: Study) -> str | None:
+        """Why a synthetic PET beside what the study holds could be taken for a real one; None where it could not."""
+        known = self._ledger.studies.find(study.study_uid)
+        series_uid = choice.real_pet or (known or study).real_pet
+        if not series_uid or choice.synthetic or self._real_pet == "deliver":
+            return None
+        go_on = "retry" if self._real_pet == "skip" else "release"
+        return (
+            f"The study holds a real PET (series {series_uid}), beside which a synthetic one is a hazard: {go_on} this "
+            "job if it is wanted all the same, or set selection.real_pet."
+        )
+
+    def _reject(self, choice: Choice, study: Study) -> Job:
         reasons = "; ".join(dict.fromkeys(reason for _, reason in choice.skipped))
         reason = f"No series of the study can be translated: {reasons or 'it holds no CT.'}"
         new = NewJob(
@@ -211,6 +287,7 @@ class Intake:
             source_digest=hashlib.sha256(repr(choice.skipped).encode()).hexdigest(),
             instance_count=len(choice.files),
             skipped=choice.skipped,
+            evidence=study.evidence,
         )
         job = self._ledger.jobs.open(new, rejection=reason)
         for series_uid, why in choice.skipped:
@@ -223,6 +300,13 @@ class Intake:
         jobs = self._ledger.jobs.of_study(choice.study_uid, choice.frame_of_reference_uid)
         rendered = [job for job in jobs if job.pet_series_uid is not None and job.state != State.SUPERSEDED]
         return rendered[-1] if rendered and rendered[-1].series_uid != choice.series_uid else None
+
+
+def priority_of(choice: Choice, study: Study) -> Priority:
+    """The sender's priority; that of the requested procedure, where the sender's is routine."""
+    if study.priority != Priority.ROUTINE:
+        return Priority(study.priority)
+    return REQUESTED.get(choice.requested_priority.upper(), Priority.ROUTINE)
 
 
 def choices_of(

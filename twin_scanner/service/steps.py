@@ -97,6 +97,7 @@ class Steps:
             source=source,
             result=self.folders.result(job.job_id),
             made_at=job.made_at.astimezone(self.zone),
+            source_evidence=job.evidence,
             needs_patient_id=True,
             revision=job.revision,
         )

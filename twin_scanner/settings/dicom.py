@@ -23,7 +23,9 @@ class NodeSection(Section):
     maximum_associations: int = Field(64, ge=1)
     associations_per_address: int = Field(32, ge=1)
     quiet_period_s: Seconds = 30.0
+    settle_s: Seconds = 5.0
     longest_wait_s: Seconds = 1800.0
+    incomplete: Literal["hold", "go on"] = "hold"
     minimum_free_mb: int = Field(2048, ge=0)
     maximum_instance_mb: int = Field(4096, ge=1)
 
@@ -47,3 +49,4 @@ class SelectionSection(Section):
     minimum_coverage_mm: float = Field(100.0, ge=0)
     target_thickness_mm: float = Field(3.0, gt=0)
     contrast: Literal["any", "without", "with"] = "any"
+    real_pet: Literal["skip", "hold", "deliver"] = "skip"

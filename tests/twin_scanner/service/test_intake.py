@@ -6,7 +6,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from dicom_node.evidence import QuietPeriod
+from dicom_node.evidence import Completeness, Counted, Look
 from dicom_node.spool import Spool
 from tests.fakes.clock import Clock
 from tests.samples.small_ct import write_series
@@ -16,8 +16,10 @@ from twin_scanner.errors import Defect, Held, Transient
 from twin_scanner.service.intake import (
     MOST_ATTEMPTS,
     Arrivals,
+    IncompletePolicy,
     Intake,
     JobFolders,
+    RealPetPolicy,
     Unended,
     choices_of,
 )
@@ -26,6 +28,7 @@ from twin_scanner.service.ledger import (
     IssuedSeries,
     Job,
     Ledger,
+    Priority,
     Rendered,
     Result,
     State,
@@ -292,7 +295,7 @@ def test_what_the_receiver_reports_is_recorded_at_the_sweep_and_complete_after_t
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("twin_scanner.service.intake.time.monotonic", rig.clock.monotonic_s)
-    arrivals = Arrivals(rig.ledger, QuietPeriod(quiet_period_s=30.0, longest_wait_s=60.0), rig.clock)
+    arrivals = Arrivals(rig.ledger, Completeness(quiet_period_s=30.0, longest_wait_s=60.0), rig.clock)
     for _ in range(3):
         arrivals.stored("1.2.3", "PACS", 1)
         rig.clock.pass_s(1.0)
@@ -306,7 +309,7 @@ def test_what_the_receiver_reports_is_recorded_at_the_sweep_and_complete_after_t
 
 def test_a_sweep_that_the_ledger_refuses_forgets_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("twin_scanner.service.intake.time.monotonic", rig.clock.monotonic_s)
-    arrivals = Arrivals(rig.ledger, QuietPeriod(quiet_period_s=30.0, longest_wait_s=30.0), rig.clock)
+    arrivals = Arrivals(rig.ledger, Completeness(quiet_period_s=30.0, longest_wait_s=30.0), rig.clock)
     for refused, error in (("arrived", Transient("locked")), ("complete", Defect("damaged"))):
         arrivals.stored("1.2.3", "PACS", 1)
         rig.clock.pass_s(31.0)
@@ -323,7 +326,7 @@ def test_a_study_is_arriving_by_the_receiver_or_by_the_ledger_at_every_moment(
 ) -> None:
     """Clearing that ran between the two would remove what was just acknowledged."""
     monkeypatch.setattr("twin_scanner.service.intake.time.monotonic", rig.clock.monotonic_s)
-    quiet = QuietPeriod(quiet_period_s=30.0, longest_wait_s=30.0)
+    quiet = Completeness(quiet_period_s=30.0, longest_wait_s=30.0)
     arrivals = Arrivals(rig.ledger, quiet, rig.clock)
     arrivals.stored("1.2.3", "PACS", 1)
     rig.clock.pass_s(31.0)
@@ -338,6 +341,114 @@ def test_a_study_is_arriving_by_the_receiver_or_by_the_ledger_at_every_moment(
     assert arrivals.sweep()
     assert before == [["1.2.3"]]
     assert (quiet.arriving(), rig.study().state) == ([], StudyState.ARRIVING)
+
+
+def test_a_job_has_the_evidence_of_its_study_and_the_priority_of_its_sender(rig: Rig, tmp_path: Path) -> None:
+    rig.receive(write_series(tmp_path / "ct"))
+    moment = rig.clock()
+    rig.ledger.studies.arrived([Arrival("1.2.3", "NIGHT", 24, moment, moment, Priority.BACKFILL)])
+    (job,) = rig.take()
+    assert (job.evidence, job.priority) == ("quiet period", Priority.BACKFILL)
+
+
+@pytest.mark.parametrize(
+    "requested, sender, expected",
+    [
+        ("STAT", Priority.ROUTINE, Priority.URGENT),
+        ("LOW", Priority.ROUTINE, Priority.BACKFILL),
+        ("MEDIUM", Priority.ROUTINE, Priority.ROUTINE),
+        ("STAT", Priority.BACKFILL, Priority.BACKFILL),
+        ("LOW", Priority.URGENT, Priority.URGENT),
+    ],
+)
+def test_the_requested_priority_counts_where_the_sender_has_none_of_its_own(
+    rig: Rig, tmp_path: Path, requested: str, sender: Priority, expected: Priority
+) -> None:
+    rig.receive(write_series(tmp_path / "ct", RequestedProcedurePriority=requested))
+    rig.ledger.studies.arrived([Arrival("1.2.3", "PACS", 24, rig.clock(), rig.clock(), sender)])
+    (job,) = rig.take()
+    assert job.priority == expected
+
+
+def _with_real_pet(rig: Rig, folder: Path, policy: RealPetPolicy) -> Job:
+    rig.intake = Intake(rig.ledger, rig.spool, rig.folders, rig._look, policy)
+    rig.receive(write_series(folder / "ct"))
+    rig.ledger.studies.has_real_pet("1.2.3", "1.2.3.77")
+    (job,) = rig.take()
+    return job
+
+
+def test_a_study_with_a_real_pet_is_skipped_with_the_reason_and_a_person_may_want_it(rig: Rig, tmp_path: Path) -> None:
+    job = _with_real_pet(rig, tmp_path, "skip")
+    assert job.state == State.REJECTED and job.series_uid
+    assert "holds a real PET (series 1.2.3.77)" in job.reason and "retry this job" in job.reason
+    assert rig.ledger.retry(job.job_id).state == State.QUEUED
+    assert rig.folders.ct(job.job_id).is_dir()
+
+
+def test_a_study_with_a_real_pet_is_held_or_delivered_where_the_configuration_says_so(rig: Rig, tmp_path: Path) -> None:
+    held = _with_real_pet(rig, tmp_path, "hold")
+    assert (held.state, held.held_for) == (State.HELD, "real PET") and "release this job" in held.reason
+    assert rig.ledger.release(held.job_id).state == State.QUEUED
+
+
+def test_a_study_with_a_real_pet_is_delivered_where_the_configuration_says_so(rig: Rig, tmp_path: Path) -> None:
+    assert _with_real_pet(rig, tmp_path, "deliver").state == State.QUEUED
+
+
+def test_a_real_pet_that_was_received_counts_and_a_synthetic_one_does_not(rig: Rig, tmp_path: Path) -> None:
+    rig.receive(write_series(tmp_path / "ct"))
+    pets = {"Modality": "PT", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.128"}
+    rig.receive(write_series(tmp_path / "pet", SeriesInstanceUID="1.2.3.8", SyntheticData="YES", **pets))
+    (job,) = rig.take()
+    assert job.state == State.QUEUED
+    rig.receive(write_series(tmp_path / "real", SeriesInstanceUID="1.2.3.7", **pets))
+    rig.receive(write_series(tmp_path / "more", slices=25))
+    reasons = {job.state: job.reason for job in rig.take()}
+    assert "holds a real PET (series 1.2.3.7)" in reasons[State.REJECTED]
+    assert set(reasons) == {State.REJECTED, State.SUPERSEDED}, "the job that waited is not rendered either"
+
+
+def test_a_pet_that_was_refused_is_remembered_until_the_ct_of_its_study_comes(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twin_scanner.service.intake.time.monotonic", rig.clock.monotonic_s)
+    arrivals = Arrivals(rig.ledger, Completeness(quiet_period_s=30.0, longest_wait_s=30.0), rig.clock)
+    arrivals.real_pet("1.2.3", "1.2.3.77")
+    arrivals.sweep()
+    assert rig.ledger.studies.find("1.2.3") is None, "a study without CT is none of ours"
+    arrivals.stored("1.2.3", "PACS", 1)
+    arrivals.sweep()
+    assert rig.study().real_pet == "1.2.3.77"
+
+
+@pytest.mark.parametrize("policy, state", [("hold", StudyState.HELD), ("go on", StudyState.ARRIVING)])
+def test_a_study_without_evidence_is_held_or_goes_on_and_is_marked(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, policy: IncompletePolicy, state: StudyState
+) -> None:
+    monkeypatch.setattr("twin_scanner.service.intake.time.monotonic", rig.clock.monotonic_s)
+    completeness = Completeness(quiet_period_s=30.0, longest_wait_s=60.0)
+    arrivals = Arrivals(rig.ledger, completeness, rig.clock, incomplete=policy)
+    arrivals.stored("1.2.3", "PACS", 1)
+    counted = Counted(18, 20, equal=False, missing=True, other_ct=False)
+    completeness.looked("1.2.3", 1, Look(gap_free=True, counted=counted), rig.clock.monotonic_s())
+    rig.clock.pass_s(59.0)
+    assert not arrivals.sweep()
+    rig.clock.pass_s(1.0)
+    assert arrivals.sweep()
+    study = rig.study()
+    assert (study.state, study.evidence) == (state, "incomplete: 18 of 20")
+    assert ("not complete (18 of 20)" in study.reason) is (policy == "hold")
+
+
+def test_what_a_peer_sends_has_its_priority(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twin_scanner.service.intake.time.monotonic", rig.clock.monotonic_s)
+    completeness = Completeness(quiet_period_s=30.0, longest_wait_s=30.0)
+    arrivals = Arrivals(rig.ledger, completeness, rig.clock, priorities={"STROKE": Priority.URGENT})
+    for study_uid, calling_ae in (("1.2.3", "STROKE"), ("1.2.4", "PACS")):
+        arrivals.stored(study_uid, calling_ae, 1)
+    arrivals.sweep()
+    assert [rig.study(uid).priority for uid in ("1.2.3", "1.2.4")] == [Priority.URGENT, Priority.ROUTINE]
 
 
 def raising_two(error: Exception) -> Callable[..., None]:

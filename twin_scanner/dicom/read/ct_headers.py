@@ -63,6 +63,7 @@ HEADER_KEYWORDS: Final = (
     "RescaleType",
     "LossyImageCompression",
     "LossyImageCompressionRatio",
+    "RequestedProcedurePriority",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )

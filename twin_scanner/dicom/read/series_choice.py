@@ -28,7 +28,9 @@ class Choice:
     """The series chosen for one study and frame of reference, its files, and why each other series was skipped.
 
     Without an acceptable series ``series_uid`` is None and ``files`` empty; ``skipped`` says why: (series_uid, reason).
-    ``source_digest`` is that of the chosen files.
+    ``source_digest`` is that of the chosen files, ``synthetic`` says whether one of them is so marked, and
+    ``requested_priority`` is their RequestedProcedurePriority. ``real_pet`` is a PET series among the study's files
+    that is not marked as synthetic.
     """
 
     study_uid: str
@@ -37,6 +39,9 @@ class Choice:
     files: tuple[Path, ...]
     skipped: tuple[tuple[str, str], ...]
     source_digest: str = ""
+    synthetic: bool = False
+    requested_priority: str = ""
+    real_pet: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,9 @@ class _Series:
     axial_images: int
     merits: Merits | None
     reason: str
+    synthetic: bool
+    requested_priority: str
+    is_pet: bool
 
 
 def choose_series(
@@ -136,9 +144,18 @@ def _judged(series_uid: str, instances: Iterable[Instance], read: _Read) -> _Ser
         merits = merits_of(stack)
     except Rejected as error:
         reason = str(error)
-    files = tuple(member.file for member in members)
-    axial = sum(_axial_images(member.header) for member in members)
-    return _Series(frame_of_reference_uid, series_uid, files, axial, merits, reason)
+    headers = [member.header for member in members]
+    return _Series(
+        frame_of_reference_uid,
+        series_uid,
+        files=tuple(member.file for member in members),
+        axial_images=sum(map(_axial_images, headers)),
+        merits=merits,
+        reason=reason,
+        synthetic=any(text(header, "SyntheticData") == "YES" for header in headers),
+        requested_priority=text(headers[0], "RequestedProcedurePriority"),
+        is_pet=any(text(header, "Modality") == "PT" for header in headers),
+    )
 
 
 def _axial_images(header: Dataset) -> int:
@@ -158,9 +175,11 @@ def _study_choices(study_uid: str, series: Sequence[_Series], preference: Prefer
     expected = expected or [one for one in series if one.axial_images] or list(series)
     frames = sorted({one.frame_of_reference_uid for one in expected})
     groups: dict[str, list[_Series]] = {frame: [] for frame in frames}
+    real_pet = next((one.series_uid for one in series if one.is_pet and not one.synthetic), "")
     for one in series:
         groups[one.frame_of_reference_uid if one.frame_of_reference_uid in groups else frames[0]].append(one)
-    return [_choice(study_uid, frame, group, preference) for frame, group in groups.items()]
+    choices = (_choice(study_uid, frame, group, preference) for frame, group in groups.items())
+    return [replace(choice, real_pet=real_pet) for choice in choices]
 
 
 def _choice(study_uid: str, frame_of_reference_uid: str, group: Sequence[_Series], preference: Preference) -> Choice:
@@ -183,4 +202,12 @@ def _choice(study_uid: str, frame_of_reference_uid: str, group: Sequence[_Series
     (best, _), *others = ranked(candidates, preference, alike="its UID comes first")
     for one, why in others:
         skipped[one.series_uid] = f"Series {shown_uid(best.series_uid)} was preferred: {why}."
-    return Choice(study_uid, frame_of_reference_uid, best.series_uid, best.files, tuple(sorted(skipped.items())))
+    return Choice(
+        study_uid,
+        frame_of_reference_uid,
+        best.series_uid,
+        best.files,
+        tuple(sorted(skipped.items())),
+        synthetic=best.synthetic,
+        requested_priority=best.requested_priority,
+    )

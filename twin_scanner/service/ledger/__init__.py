@@ -10,6 +10,7 @@ from twin_scanner.service.ledger.ledger import Ledger, Rendered
 from twin_scanner.service.ledger.migrate import MigrationState, migrate, migration_state
 from twin_scanner.service.ledger.moves import DeliveryState, RunState, State, StudyState
 from twin_scanner.service.ledger.objects import IssuedSeries
+from twin_scanner.service.ledger.priority import Priority
 from twin_scanner.service.ledger.results import Result
 from twin_scanner.service.ledger.runs import ScheduledRun
 from twin_scanner.service.ledger.studies import Arrival, Study
@@ -29,6 +30,7 @@ __all__ = [
     "MigrationState",
     "NewJob",
     "Outcome",
+    "Priority",
     "Rendered",
     "Result",
     "RunState",

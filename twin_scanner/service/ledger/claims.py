@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from twin_scanner.errors import Transient
 from twin_scanner.service.ledger.database import Database, Transaction
 from twin_scanner.service.ledger.moves import check_move
+from twin_scanner.service.ledger.priority import LATEST_TURN
 
 AT_ONCE: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """Due whatever any clock says."""
@@ -148,10 +149,16 @@ class Claims(Generic[R]):
             return write.execute(self.table.update().where(*stale).values(lease_owner=None)).rowcount
 
     def wake_all(self) -> None:
-        """Make all that waits on this node due at once: after a start no clock of before is to be trusted."""
+        """Make all that waits on this node due at once: after a start no clock of before is to be trusted.
+
+        A turn that lies farther ahead than any priority puts it comes now.
+        """
         columns = self.table.c
         with self._database.write() as write:
             waits = columns.state.in_([state.value for state in self.waits])
+            if "turn_at" in columns:
+                ahead = (waits, columns.node == self._database.node, columns.turn_at > write.steady + LATEST_TURN)
+                write.execute(self.table.update().where(*ahead).values(turn_at=write.steady))
             later = (waits, columns.node == self._database.node, columns.due_at > AT_ONCE)
             write.execute(self.table.update().where(*later, columns.due_at > write.steady).values(due_at=write.steady))
 

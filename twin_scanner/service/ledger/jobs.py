@@ -14,11 +14,14 @@ from twin_scanner.service.ledger.claims import AT_ONCE, Claims
 from twin_scanner.service.ledger.columns import METADATA, UtcDateTime, waiting_columns
 from twin_scanner.service.ledger.database import Transaction, chunks
 from twin_scanner.service.ledger.moves import ENDED, State
+from twin_scanner.service.ledger.priority import Priority, turn_at
 
 RENDER: Final = "render"
 """The kind of job that there is today."""
 OTHER_NODE: Final = "other node"
 """What a job is held for whose series another node has more of."""
+REAL_PET: Final = "real PET"
+"""What a job is held for whose study holds a PET that is not ours."""
 _NOT_CLEARED: Final = sa.text("cleared_at IS NULL")
 _CLAIMED: Final = sa.text("lease_owner IS NOT NULL")
 JOBS: Final = sa.Table(
@@ -43,7 +46,9 @@ JOBS: Final = sa.Table(
     sa.Column("instance_count", sa.Integer, nullable=False),
     sa.Column("pet_series_uid", sa.String(64), unique=True),
     sa.Column("model_hash", sa.String(64)),
-    sa.Index("ix_jobs_lane", "state", "node", "priority", "due_at", "job_id"),
+    sa.Column("turn_at", UtcDateTime),
+    sa.Column("evidence", sa.String(64), nullable=False, server_default=""),
+    sa.Index("ix_jobs_lane", "state", "node", "turn_at", "due_at", "job_id"),
     sa.Index("ix_jobs_newest", "made_at", "job_id"),
     sa.Index("ix_jobs_newest_in_state", "state", "made_at", "job_id"),
     sa.Index("ix_jobs_clearing", "ended_at", "job_id", sqlite_where=_NOT_CLEARED, postgresql_where=_NOT_CLEARED),
@@ -53,9 +58,10 @@ JOBS: Final = sa.Table(
 
 @dataclass(frozen=True)
 class Job:
-    """One row. ``stood_at`` is where it goes on after a release or a retry; of two jobs the smaller priority is first.
+    """One row. ``stood_at`` is where it goes on after a release or a retry; of two jobs the earlier turn is first.
 
-    ``made_at`` and ``updated_at`` are wall times, ``ended_at``, ``due_at`` and ``waiting_since`` steady ones.
+    ``evidence`` says why the CT was taken for complete. ``made_at`` and ``updated_at`` are wall times, ``ended_at``,
+    ``due_at``, ``turn_at`` and ``waiting_since`` steady ones.
     """
 
     job_id: str
@@ -83,6 +89,8 @@ class Job:
     instance_count: int
     pet_series_uid: str | None
     model_hash: str | None
+    turn_at: datetime | None
+    evidence: str
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,8 @@ class NewJob:
     source_digest: str
     instance_count: int
     skipped: tuple[tuple[str, str], ...] = ()
-    priority: int = 0
+    priority: int = Priority.ROUTINE
+    evidence: str = ""
 
     @property
     def job_id(self) -> str:
@@ -113,8 +122,8 @@ class Jobs(Claims[Job]):
     states = State
     waits = (State.QUEUED,)
 
-    def open(self, new: NewJob, rejection: str | None = None) -> Job:
-        """The job of this source, opened where it is new; ``rejection`` opens it as rejected with that reason.
+    def open(self, new: NewJob, rejection: str | None = None, hold: str | None = None) -> Job:
+        """The job of this source, opened where it is new: as rejected or as held where there is a reason for it.
 
         An older job of the same study and frame of reference that was not rendered yet is superseded; where a PET was
         rendered, the new job is its next revision. Files that come again for an ended job are cleared again. Where
@@ -126,10 +135,15 @@ class Jobs(Claims[Job]):
             for known in siblings:
                 if known.job_id == new.job_id:
                     return self._with_files(write, known)
-            state, held = (State.QUEUED if rejection is None else State.REJECTED), None
-            if rejection is None and (held := self._more_elsewhere(siblings, new)):
-                state = State.HELD
-            if state == State.QUEUED:
+            elsewhere = self._more_elsewhere(siblings, new)
+            state, reason, held_for = State.QUEUED, "", ""
+            if rejection is not None:
+                state, reason = State.REJECTED, rejection
+            elif elsewhere is not None:
+                state, reason, held_for = State.HELD, elsewhere, OTHER_NODE
+            elif hold is not None:
+                state, reason, held_for = State.HELD, hold, REAL_PET
+            if new.series_uid and held_for != OTHER_NODE:
                 for older in siblings:
                     if _gives_way(older):
                         self.move(write, older, State.SUPERSEDED, reason="More of the study arrived.")
@@ -140,7 +154,7 @@ class Jobs(Claims[Job]):
                 "attempts": 0,
                 "due_at": write.steady,
                 "waiting_since": write.steady,
-                "reason": rejection or held or "",
+                "reason": reason,
                 "kind": RENDER,
                 "priority": new.priority,
                 "study_uid": new.study_uid,
@@ -152,9 +166,11 @@ class Jobs(Claims[Job]):
                 "updated_at": write.now,
                 "ended_at": None if rejection is None else write.steady,
                 "stood_at": None if state == State.QUEUED else State.QUEUED.value,
-                "held_for": OTHER_NODE if held else "",
+                "held_for": held_for,
                 "skipped": [list(pair) for pair in new.skipped],
                 "instance_count": new.instance_count,
+                "turn_at": turn_at(write.steady, new.priority),
+                "evidence": new.evidence,
             }
             write.execute(self.table.insert().values(**values))
             write.note("jobs", new.job_id, "opened" if state == State.QUEUED else state.value)
@@ -330,7 +346,7 @@ class Jobs(Claims[Job]):
             self.move(write, mine, state, reason=reason, stood_at=mine.state.value)
 
     def _order(self) -> tuple[sa.ColumnElement[Any], ...]:
-        return (JOBS.c.priority, *super()._order())
+        return (JOBS.c.turn_at, *super()._order())
 
     def _row(self, found: sa.Row[Any]) -> Job:
         job = super()._row(found)

@@ -13,6 +13,10 @@ from twin_scanner.service.ledger.columns import METADATA, UtcDateTime, waiting_c
 from twin_scanner.service.ledger.database import Transaction, chunks
 from twin_scanner.service.ledger.jobs import JOBS
 from twin_scanner.service.ledger.moves import StudyState
+from twin_scanner.service.ledger.priority import Priority, turn_at
+
+INCOMPLETE: Final = "incomplete"
+"""How the evidence of a study begins that has none."""
 
 STUDIES: Final = sa.Table(
     "studies",
@@ -27,8 +31,11 @@ STUDIES: Final = sa.Table(
     sa.Column("evidence", sa.String(64), nullable=False),
     sa.Column("fingerprint", sa.String(64), nullable=False),
     sa.Column("taken_at", UtcDateTime),
+    sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("turn_at", UtcDateTime),
+    sa.Column("real_pet", sa.String(64), nullable=False, server_default=""),
     sa.UniqueConstraint("node", "study_uid", name="uq_studies_node"),
-    sa.Index("ix_studies_lane", "state", "node", "due_at"),
+    sa.Index("ix_studies_lane", "state", "node", "turn_at", "due_at", "study_id"),
     sa.Index(
         "ix_studies_claimed",
         "node",
@@ -47,11 +54,15 @@ class Arrival:
     count: int
     first_at: datetime
     last_at: datetime
+    priority: int = Priority.ROUTINE
 
 
 @dataclass(frozen=True)
 class Study:
-    """One row: a study as one node receives it; ``received`` counts every instance that was acknowledged."""
+    """One row: a study as one node receives it; ``received`` counts every instance that was acknowledged.
+
+    ``evidence`` says why nothing more is expected, ``real_pet`` names a PET series of the study that is not ours.
+    """
 
     study_id: int
     node: str | None
@@ -69,6 +80,9 @@ class Study:
     evidence: str
     fingerprint: str
     taken_at: datetime | None
+    priority: int
+    turn_at: datetime | None
+    real_pet: str
 
 
 class Studies(Claims[Study]):
@@ -85,9 +99,11 @@ class Studies(Claims[Study]):
         with self._database.write() as write:
             for arrival in arrivals:
                 study = self._found_or_new(write, arrival.study_uid)
+                begins = study.received == 0 or study.state == StudyState.TAKEN
                 self._arriving(write, study)
                 values = {
                     "calling_ae": arrival.calling_ae,
+                    "priority": arrival.priority if begins else min(study.priority, arrival.priority),
                     "received": study.received + arrival.count,
                     "first_instance_at": study.first_instance_at or arrival.first_at,
                     "last_instance_at": arrival.last_at,
@@ -96,14 +112,39 @@ class Studies(Claims[Study]):
                 self._update(write, study, **values)
 
     def complete(self, study_uid: str, evidence: str) -> None:
-        """Hand a study to intake; ``evidence`` says why nothing more is expected."""
+        """Hand a study to intake; ``evidence`` says why nothing more is expected.
+
+        A study that was held for being incomplete, and is so no more, goes on by itself.
+        """
         with self._database.write() as write:
             study = self._found_or_new(write, study_uid)
             self._arriving(write, study)
-            self._update(write, study, evidence=evidence, due_at=write.steady, waiting_since=write.steady)
+            if study.state == StudyState.HELD and study.evidence.startswith(INCOMPLETE):
+                self._move(write, study, StudyState.ARRIVING, reason="", attempts=0)
+            moments = {"due_at": write.steady, "waiting_since": write.steady}
+            self._update(write, study, evidence=evidence, turn_at=turn_at(write.steady, study.priority), **moments)
+
+    def hold_incomplete(self, study_uid: str, evidence: str, reason: str) -> None:
+        """A person must decide on a study that lacks evidence; what is being looked at, or held, stays so."""
+        with self._database.write() as write:
+            study = self._found_or_new(write, study_uid)
+            self._arriving(write, study)
+            facts = {"evidence": evidence, "reason": reason, "due_at": None}
+            if study.state == StudyState.HELD:
+                self._update(write, study, **facts)
+            else:
+                self._move(write, study, StudyState.HELD, **facts)
+
+    def has_real_pet(self, study_uid: str, series_uid: str) -> None:
+        """The study holds a PET series that is not ours, here or at a peer."""
+        with self._database.write() as write:
+            study = self._found_or_new(write, study_uid)
+            if study.real_pet != series_uid:
+                self._update(write, study, real_pet=series_uid)
+                self._note(write, study, "real PET")
 
     def claim(self) -> Study | None:
-        """The complete study that has waited longest, claimed for the calling thread."""
+        """The complete study whose turn it is, claimed for the calling thread."""
         return self._claim()
 
     def taken(self, study: Study, fingerprint: str) -> None:
@@ -211,12 +252,18 @@ class Studies(Claims[Study]):
             "received": 0,
             "evidence": "",
             "fingerprint": "",
+            "priority": int(Priority.ROUTINE),
+            "turn_at": write.steady,
+            "real_pet": "",
         }
         write.execute(self.table.insert().values(**values))
         study = self._find(write, study_uid)
         assert study is not None
         write.note("studies", study.study_id, "arriving")
         return study
+
+    def _order(self) -> tuple[sa.ColumnElement[Any], ...]:
+        return (STUDIES.c.turn_at, *super()._order())
 
     def _arriving(self, write: Transaction, study: Study) -> None:
         if study.state == StudyState.TAKEN:

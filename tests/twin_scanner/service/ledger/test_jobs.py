@@ -17,6 +17,7 @@ from twin_scanner.service.ledger import (
     LeaseLost,
     Ledger,
     NewJob,
+    Priority,
     Rendered,
     Result,
     State,
@@ -127,11 +128,43 @@ def test_a_node_claims_only_jobs_whose_files_it_has(url: str, ledger: Ledger, op
     assert ledger.jobs.claim() is not None
 
 
-def test_the_smaller_priority_comes_first_then_what_is_due_longest(ledger: Ledger, clock: Clock) -> None:
-    for number, priority in ((1, 0), (2, 0), (3, -1)):
+def test_urgent_work_comes_first_and_backfill_last_each_in_the_order_in_which_it_came(
+    ledger: Ledger, clock: Clock
+) -> None:
+    for number, priority in enumerate((Priority.BACKFILL, Priority.ROUTINE, Priority.ROUTINE, Priority.URGENT)):
         clock.pass_s(1.0)
         ledger.jobs.open(new(number, study_uid=f"1.{number}", priority=priority))
-    assert [claimed(ledger).study_uid for _ in range(3)] == ["1.3", "1.1", "1.2"]
+    assert [claimed(ledger).study_uid for _ in range(4)] == ["1.3", "1.1", "1.2", "1.0"]
+
+
+@pytest.mark.parametrize(
+    "waits, comes, hours",
+    [
+        (Priority.BACKFILL, Priority.ROUTINE, 24),
+        (Priority.BACKFILL, Priority.URGENT, 28),
+        (Priority.ROUTINE, Priority.URGENT, 4),
+    ],
+)
+def test_nothing_starves_behind_what_keeps_coming_before_it(
+    ledger: Ledger, clock: Clock, waits: Priority, comes: Priority, hours: int
+) -> None:
+    ledger.jobs.open(new(0, study_uid="1.0", priority=waits))
+    clock.pass_s(hours * 3600.0 - 1.0)
+    ledger.jobs.open(new(1, study_uid="1.1", priority=comes))
+    clock.pass_s(2.0)
+    ledger.jobs.open(new(2, study_uid="1.2", priority=comes))
+    assert [claimed(ledger).study_uid for _ in range(3)] == ["1.1", "1.0", "1.2"]
+
+
+def test_a_turn_of_a_clock_that_was_years_ahead_comes_after_a_start(ledger: Ledger, clock: Clock) -> None:
+    ledger.jobs.open(new(0, study_uid="1.0"))
+    with ledger.database.write() as write:
+        turns = {"turn_at": write.steady + timedelta(days=3650)}
+        write.execute(METADATA.tables["jobs"].update().values(**turns))
+    ledger.jobs.wake_all()
+    clock.pass_s(1.0)
+    ledger.jobs.open(new(1, study_uid="1.1"))
+    assert claimed(ledger).study_uid == "1.0"
 
 
 def test_a_claim_is_kept_as_long_as_its_thread_works_whatever_the_clocks_do(ledger: Ledger, clock: Clock) -> None:

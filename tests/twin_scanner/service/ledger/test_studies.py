@@ -6,7 +6,7 @@ import pytest
 
 from tests.fakes.clock import Clock
 from twin_scanner.errors import Rejected
-from twin_scanner.service.ledger import Arrival, Ledger, Study, StudyState
+from twin_scanner.service.ledger import Arrival, Ledger, Priority, Study, StudyState
 from twin_scanner.service.ledger.columns import METADATA
 
 pytestmark = pytest.mark.record
@@ -118,3 +118,61 @@ def test_a_study_that_came_again_before_an_old_row_of_it_was_adopted_is_one_row(
         write.execute(METADATA.tables["studies"].insert().values(**values, received=1, evidence="", fingerprint="f"))
     ledger.adopt([], ["1.2"])
     assert len(ledger.studies.of_node(StudyState.ARRIVING)) == 1
+
+
+def test_an_urgent_study_is_looked_at_before_the_routine_ones_that_wait(ledger: Ledger, clock: Clock) -> None:
+    for study_uid, priority in (("1.1", Priority.ROUTINE), ("1.2", Priority.BACKFILL), ("1.3", Priority.URGENT)):
+        ledger.studies.arrived([Arrival(study_uid, "PACS", 1, clock(), clock(), priority)])
+        clock.pass_s(1.0)
+        ledger.studies.complete(study_uid, "quiet period")
+    assert [claimed(ledger).study_uid for _ in range(3)] == ["1.3", "1.1", "1.2"]
+
+
+def test_a_study_that_several_send_has_the_most_urgent_of_their_priorities_until_it_comes_anew(
+    ledger: Ledger, clock: Clock
+) -> None:
+    def send(priority: Priority) -> int:
+        ledger.studies.arrived([Arrival("1.2", "PACS", 1, clock(), clock(), priority)])
+        return found(ledger).priority
+
+    assert [send(p) for p in (Priority.BACKFILL, Priority.URGENT, Priority.ROUTINE)] == [1, -1, -1]
+    ledger.studies.complete("1.2", "quiet period")
+    ledger.studies.taken(claimed(ledger), "f" * 64)
+    assert send(Priority.BACKFILL) == Priority.BACKFILL
+
+
+def test_an_incomplete_study_is_held_and_goes_on_by_itself_once_the_rest_has_come(ledger: Ledger, clock: Clock) -> None:
+    arrive(ledger, clock, 18)
+    ledger.studies.hold_incomplete("1.2", "incomplete: 18 of 20", "Two are missing.")
+    assert (found(ledger).state, found(ledger).reason) == (StudyState.HELD, "Two are missing.")
+    assert ledger.studies.claim() is None
+    arrive(ledger, clock, 1)
+    ledger.studies.hold_incomplete("1.2", "incomplete: 19 of 20", "One is missing.")
+    assert (found(ledger).state, found(ledger).evidence) == (StudyState.HELD, "incomplete: 19 of 20")
+    arrive(ledger, clock, 1)
+    ledger.studies.complete("1.2", "C-FIND: 20 of 20")
+    assert (claimed(ledger).evidence, found(ledger).reason) == ("C-FIND: 20 of 20", "")
+
+
+def test_an_incomplete_study_that_a_person_releases_stays_marked(ledger: Ledger, clock: Clock) -> None:
+    arrive(ledger, clock, 18)
+    ledger.studies.hold_incomplete("1.2", "incomplete: 18 of 20", "Two are missing.")
+    ledger.studies.release("1.2")
+    assert claimed(ledger).evidence == "incomplete: 18 of 20"
+
+
+def test_a_study_that_is_held_for_another_reason_stays_held_when_it_is_complete(ledger: Ledger, clock: Clock) -> None:
+    arrive(ledger, clock)
+    ledger.studies.complete("1.2", "quiet period")
+    ledger.studies.hold(claimed(ledger), "Its headers kill the reader.")
+    ledger.studies.complete("1.2", "quiet period")
+    assert found(ledger).state == StudyState.HELD
+
+
+def test_a_real_pet_of_a_study_is_remembered_and_noted_once(ledger: Ledger, clock: Clock) -> None:
+    arrive(ledger, clock)
+    for _ in range(2):
+        ledger.studies.has_real_pet("1.2", "1.2.9")
+    assert found(ledger).real_pet == "1.2.9"
+    notes = [event.what for event in ledger.events.of_row("studies", found(ledger).study_id)]
+    assert notes.count("real PET") == 1
