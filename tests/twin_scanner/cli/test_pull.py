@@ -69,7 +69,7 @@ def pulled_thorax(pacs: Peer, shared_data: Path, tmp_path: Path) -> Path:
     thorax = shared_data / "thorax_petct"
     files = [*sorted((thorax / "ct").glob("*")), *sorted((thorax / "pet_ac").glob("*"))]
     send(files, pacs, calling_ae="CT")
-    pulled = run(tmp_path, "pull", "--since", "1990-01-01", "--out", "pulled", "--json")
+    pulled = run(tmp_path, "pull", "--since", "1950-01-01", "--out", "pulled", "--json")
     assert pulled.returncode == 0, pulled.stderr
     (study,) = json.loads(pulled.stdout)
     assert sum(study["series"].values()) == len(files)
