@@ -9,10 +9,18 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from benchmarks import evaluation, floors, ledger, segmentation, segmentation_speed, training, translation
+from benchmarks import evaluation, floors, ledger, receipt, segmentation, segmentation_speed, training, translation
 from benchmarks.figures import Figure, table_of
 
-NAMES: Final = (segmentation.NAME, training.NAME, floors.NAME, evaluation.NAME, ledger.NAME, translation.NAME)
+NAMES: Final = (
+    segmentation.NAME,
+    training.NAME,
+    floors.NAME,
+    evaluation.NAME,
+    ledger.NAME,
+    receipt.NAME,
+    translation.NAME,
+)
 TABLE_WIDTH: Final = 150
 """Of tables on a pipe or in a file, where no terminal says how wide it is."""
 
@@ -36,7 +44,7 @@ def main(
         results += _segmentation(out, as_json, seed, count, speed, write)
     if training.NAME in chosen:
         results += _training(out, as_json)
-    for benchmark in (floors, evaluation, ledger, translation):
+    for benchmark in (floors, evaluation, ledger, receipt, translation):
         if benchmark.NAME in chosen:
             with _progress() as bars:
                 report = partial(_update, bars, bars.add_task(benchmark.NAME, total=None))

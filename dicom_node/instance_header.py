@@ -4,7 +4,6 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Final
 
@@ -12,10 +11,9 @@ from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import data_element_generator
-from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
+from dicom_node.elements import texts_of
 from twin_scanner.errors import Rejected
 
 IMPLEMENTATION_CLASS_UID: Final = "2.25.128302371166370497811303617276453419482"
@@ -36,7 +34,7 @@ _TRANSFER_SYNTAX: Final = 0x00020010
 _PREFIXES: Final = (1 << 16, 1 << 22)
 """As much of a data set is looked at, inflated where it is deflated: first this, and if the attributes go on, that."""
 _MAXIMUM_ITEMS: Final = 50_000
-"""Sequences before the UIDs have no more: references to a series' images. pydicom takes 2 KB for each."""
+"""Sequences before the UIDs have no more: references to a series' images. Each takes time to step over."""
 _ITEM: Final = {True: b"\xfe\xff\x00\xe0", False: b"\xff\xfe\xe0\x00"}
 """The item's tag (PS3.5 7.5) by whether it is little-endian."""
 PARSE_ERRORS: Final = (
@@ -57,13 +55,21 @@ PARSE_ERRORS: Final = (
 
 @dataclass(frozen=True, eq=False)
 class InstanceHeader:
-    """Who an instance says it is; ``dataset`` has only ``DECIDING_TAGS``."""
+    """Who an instance says it is; ``texts`` are its ``DECIDING_TAGS`` as they came."""
 
     study_uid: str
     series_uid: str
     sop_instance_uid: str
     sop_class_uid: str
-    dataset: Dataset
+    texts: Mapping[int, str]
+
+    @property
+    def dataset(self) -> Dataset:
+        """The same as a data set, made without pydicom's remarks on values, which would bring them into a log."""
+        dataset = Dataset()
+        for tag, text in self.texts.items():
+            dataset[tag] = DataElement(tag, dictionary_VR(tag), text, validation_mode=IGNORE)
+        return dataset
 
 
 def read_header(first_bytes: Callable[[int], bytes], transfer_syntax_uid: UID) -> InstanceHeader:
@@ -76,18 +82,15 @@ def read_header(first_bytes: Callable[[int], bytes], transfer_syntax_uid: UID) -
             start = _start(first_bytes, most, transfer_syntax_uid)
             if start.count(_ITEM[transfer_syntax_uid.is_little_endian]) > _MAXIMUM_ITEMS:
                 raise Rejected("The data set has too many references before its UIDs.")
-            texts, is_beyond = _texts(start, transfer_syntax_uid, DECIDING_TAGS)
+            texts, is_beyond = texts_of(start, transfer_syntax_uid, DECIDING_TAGS)
             if is_beyond or len(start) < most:
                 break
-        dataset = Dataset()
-        for tag, text in texts.items():
-            dataset[tag] = DataElement(tag, dictionary_VR(tag), text, validation_mode=IGNORE)
         return InstanceHeader(
             _uid(texts, 0x0020000D, "StudyInstanceUID"),
             _uid(texts, 0x0020000E, "SeriesInstanceUID"),
             _uid(texts, 0x00080018, "SOPInstanceUID"),
             _uid(texts, 0x00080016, "SOPClassUID"),
-            dataset,
+            texts,
         )
     except PARSE_ERRORS as error:
         raise Rejected("The data set cannot be read in its transfer syntax.") from error
@@ -99,12 +102,12 @@ def file_texts(file: Path, tags: Sequence[int]) -> dict[int, str]:
         with file.open("rb") as stream:
             start = stream.read(_PREFIXES[0])
         end_of_meta = 144 + int.from_bytes(start[140:144], "little")
-        meta = _texts(start[132:end_of_meta], ExplicitVRLittleEndian, (_TRANSFER_SYNTAX,))[0]
+        meta = texts_of(start[132:end_of_meta], ExplicitVRLittleEndian, (_TRANSFER_SYNTAX,))[0]
         transfer_syntax_uid = UID(meta[_TRANSFER_SYNTAX], IGNORE)
         prefix = _start(lambda most: start[end_of_meta:][:most], _PREFIXES[0], transfer_syntax_uid)
         if prefix.count(_ITEM[transfer_syntax_uid.is_little_endian]) > _MAXIMUM_ITEMS:
             raise Rejected("The data set has too many references before its geometry.")
-        return _texts(prefix, transfer_syntax_uid, tags)[0]
+        return texts_of(prefix, transfer_syntax_uid, tags)[0]
     except (*PARSE_ERRORS, OSError) as error:
         raise Rejected("The file cannot be read in its transfer syntax.") from error
 
@@ -114,35 +117,6 @@ def _start(first_bytes: Callable[[int], bytes], most: int, transfer_syntax_uid: 
     if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(start, most)
     return start
-
-
-def _texts(start: bytes, transfer_syntax_uid: UID, tags: Sequence[int]) -> tuple[dict[int, str], bool]:
-    """These attributes as they came, and whether the data set goes on behind the last of them; ``tags`` are sorted.
-
-    Their bytes are made texts here, without pydicom's remarks on values, which would bring them into a log.
-    """
-    beyond: list[int] = []
-
-    def is_beyond(tag: BaseTag, vr: str | None, length: int) -> bool:
-        if tag > tags[-1]:
-            beyond.append(tag)
-        return bool(beyond)
-
-    elements = data_element_generator(
-        BytesIO(start),
-        transfer_syntax_uid.is_implicit_VR,
-        transfer_syntax_uid.is_little_endian,
-        stop_when=is_beyond,
-        specific_tags=list(tags),
-    )
-    texts = {}
-    try:
-        for element in elements:
-            if element.tag in tags:
-                texts[int(element.tag)] = bytes(element.value or b"").decode("latin-1").strip(" \0")
-    except (EOFError, OSError):
-        return texts, False
-    return texts, bool(beyond)
 
 
 def _uid(texts: Mapping[int, str], tag: int, keyword: str) -> str:

@@ -28,7 +28,7 @@ from dicom_node.admission import Admission, Caller
 from dicom_node.associations import MAXIMUM_PDU_BYTES, Timeouts, configure_library, connection_of
 from dicom_node.commitment import CommitmentReports
 from dicom_node.messages import Begin
-from dicom_node.peers import Peer
+from dicom_node.peers import Peer, Role
 from dicom_node.places import Rejection
 from dicom_node.refusal_log import RefusalLog
 from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, STORAGE_COMMITMENT, TRANSFER_SYNTAXES, VERIFICATION
@@ -115,6 +115,7 @@ class Listener:
         self._server.admission = self._admission
         self._server.tls = self._tls
         self._server.on_admitted = self._store.admit
+        self._server.congestion = self._store.congestion
 
     def start(self) -> None:
         """Serve the port, which is bound first where it is not yet; raises as ``bind`` does."""
@@ -218,6 +219,7 @@ class _Server(ThreadedAssociationServer):
     admission: Admission
     tls: ServerTls | None = None
     on_admitted: Callable[[Association, Peer], None]
+    congestion: Callable[[], str | None]
     _collected_s = 0.0
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -278,8 +280,13 @@ class _Server(ThreadedAssociationServer):
         calling_ae, called_ae = request.calling_ae_title, request.called_ae_title
         outcome = self.admission.associate(_key_of(association), Caller(calling_ae, called_ae, names))
         if isinstance(outcome, Peer):
-            self.on_admitted(association, outcome)
-            return None
+            congestion = self.congestion() if _offers_to_store(request) else None
+            if congestion is None:
+                self.on_admitted(association, outcome)
+                if Role.COMMIT not in outcome.roles:
+                    _take_no_reports(association)
+                return None
+            outcome = Rejection.for_now(congestion, is_congestion=True)
         address = str(_key_of(association)[0])
         words = f"Association from {calling_ae!r} at {address} to {called_ae!r} was rejected: {outcome.words}."
         self.refusals.refused(address, words)
@@ -337,9 +344,23 @@ class _Negotiation(ACSE):
         association.kill()
 
 
+def _offers_to_store(request: A_ASSOCIATE) -> bool:
+    """Whether the caller may send instances; C-ECHO and what it answers to our own requests need no disk."""
+    offered = {str(context.abstract_syntax) for context in request.presentation_context_definition_list}
+    return not offered.isdisjoint((*CT_CLASSES, *OWN_CLASSES))
+
+
 def _key_of(association: Association) -> tuple[Any, ...]:
     """A connection's own key: the address and port of its other end."""
     return cast(AddressInformation, association.requestor.address_info).as_tuple
+
+
+def _take_no_reports(association: Association) -> None:
+    """The peer is none that reports on storage commitment: it is not accepted from there."""
+    acceptor = association.acceptor
+    acceptor.supported_contexts = [
+        context for context in acceptor.supported_contexts if context.abstract_syntax != STORAGE_COMMITMENT
+    ]
 
 
 def _application(ae_title: str, timeouts: Timeouts) -> AE:

@@ -36,7 +36,7 @@ from dicom_node.associations import SUCCESS
 from dicom_node.instance_header import InstanceHeader, file_meta, read_header
 from dicom_node.messages import StoreRequest, receipt_of
 from dicom_node.peers import Peer, Role
-from dicom_node.receipt import Receipt, ReceiptLimits
+from dicom_node.receipt import MEGABYTE, Receipt, ReceiptLimits
 from dicom_node.refusal import (
     CANNOT_UNDERSTAND,
     COMMENT_LENGTH,
@@ -98,7 +98,7 @@ class StoreScp:
         spool: Spool,
         on_stored: Callable[[ReceivedInstance], None],
         is_own: Callable[[Dataset], bool],
-        limits: ReceiptLimits | None = None,
+        receipt_limits: ReceiptLimits | None = None,
         on_association_closed: Callable[[int], None] | None = None,
         on_association_released: Callable[[int], None] | None = None,
         kept_classes: Sequence[str] = CT_CLASSES,
@@ -109,7 +109,8 @@ class StoreScp:
         self._on_association_closed = on_association_closed
         self._on_association_released = on_association_released
         self._kept_classes = frozenset(kept_classes)
-        self._limits = limits or ReceiptLimits()
+        self._limits = receipt_limits or ReceiptLimits()
+        self._congested = False
         self._numbers = count(1)
         self._traffic: WeakKeyDictionary[Association, _Traffic] = WeakKeyDictionary()
         self._answering: set[Association] = set()
@@ -140,6 +141,19 @@ class StoreScp:
     def admit(self, association: Association, peer: Peer) -> None:
         """The association is this peer's, whose roles say what it may do; called before anything comes over it."""
         self._traffic_of(association).peer = peer
+
+    def congestion(self) -> str | None:
+        """Why nobody may begin to send now, in words; None where everybody may. It ends by itself."""
+        try:
+            free_bytes = self._spool.free_bytes()
+        except Transient as error:
+            return str(error)
+        congested = free_bytes < self._limits.minimum_free_bytes
+        if congested != self._congested:
+            self._congested = congested
+            said = "fell below its reserve: no more is taken" if congested else "is above its reserve: more is taken"
+            logger.warning("The free disk space %s (%d MB are free).", said, free_bytes // MEGABYTE)
+        return "too little disk space is free (node.minimum_free_mb)" if congested else None
 
     def resume(self) -> None:
         """Take instances, again or for the first time."""

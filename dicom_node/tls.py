@@ -79,7 +79,7 @@ class ServerTls:
         self._files = files
         self._lock = threading.Lock()
         self._seen = _signature(files)
-        self._context = _context(files, ssl.PROTOCOL_TLS_SERVER)
+        self._context = context_of(files, ssl.PROTOCOL_TLS_SERVER)
 
     def context(self) -> ssl.SSLContext:
         """The context of a connection that begins now."""
@@ -88,7 +88,7 @@ class ServerTls:
             if seen != self._seen:
                 self._seen = seen
                 try:
-                    self._context = _context(self._files, ssl.PROTOCOL_TLS_SERVER)
+                    self._context = context_of(self._files, ssl.PROTOCOL_TLS_SERVER)
                     logger.info("The TLS files have changed and are in use now.")
                 except Misconfigured as error:
                     logger.error("The TLS files have changed, the earlier ones stay in use: %s", error)
@@ -124,7 +124,7 @@ def client_context(files: TlsFiles, peer_name: str, on_fault: Callable[[str], No
                 on_fault(fault_of(error))
                 raise
 
-    context = _context(files, ssl.PROTOCOL_TLS_CLIENT)
+    context = context_of(files, ssl.PROTOCOL_TLS_CLIENT)
     context.sslsocket_class = Checked
     return context
 
@@ -166,7 +166,8 @@ def is_tls(connection: socket.socket, timeout_s: float) -> bool:
     return bool(first) and first[0] == TLS_HANDSHAKE
 
 
-def _context(files: TlsFiles, protocol: int) -> ssl.SSLContext:
+def context_of(files: TlsFiles, protocol: int) -> ssl.SSLContext:
+    """Our side of a handshake, ssl.PROTOCOL_TLS_SERVER or CLIENT; raises Misconfigured where a file cannot be used."""
     for file in files.read:
         try:
             file.read_bytes()

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from pydicom import Dataset
 
+from dicom_node.addresses import network_of
 from dicom_node.admission import Admission
 from dicom_node.associations import Timeouts
 from dicom_node.commitment import CommitmentReport, CommitmentReports
@@ -30,6 +31,7 @@ from dicom_node.spool import Spool
 from dicom_node.store_scp import ReceivedInstance, StoreScp
 from dicom_node.stow import StowService
 from dicom_node.tls import ServerTls, TlsFiles
+from dicom_node.tls_validity import validity_of
 from twin_record.auth import TokenFile
 from twin_record.embedded import EmbeddedStore
 from twin_record.remote import FhirClient, trusted_authorities
@@ -39,7 +41,7 @@ from twin_scanner.dicom.equipment import is_our_own
 from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.dicom.read.series_choice import Choice
 from twin_scanner.districts.choice import SegmenterChoice
-from twin_scanner.errors import Rejected
+from twin_scanner.errors import Misconfigured, Rejected
 from twin_scanner.executor.local import LocalProcesses
 from twin_scanner.executor.waiting import Limit, wait
 from twin_scanner.files.durable_file import write_durably
@@ -238,6 +240,8 @@ class Scanner:
             self._tasks.every(SWEEP_S, "completeness", self._take_complete_studies)
             self._tasks.every(SWEEP_S, "inquiry", self._inquiry.look)
             self._tasks.every(CLEARING_S, "clearing", self.clear_aged)
+            self._look_at_certificate()
+            self._tasks.every(DAY_S, "certificate", self._look_at_certificate)
             closing.callback(self.retraining.stop, RETRAINING_STOP_S)
             self.retraining.start()
             closing.callback(self.receiver.stop, RECEIVER_STOP_S)
@@ -287,6 +291,16 @@ class Scanner:
         """Remove the files of jobs that ended longer than storage.keep_days ago; their rows stay."""
         keep_days = self._settings.storage.keep_days
         clear_aged(self.ledger, self._spool, self._job_folders, keep_days, self._arrivals.arriving)
+
+    def _look_at_certificate(self) -> None:
+        """An ERROR each day from a month before our TLS certificate ends."""
+        files = tls_files(self._settings)
+        try:
+            concern = None if files is None else validity_of(files).concern(self._now())
+        except Misconfigured as fault:
+            concern = str(fault)
+        if concern is not None:
+            LOG.error("the TLS certificate needs a look", extra={"reason": concern})
 
     def _take_complete_studies(self) -> None:
         if self._arrivals.sweep():
@@ -407,7 +421,7 @@ class Scanner:
         node, files = self._settings.node, tls_files(self._settings)
         admission = Admission(
             node.ae_title,
-            [peer_of(self._settings, section) for section in self._settings.known_peers],
+            [*(peer_of(self._settings, section) for section in self._settings.known_peers), _ourselves(self._settings)],
             open_to_loopback=node.open_to_loopback,
             limits=AssociationLimits(node.maximum_associations, node.associations_per_address),
         )
@@ -415,7 +429,7 @@ class Scanner:
             spool=self._spool,
             on_stored=self._on_stored,
             is_own=self._is_own,
-            limits=ReceiptLimits(node.maximum_instance_mb * MEGABYTE, node.minimum_free_mb * MEGABYTE),
+            receipt_limits=ReceiptLimits(node.maximum_instance_mb * MEGABYTE, node.minimum_free_mb * MEGABYTE),
             on_association_closed=self._completeness.association_closed,
             on_association_released=self._completeness.association_released,
         )
@@ -427,6 +441,13 @@ class Scanner:
             tls=ServerTls(files) if files is not None and self._settings.tls.listen_tls else None,
             reports=self._reports,
         )
+
+
+def _ourselves(settings: Settings) -> Peer:
+    """This machine by our own AE title, as `doctor` asks whether we are there: it may verify, and nothing else."""
+    node = settings.node
+    own = () if network_of(node.host) is None else (node.host,)
+    return Peer(node.ae_title, "", node.port, "this scanner", ("127.0.0.0/8", "::1", *own), frozenset())
 
 
 def _probe_delay_s(policy: RetryPolicy, failures: int) -> float:

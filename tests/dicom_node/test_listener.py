@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pynetdicom import build_context
 
 from dicom_node.admission import Admission
 from dicom_node.associations import Timeouts
-from dicom_node.client import echo
+from dicom_node.client import associated, echo
+from dicom_node.commitment import CommitmentReports
 from dicom_node.listener import Listener
-from dicom_node.peers import Peer
+from dicom_node.peers import Peer, Role
 from dicom_node.places import AssociationLimits
+from dicom_node.sop_classes import STORAGE_COMMITMENT, VERIFICATION
 from dicom_node.spool import Spool
 from dicom_node.store_scp import StoreScp
 from dicom_node.store_scu import send
@@ -50,6 +53,21 @@ def test_only_peers_may_send(start: Start, tmp_path: Path, caplog: pytest.LogCap
             node.send(*files, calling_ae=calling_ae)
     assert "'STRANGER' at 127.0.0.1 to 'TWINSCANNER' was rejected: no peer has this AE title" in caplog.text
     assert "'FAR'" not in caplog.text, "an address has one line a minute"
+
+
+def test_storage_commitment_is_accepted_from_who_reports_on_it_alone(start: Start) -> None:
+    pacs = Peer("PACS", "127.0.0.1", 104, name="pacs")
+    scanner = Peer("CT1", "127.0.0.1", 104, name="ct-1", roles=frozenset({Role.SEND_CT}))
+    node = start(peers=[pacs, scanner], reports=CommitmentReports(lambda _: True))
+
+    def accepted(calling_ae: str) -> set[str]:
+        contexts = [build_context(VERIFICATION), build_context(STORAGE_COMMITMENT)]
+        with associated(node.peer, calling_ae, contexts, SHORT) as association:
+            return {str(context.abstract_syntax) for context in association.accepted_contexts}
+
+    assert accepted("PACS") == {VERIFICATION, STORAGE_COMMITMENT}
+    assert accepted("CT1") == {VERIFICATION}
+    assert accepted("PACS") == {VERIFICATION, STORAGE_COMMITMENT}, "what one may not is no other's loss"
 
 
 def test_an_offer_without_anything_we_take_is_explained(

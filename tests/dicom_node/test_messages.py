@@ -5,8 +5,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from pynetdicom.dimse_messages import C_STORE_RSP
+from pynetdicom.dimse_primitives import C_STORE
 
-from dicom_node.messages import BrokenMessage, data_values
+from dicom_node.messages import BrokenMessage, StoreRequest, data_values, store_request, store_response
 from dicom_node.receipt import MEGABYTE, ReceiptLimits
 from dicom_node.spool import Spool
 from dicom_node.store_scp import ReceivedInstance
@@ -44,7 +46,7 @@ def test_a_request_without_a_data_set_is_answered_c000(start: Start, tmp_path: P
 
 
 def test_an_instance_above_the_largest_size_is_answered_a700_and_the_next_is_kept(start: Start, tmp_path: Path) -> None:
-    node = start(limits=ReceiptLimits(maximum_bytes=MEGABYTE))
+    node = start(receipt_limits=ReceiptLimits(maximum_bytes=MEGABYTE))
     large, small = (data_set_of(number, tmp_path, bytes(size)) for number, size in ((1, 3 * MEGABYTE), (2, 9000)))
     with RawPeer(node.listener.port).associate() as peer:
         for each in raw_peer.store_pdus("1.2.3.1.1", large)[:-1]:
@@ -59,7 +61,7 @@ def test_an_instance_above_the_largest_size_is_answered_a700_and_the_next_is_kep
 def test_a_disk_that_falls_below_its_reserve_within_an_instance_gives_it_up(start: Start, tmp_path: Path) -> None:
     free = [40 * MEGABYTE, *[10 * MEGABYTE] * 9]
     spool = Spool(tmp_path / "s", free=lambda folder: free.pop(0) if len(free) > 1 else free[0])
-    node = start(spool=spool, limits=ReceiptLimits(minimum_free_bytes=20 * MEGABYTE))
+    node = start(spool=spool, receipt_limits=ReceiptLimits(minimum_free_bytes=20 * MEGABYTE))
     with RawPeer(node.listener.port).associate() as peer:
         peer.connection.sendall(data_pdu(LAST_COMMAND, store_command("1.2.3.1.1")))
         for _ in range(34 * 8):
@@ -134,3 +136,33 @@ def test_the_values_of_a_pdu_are_its_parts() -> None:
     body = struct.pack(">LBB", 4, 1, 3) + b"ab" + struct.pack(">LBB", 2, 5, 0) + struct.pack(">LBB", 3, 7, 2) + b"c"
     values = [(context_id, control, bytes(value)) for context_id, control, value in data_values(memoryview(body))]
     assert values == [(1, 3, b"ab"), (5, 0, b""), (7, 2, b"c")]
+
+
+def test_the_answer_to_a_store_is_what_the_library_would_encode() -> None:
+    answer = C_STORE()
+    answer.MessageIDBeingRespondedTo = 513
+    answer.AffectedSOPClassUID = raw_peer.CT_IMAGE
+    answer.AffectedSOPInstanceUID = "1.2.3.45"
+    answer.Status = 0xB000
+    answer.ErrorComment = "Another content has this UID here."  # type: ignore[assignment]
+    message = C_STORE_RSP()
+    message.primitive_to_message(answer)
+    (whole,) = message.encode_msg(1, 16384)
+    assert b"\x03" + store_response(answer) == whole.presentation_data_value_list[0][1]
+
+
+def test_the_request_is_what_a_sender_s_bytes_say_and_other_commands_are_passed_on() -> None:
+    request = store_request(3, store_command("1.2.3.45", number=513))
+    assert request == StoreRequest(3, 513, raw_peer.CT_IMAGE, "1.2.3.45", has_data_set=True)
+    echo = store_command("1.2.3.45").replace(
+        struct.pack("<HHLH", 0, 0x0100, 2, 1), struct.pack("<HHLH", 0, 0x0100, 2, 0x30)
+    )
+    assert store_request(3, echo) is None
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"\0" * 8, store_command("1.2")[:-1], store_command("1.2") + b"\1\0\0\0\0\0\0\0"]
+)
+def test_a_command_set_that_is_none_is_broken(damage: bytes) -> None:
+    with pytest.raises(BrokenMessage):
+        store_request(1, damage)

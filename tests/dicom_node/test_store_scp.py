@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.pixels import get_decoder
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -24,14 +25,16 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
+from dicom_node.client import echo
 from dicom_node.peers import Peer, Role
 from dicom_node.receipt import ReceiptLimits
 from dicom_node.sop_classes import CT_CLASSES, OWN_CLASSES, TRANSFER_SYNTAXES
 from dicom_node.spool import Spool, StoreOutcome
 from dicom_node.store_scp import ReceivedInstance
 from dicom_node.store_scu import InstanceStatus, NotStored, send
-from tests.samples import instances
+from tests.samples import instances, raw_peer
 from tests.samples.loopback_node import DEADLINE_S, SHORT, Node, Start, associate, eventually, sent
+from tests.samples.raw_peer import RawPeer
 from twin_scanner.errors import Transient
 
 pytestmark = pytest.mark.node
@@ -53,12 +56,32 @@ def test_every_transfer_syntax_is_kept_byte_for_byte(start: Start, tmp_path: Pat
     assert dcmread(kept).PatientName == instances.PATIENT_NAME
 
 
+@pytest.mark.parametrize("transfer_syntax_uid", TRANSFER_SYNTAXES, ids=lambda uid: UID(uid).name)
+def test_every_transfer_syntax_that_is_taken_can_be_decoded(transfer_syntax_uid: str) -> None:
+    assert get_decoder(UID(transfer_syntax_uid)).is_available
+
+
 @pytest.mark.parametrize("sop_class_uid", CT_CLASSES, ids=lambda uid: UID(uid).name)
 def test_every_ct_class_is_kept(start: Start, tmp_path: Path, sop_class_uid: str) -> None:
     node = start()
     file = instances.write(instances.instance(sop_class_uid=sop_class_uid), tmp_path / "a.dcm")
     node.send(file)
     assert node.kept() == sent(file)
+
+
+def test_a_peer_without_the_role_to_send_ct_is_answered_not_authorised(start: Start, tmp_path: Path) -> None:
+    pacs = Peer("PACS", "127.0.0.1", 104, name="pacs", roles=frozenset({Role.TAKE_PET}))
+    scanner = Peer("CT1", "127.0.0.1", 104, name="ct-1", roles=frozenset({Role.SEND_CT}))
+    node = start(peers=[pacs, scanner])
+    files = instances.series(tmp_path, 2)
+    refused = node.answers(*files)
+    assert [(answer.status, answer.comment) for answer in refused] == [
+        (0x0124, "This AE title may not send CT: role send_ct.")  # PS3.7 C.4.2.1.6
+    ] * 2
+    echo(node.peer, "PACS", SHORT)
+    assert node.kept() == {} and node.received == []
+    node.send(*files, calling_ae="CT1")
+    assert {received.peer for received in node.received} == {scanner}
 
 
 def test_what_was_kept_is_told_once_an_instance_with_who_sent_it(start: Start, tmp_path: Path) -> None:
@@ -250,17 +273,27 @@ def test_a_stand_in_for_a_pacs_keeps_what_it_is_told_to_keep(start: Start, tmp_p
     assert node.kept() == sent(file)
 
 
-def test_a_full_disk_is_answered_a700_until_there_is_room_again(start: Start, tmp_path: Path) -> None:
-    free = [899]
-    limits = ReceiptLimits(minimum_free_bytes=900)
-    node = start(spool=Spool(tmp_path / "s", free=lambda folder: free[0]), limits=limits)
+def test_below_the_reserve_no_sender_gets_an_association_and_whoever_has_one_is_answered_a700_until_it_ends(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    free = [1000]
+    spool = Spool(tmp_path / "s", free=lambda folder: free[0])
+    node = start(spool=spool, receipt_limits=ReceiptLimits(minimum_free_bytes=900))
     (file,) = instances.series(tmp_path, 1)
-    (answer,) = node.answers(file)
-    assert (answer.status, answer.comment) == (0xA700, "Too little free disk space; send again later.")
-    assert (node.kept(), node.received) == ({}, [])
-    free[0] = 900
+    with RawPeer(node.listener.port).associate() as sender:
+        free[0] = 899
+        assert sender.store("1.2.3.1.1", instances.data_set_bytes(file)) == 0xA700
+        with RawPeer(node.listener.port) as late:
+            late.connection.sendall(raw_peer.association_request())
+            assert late.read() == (0x03, bytes([0, 2, 3, 1])), "rejected for now: temporary congestion (PS3.8 9.3.4)"
+        echo(node.peer, "PACS", SHORT)
+        free[0] = 900
+        assert sender.store("1.2.3.1.1", instances.data_set_bytes(file)) == 0x0000
     node.send(file)
     assert node.kept() == sent(file)
+    turns = [record.getMessage() for record in caplog.records if "free disk space" in record.getMessage()]
+    assert [("below" in turn, "above" in turn) for turn in turns] == [(True, False), (False, True)]
+    assert "was rejected: too little disk space is free (node.minimum_free_mb)" in caplog.text
 
 
 @pytest.mark.parametrize(("owner", "name"), [(os, "writev"), (Path, "rename"), (os, "statvfs")])

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+DICOM_WEB: Final = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+"""Debian's orthanc-dicomweb."""
 _START_S: Final = 60.0
 _POLL_S: Final = 0.05
 
@@ -19,7 +21,7 @@ class Orthanc:
     """Orthanc under a context manager; everything is accepted, nothing but loopback is listened on.
 
     ``modalities``: symbolic name -> (AE title, host, port), as Orthanc sends to them. ``lua_scripts``: files.
-    ``program`` None: found on the PATH or in /usr/sbin.
+    ``dicom_web``: with the plugin that serves ``/dicom-web``. ``program`` None: found on the PATH or in /usr/sbin.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Orthanc:
         lua_scripts: Sequence[Path] = (),
         *,
         program: str | None = None,
+        dicom_web: bool = False,
     ) -> None:
         self.folder = folder
         self.dicom_port = dicom_port
@@ -43,6 +46,7 @@ class Orthanc:
         if found is None:
             raise FileNotFoundError("Orthanc is not installed: apt-get install orthanc")
         self._program = found
+        self._plugins = [str(DICOM_WEB)] if dicom_web else []
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -137,6 +141,6 @@ class Orthanc:
             "DicomCheckCalledAet": True,
             "DicomModalities": self._modalities,
             "LuaScripts": self._lua_scripts,
-            "Plugins": [],
+            "Plugins": self._plugins,
             "StableAge": 2,
         }

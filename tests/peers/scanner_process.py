@@ -17,7 +17,7 @@ STOP_TIMEOUT_S: Final = 60.0
 class ScannerProcess:
     """The installed command line on a configuration file; its log is kept in ``folder``."""
 
-    def __init__(self, folder: Path, **sections: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, **sections: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.storage = folder / "storage"
@@ -26,8 +26,10 @@ class ScannerProcess:
         sections.setdefault("node", {}).setdefault("open_to_loopback", True)
         sections.setdefault("model", {}).setdefault("accept_phantom_only", True)
         lines: list[str] = []
-        for section, keys in sections.items():
-            lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]
+        for section, tables in sections.items():
+            title = f"[[{section}]]" if isinstance(tables, list) else f"[{section}]"
+            for keys in tables if isinstance(tables, list) else [tables]:
+                lines += [title, *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]
         self.config.write_text("\n".join(lines) + "\n", "utf-8")
         self.port = int(sections["node"].get("port", 0))
         self._process: subprocess.Popen[str] | None = None

@@ -128,7 +128,7 @@ def test_a_server_that_fails_in_every_way_loses_and_doubles_no_record(
         ScannerProcess(
             tmp_path / "scanner",
             node={"port": 0, "quiet_period_s": 1.0, "minimum_free_mb": 0},
-            pacs={"ae_title": "PACS", "port": pacs_port},
+            pacs={"ae_title": "PACS", "port": pacs_port, "confirm": "status"},
             retry={"first_delay_s": 0.2, "longest_delay_s": 1.0},
             scanner={"accept_synthetic_ct": True},
             twin={"url": url, "token_file": str(token), "timeout_s": 1.0},

@@ -29,7 +29,7 @@ def scanner_for(pacs: SlowPacs, folder: Path) -> ScannerProcess:
     return ScannerProcess(
         folder,
         node={"port": 0, "quiet_period_s": 0.5, "minimum_free_mb": 0},
-        pacs={"ae_title": AE_TITLE, "port": pacs.port},
+        pacs={"ae_title": AE_TITLE, "port": pacs.port, "confirm": "status"},
         retry={"first_delay_s": 0.2, "longest_delay_s": 0.5},
         scanner={"accept_synthetic_ct": True},
     )

@@ -100,7 +100,7 @@ def nodes(tmp_path: Path, pacs: CountingPacs, url: str, free_port: Callable[[], 
         Node(
             tmp_path / f"node-{number}",
             node={"name": f"node-{number}", "port": free_port(), "quiet_period_s": 2.0, "minimum_free_mb": 0},
-            pacs={"ae_title": AE_TITLE, "port": pacs.port, "timeout_s": 10.0},
+            pacs={"ae_title": AE_TITLE, "port": pacs.port, "timeout_s": 10.0, "confirm": "status"},
             ledger={"url": url, "lease_s": 20.0, "workers": THREADS},
             retry={"first_delay_s": 0.5, "longest_delay_s": 5.0},
             selection={"minimum_coverage_mm": 10.0},

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dicom_node.peers import Peer
 from dicom_node.store_scu import NotStored, send
 from tests.fakes.clock import Clock
 from tests.fakes.hanging_work import hang
+from tests.samples.authority import Authority
 from tests.samples.small_ct import write_series
 from twin_scanner import app
 from twin_scanner.app import Scanner
@@ -281,6 +283,30 @@ def test_a_retraining_that_was_missed_is_started_with_the_scanner_and_its_config
         wait_for(lambda: "command ended" in caplog.messages)
         assert second.retraining.next_start() == due.replace(year=due.year + 1)
     assert words.read_text().split() == ["-m", "twin_scanner.cli", "retrain", str(retrain), "--config", str(config)]
+
+
+def test_a_ct_comes_from_the_peer_that_shows_its_certificate_and_ours_is_looked_at_before_its_end(
+    tmp_path: Path, short: list[Path], peer: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = Authority(tmp_path / "authority", peer("openssl"))
+    ours, theirs = authority.sign("scanner.hospital", days=10), authority.sign("ct.hospital")
+    known = {"name": "ct", "ae_title": "CT", "host": "127.0.0.1", "tls": True, "certificate_name": "ct.hospital"}
+    configured = settings(
+        tmp_path,
+        node={"port": 0, "quiet_period_s": 600.0, "minimum_free_mb": 0, "open_to_loopback": False},
+        tls={"certificate": ours.certificate, "key": ours.key, "ca_file": ours.ca_file},
+    )
+    values = {**configured.model_dump(exclude_unset=True), "peers": [known]}
+    with Scanner(Settings.model_validate(values)).running() as scanner:
+        port = scanner.receiver.port
+        node = Peer("TWINSCANNER", "127.0.0.1", port, tls=theirs, certificate_name="scanner.hospital")
+        send(short, node, calling_ae="CT")
+        for stranger in (replace(node, tls=None), replace(node, tls=authority.sign("other.hospital"))):
+            with pytest.raises(Transient):
+                send(short, stranger, calling_ae="CT")
+        assert scanner._spool.studies() == [STUDY_UID]
+    (record,) = [record for record in caplog.records if "certificate needs a look" in record.getMessage()]
+    assert record.__dict__["reason"].endswith("9 days more: have a new one signed; it is read without a restart.")
 
 
 def test_without_a_cron_text_nothing_is_scheduled(scanner: Scanner) -> None:

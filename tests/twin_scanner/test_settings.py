@@ -15,6 +15,9 @@ pytestmark = pytest.mark.unit
 
 PEER = '[[peers]]\nname = "ct"\nae_title = "CT"\nhost = "10.0.0.5"\n'
 
+TO = '[[destinations]]\nname = "archive"\n'
+CALLER = '[[peers]]\nname = "ct"\nae_title = "CT"\naddresses = ["10.0.0.5"]\n'
+
 
 def keys_of_settings() -> dict[str, object]:
     """Each section.key and its default; a key without one is None, as is one of a list of tables."""
@@ -56,6 +59,12 @@ def test_the_example_loads(project: Path) -> None:
     assert load_settings(project / "deploy" / "twin-scanner.example.toml") == load_settings(None)
 
 
+def test_the_configurations_of_the_page_on_peers_load(project: Path, tmp_path: Path) -> None:
+    page, file = (project / "docs" / "peers.md").read_text("utf-8"), tmp_path / "page.toml"
+    file.write_text("\n".join(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)))
+    assert [peer.name for peer in load_settings(file).peers] == ["ct-emergency", "pacs"]
+
+
 def test_all_faults_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(
@@ -78,6 +87,7 @@ def test_the_section_of_one_pacs_is_short_for_a_peer(tmp_path: Path) -> None:
     assert names("") == ["pacs"]
     assert names(PEER) == ["ct", "pacs"]
     assert names(PEER.replace("ct", "pacs", 1)) == ["pacs"]
+    assert names(f'{PEER}[[destinations]]\nname = "away"\npeer = "ct"') == ["ct"], "another PACS is named"
     assert names(f"[pacs]\nport = 4242\n{PEER}") == ["ct", "pacs"]
     short = load_settings(tmp_path / "some.toml").known_peers[1]
     assert (short.ae_title, short.host, short.port, short.addresses) == ("PACS", "127.0.0.1", 4242, ())
@@ -132,8 +142,40 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         (f'{PEER}roles = ["sends_ct"]', "peers[1].roles[1] is 'sends_ct': it must be 'send_ct', 'take_pet', 'query'"),
         ('[[peers]]\nname = "ct"\nae_title = "CT"', "peers[1]: the peer 'ct' needs a host that we call, or addresses"),
         (f'{PEER}certificate_name = "ct"', "peers[1]: the peer 'ct' has a certificate_name: set tls = true, or leave"),
+        (
+            f'{TO}peer = "ct"\nurl = "https://x"',
+            "destinations[1]: the destination 'archive' needs either a peer or a url.",
+        ),
+        (f'{TO}peer = "nobody"', "the destination 'archive' names the peer 'nobody', which [[peers]] does not have."),
+        (
+            f'{TO}peer = "ct"\n{PEER}roles = ["query"]',
+            "the destination 'archive' needs the role 'take_pet' of the peer",
+        ),
+        (
+            f'{TO}peer = "ct"\n{PEER}roles = ["take_pet"]',
+            "the destination 'archive' needs the role 'query' of the peer",
+        ),
+        (f'{TO}url = "https://x"\nconfirm = "commitment"', "has a url, which is not asked for storage commitment: set"),
+        (f'{TO}url = "https://x"\nrequired = false', "no destination is required: the twin record lists what a"),
+        (TO.replace("archive", "twin"), "no destination may have the name 'twin': that is the twin record."),
+        (
+            f'{TO}url = "https://x"\n{TO}url = "https://y"',
+            "two destinations are named 'archive', [pacs] among them: give",
+        ),
         (PEER + PEER, "two [[peers]] are named 'ct': give each its own name."),
         (f"[pacs]\nport = 4\n{PEER.replace('ct', 'pacs', 1)}", "[pacs] is short for the peer 'pacs', which [[peers]]"),
+        (
+            f"{CALLER}tls = true",
+            "peers[1]: the peer 'ct' has tls = true and no host: give its certificate_name.",
+        ),
+        (
+            f'{PEER}tls = true\n[tls]\ncertificate = "c"\nkey = "k"\nca_file = "a"\nlisten_tls = false',
+            "the peer 'ct' calls us by TLS alone: set tls.listen_tls = true, or take 'send_ct' and 'commit' from its",
+        ),
+        (
+            f'{CALLER}[[destinations]]\nname = "x"\npeer = "ct"',
+            "the destination 'x' needs a host of the peer 'ct'",
+        ),
         (f"{PEER}tls = true", "the peer 'ct' has tls = true: name our certificate, key and ca_file in [tls]."),
         ('[tls]\nkey = "k"', "tls: TLS with mutual authentication also needs tls.certificate and tls.ca_file."),
         ('[tls]\nminimum_version = "1.1"', "tls.minimum_version is '1.1': it must be '1.2' or '1.3'."),
@@ -193,3 +235,12 @@ def test_the_configuration_of_the_machine_is_taken_where_none_is_given(tmp_path:
     assert configuration_file(None, machine) == machine
     assert configuration_file(given, machine) == given
     assert Path("/etc/twin-scanner/twin-scanner.toml") == MACHINE_CONFIGURATION
+
+
+def test_pacs_is_short_for_a_destination_beside_others_and_its_default_counts_alone() -> None:
+    only = Settings.model_validate({"pacs": {"port": 11}}).known_destinations
+    assert [(one.name, one.peer, one.confirm, one.required) for one in only] == [("pacs", "pacs", "query", True)]
+    url = {"name": "cloud", "url": "https://pacs.example/dicom-web"}
+    assert [one.name for one in Settings.model_validate({"destinations": [url]}).known_destinations] == ["cloud"]
+    both = Settings.model_validate({"destinations": [url], "pacs": {"port": 11, "confirm": "status"}})
+    assert [(one.name, one.confirm) for one in both.known_destinations] == [("cloud", "query"), ("pacs", "status")]

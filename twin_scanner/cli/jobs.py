@@ -15,7 +15,7 @@ from twin_scanner.cli.output import print_table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from twin_scanner.service.ledger import Job, Ledger
+    from twin_scanner.service.ledger import Delivery, Job, Ledger
 
 jobs_cli = typer.Typer(help="List, show, retry and release the jobs in the ledger.", no_args_is_help=True)
 JOB_HELP = "The job's id, or its first characters."
@@ -59,11 +59,11 @@ def jobs_list(
 
 @jobs_cli.command("show")
 def jobs_show(job_id: JobId, config: ConfigFile = None) -> None:
-    """Print one job with its reasons and its deliveries as JSON."""
+    """Print one job with its reasons and deliveries as JSON: what confirms each, and what of it is outstanding."""
     with _ledger(config) as ledger:
         job = ledger.jobs.find(job_id)
         deliveries = ledger.deliveries.of_jobs([job.job_id]).get(job.job_id, [])
-    print(json.dumps({**_values(job), "deliveries": [_values(delivery) for delivery in deliveries]}, indent=1))
+    print(json.dumps({**_values(job), "deliveries": [_shown(delivery) for delivery in deliveries]}, indent=1))
 
 
 @jobs_cli.command("retry")
@@ -84,13 +84,23 @@ def jobs_retry(
 
 
 @jobs_cli.command("release")
-def jobs_release(held: Held, config: ConfigFile = None) -> None:
+def jobs_release(
+    held: Held,
+    without: Annotated[
+        str,
+        typer.Option("--without", metavar="DESTINATION", help="Let the job be done without this destination."),
+    ] = "",
+    config: ConfigFile = None,
+) -> None:
     """Release a held job, its held deliveries, or a held study: it goes on where it stood."""
     with _ledger(config) as ledger:
-        if "." in held:
+        if without:
+            _print_states([ledger.release_without(held, without)])
+        elif "." in held:
             ledger.studies.release(held)
             print(f"{held} released")
         else:
+            _check_destinations(ledger, held, config)
             _print_states([ledger.release(held)])
 
 
@@ -110,6 +120,33 @@ def _ledger(config: "Path | None") -> Iterator["Ledger"]:
 def _values(row: Any) -> dict[str, Any]:
     """A row as JSON has it."""
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(row).items()}
+
+
+def _check_destinations(ledger: "Ledger", job_id: str, config: "Path | None") -> None:
+    """Raise Rejected where a held delivery would wait for a destination that nobody serves."""
+    from twin_scanner.errors import Rejected
+    from twin_scanner.service.ledger import DeliveryState
+
+    job = ledger.jobs.find(job_id)
+    known = {"twin", *(destination.name for destination in read_settings(config).known_destinations)}
+    for delivery in ledger.deliveries.of_jobs([job.job_id])[job.job_id]:
+        if delivery.state == DeliveryState.HELD and delivery.destination not in known:
+            raise Rejected(
+                f"The configuration has no destination '{delivery.destination}': give it back, or release the job with "
+                f"--without {delivery.destination}."
+            )
+
+
+def _shown(delivery: "Delivery") -> dict[str, Any]:
+    """A delivery as a person wants to see it: of its instances the counts, by status where there is a remark."""
+    outcome = delivery.outcome
+    counts: dict[str, Any] = {}
+    if outcome is not None:
+        remarks = {"warnings": outcome.warnings, "refused": outcome.refused}
+        counts = {name: {status: len(uids) for status, uids in remark.items()} for name, remark in remarks.items()}
+        counts |= {"not_taken": outcome.not_taken, "instances": outcome.asked}
+        counts["outstanding"] = outcome.asked - outcome.stored
+    return {**_values(delivery), "outcome": counts}
 
 
 def _print_states(jobs: list["Job"]) -> None:

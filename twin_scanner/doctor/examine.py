@@ -5,13 +5,15 @@ Nothing is changed: no migration is run, nothing is stored at the PACS, and the 
 
 from collections.abc import Callable
 
+from twin_scanner.doctor.destinations import check_destinations
 from twin_scanner.doctor.finding import Check, Finding, findings_of
 from twin_scanner.doctor.ledger import check_ledger
 from twin_scanner.doctor.model import check_model
-from twin_scanner.doctor.pacs import check_pacs
+from twin_scanner.doctor.peers import check_peers
 from twin_scanner.doctor.port import check_port
 from twin_scanner.doctor.segmenters import check_segmenters
 from twin_scanner.doctor.storage import check_storage
+from twin_scanner.doctor.tls import check_tls
 from twin_scanner.doctor.twin import check_twin
 from twin_scanner.settings import Settings
 
@@ -19,15 +21,17 @@ from twin_scanner.settings import Settings
 def examine(settings: Settings, on_finding: Callable[[Finding], None] = lambda _: None) -> list[Finding]:
     """Look at everything the scanner needs; each finding is also given to ``on_finding`` as soon as it is there.
 
-    Takes no longer than pacs.timeout_s, twin.timeout_s and the association's own limits allow. No finding holds a
-    secret or anything of a patient.
+    Takes no longer than each peer's timeout_s, twin.timeout_s and the association's own limits allow. No finding
+    holds a secret or anything of a patient.
     """
     checks: tuple[tuple[str, Check], ...] = (
         ("storage folder", check_storage),
         ("ledger", check_ledger),
         ("model", check_model),
         ("segmenter", check_segmenters),
-        ("PACS", check_pacs),
+        ("TLS", check_tls),
+        ("peers", check_peers),
+        ("destinations", check_destinations),
         ("listening port", check_port),
         ("twin record", check_twin),
     )

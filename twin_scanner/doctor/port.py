@@ -52,12 +52,11 @@ def _bind_error(host: str, port: int) -> OSError | None:
 
 
 def _who_listens(settings: Settings, where: str) -> Finding:
-    """Our own node answers a C-ECHO to its title; a caller that it allows is asked for."""
+    """Our own node answers a C-ECHO to its title from this machine, by that title."""
     node = settings.node
-    caller = settings.known_peers[0].ae_title
     limits = Timeouts(LOCAL_PROBE_S, LOCAL_PROBE_S, LOCAL_PROBE_S, LOCAL_PROBE_S, LOCAL_PROBE_S)
     try:
-        echo(Peer(node.ae_title, _ANY_HOST.get(node.host, node.host), node.port), caller, limits)
+        echo(Peer(node.ae_title, _ANY_HOST.get(node.host, node.host), node.port), node.ae_title, limits)
     except TwinScannerError:
         fact = f"Another program listens on {where} and does not answer as {node.ae_title}"
         return Finding("listening port", "fault", f"{fact}: stop it, or choose another node.port.")

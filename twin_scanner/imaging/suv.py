@@ -18,6 +18,11 @@ PEAK_SPHERE_ML: Final = 1.0
 """Volume of the sphere of SUVpeak (Wahl et al., PERCIST 1.0, J Nucl Med 2009; 50 Suppl 1:122S)."""
 PEAK_RADIUS_MM: Final = (3.0 * PEAK_SPHERE_ML * 1000.0 / (4.0 * np.pi)) ** (1.0 / 3.0)
 """6.2 mm."""
+PEAK_DEFINITION: Final = (
+    "SUVpeak: the highest mean of a sphere of 1 ml centred on a voxel of the district (PERCIST 1.0); the sphere may "
+    "reach beyond the district, not beyond the image"
+)
+"""What a reader of the number must know: programs differ in shape, place and size of the peak's region."""
 
 
 NEEDED_CORRECTIONS: Final = ("ATTN", "DECY")
@@ -216,8 +221,9 @@ def _positive(what: str, value: float) -> float:
 class RegionSuv:
     """SUV (g/ml) of one region and where it is highest; indices are (d, h, w).
 
-    ``peak`` is the highest mean of a 1 ml sphere centred on a voxel of the region; the sphere may reach beyond the
-    region, but not beyond the image. None where no whole sphere fits: the image is thinner than the sphere.
+    ``peak`` is SUVpeak as PERCIST 1.0 has it: the highest mean of a 1 ml sphere centred on a voxel of the region; the
+    sphere may reach beyond the region, but not beyond the image. None where no whole sphere fits: the image is thinner
+    than the sphere.
     """
 
     volume_ml: float

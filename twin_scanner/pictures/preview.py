@@ -1,7 +1,7 @@
 """The pictures of one synthesis: preview.png for a first look, and what the reading room's key image shows."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from twin_scanner.dicom.write.measurement_report import DistrictMeasurement
 from twin_scanner.dicom.write.pet_series import PHANTOM_ONLY
 from twin_scanner.files.durable_file import write_durably, writing
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
@@ -21,6 +22,7 @@ from twin_scanner.imaging.volume import LabelArray, Volume
 from twin_scanner.pictures import panels
 from twin_scanner.pictures.panels import SUV_WINDOW, WARNING
 from twin_scanner.pictures.projections import Projections, View, project
+from twin_scanner.pictures.table import draw_table, table_inch
 
 MOST_NAMES: Final = 12
 """A legend of more names is no longer read at a glance."""
@@ -47,7 +49,7 @@ SMALLEST_KEY_INCH: Final = 10.2
 BANNER_INCH: Final = 0.62
 BANNER_COLOURS: Final = ("#ffd800", "#000000")
 """Ground and letters: the strongest contrast on a grey monitor as well."""
-CAPTION_INCH: Final = 0.75
+CAPTION_INCH: Final = 0.85
 WATERMARK: Final = "SYNTHETIC"
 LONGEST_MODEL: Final = 60
 
@@ -139,14 +141,15 @@ def write_preview(path: Path, scene: Scene) -> None:
         write_durably(path, content)
 
 
-def key_image(scene: Scene, model: str) -> npt.NDArray[np.uint8]:
+def key_image(scene: Scene, model: str, measured: Sequence[DistrictMeasurement] = ()) -> npt.NDArray[np.uint8]:
     """The reading room's picture, RGB (rows, columns, 3): CT and synthetic PET in both views under burned-in warnings.
 
-    ``model`` names the model of the PET. Nothing of the patient but the anatomy is in it. Raises Defect as
+    ``model`` names the model of the PET; ``measured`` becomes a table below the views, since most viewers show no
+    structured report beside a segmentation. Nothing of the patient but the anatomy is in it. Raises Defect as
     ``write_preview`` does.
     """
     with panels.drawing_style():
-        figure = _key_figure(scene, model)
+        figure = _key_figure(scene, model, measured)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
@@ -196,13 +199,18 @@ def _draw_panel(axis: Axes, kind: str, view: View, scene: Scene) -> None:
     panels.mark_sides(axis, view)
 
 
-def _key_figure(scene: Scene, model: str) -> Figure:
+def _key_figure(scene: Scene, model: str, measured: Sequence[DistrictMeasurement] = ()) -> Figure:
     front, side = scene.projections.coronal, scene.projections.sagittal
+    across_inch, up_inch = LARGEST_INCH
+    below_inch = BANNER_INCH + CAPTION_INCH + table_inch(measured)
     layout = _largest(
-        ((front, front, side, side),), ((front, front), (side, side)), ((front,), (front,), (side,), (side,))
+        ((front, front, side, side),),
+        ((front, front), (side, side)),
+        ((front,), (front,), (side,), (side,)),
+        room_inch=(across_inch, up_inch - table_inch(measured)),
     )
     width, height = layout.size_inch
-    size = max(width + BAR_INCH, SMALLEST_KEY_INCH), height + 2 * BANNER_INCH + CAPTION_INCH
+    size = max(width + BAR_INCH, SMALLEST_KEY_INCH), height + BANNER_INCH + below_inch
     figure = Figure(figsize=size, dpi=KEY_IMAGE_DPI, facecolor="black")
     left = (size[0] - BAR_INCH - width) / 2 + GAP_INCH
     for place, (axis, view) in enumerate(layout.axes(figure, left, BANNER_INCH + 0.05)):
@@ -215,7 +223,8 @@ def _key_figure(scene: Scene, model: str) -> Figure:
             panels.show_pet(axis, view, scene.missing_labels)
             panels.stamp(axis, WATERMARK)
         panels.mark_sides(axis, view)
-    _draw_suv_bar(figure, layout, left, BANNER_INCH + CAPTION_INCH, "white")
+    _draw_suv_bar(figure, layout, left, below_inch, "white")
+    draw_table(figure, measured, BANNER_INCH + CAPTION_INCH, "white")
     for bottom in (1 - BANNER_INCH / size[1], 0.0):
         _banner(figure, bottom, BANNER_INCH / size[1])
     middle = (BANNER_INCH + CAPTION_INCH / 2 - 0.06) / size[1]
@@ -232,18 +241,18 @@ def _draw_suv_bar(figure: Figure, layout: _Layout, left_inch: float, bottom_inch
     panels.suv_bar(figure, box, colour)
 
 
-def _largest(*arrangements: tuple[tuple[View, ...], ...]) -> _Layout:
-    """The arrangement that shows the patient the largest, the first of equals."""
-    layouts = [_Layout(rows, _inch_a_mm(rows)) for rows in arrangements]
+def _largest(*arrangements: tuple[tuple[View, ...], ...], room_inch: tuple[float, float] = LARGEST_INCH) -> _Layout:
+    """The arrangement that shows the patient the largest in the room, the first of equals."""
+    layouts = [_Layout(rows, _inch_a_mm(rows, room_inch)) for rows in arrangements]
     return max(layouts, key=lambda layout: layout.inch_a_mm)
 
 
-def _inch_a_mm(rows: tuple[tuple[View, ...], ...]) -> float:
+def _inch_a_mm(rows: tuple[tuple[View, ...], ...], room_inch: tuple[float, float]) -> float:
     columns = list(zip(*rows, strict=True))
     across_mm = sum(max(panels.panel_mm(view)[1] for view in column) for column in columns)
     up_mm = sum(panels.panel_mm(row[0])[0] for row in rows)
-    across = (LARGEST_INCH[0] - GAP_INCH * (len(columns) - 1)) / across_mm
-    up = (LARGEST_INCH[1] - (TITLE_INCH + GAP_INCH) * len(rows)) / up_mm
+    across = (room_inch[0] - GAP_INCH * (len(columns) - 1)) / across_mm
+    up = (room_inch[1] - (TITLE_INCH + GAP_INCH) * len(rows)) / up_mm
     return min(across, up, LARGEST_INCH_A_MM)
 
 

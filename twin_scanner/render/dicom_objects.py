@@ -52,7 +52,7 @@ def write_dicom(
     synthesis = _synthesis(request, series, pet, package)
     written = write_pet_series(pet.suv, series, synthesis, request.result / "pet")
     companions = []
-    wanted, districts = request.outputs, pet.district_map
+    wanted, districts, measured = request.outputs, pet.district_map, measurements(pet, statistics)
     folders = {kind: request.result / name for kind, name in FOLDERS.items()}
     if wanted.segmentation != "none":
         segmentation = write_segmentation(
@@ -68,12 +68,12 @@ def write_dicom(
         )
         companions.append(segmentation)
         if wanted.measurement_report:
-            measured, folder = measurements(pet, statistics), folders["measurement-report"]
+            folder = folders["measurement-report"]
             companions.append(
                 write_measurement_report(measured, segmentation, series, written, synthesis, folder, districts.codes)
             )
     if wanted.key_image:
-        pixels = key_image(scene, f"{package.name} {package.model_hash[:12]}")
+        pixels = key_image(scene, f"{package.name} {package.model_hash[:12]}", measured)
         companions.append(write_key_image(pixels, series, written, synthesis, folders["key-image"]))
     if wanted.key_objects:
         companions.append(_write_selection(written, companions, synthesis, folders["key-objects"]))

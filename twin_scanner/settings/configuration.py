@@ -13,7 +13,7 @@ from twin_scanner.errors import Misconfigured
 from twin_scanner.settings.destinations import DestinationSection
 from twin_scanner.settings.dicom import NodeSection, ReadingSection, ScannerSection, SelectionSection
 from twin_scanner.settings.faults import fault_sentences, unknown_name
-from twin_scanner.settings.peers import PACS, PacsSection, PeerSection, TlsSection
+from twin_scanner.settings.peers import CALLING_ROLES, PACS, PacsSection, PeerSection, TlsSection
 from twin_scanner.settings.service import LedgerSection, LimitsSection, LogSection, RetrainSection, RetrySection
 from twin_scanner.settings.storage import Folders, StorageSection
 from twin_scanner.settings.synthesis import DistrictsSection, ModelSection, OutputsSection, PetSection
@@ -63,9 +63,14 @@ class Settings(BaseSettings):
             raise ValueError(f"two [[peers]] are named '{twice[0]}': give each its own name")
         if PACS in names and "pacs" in self.model_fields_set:
             raise ValueError("[pacs] is short for the peer 'pacs', which [[peers]] names too: leave one of them out")
-        by_tls = [peer.name for peer in self.peers if peer.tls]
-        if by_tls and self.tls.certificate is None:
-            raise ValueError(f"the peer '{by_tls[0]}' has tls = true: name our certificate, key and ca_file in [tls]")
+        for peer in self.peers:
+            if peer.tls and self.tls.certificate is None:
+                raise ValueError(
+                    f"the peer '{peer.name}' has tls = true: name our certificate, key and ca_file in [tls]"
+                )
+            if peer.tls and not self.tls.listen_tls and CALLING_ROLES & set(peer.roles):
+                said = f"the peer '{peer.name}' calls us by TLS alone"
+                raise ValueError(f"{said}: set tls.listen_tls = true, or take 'send_ct' and 'commit' from its roles")
         return self
 
     @model_validator(mode="after")
@@ -92,7 +97,8 @@ class Settings(BaseSettings):
     @property
     def known_peers(self) -> tuple[PeerSection, ...]:
         """Every peer; the one that [pacs] is short for is the last, its defaults where nothing names another PACS."""
-        if "pacs" in self.model_fields_set or all(peer.name != PACS for peer in self.peers):
+        another = self.destinations or any(peer.name == PACS for peer in self.peers)
+        if "pacs" in self.model_fields_set or not another:
             return (*self.peers, self.pacs.as_peer())
         return self.peers
 
@@ -124,6 +130,8 @@ def _check_roles(destination: DestinationSection, peer: PeerSection | None) -> N
     said = f"the destination '{destination.name}'"
     if peer is None:
         raise ValueError(f"{said} names the peer '{destination.peer}', which [[peers]] does not have")
+    if not peer.host:
+        raise ValueError(f"{said} needs a host of the peer '{peer.name}'")
     by_confirmation = {"query": Role.QUERY, "commitment": Role.COMMIT, "status": Role.TAKE_PET}
     for role in (Role.TAKE_PET, by_confirmation[destination.confirm]):
         if role not in peer.roles:

@@ -14,6 +14,8 @@ from twin_scanner.settings.section import AeTitle, Port, Seconds, Section, text_
 
 PACS: Final = "pacs"
 """The name of the peer and of the destination that [pacs] is the short form of."""
+CALLING_ROLES: Final = frozenset({Role.SEND_CT, Role.COMMIT})
+"""In these it opens associations to us."""
 _HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 
 PeerName = Annotated[
@@ -55,6 +57,8 @@ class PeerSection(Section):
             raise ValueError(f"the peer '{self.name}' needs a host that we call, or addresses from where it calls")
         if self.certificate_name and not self.tls:
             raise ValueError(f"the peer '{self.name}' has a certificate_name: set tls = true, or leave it out")
+        if self.tls and not (self.certificate_name or self.host):
+            raise ValueError(f"the peer '{self.name}' has tls = true and no host: give its certificate_name")
         return self
 
 

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from tests.samples.command_line import run
-from twin_scanner.service.ledger import Ledger, NewJob, State, StudyState, migrate
+from twin_scanner.service.ledger import (
+    Destination,
+    Ledger,
+    NewJob,
+    Outcome,
+    Rendered,
+    Result,
+    State,
+    StudyState,
+    migrate,
+)
 
 pytestmark = pytest.mark.record
 
@@ -72,3 +82,25 @@ def test_jobs_are_retried_by_their_reason_and_all_of_them(ledger: Ledger, verb: 
     assert verb("jobs", "retry", "--reason", "z = 3 mm") == f"{rejected} queued\n"
     assert ledger.jobs.find(failed).state == State.FAILED
     assert verb("jobs", "retry", "--all") == f"{failed} queued\n"
+
+
+def test_each_delivery_is_shown_with_its_confirmation_its_warnings_and_what_is_outstanding(
+    ledger: Ledger, verb: Verb, tmp_path: Path
+) -> None:
+    ledger.jobs.open(NewJob("1.2.1", "1.3", "1.4", "1" * 64, 20))
+    job = ledger.jobs.claim()
+    assert job is not None
+    to = (Destination("pacs"), Destination("archive", required=False))
+    ledger.rendered(job, Rendered("2.25.1", "m", (), Result({}, {}), to))
+    stored, waiting = ledger.deliveries.claim("pacs"), ledger.deliveries.claim("archive")
+    assert stored is not None and waiting is not None
+    ledger.deliveries.confirmed(stored, "query", Outcome(3, 3, {"0xB000": ("1.1", "1.2")}))
+    ledger.deliveries.note_outcome(waiting, Outcome(3, 1, refused={"0xC000": ("1.1",)}, not_taken=("1.2.840.66",)))
+    ledger.deliveries.hold(waiting, "The configuration has no destination 'archive' any more.")
+    pacs, archive = json.loads(verb("jobs", "show", job.job_id))["deliveries"]
+    assert (pacs["confirmed_by"], pacs["outcome"]["warnings"]) == ("query", {"0xB000": 2})
+    assert (archive["state"], archive["required"], archive["outcome"]["outstanding"]) == ("held", False, 2)
+    assert (archive["outcome"]["refused"], archive["outcome"]["not_taken"]) == ({"0xC000": 1}, ["1.2.840.66"])
+    refused = run(tmp_path, "jobs", "release", job.job_id)
+    assert refused.returncode == 1 and "release the job with --without archive" in refused.stderr.replace("\n", " ")
+    assert verb("jobs", "release", job.job_id, "--without", "archive") == f"{job.job_id} done\n"

@@ -26,12 +26,18 @@ def test_a_fresh_machine_with_nothing_around_it_is_told_what_to_do(tmp_path: Pat
         "segmenter labelmap",
         "segmenter moose",
         "segmenter totalsegmentator",
-        "PACS",
+        "TLS",
+        "peer pacs",
+        "destination pacs",
         "listening port",
         "twin record",
     }
-    assert [finding.name for finding in findings if finding.state == "fault"] == ["model", "PACS"]
-    assert found(findings, "PACS").sentence == (
+    assert [finding.name for finding in findings if finding.state == "fault"] == [
+        "model",
+        "peer pacs",
+        "destination pacs",
+    ]
+    assert found(findings, "peer pacs").sentence == (
         f"PACS at 127.0.0.1:{closed_port} cannot be reached: check that it runs and that no firewall lies between."
     )
     assert "phantoms only" in found(findings, "model").sentence
@@ -45,6 +51,7 @@ def test_a_fresh_machine_with_nothing_around_it_is_told_what_to_do(tmp_path: Pat
 
 def test_a_running_scanner_is_well(tmp_path: Path, closed_port: int) -> None:
     one = examined_settings(tmp_path, closed_port, node={"port": 0}, model={"accept_phantom_only": True})
+    assert not one.node.open_to_loopback, "it knows itself"
     with app.Scanner(one).running() as scanner:
         findings = examine(examined_settings(tmp_path, closed_port, node={"port": scanner.receiver.port}))
     assert found(findings, "listening port").state == "ok"

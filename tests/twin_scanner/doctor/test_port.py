@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from dicom_node.peers import Peer
 from tests.samples.examined import examined_settings, found
 from tests.samples.examined_listener import receiver
 from twin_scanner.doctor import Finding, findings_of
@@ -22,14 +21,12 @@ def look(settings: Settings) -> list[Finding]:
 
 def test_the_port_is_free_ours_or_someone_elses(tmp_path: Path, free_port: Callable[[], int], closed_port: int) -> None:
     def finding(port: int, **node: Any) -> Finding:
-        one = examined_settings(tmp_path, closed_port, node={"port": port, **node}, pacs={"ae_title": "ROUTER"})
+        one = examined_settings(tmp_path, closed_port, node={"port": port, **node})
         return found(look(one), "listening port")
 
     port = free_port()
     assert finding(port).sentence == f"127.0.0.1:{port} is free for the scanner."
-    with receiver(
-        tmp_path / "ours", ae_title="TWINSCANNER", peers=[Peer("ROUTER", "127.0.0.1", 104, name="router")]
-    ) as node:
+    with receiver(tmp_path / "ours", ae_title="TWINSCANNER") as node:
         assert finding(node.port).state == "ok"
         assert finding(node.port, host="0.0.0.0").state == "ok"
         other = finding(node.port, ae_title="SOMEONE")

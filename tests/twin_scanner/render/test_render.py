@@ -21,7 +21,7 @@ from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Misconfigured, Rejected, Transient
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import ModelStore
-from twin_scanner.render.render import _scene, render
+from twin_scanner.render.render import _dose_notes, _scene, render
 from twin_scanner.render.report import read_report, write_report
 from twin_scanner.render.request import Outputs, RenderRequest
 
@@ -98,58 +98,57 @@ def test_the_pictures_of_a_render_know_what_the_model_has_seen(phantom_only: boo
 
 
 def test_a_model_of_patients_needs_no_acceptance_and_nothing_speaks_of_phantoms(request_for: RequestFor) -> None:
-    request = request_for(PATIENTS)
+    request = replace(request_for(PATIENTS), zero_dose=True)
     report = render(request)
     assert not report.phantom_only
     files = [request.result / name for name in (*report.pet_files, *(one.file for one in report.companions))]
     assert files and not any("PHANTOM-ONLY" in str(pydicom.dcmread(file)) for file in files)
     assert not any(SENTENCE in str(pydicom.dcmread(file)) for file in files)
+    isotope = pydicom.dcmread(files[0]).RadiopharmaceuticalInformationSequence[0]
+    assert isotope.RadionuclideTotalDose == 0
+    *others, selection = report.companions
+    assert named_by(request.result / selection.file) == {
+        report.pet_series_uid: list(report.pet_instance_uids),
+        **{one.series_uid: [one.sop_instance_uid] for one in others},
+    }
 
 
-@pytest.mark.parametrize("wanted", [Outputs(), Outputs("none", measurement_report=False), Outputs(key_objects=False)])
-def test_the_key_objects_name_every_other_result_and_the_report_lists_them(
-    request_for: RequestFor, wanted: Outputs
-) -> None:
-    request = replace(request_for(PATIENTS), outputs=wanted)
-    report = render(request)
-    *others, last = report.companions
-    assert (last.modality == "KO") is wanted.key_objects
-    assert (request.result / "ko").exists() is wanted.key_objects
-    if wanted.key_objects:
-        selection = pydicom.dcmread(request.result / last.file)
-        (study,) = selection.CurrentRequestedProcedureEvidenceSequence
-        named = {
-            one.SeriesInstanceUID: [image.ReferencedSOPInstanceUID for image in one.ReferencedSOPSequence]
-            for one in study.ReferencedSeriesSequence
-        }
-        expected = {one.series_uid: [one.sop_instance_uid] for one in others}
-        assert named == expected | {report.pet_series_uid: list(report.pet_instance_uids)}
+def named_by(key_objects: Path) -> dict[str, list[str]]:
+    """The instances that a key object selection names, by series."""
+    (study,) = pydicom.dcmread(key_objects).CurrentRequestedProcedureEvidenceSequence
+    return {
+        series.SeriesInstanceUID: [one.ReferencedSOPInstanceUID for one in series.ReferencedSOPSequence]
+        for series in study.ReferencedSeriesSequence
+    }
 
 
 def test_a_stitching_that_the_site_chooses_makes_other_uids_and_is_reported(request_for: RequestFor) -> None:
     """The paper's average leaves its UIDs as they were: see the tests of the PET series."""
     request = replace(request_for(PATIENTS), outputs=Outputs("none", measurement_report=False, key_image=False))
     own = render(request)
-    other = render(replace(request, result=request.result.with_name("other"), stitching="gaussian"))
+    assert named_by(request.result / "ko/key-objects.dcm") == {own.pet_series_uid: list(own.pet_instance_uids)}
+    alone = Outputs("none", measurement_report=False, key_image=False, key_objects=False)
+    other = render(replace(request, result=request.result.with_name("other"), stitching="gaussian", outputs=alone))
+    assert other.companions == () and not (request.result.with_name("other") / "ko").exists()
     assert (own.stitching, other.stitching) == ("uniform", "gaussian")
     assert own.model_hash == other.model_hash and own.pet_series_uid != other.pet_series_uid
     assert "Windows were stitched 'gaussian'; the model was made for 'uniform'." in other.notes
     assert not [note for note in own.notes if "stitched" in note]
 
 
-def test_a_dose_of_zero_is_stated_where_wanted_and_what_the_ct_lacks_for_it_is_reported(
-    request_for: RequestFor, ct: Path, tmp_path: Path
-) -> None:
-    def weightless(image: pydicom.Dataset, height_mm: float) -> None:
-        image.PatientWeight, image.AcquisitionTime = None, ""
-
-    copies(ct, tmp_path / "weightless", weightless)
-    request = replace(request_for(PATIENTS), source=tmp_path / "weightless", zero_dose=True)
-    report = render(replace(request, outputs=Outputs("none", False, False, False)))
-    isotope = pydicom.dcmread(request.result / report.pet_files[0]).RadiopharmaceuticalInformationSequence[0]
-    assert isotope.RadionuclideTotalDose == 0 and "RadiopharmaceuticalStartDateTime" not in isotope
-    said = "The CT has no PatientWeight and no time of acquisition: some viewers show no SUV in spite of pet.zero_dose."
-    assert said in report.notes
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({}, "The CT has no PatientWeight and no time of acquisition: some viewers show no SUV"),
+        ({"PatientWeight": "70", "AcquisitionDate": "20260102"}, "The CT has no time of acquisition: some viewers"),
+        ({"PatientWeight": "70", "AcquisitionDate": "20260102", "AcquisitionTime": "0910"}, ""),
+    ],
+)
+def test_what_a_ct_lacks_for_a_dose_of_zero_is_noted(attributes: dict[str, str], said: str) -> None:
+    header = pydicom.Dataset()
+    header.update(attributes)
+    notes = _dose_notes(header)
+    assert len(notes) == bool(said) and said in "".join(notes)
 
 
 @pytest.mark.parametrize("limit_bytes", [400, 8_000, 60_000])

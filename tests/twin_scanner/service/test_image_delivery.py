@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pydicom
@@ -9,13 +10,16 @@ import pytest
 
 from dicom_node.commitment import CommitmentReport, CommitmentReports
 from dicom_node.spool import Spool
+from dicom_node.stow import StowService
 from tests.fakes.archive import Archive
 from tests.fakes.clock import Clock
 from tests.fakes.delivery_site import CALLING_AE, HOUR_S, PROBE_S, DeliverySite, archive_destination, eventually
 from tests.fakes.full_disk import files_end_at
+from tests.fakes.scripted_stow import ScriptedStow
 from tests.samples.loopback_node import Node, start_node
 from twin_scanner.service.answered_instances import answering, forget_answered, read_answered
 from twin_scanner.service.image_delivery import SETTLING_S, ImageDestination
+from twin_scanner.service.image_target import StowTarget
 from twin_scanner.service.ledger import REPLACED, DeliveryState, Ledger
 from twin_scanner.service.retry import DAY_S
 from twin_scanner.service.worker import Stopped
@@ -510,3 +514,33 @@ def test_a_result_whose_files_were_cleared_fails_and_says_so(
     assert site.delivery(job, "second").state == DeliveryState.FAILED
     assert "were cleared" in site.delivery(job, "second").reason
     assert site.state(job) == "done"
+
+
+def test_a_dicomweb_server_is_a_destination_whose_list_confirms_and_409_is_a_success(
+    make: Callable[..., DeliverySite], clock: Clock
+) -> None:
+    server = ScriptedStow()
+    with server.listening() as url, closing(StowService("cloud", url)) as service:
+        site = make(ImageDestination("cloud", StowTarget(service), "query"))
+        first, second = site.job(1, study=1), site.job(2, study=2)
+        lost = site.issued(first)[0]
+        server.loses = {lost}
+        site.run()
+        assert (site.state(first), site.state(second)) == ("rendered", "done")
+        assert "lists 6 of them" in site.delivery(first, "cloud").reason
+        server.loses = set()
+        clock.pass_s(SETTLING_S + 1.0)
+        site.run()
+        clock.pass_s(HOUR_S)
+        server.script = [(409, None, {})]
+        server.kept[lost] = (site.report(first).pet_series_uid, 1)
+        site.run()
+        assert (site.state(first), site.delivery(first, "cloud").confirmed_by) == ("done", "query")
+        assert server.posts[-1] == [lost]
+        server.script = [(503, None, {})]
+        third = site.job(3, study=3)
+        site.run()
+        assert site.state(third) == "rendered"
+        clock.pass_s(PROBE_S + 1.0)
+        site.run()
+        assert site.state(third) == "done"

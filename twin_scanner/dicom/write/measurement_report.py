@@ -38,7 +38,7 @@ from twin_scanner.dicom.write.companions import (
 )
 from twin_scanner.dicom.write.pet_series import COMMENT, PHANTOM_ONLY, Synthesis, WrittenSeries, titled
 from twin_scanner.dicom.write.segmentation import code_of
-from twin_scanner.imaging.suv import RegionSuv
+from twin_scanner.imaging.suv import PEAK_DEFINITION, RegionSuv
 
 SUV_BW: Final = Code("126401", "DCM", "SUVbw")
 SUV_UNIT: Final = Code("{SUVbw}g/ml", "UCUM", "Standardized Uptake Value body weight")
@@ -159,6 +159,7 @@ def _parameters(district: DistrictMeasurement, synthesis: Synthesis) -> list[str
         *([synthesis.source_derivation] if synthesis.source_derivation else []),
         *([f"district: {district.remark}"] if district.remark else []),
         *(["not synthesised: the model has no network for this district"] if district.suv is None else []),
+        *([PEAK_DEFINITION] if district.suv is not None and district.suv.peak is not None else []),
     ]
     return [parameter[:_PARAMETER_LENGTH] for parameter in stated]
 
@@ -168,7 +169,11 @@ def _volume(district: DistrictMeasurement) -> Measurement:
 
 
 def _suv_measurements(suv: RegionSuv | None, pet: WrittenSeries) -> Iterable[Measurement]:
-    """SUVmean, SUVmax and SUVpeak as SUVbw with a derivation (PS3.16 CID 7464); a peak only where a sphere fits."""
+    """SUVmean, SUVmax and SUVpeak as SUVbw with a derivation (PS3.16 CID 7464); a peak only where a sphere fits.
+
+    The peak's derivation is (126031, DCM, Peak Value Within ROI); which sphere is meant stands in the group's
+    parameters.
+    """
     if suv is None:
         return
     yield _suv(suv.mean, codes.SCT.Mean)

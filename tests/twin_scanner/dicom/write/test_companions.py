@@ -25,7 +25,7 @@ from twin_scanner.dicom.write.pet_series import Synthesis, WrittenSeries
 from twin_scanner.dicom.write.segmentation import SegmentationKind, segment_numbers, write_segmentation
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
-from twin_scanner.imaging.suv import region_suv
+from twin_scanner.imaging.suv import PEAK_DEFINITION, region_suv
 from twin_scanner.imaging.volume import Geometry, LabelArray, resample_labels
 
 pytestmark = pytest.mark.unit
@@ -196,6 +196,12 @@ def test_the_numbers_of_the_report_are_those_that_were_measured(tmp_path: Path, 
         assert found[DISTRICT_NAMES[label]][1:] == pytest.approx(
             [value for value in expected if value is not None], abs=1e-4
         )
+    for group in groups:
+        derivations = [m.derivation.value for m in group.get_measurements() if m.derivation is not None]
+        said = [str(e.value) for item in group for e in item.iterall() if e.keyword == "TextValue"]
+        assert derivations == ["373098007", "56851009", "126031"][: len(derivations)]
+        assert (PEAK_DEFINITION in said) is ("126031" in derivations) is (len(derivations) == 3)
+    assert any(len(values) == 4 for values in found.values())
     dump = subprocess.run([peer("dsrdump"), str(report.file)], capture_output=True, text=True)
     assert dump.returncode == 0
     assert '"SUVbw"' in dump.stdout

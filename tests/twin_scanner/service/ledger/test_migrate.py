@@ -3,8 +3,11 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
+import alembic.command
+import alembic.config
 import pytest
 import sqlalchemy as sa
 
@@ -14,6 +17,7 @@ from tests.samples.ledger_v0001 import write_first_ledger
 from twin_scanner.errors import Defect, Misconfigured, Rejected, Transient
 from twin_scanner.service.ledger import DeliveryState, Job, Ledger, State, migrate, migration_state
 from twin_scanner.service.ledger.columns import METADATA
+from twin_scanner.service.ledger.database import make_engine
 
 pytestmark = pytest.mark.record
 
@@ -100,6 +104,27 @@ def test_jobs_that_the_first_version_gave_up_go_on_when_a_person_says_so(
     assert ledger.retry(names["failed at the PACS"]).state == State.RENDERED
     assert ledger.retry(names["failed in its render"]).state == State.QUEUED
     assert ledger.retry(names["rejected by its CT"]).state == State.QUEUED
+
+
+def test_after_the_migration_of_the_second_version_the_twin_waits_for_what_its_job_requires(sqlite_url: str) -> None:
+    """It waited for the one PACS by its name; the index of claims stays one of claimed rows alone."""
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(files("twin_scanner.service.ledger") / "migrations"))
+    engine = make_engine(sqlite_url, create=True)
+    row = "INSERT INTO deliveries (job_id, destination, after, state, attempts, reason, confirmed_by) VALUES "
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "0002")
+        connection.exec_driver_sql(
+            row + "('j', 'pacs', NULL, 'stored', 1, '', ''), ('j', 'twin', 'pacs', 'waiting', 0, '', '')"
+        )
+    migrate(sqlite_url)
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("SELECT destination, required, after_required, outcome FROM deliveries")
+        assert list(found) == [("pacs", 1, 0, None), ("twin", 1, 1, None)]
+        partial = connection.exec_driver_sql("SELECT name FROM pragma_index_list('deliveries') WHERE partial = 1")
+        assert list(partial.scalars()) == ["ix_deliveries_claimed"]
+    engine.dispose()
 
 
 def test_the_migrations_make_the_tables_and_indexes_that_the_code_has(empty_url: str, names: dict[str, str]) -> None:

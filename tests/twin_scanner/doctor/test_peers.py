@@ -1,4 +1,4 @@
-"""What a PACS accepts. Oracles: Orthanc, our own listener and one that takes CT alone."""
+"""Whether each peer answers, and what it accepts. Oracles: Orthanc, our own listener and one that takes CT alone."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from tests.peers.orthanc import Orthanc
 from tests.samples.examined import examined_settings, found
 from tests.samples.examined_listener import receiver
 from twin_scanner.doctor import Finding, findings_of
-from twin_scanner.doctor.pacs import check_pacs
+from twin_scanner.doctor.peers import check_peers
 from twin_scanner.errors import Transient
 from twin_scanner.settings import Settings
 
@@ -26,7 +26,7 @@ EXPLICIT = "1.2.840.10008.1.2.1"
 
 
 def look(settings: Settings) -> list[Finding]:
-    return list(findings_of("PACS", check_pacs, settings))
+    return list(findings_of("peers", check_peers, settings))
 
 
 def test_orthanc_answers_and_would_take_everything_we_send(
@@ -35,16 +35,16 @@ def test_orthanc_answers_and_would_take_everything_we_send(
     with Orthanc(tmp_path / "orthanc", free_port(), free_port(), program=peer("Orthanc")) as pacs:
         address = {"ae_title": pacs.ae_title, "port": pacs.dicom_port}
         findings = look(examined_settings(tmp_path, closed_port, pacs=address))
-        assert found(findings, "PACS").state == "ok"
-        assert found(findings, "PACS accepts").state == "ok"
+        assert found(findings, "peer pacs").state == "ok"
+        assert found(findings, "peer pacs accepts").state == "ok"
         for name in ("Positron Emission", "Segmentation", "Comprehensive 3D SR", "Secondary Capture"):
-            assert name in found(findings, "PACS accepts").sentence
+            assert name in found(findings, "peer pacs accepts").sentence
         labelmap = look(examined_settings(tmp_path, closed_port, pacs=address, outputs={"segmentation": "labelmap"}))
-        refused = found(labelmap, "PACS accepts")
+        refused = found(labelmap, "peer pacs accepts")
         assert refused.state == "warning"
         assert "Label Map Segmentation Storage in RLE Lossless: allow it there, or set outputs.segm" in refused.sentence
         wrong_title = look(examined_settings(tmp_path, closed_port, pacs={**address, "ae_title": "NOBODY"}))
-        assert "check both AE titles" in found(wrong_title, "PACS").sentence
+        assert "check both AE titles" in found(wrong_title, "peer pacs").sentence
         assert pacs.rest("/instances") == []
 
 
@@ -58,7 +58,7 @@ def test_a_pacs_that_takes_no_pet_is_a_fault_and_one_that_takes_nothing_beside_i
         assert classes == {(CT_CLASSES[0], EXPLICIT)}
     with _only_ct() as port:
         findings = look(examined_settings(tmp_path, closed_port, pacs={"port": port}))
-        refused = [finding for finding in findings if finding.name == "PACS accepts"]
+        refused = [finding for finding in findings if finding.name == "peer pacs accepts"]
         assert [finding.state for finding in refused] == ["fault", *["warning"] * 4]
         assert "Positron Emission Tomography Image Storage in Explicit VR Little Endian" in refused[0].sentence
         assert "or no PET can be delivered" in refused[0].sentence
@@ -79,6 +79,28 @@ def _only_ct() -> Iterator[int]:
         yield int(server.socket.getsockname()[1])
     finally:
         server.shutdown()
+
+
+def test_each_peer_is_asked_and_one_that_is_not_well_hides_no_other(tmp_path: Path, closed_port: int) -> None:
+    with receiver(tmp_path / "ct") as ct:
+        here, port = {"host": "127.0.0.1", "timeout_s": 5.0}, ct.port
+        peers = [
+            {**here, "name": "gone", "ae_title": "GONE", "port": closed_port},
+            {**here, "name": "unnamed", "ae_title": "X", "host": "no-such-host.invalid"},
+            {**here, "name": "ct", "ae_title": "PACS", "port": port, "roles": ["send_ct"]},
+            {"name": "caller", "ae_title": "CALLER", "addresses": ["10.1.0.0/16", "no-such-host.invalid"]},
+            {**here, "name": "other", "ae_title": "WRONG", "port": port},
+        ]
+        settings = examined_settings(tmp_path, closed_port)
+        findings = look(Settings.model_validate({**settings.model_dump(exclude_unset=True), "peers": peers}))
+    assert "cannot be reached: check that it runs" in found(findings, "peer gone").sentence
+    assert "no-such-host.invalid:104 cannot be found" in found(findings, "peer unnamed").sentence
+    assert found(findings, "peer ct").sentence == f"PACS at 127.0.0.1:{port} answers C-ECHO."
+    assert [finding.state for finding in findings if finding.name == "peer caller"] == ["fault", "ok"]
+    assert "The host name no-such-host.invalid in the addresses of the peer 'caller' cannot be res" in str(findings)
+    assert "CALLER is never called and may call from 10.1.0.0/16, no-such-host.invalid." in str(findings)
+    assert "check both AE titles there" in found(findings, "peer other").sentence
+    assert not [finding for finding in findings if finding.name.endswith("accepts")]
 
 
 def test_a_peer_that_says_nothing_is_given_up_after_the_configured_time() -> None:
