@@ -444,9 +444,10 @@ def test_a_study_without_evidence_is_held_or_goes_on_and_is_marked(
 def test_what_a_peer_sends_has_its_priority(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("twin_scanner.service.intake.time.monotonic", rig.clock.monotonic_s)
     completeness = Completeness(quiet_period_s=30.0, longest_wait_s=30.0)
-    arrivals = Arrivals(rig.ledger, completeness, rig.clock, priorities={"STROKE": Priority.URGENT})
-    for study_uid, calling_ae in (("1.2.3", "STROKE"), ("1.2.4", "PACS")):
-        arrivals.stored(study_uid, calling_ae, 1)
+    arrivals = Arrivals(rig.ledger, completeness, rig.clock)
+    arrivals.stored("1.2.3", "STROKE", 1, Priority.URGENT)
+    arrivals.stored("1.2.3", "PACS", 2)
+    arrivals.stored("1.2.4", "PACS", 2)
     arrivals.sweep()
     assert [rig.study(uid).priority for uid in ("1.2.3", "1.2.4")] == [Priority.URGENT, Priority.ROUTINE]
 
