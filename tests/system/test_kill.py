@@ -120,7 +120,13 @@ def fhir_url() -> Iterator[str]:
 def scanner(tmp_path: Path, orthanc: Orthanc, fhir_url: str, free_port: Callable[[], int]) -> Iterator[ScannerProcess]:
     process = ScannerProcess(
         tmp_path / "scanner",
-        node={"port": free_port(), "quiet_period_s": 1.5, "minimum_free_mb": 0},
+        node={
+            "port": free_port(),
+            "quiet_period_s": 1.5,
+            "longest_wait_s": 1.5,
+            "incomplete": "go on",  # this PACS never holds the CT
+            "minimum_free_mb": 0,
+        },
         pacs={"ae_title": "PACS", "port": orthanc.dicom_port},
         retry={"first_delay_s": 0.5, "longest_delay_s": 2.0},
         scanner={"accept_synthetic_ct": True},
