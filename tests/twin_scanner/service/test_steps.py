@@ -188,6 +188,7 @@ def twin_lane(folder: Path, jobs: list[Job], recorded: list[TwinUpdate], confirm
 def revision(number: int, pet_series_uid: str | None) -> Job:
     job = SimpleNamespace(job_id=f"j{number}", study_uid="1.2.3", series_uid="1.2.3.4", frame_of_reference_uid="1.9")
     job.revision, job.pet_series_uid, job.made_at = number, pet_series_uid, datetime(2026, 3, 1, tzinfo=UTC)
+    job.evidence = "quiet period"
     return cast(Job, job)
 
 
