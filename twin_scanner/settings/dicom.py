@@ -18,7 +18,7 @@ class NodeSection(Section):
 
     name: NodeName = "twin-scanner-1"
     ae_title: AeTitle = "TWINSCANNER"
-    other_ae_titles: dict[AeTitle, Priority] = Field(default_factory=dict)
+    other_ae_titles: dict[AeTitle, Priority] = Field({})
     host: str = "127.0.0.1"
     port: ListenPort = 11112
     open_to_loopback: bool = False
