@@ -222,6 +222,15 @@ class Intake:
                 self._open(choice, study)
         return fingerprint
 
+    def check_real_pet(self, job: Job) -> None:
+        """Raise Rejected or Held where a real PET became known while the job waited; who released it has decided."""
+        study = self._ledger.studies.find(job.study_uid)
+        if study is None or not study.real_pet or self._real_pet == "deliver":
+            return
+        if any(event.what in ("retried", "released") for event in self._ledger.events.of_row("jobs", job.job_id)):
+            return
+        raise (Rejected if self._real_pet == "skip" else Held)(self._reason(study.real_pet))
+
     def _waits(self, study_uid: str) -> bool:
         known = self._ledger.studies.find(study_uid)
         if known is None or known.state == StudyState.ARRIVING:
@@ -267,6 +276,9 @@ class Intake:
         series_uid = choice.real_pet or (known or study).real_pet
         if not series_uid or choice.synthetic or self._real_pet == "deliver":
             return None
+        return self._reason(series_uid)
+
+    def _reason(self, series_uid: str) -> str:
         go_on = "retry" if self._real_pet == "skip" else "release"
         return (
             f"The study holds a real PET (series {series_uid}), beside which a synthetic one is a hazard: {go_on} this "

@@ -12,7 +12,7 @@ from tests.fakes.clock import Clock
 from tests.samples.small_ct import write_series
 from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.dicom.read.series_choice import Choice
-from twin_scanner.errors import Defect, Held, Transient
+from twin_scanner.errors import Defect, Held, Rejected, Transient
 from twin_scanner.service.intake import (
     MOST_ATTEMPTS,
     Arrivals,
@@ -388,6 +388,22 @@ def test_a_study_with_a_real_pet_is_held_or_delivered_where_the_configuration_sa
     held = _with_real_pet(rig, tmp_path, "hold")
     assert (held.state, held.held_for) == (State.HELD, "real PET") and "release this job" in held.reason
     assert rig.ledger.release(held.job_id).state == State.QUEUED
+
+
+def test_a_real_pet_that_becomes_known_while_the_job_waits_stops_it_unless_a_person_wants_it(
+    rig: Rig, tmp_path: Path
+) -> None:
+    rig.receive(write_series(tmp_path / "ct"))
+    (job,) = rig.take()
+    rig.intake.check_real_pet(job)
+    rig.ledger.studies.has_real_pet("1.2.3", "1.2.3.77")
+    with pytest.raises(Rejected, match=r"holds a real PET \(series 1\.2\.3\.77\)"):
+        rig.intake.check_real_pet(job)
+    claimed = rig.ledger.jobs.claim()
+    assert claimed is not None
+    rig.ledger.jobs.reject(claimed, "The study holds a real PET.")
+    rig.ledger.retry(job.job_id)
+    rig.intake.check_real_pet(job)
 
 
 def test_a_study_with_a_real_pet_is_delivered_where_the_configuration_says_so(rig: Rig, tmp_path: Path) -> None:

@@ -152,8 +152,9 @@ def render_lane(folder: Path, report: RenderReport) -> Lane[Any]:
     )
     rows = SimpleNamespace(claim=never, wake=never)
     ledger: Any = SimpleNamespace(studies=rows, jobs=rows, deliveries=rows, rendered=never)
+    intake: Any = SimpleNamespace(check_real_pet=lambda job: None)
     steps = Steps(
-        ledger, folders, nothing, lambda request, beat: report, template, (), nothing, UTC, lambda: nothing, utc_now
+        ledger, folders, intake, lambda request, beat: report, template, (), nothing, UTC, lambda: nothing, utc_now
     )  # fmt: skip
     return next(lane for lane in steps.lanes() if lane.name == "render")
 
