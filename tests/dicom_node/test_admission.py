@@ -55,6 +55,15 @@ def test_a_caller_is_the_peer_of_which_title_and_address_agree() -> None:
     assert ask(node, "::ffff:10.1.2.3", "CT1") is CT
 
 
+def test_an_ae_title_that_we_are_called_by_gives_the_priority() -> None:
+    node = admission(other_ae_titles={"TWINSTAT": Priority.URGENT, "TWINNIGHT": Priority.BACKFILL})
+    for called, priority in (("TWINSTAT", Priority.URGENT), ("TWINNIGHT", Priority.BACKFILL)):
+        outcome = ask(node, "10.2.2.3", "CT1", called)
+        assert isinstance(outcome, Peer) and (outcome.name, outcome.priority) == ("emergency", priority)
+    assert ask(node, "10.2.2.3", "CT1") is EMERGENCY
+    assert answer(ask(node, "10.2.2.3", "CT1", "OTHER")) == UNKNOWN_CALLED
+
+
 def test_an_unknown_title_is_refused_by_default_also_from_this_machine() -> None:
     for address in ("10.0.0.5", "127.0.0.1", "192.0.2.1"):
         outcome = ask(admission(), address, "STRANGER")
@@ -96,10 +105,12 @@ def test_a_peer_with_tls_and_no_certificate_name_shows_that_of_its_host() -> Non
     assert isinstance(ask(node, "10.0.0.6", "SAFE", "TWINSCANNER", "safe.hospital"), Rejection)
 
 
-def test_who_may_call_in_clear_is_known_from_the_address() -> None:
+def test_who_may_call_in_clear_and_who_by_tls_is_known_from_the_address() -> None:
     node = admission()
     allowed = [node.may_call_in_clear((address, 1)) for address in ("10.0.0.5", "10.1.2.3", "10.0.0.6", "192.0.2.1")]
     assert allowed == [True, True, False, True], "a stranger is rejected by what it asks for, so that its log helps it"
+    by_tls = [node.may_call_by_tls((address, 1)) for address in ("10.0.0.6", "10.0.0.5", "192.0.2.1")]
+    assert by_tls == [True, True, False]
     local = Peer("LOCAL", "127.0.0.1", 104, name="local", tls=OURS)
     assert not admission(local).may_call_in_clear(("127.0.0.1", 1))
     assert admission(local, open_to_loopback=True).may_call_in_clear(("127.0.0.1", 1))

@@ -49,7 +49,8 @@ def taken() -> Taken:
 
 @pytest.fixture
 def node(tmp_path: Path, taken: Taken) -> Iterator[Node]:
-    running = start_node(Spool(tmp_path / "spool"), reports=CommitmentReports(taken.keep))
+    reporting = Peer("PACS", "127.0.0.1", 0)
+    running = start_node(Spool(tmp_path / "spool"), reports=CommitmentReports(taken.keep), peers=(reporting,))
     yield running
     running.listener.stop(20.0)
 
