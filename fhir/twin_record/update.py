@@ -30,7 +30,8 @@ class SeriesEntry:
 class TwinUpdate:
     """One synthetic PET, the CT it was made from and how: everything the record learns from one job.
 
-    `companion_series` are what was made beside the PET and stands in the PACS too: districts, measurements, key image.
+    `companion_series` are what was made beside the PET and stands in the PACS too: districts, measurements, key image,
+    key objects.
     `replaces_series_uids` are earlier PETs of the same CT, `replaces_companion_uids` the companions of those.
 
     Text is Unicode, already decoded by the CT's character set. Dates and times are DICOM's own (DA, TM, PN, CS);

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from dicom_node import commitment, places, refusal, store_scp, store_scu
+from dicom_node import commitment, places, refusal, retrieve, store_scp, store_scu, stow
 from dicom_node.admission import Admission
 from dicom_node.associations import MAXIMUM_PDU_BYTES, SUCCESS, Timeouts
 from dicom_node.listener import Listener
@@ -27,6 +27,8 @@ from dicom_node.sop_classes import (
     OWN_CLASSES,
     STORAGE_COMMITMENT,
     STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
+    STUDY_ROOT_MOVE,
     TRANSFER_SYNTAXES,
     VERIFICATION,
 )
@@ -34,11 +36,14 @@ from dicom_node.store_scu import InstanceStatus, instance_of
 from tests.twin_scanner.dicom.write.test_companions import make_all
 from tests.twin_scanner.dicom.write.test_pet_series import _ct
 from twin_scanner.dicom.equipment import IMPLEMENTATION_VERSION_NAME, implementation_class_uid
+from twin_scanner.dicom.read import dicom_files, enhanced_ct, slice_headers
+from twin_scanner.dicom.read.ct_headers import HEADER_KEYWORDS
 from twin_scanner.dicom.read.ct_series import CtSeries
 from twin_scanner.dicom.read.patient import COPIED_WHERE_PRESENT, NEVER_ABSENT
 from twin_scanner.dicom.write import measurement_report
 from twin_scanner.dicom.write.key_objects import OF_INTEREST, REJECTED_FOR_QUALITY
 from twin_scanner.dicom.write.segmentation import CATEGORY, DISTRICT_CODES
+from twin_scanner.imaging import bounds
 from twin_scanner.settings import Settings
 
 pytestmark = pytest.mark.unit
@@ -91,10 +96,11 @@ def statuses(module: Any) -> set[str]:
 
 def test_the_overview_names_every_sop_class_with_its_roles(statement: str) -> None:
     rows = {row["UID"]: row for row in table(statement, "Network services")}
-    as_scp = {VERIFICATION: "yes", **dict.fromkeys(CT_CLASSES, "yes"), **dict.fromkeys(OWN_CLASSES, "returned")}
+    as_scp = dict.fromkeys(retrieve.RETRIEVED_CLASSES, "by C-GET")
+    as_scp |= {VERIFICATION: "yes", **dict.fromkeys(CT_CLASSES, "yes"), **dict.fromkeys(OWN_CLASSES, "returned")}
     assert {uid: row["provider (SCP)"] for uid, row in rows.items() if row["provider (SCP)"] != "no"} == as_scp
     sent = {row["SOP class UID"] for row in table(statement, "Transfer syntaxes", 1)}
-    as_scu = sent | {VERIFICATION, STUDY_ROOT_FIND, STORAGE_COMMITMENT}
+    as_scu = sent | {VERIFICATION, STUDY_ROOT_FIND, STUDY_ROOT_MOVE, STUDY_ROOT_GET, STORAGE_COMMITMENT}
     assert {uid for uid, row in rows.items() if row["user (SCU)"] != "no"} == as_scu
     known = {uid: row["SOP class"] for uid, row in rows.items() if UID(uid).name != uid}
     assert known == {uid: UID(uid).name.removesuffix(" SOP Class") for uid in known}
@@ -112,7 +118,8 @@ def test_the_port_negotiates_what_the_statement_says(statement: str) -> None:
     contexts = {str(one.abstract_syntax): one for one in listener._application.supported_contexts}
     documented = column(table(statement, "Transfer syntaxes"), "UID")
     assert documented == list(TRANSFER_SYNTAXES)
-    providers = {row["UID"] for row in table(statement, "Network services") if row["provider (SCP)"] != "no"}
+    rows = table(statement, "Network services")
+    providers = {row["UID"] for row in rows if row["provider (SCP)"] in ("yes", "returned")}
     assert set(contexts) == providers | {STORAGE_COMMITMENT}
     for uid in providers - {VERIFICATION}:
         assert [str(syntax) for syntax in contexts[uid].transfer_syntax] == documented
@@ -153,8 +160,44 @@ def test_the_limits_of_associations_are_the_codes_own(statement: str) -> None:
     wanted = [times.connection_s, times.negotiation_s, times.read_s, times.idle_s, times.response_s]
     assert [float(row["seconds"]) for row in table(statement, "Association policies", 1)] == wanted
     query = QueryLimits()
-    rows = {row["limit of a query"]: float(row["value"]) for row in table(statement, "Association initiation", 1)}
+    rows = {row["limit of a query"]: float(row["value"]) for row in table(statement, "Association initiation", 2)}
     assert list(rows.values()) == [query.answers, query.answer_bytes, query.received_bytes, query.seconds]
+
+
+def test_what_is_retrieved_is_proposed_and_answered_as_the_statement_says(statement: str) -> None:
+    classes, answers = tables(statement, "Association initiation")[3:]
+    assert column(classes, "SOP class UID") == list(retrieve.RETRIEVED_CLASSES)
+    codes = {retrieve._DOES_NOT_MATCH, retrieve._CANNOT_UNDERSTAND, retrieve._OUT_OF_RESOURCES, SUCCESS}
+    assert {int(row["status of a C-STORE during C-GET"], 16) for row in answers} == codes
+    proposed = {(str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in retrieve._storage_contexts()}
+    syntaxes = column(table(statement, "Transfer syntaxes"), "UID")
+    assert proposed == {(uid, syntax) for uid in column(classes, "SOP class UID") for syntax in syntaxes}
+
+
+def test_the_limits_of_dicomweb_are_the_codes_own(statement: str) -> None:
+    limits = [stow.MOST_INSTANCES, stow.MOST_BYTES, stow.LARGEST_ANSWER_BYTES, stow.PAGE]
+    assert [int(row["value"]) for row in table(statement, "DICOMweb")] == limits
+
+
+def test_the_attributes_that_are_read_are_those_of_the_reader(statement: str) -> None:
+    rows = table(statement, "Attributes used of received objects")
+    named = [keyword for row in rows for keyword in row["attributes"].split(", ")]
+    assert sorted(named) == sorted(HEADER_KEYWORDS)
+
+
+def test_the_bounds_of_a_scan_are_the_readers_own(statement: str) -> None:
+    assert {row["what"]: row["bound"] for row in table(statement, "What no scan of a person has")} == {
+        "PixelSpacing": "{:g} to {:g} mm".format(*slice_headers.PIXEL_SPACING_MM),
+        "distance of the slices (ImagePositionPatient)": "{:g} to {:g} mm".format(*bounds.SPACING_MM),
+        "length of the stack, size of a slice": f"{bounds.LONGEST_MM:g} mm, {bounds.WIDEST_MM:g} mm",
+        "ImagePositionPatient from the origin of its frame of reference": f"{slice_headers.FARTHEST_MM / 1000:g} m",
+        "Rows, Columns, and voxels in all": f"{slice_headers.MAXIMUM_MATRIX} each, {bounds.MAXIMUM_VOXELS}",
+        "RescaleSlope, RescaleIntercept": "{:g} to {:g}, {:g} to {:g}".format(
+            *slice_headers.SLOPE, *slice_headers.INTERCEPT
+        ).replace("e+", "e"),
+        "frames of a multi-frame object": str(enhanced_ct.MAXIMUM_FRAMES),
+        "a value of an attribute that is read, but for sequences": f"{dicom_files.VALUE_BYTES} bytes",
+    }
 
 
 def test_each_status_of_a_peer_means_to_us_what_the_statement_says(statement: str) -> None:

@@ -119,7 +119,7 @@ def test_a_ct_in_the_pacs_comes_back_as_a_pet_of_the_same_study_and_the_twin_kno
     if shutil.which("dciodvfy"):
         check = [sys.executable, str(project / "tests/peers/check_dicom.py"), "--synthetic", str(tmp_path / "pet")]
         assert subprocess.run(check, timeout=120).returncode == 0
-    beside = {modality: hospital.series(study_uid, modality) for modality in ("SEG", "SR", "OT")}
+    beside = {modality: hospital.series(study_uid, modality) for modality in ("SEG", "SR", "OT", "KO")}
     made = [fetched(hospital, series, tmp_path / modality)[0] for modality, (series,) in beside.items()]
     if shutil.which("dciodvfy"):
         check = [sys.executable, str(project / "tests/peers/check_dicom.py"), *map(str, made)]
@@ -155,7 +155,7 @@ def it_all_happened_once(hospital: Hospital, study_uid: str, pet_count: int) -> 
     new = [change["ID"] for change in hospital.pacs.changes("NewInstance")]
     pets = {i for series in hospital.series(study_uid, "PT") for i in series["Instances"]}
     assert sum(identity in pets for identity in new) == pet_count == len(pets)
-    for modality in ("SEG", "SR", "OT"):
+    for modality in ("SEG", "SR", "OT", "KO"):
         ((instance,),) = (series["Instances"] for series in hospital.series(study_uid, modality))
         assert new.count(instance) == 1
 

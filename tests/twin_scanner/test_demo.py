@@ -41,6 +41,12 @@ def test_the_report_names_the_files_that_are_there(done: tuple[Path, "subprocess
     assert named == there
 
 
+def test_the_twin_lists_every_series_that_was_made(done: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
+    bundle = json.loads((done[0] / "out" / "twin.json").read_text("utf-8"))
+    (study,) = [entry["resource"] for entry in bundle["entry"] if entry["resource"]["resourceType"] == "ImagingStudy"]
+    assert sorted(series["modality"]["code"] for series in study["series"]) == ["CT", "KO", "OT", "PT", "SEG", "SR"]
+
+
 def test_the_pets_files_sort_by_slice(done: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
     slices = [pydicom.dcmread(file, stop_before_pixels=True) for file in sorted((done[0] / "out" / "pet").iterdir())]
     heights = [float(header.ImagePositionPatient[2]) for header in slices]

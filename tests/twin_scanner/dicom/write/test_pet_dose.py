@@ -1,5 +1,6 @@
 """What the PET says of a dose: nothing, or 0. Oracle: @cornerstonejs/calculate-suv, by which OHIF scales a PET."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,12 @@ def ohif() -> Callable[[WrittenSeries], dict[str, Any]]:
     if not is_installed():
         missing("@cornerstonejs/calculate-suv (npm install in tests/peers/calculate-suv)")
     return lambda series: suv_factors(series.files)
+
+
+def test_the_page_on_viewers_names_the_version_that_is_asked(project: Path) -> None:
+    asked = json.loads((project / "tests/peers/calculate-suv/package.json").read_text("utf-8"))["dependencies"]
+    page = (project / "docs" / "viewers.md").read_text("utf-8")
+    assert f"calculate-suv {asked['@cornerstonejs/calculate-suv']}" in page
 
 
 def written(folder: Path, *, zero_dose: bool = True, **attributes: object) -> WrittenSeries:
