@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,8 @@ from twin_scanner.cli.output import log_from, print_table, say, stages
 from twin_scanner.errors import Misconfigured, Transient
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from dicom_node.peers import Peer
     from dicom_node.query import FoundStudy, Query, SeriesCount
     from dicom_node.retrieve import Pace, WantedSeries
@@ -71,11 +74,12 @@ def pull(
     if out is not None and not dry_run:
         written_folder(out)
     with stages("what came is kept; start it again to go on.") as stage:
-        with querying(source, calling_ae=calling_ae) as query:
+        ask = partial(querying, source, calling_ae=calling_ae)
+        with ask() as query:
             found = query.studies(wanted)
-            present = _in_folder(out) if out is not None else _at_node(settings)
-            modalities = ("CT", "PT") if out is not None else ("CT",)
-            plans = _plan(query, found, modalities, present, limit, stage("Studies"))
+        present = _in_folder(out) if out is not None else _at_node(settings)
+        modalities = ("CT", "PT") if out is not None else ("CT",)
+        plans = _plan(ask, found, modalities, present, limit, stage("Studies"))
         if not dry_run:
             _fetch(settings, source, [series for _, some in plans for series in some], out, Pace(rate), stage("Images"))
     _print([pulled for pulled, _ in plans], as_json)
@@ -121,34 +125,44 @@ def _at_node(settings: "Settings") -> "Callable[[str, SeriesCount], frozenset[st
 
 
 def _plan(
-    query: "Query",
+    ask: "Callable[[], AbstractContextManager[Query]]",
     found: "Sequence[FoundStudy]",
     modalities: Sequence[str],
     present: "Callable[[str, SeriesCount], frozenset[str]]",
     limit: int,
     progress: "Progress",
 ) -> "list[tuple[PulledStudy, list[WantedSeries]]]":
-    """What is to be fetched of each study that holds CT, the oldest study first."""
-    from dicom_node.retrieve import WantedSeries, missing_of
-
+    """What is to be fetched of each study that holds CT, the oldest first; an association, and its limits, for each."""
     plans: list[tuple[PulledStudy, list[WantedSeries]]] = []
     for number, study in enumerate(found, start=1):
         progress(number, len(found))
         if len(plans) == limit:
             break
-        series = [one for one in query.series(study.study_uid) if one.modality in modalities and one.instances]
-        if not any(one.modality == "CT" for one in series):
-            continue
-        wanted, there = [], 0
-        for one in series:
-            all_of_it = WantedSeries(study.study_uid, one.series_uid, query.instances(study.study_uid, one.series_uid))
-            missing = missing_of(all_of_it, present(study.study_uid, one))
-            there += len(all_of_it.instances) - len(missing.instances)
-            if missing.instances:
-                wanted.append(missing)
-        counts = {one.series_uid: len(one.instances) for one in wanted}
-        plans.append((PulledStudy(study.study_uid, study.study_date, counts, there), wanted))
+        with ask() as query:
+            series = [one for one in query.series(study.study_uid) if one.modality in modalities and one.instances]
+            if any(one.modality == "CT" for one in series):
+                plans.append(_plan_of(query, study, series, present))
     return plans
+
+
+def _plan_of(
+    query: "Query",
+    study: "FoundStudy",
+    series: "Sequence[SeriesCount]",
+    present: "Callable[[str, SeriesCount], frozenset[str]]",
+) -> "tuple[PulledStudy, list[WantedSeries]]":
+    """One study: what of its series is not there yet."""
+    from dicom_node.retrieve import WantedSeries, missing_of
+
+    wanted, there = [], 0
+    for one in series:
+        whole = WantedSeries(study.study_uid, one.series_uid, query.instances(study.study_uid, one.series_uid))
+        missing = missing_of(whole, present(study.study_uid, one))
+        there += len(whole.instances) - len(missing.instances)
+        if missing.instances:
+            wanted.append(missing)
+    counts = {one.series_uid: len(one.instances) for one in wanted}
+    return PulledStudy(study.study_uid, study.study_date, counts, there), wanted
 
 
 def _fetch(

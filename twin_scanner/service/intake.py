@@ -274,7 +274,7 @@ class Intake:
         skips = hazard is not None and self._real_pet == "skip"
         with self._folders.changing:
             snapshot(choice.files, self._folders.ct(new.job_id))
-            job = self._ledger.jobs.open(new, rejection=hazard if skips else None, hold=None if skips else hazard)
+            job = self._ledger.jobs.open(new, rejection=hazard if skips else None, hold=hazard)
         facts = {"job_id": job.job_id, "series_uid": job.series_uid, "step": "intake"}
         if job.state in (State.HELD, State.REJECTED):
             LOG.error(f"job {job.state}", extra={**facts, "reason": job.reason})

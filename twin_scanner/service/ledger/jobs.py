@@ -125,6 +125,8 @@ class Jobs(Claims[Job]):
     def open(self, new: NewJob, rejection: str | None = None, hold: str | None = None) -> Job:
         """The job of this source, opened where it is new: as rejected or as held where there is a reason for it.
 
+        ``hold`` with ``rejection``: no older job is to be rendered either.
+
         An older job of the same study and frame of reference that was not rendered yet is superseded; where a PET was
         rendered, the new job is its next revision. Files that come again for an ended job are cleared again. Where
         another node has more of the series, the job is opened as held, and takes nobody's place.
@@ -143,7 +145,7 @@ class Jobs(Claims[Job]):
                 state, reason, held_for = State.HELD, elsewhere, OTHER_NODE
             elif hold is not None:
                 state, reason, held_for = State.HELD, hold, REAL_PET
-            if new.series_uid and held_for != OTHER_NODE:
+            if state == State.QUEUED or (hold is not None and held_for != OTHER_NODE):
                 for older in siblings:
                     if _gives_way(older):
                         self.move(write, older, State.SUPERSEDED, reason="More of the study arrived.")
