@@ -56,6 +56,10 @@ class Admission:
         here = [peer for peer in self._peers if self.addresses.holds(peer, address)]
         return self._is_guest(address) or not here or any(peer.tls is None for peer in here)
 
+    def may_call_by_tls(self, key: ConnectionKey) -> bool:
+        """Whether a handshake with its address is worth its arithmetic: a peer is there."""
+        return self._is_known(_address_of(key))
+
     def associate(self, key: ConnectionKey, caller: Caller) -> Peer | Rejection:
         """Take a place for the connection's association, and say who calls; or why it gets none."""
         address = _address_of(key)

@@ -258,6 +258,8 @@ class _Server(ThreadedAssociationServer):
         connection, timeout_s = request, self.timeouts.negotiation_s
         try:
             if is_tls(request, timeout_s):
+                if not self.admission.may_call_by_tls(client_address):
+                    raise NotSecure("no peer calls from this address; if one may, add it to its addresses")
                 connection = tls.wrap(request)
                 self._hold(connection, client_address)
                 connection.settimeout(timeout_s)
@@ -324,7 +326,8 @@ class _Connection(RequestHandler):
         association.acse = _Negotiation(association)
         admission, key = self.server.admission, _key_of(association)
         begin, timeouts = self.server.begin, self.server.timeouts
-        take_over(association, begin, timeouts, accepted_s, lambda: admission.ended(key))
+        refused = self.server.refusals.refused
+        take_over(association, begin, timeouts, accepted_s, lambda: admission.ended(key), refused)
         return association
 
 

@@ -15,6 +15,8 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE, DimsePrimitiveType
 from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.service_class import StorageServiceClass
 
 from dicom_node.instance_header import PARSE_ERRORS
 from dicom_node.receipt import Receipt
@@ -162,7 +164,17 @@ class Messages(DIMSEServiceProvider):
             request.DataSet = BytesIO()
             request._context_id = announced.context_id
             request._dataset_file = receipt  # type: ignore[assignment]  # pynetdicom's place for a data set in a file
-            self.msg_queue.put((announced.context_id, request))
+            self._serve(request, context)
+
+    def _serve(self, request: C_STORE, context: PresentationContext) -> None:
+        """Serve it in this thread: a hand-over to the association's own and back costs two waits for the processor.
+
+        A request that is here before that thread has entered the association in its books is left to it.
+        """
+        if self.assoc.is_established:
+            StorageServiceClass(self.assoc).SCP(request, context)
+        else:
+            self.msg_queue.put((cast(int, context.context_id), request))
 
     def _answer(self, request: StoreRequest, receipt: Receipt | None, status: int) -> None:
         if receipt is not None:

@@ -146,8 +146,8 @@ class StoreScp:
         """Why nobody may begin to send now, in words; None where everybody may. It ends by itself."""
         try:
             free_bytes = self._spool.free_bytes()
-        except Transient as error:
-            return str(error)
+        except Transient:
+            return None  # each C-STORE is answered 0xA700, with the reason in the log
         congested = free_bytes < self._limits.minimum_free_bytes
         if congested != self._congested:
             self._congested = congested

@@ -1,13 +1,14 @@
-"""How long our certificate is valid, and that it serves both ways; found by shaking hands with ourselves in memory."""
+"""How long a certificate is valid: ours, found by shaking hands with ourselves in memory, and that of a peer."""
 
+import socket
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final, cast
 
-from dicom_node.tls import TlsFiles, context_of, fault_of
-from twin_scanner.errors import Misconfigured
+from dicom_node.peers import Peer
+from dicom_node.tls import TlsFiles, client_context, context_of, fault_of
+from twin_scanner.errors import Misconfigured, Transient
 
 _NO_CHECK_TIME: Final = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which Python has no name for: the end of an expired certificate is read too."""
@@ -18,9 +19,9 @@ _MOST_FLIGHTS: Final = 10
 
 @dataclass(frozen=True)
 class Validity:
-    """From when until when a certificate is valid."""
+    """From when until when a certificate is valid; ``certificate`` says which, as the subject of a sentence."""
 
-    certificate: Path
+    certificate: str
     begin: datetime
     end: datetime
 
@@ -60,9 +61,27 @@ def validity_of(files: TlsFiles) -> Validity:
                 raise Misconfigured(
                     f"{files.certificate} {fault}, tried {use}: it needs clientAuth and serverAuth."
                 ) from error
-    certificate = cast(dict[str, Any], sides["as a server's"].getpeercert())
+    return _validity(str(files.certificate), sides["as a server's"])
+
+
+def validity_shown_by(peer: Peer, files: TlsFiles, timeout_s: float) -> Validity:
+    """Of the certificate that the peer shows to us. Raises Transient where none is shown, or not a valid one."""
+    faults: list[str] = []
+    context = client_context(files, peer.shown_name, faults.append)
+    try:
+        with (
+            socket.create_connection((peer.host, peer.port), timeout_s) as connection,
+            context.wrap_socket(connection, server_hostname=peer.host) as shown,
+        ):
+            return _validity(f"The certificate of {peer}", shown)
+    except OSError as error:
+        raise Transient(f"{peer} was called by TLS, but {(faults or [str(error)])[0]}: check its TLS there.") from error
+
+
+def _validity(name: str, shown: ssl.SSLSocket | ssl.SSLObject) -> Validity:
+    certificate = cast(dict[str, Any], shown.getpeercert())
     begin, end = (ssl.cert_time_to_seconds(certificate[key]) for key in ("notBefore", "notAfter"))
-    return Validity(files.certificate, datetime.fromtimestamp(begin, UTC), datetime.fromtimestamp(end, UTC))
+    return Validity(name, datetime.fromtimestamp(begin, UTC), datetime.fromtimestamp(end, UTC))
 
 
 def _trusting_itself(files: TlsFiles, protocol: int) -> ssl.SSLContext:

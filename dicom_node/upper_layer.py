@@ -5,7 +5,6 @@ Here the length is checked before anything is read, a whole PDU has one deadline
 wait for events. Replaced are private parts of pynetdicom: ``KNOWN_LIBRARY`` says of which releases.
 """
 
-import logging
 import queue
 import select
 import socket
@@ -18,8 +17,10 @@ from contextlib import suppress
 from typing import Any, Final, cast
 
 import pynetdicom
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.transport import AssociationSocket
 
 from dicom_node.associations import Timeouts
@@ -39,7 +40,6 @@ _CLOSING: Final = "Sta13"
 _OPENED: Final = "Evt5"
 _CLOSED: Final = "Evt17"
 _INVALID: Final = "Evt19"
-logger = logging.getLogger(__name__)
 
 
 class BoundedProvider(DULServiceProvider):
@@ -52,11 +52,13 @@ class BoundedProvider(DULServiceProvider):
         timeouts: Timeouts,
         accepted_s: float,
         ended: Callable[[], None],
+        refused: Callable[[str, str], None],
     ) -> None:
         super().__init__(association)
         self.socket = transport
         self._timeouts = timeouts
         self._ended = ended
+        self._refused = refused
         self._request_deadline_s = accepted_s + timeouts.negotiation_s
         self._is_first = True
         self._buffer = bytearray()
@@ -72,7 +74,9 @@ class BoundedProvider(DULServiceProvider):
         return cast(Messages, self.assoc.dimse)
 
     def wake(self) -> None:
-        """Let the thread look up."""
+        """Let the thread look up; from the thread itself there is no need."""
+        if threading.current_thread() is self:
+            return
         with self._waker_lock:
             if self._waker.fileno() >= 0:
                 with suppress(BlockingIOError):
@@ -82,12 +86,20 @@ class BoundedProvider(DULServiceProvider):
         """Run until the connection is closed, and give everything back."""
         try:
             super().run_reactor()
+        except InvalidEventError:
+            self._end()
         finally:
             self._messages.discard()
             self._ended()
             with self._waker_lock:
                 self._waker.close()
                 self._woken.close()
+
+    def _end(self) -> None:
+        """Both sides ended the association at once, one by abort and one by release: there is no state for that."""
+        logger.debug("The association with %s was aborted and released at once.", self._peer())
+        cast(AssociationSocket, self.socket).close()
+        evt.trigger(self.assoc, evt.EVT_CONN_CLOSE, {"address": self._peer()})
 
     def kill_dul(self) -> None:
         """End the thread."""
@@ -153,7 +165,7 @@ class BoundedProvider(DULServiceProvider):
             connection.settimeout(self._timeouts.read_s)
         except OSError as error:
             reason = "a PDU was not whole in time" if isinstance(error, TimeoutError) else error.strerror
-            logger.warning("The connection from %s was closed: %s.", self._peer(), reason)
+            self._log_refusal(f"was closed: {reason}.")
             self.event_queue.put(_CLOSED)
 
     def _read_body(self, connection: socket.socket, header: bytearray, length: int, deadline_s: float) -> bool:
@@ -183,12 +195,13 @@ class BoundedProvider(DULServiceProvider):
 
     def _refuse(self, fault: str) -> None:
         """Abort the association; what the peer sends after the fault is not read."""
-        logger.warning("The connection from %s was ended: %s.", self._peer(), fault)
+        self._log_refusal(f"was ended: {fault}.")
         self.event_queue.put(_INVALID)
 
-    def _peer(self) -> str:
+    def _log_refusal(self, what: str) -> None:
         address = self.assoc.requestor.address_info
-        return "somebody" if address is None else str(address.address)
+        name = "somebody" if address is None else str(address.address)
+        self._refused(name, f"The connection from {name} {what}")
 
 
 class _Checkpoint(threading.Event):
@@ -218,14 +231,20 @@ class _Checkpoint(threading.Event):
 
 
 def take_over(
-    association: Association, begin: Begin, timeouts: Timeouts, accepted_s: float, ended: Callable[[], None]
+    association: Association,
+    begin: Begin,
+    timeouts: Timeouts,
+    accepted_s: float,
+    ended: Callable[[], None],
+    refused: Callable[[str, str], None],
 ) -> None:
     """Give an association that pynetdicom has just made for a connection the parts of this module.
 
-    ``begin`` opens the receipt of an instance; ``ended`` is called once, when nothing more is read or written.
+    ``begin`` opens the receipt of an instance; ``ended`` is called once, when nothing more is read or written;
+    ``refused`` logs, once a minute per address, why a connection was ended: address and sentence.
     """
     transport = cast(AssociationSocket, association.dul.socket)
-    provider = BoundedProvider(association, transport, timeouts, accepted_s, ended)
+    provider = BoundedProvider(association, transport, timeouts, accepted_s, ended, refused)
     association.dul = provider
     association.acse_timeout = association.acse_timeout  # the provider's timers learn of it by the setters
     association.network_timeout = association.network_timeout

@@ -96,10 +96,12 @@ def test_a_peer_with_tls_and_no_certificate_name_shows_that_of_its_host() -> Non
     assert isinstance(ask(node, "10.0.0.6", "SAFE", "TWINSCANNER", "safe.hospital"), Rejection)
 
 
-def test_who_may_call_in_clear_is_known_from_the_address() -> None:
+def test_who_may_call_in_clear_and_who_by_tls_is_known_from_the_address() -> None:
     node = admission()
     allowed = [node.may_call_in_clear((address, 1)) for address in ("10.0.0.5", "10.1.2.3", "10.0.0.6", "192.0.2.1")]
     assert allowed == [True, True, False, True], "a stranger is rejected by what it asks for, so that its log helps it"
+    by_tls = [node.may_call_by_tls((address, 1)) for address in ("10.0.0.6", "10.0.0.5", "192.0.2.1")]
+    assert by_tls == [True, True, False]
     local = Peer("LOCAL", "127.0.0.1", 104, name="local", tls=OURS)
     assert not admission(local).may_call_in_clear(("127.0.0.1", 1))
     assert admission(local, open_to_loopback=True).may_call_in_clear(("127.0.0.1", 1))

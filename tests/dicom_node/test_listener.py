@@ -24,6 +24,7 @@ from dicom_node.store_scp import StoreScp
 from dicom_node.store_scu import send
 from tests.samples import instances
 from tests.samples.loopback_node import DEADLINE_S, SHORT, Start, associate, eventually
+from tests.samples.raw_peer import RawPeer, association_request
 from twin_scanner.errors import Misconfigured, Transient
 
 pytestmark = pytest.mark.node
@@ -53,6 +54,55 @@ def test_only_peers_may_send(start: Start, tmp_path: Path, caplog: pytest.LogCap
             node.send(*files, calling_ae=calling_ae)
     assert "'STRANGER' at 127.0.0.1 to 'TWINSCANNER' was rejected: no peer has this AE title" in caplog.text
     assert "'FAR'" not in caplog.text, "an address has one line a minute"
+
+
+def test_a_dns_that_does_not_answer_holds_up_neither_the_start_nor_a_caller(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicom_node.listener._FIRST_ADDRESSES_S", 0.05)
+    answers, asked = threading.Event(), threading.Event()
+
+    def resolve(host: str) -> frozenset[str]:
+        asked.set()
+        answers.wait(2 * DEADLINE_S)
+        return frozenset({"127.0.0.1"})
+
+    named = Peer("CT1", "ct.hospital", 104, name="ct-1")
+    node = start(peers=[named, Peer("PACS", "127.0.0.1", 104, name="pacs")], resolve=resolve)
+    assert asked.wait(DEADLINE_S)
+    echo(node.peer, "PACS", SHORT)
+    with pytest.raises(Transient, match=r"[Cc]alling AE title"):
+        echo(node.peer, "CT1", SHORT)
+    answers.set()
+
+    def is_known() -> bool:
+        try:
+            echo(node.peer, "CT1", SHORT)
+        except Transient:
+            return False
+        return True
+
+    assert eventually(is_known), "it is known as soon as the DNS has answered"
+
+
+def test_a_peer_is_known_by_its_host_s_name(start: Start) -> None:
+    """By the system's own resolver."""
+    node = start(peers=[Peer("PACS", "localhost", 104, name="pacs")])
+    echo(node.peer, "PACS", SHORT)
+
+
+def test_a_scanner_of_the_network_has_one_line_in_the_log(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """As it knocks with HTTP, with half a request, and under many AE titles."""
+    node = start(peers=[Peer("PACS", "192.0.2.7", 104, name="pacs")])
+    for number in range(10):
+        with RawPeer(node.listener.port) as http:
+            http.connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert http.is_ended(DEADLINE_S)
+        with RawPeer(node.listener.port) as stranger:
+            stranger.connection.sendall(association_request(calling=f"STRANGER{number}"))
+            assert stranger.read()[0] == 0x03  # A-ASSOCIATE-RJ
+    assert len(caplog.messages) == 1
+    assert "The connection from 127.0.0.1 was ended: its first PDU is of type 0x47" in caplog.messages[0]
 
 
 def test_storage_commitment_is_accepted_from_who_reports_on_it_alone(start: Start) -> None:

@@ -291,7 +291,7 @@ def test_below_the_reserve_no_sender_gets_an_association_and_whoever_has_one_is_
         assert sender.store("1.2.3.1.1", instances.data_set_bytes(file)) == 0x0000
     node.send(file)
     assert node.kept() == sent(file)
-    turns = [record.getMessage() for record in caplog.records if "free disk space" in record.getMessage()]
+    turns = [record.getMessage() for record in caplog.records if record.getMessage().startswith("The free disk space")]
     assert [("below" in turn, "above" in turn) for turn in turns] == [(True, False), (False, True)]
     assert "was rejected: too little disk space is free (node.minimum_free_mb)" in caplog.text
 

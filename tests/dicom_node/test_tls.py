@@ -124,6 +124,14 @@ def test_who_shows_no_certificate_or_speaks_no_tls_is_ended(
     assert eventually(lambda: "A connection from 127.0.0.1 was ended: it has to call by TLS." in caplog.text)
 
 
+def test_no_handshake_is_made_with_an_address_where_no_peer_is(
+    start: Start, pacs: Peer, certificates: Certificates, call: Callable[..., int], caplog: pytest.LogCaptureFixture
+) -> None:
+    node = start(peers=[replace(pacs, host="192.0.2.7")], tls=ServerTls(certificates.ours))
+    assert call(node, *words_of(certificates.theirs)) != 0
+    assert eventually(lambda: "from 127.0.0.1 was ended: no peer calls from this address" in caplog.text)
+
+
 def test_a_peer_without_tls_calls_the_same_port_in_clear(
     start: Start, pacs: Peer, certificates: Certificates, call: Callable[..., int]
 ) -> None:

@@ -15,7 +15,7 @@ from dicom_node.store_scp import StoreScp
 def receiver(folder: Path, **options: Any) -> Iterator[Listener]:
     """It keeps what it is sent in ``folder``; the options are the admission's, open to loopback by default."""
     store = StoreScp(spool=Spool(folder), on_stored=lambda _: None, is_own=lambda _: False)
-    title = options.pop("ae_title", "PACS")
+    title, tls = options.pop("ae_title", "PACS"), options.pop("tls", None)
     admission = Admission(title, **{"open_to_loopback": "peers" not in options, **options})
-    with Listener(host="127.0.0.1", port=0, store=store, admission=admission).listening() as running:
+    with Listener(host="127.0.0.1", port=0, store=store, admission=admission, tls=tls).listening() as running:
         yield running

@@ -102,9 +102,18 @@ class Modality:
 
 
 @pytest.fixture
-def orthanc(tmp_path: Path, free_port: Callable[[], int], peer: Callable[[str], str]) -> Iterator[Orthanc]:
+def node_port(free_port: Callable[[], int]) -> int:
+    """Where the scanner listens: for the modality, and for Orthanc's reports on storage commitment."""
+    return free_port()
+
+
+@pytest.fixture
+def orthanc(
+    tmp_path: Path, free_port: Callable[[], int], node_port: int, peer: Callable[[str], str]
+) -> Iterator[Orthanc]:
     peer("Orthanc")
-    with Orthanc(tmp_path / "orthanc", free_port(), free_port(), "PACS") as running:
+    modalities = {"scanner": ("TWINSCANNER", "127.0.0.1", node_port)}
+    with Orthanc(tmp_path / "orthanc", free_port(), free_port(), "PACS", modalities) as running:
         yield running
 
 
@@ -117,11 +126,13 @@ def fhir_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def scanner(tmp_path: Path, orthanc: Orthanc, fhir_url: str, free_port: Callable[[], int]) -> Iterator[ScannerProcess]:
+def scanner(tmp_path: Path, orthanc: Orthanc, fhir_url: str, node_port: int) -> Iterator[ScannerProcess]:
+    """Its deliveries are confirmed by storage commitment, so that the kills hit that too."""
     process = ScannerProcess(
         tmp_path / "scanner",
-        node={"port": free_port(), "quiet_period_s": 1.5, "minimum_free_mb": 0},
-        pacs={"ae_title": "PACS", "port": orthanc.dicom_port},
+        node={"port": node_port, "quiet_period_s": 1.5, "minimum_free_mb": 0},
+        peers=[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": orthanc.dicom_port}],
+        destinations=[{"name": "pacs", "peer": "pacs", "confirm": "commitment", "commitment_timeout_s": 20.0}],
         retry={"first_delay_s": 0.5, "longest_delay_s": 2.0},
         scanner={"accept_synthetic_ct": True},
         twin={"url": fhir_url},

@@ -16,6 +16,8 @@ import sqlalchemy as sa
 
 from dicom_node.peers import Peer
 from dicom_node.store_scu import NotStored, send
+from tests.fakes import scanner_node
+from tests.fakes.archive import Archive
 from tests.fakes.clock import Clock
 from tests.fakes.hanging_work import hang
 from tests.samples.authority import Authority
@@ -25,7 +27,7 @@ from twin_scanner.app import Scanner
 from twin_scanner.errors import Misconfigured, Rejected, Transient
 from twin_scanner.render.report import RenderReport
 from twin_scanner.render.request import RenderRequest
-from twin_scanner.service.ledger import State, StudyState
+from twin_scanner.service.ledger import DeliveryState, State, StudyState
 from twin_scanner.service.worker import Beat
 from twin_scanner.settings import Settings
 
@@ -41,7 +43,7 @@ def settings(folder: Path, **sections: dict[str, Any]) -> Settings:
         {
             "node": {"open_to_loopback": True, **node},
             "storage": {"folder": folder / "data", "keep_days": 0.0},
-            "pacs": {"port": 1},
+            **({} if "destinations" in sections else {"pacs": {"port": 1}}),
             "model": {"accept_phantom_only": True},
             **sections,
         }
@@ -311,3 +313,35 @@ def test_a_ct_comes_from_the_peer_that_shows_its_certificate_and_ours_is_looked_
 
 def test_without_a_cron_text_nothing_is_scheduled(scanner: Scanner) -> None:
     assert scanner.retraining.next_start() is None
+
+
+def test_an_archive_commits_to_the_running_scanner_while_another_destination_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole wiring but the networks: the report on storage commitment comes to the scanner's own port."""
+    monkeypatch.setattr(scanner_node, "RENDER_S", 0.0)
+    with Archive() as archive:
+        peer = archive.peer
+        sections: dict[str, Any] = {
+            "peers": [
+                {"name": "archive", "ae_title": peer.ae_title, "host": peer.host, "port": peer.port},
+                {"name": "dead", "ae_title": "DEAD", "host": "127.0.0.1", "port": 1},
+            ],
+            "destinations": [
+                {"name": "archive", "peer": "archive", "confirm": "commitment"},
+                {"name": "away", "peer": "dead", "required": False},
+            ],
+        }
+        with Scanner(settings(tmp_path, **sections), render=scanner_node.fake_render).running() as scanner:
+            archive.caller = ("TWINSCANNER", scanner.receiver.port)
+            push(write_series(tmp_path / "ct"), scanner)
+            wait_for(lambda: states(scanner) == [State.DONE])
+            (job,) = scanner.ledger.jobs.newest()
+            by = {d.destination: d for d in scanner.ledger.deliveries.of_jobs([job.job_id])[job.job_id]}
+        assert by["archive"].confirmed_by == "storage commitment"
+        assert by["away"].state == DeliveryState.WAITING and not by["away"].required
+        assert len(archive.kept()) == scanner_node.PET_SLICES and archive.answers == [0x0000]
+    fewer = {**sections, "destinations": sections["destinations"][:1]}
+    with Scanner(settings(tmp_path, **fewer), render=scanner_node.fake_render).running() as scanner:
+        (away,) = [d for d in scanner.ledger.deliveries.of_jobs([job.job_id])[job.job_id] if d.destination == "away"]
+        assert away.state == DeliveryState.HELD and "no destination 'away' any more" in away.reason

@@ -1,6 +1,7 @@
 """The peers: each answers, and who takes PET accepts each kind of object that the configuration sends."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -18,6 +19,7 @@ from dicom_node.addresses import AddressBook, resolve_by_system
 from dicom_node.associations import Timeouts
 from dicom_node.client import accepted_offers, echo
 from dicom_node.peers import Peer, Role
+from dicom_node.tls_validity import validity_shown_by
 from twin_scanner.app import peer_of
 from twin_scanner.dicom.write.segmentation import TRANSFER_SYNTAXES
 from twin_scanner.doctor.finding import Finding, FindingState, findings_of
@@ -45,6 +47,10 @@ def _one_peer(peer: Peer, timeouts: Timeouts, settings: Settings) -> Iterator[Fi
         return
     echo(peer, calling_ae, timeouts)
     yield Finding(name, "ok", f"{peer} answers C-ECHO.")
+    if peer.tls is not None:
+        concern = validity_shown_by(peer, peer.tls, timeouts.connection_s).concern(datetime.now(UTC))
+        if concern is not None:
+            yield Finding(name, "warning", concern)
     if Role.TAKE_PET in peer.roles:
         yield from _accepted(peer, timeouts, settings)
 

@@ -212,6 +212,7 @@ class Intake:
                 f"Reading this study's headers never ended in {MOST_ATTEMPTS} attempts: look at its files in the "
                 "spool, then release it by its Study Instance UID."
             )
+        self._report_apart(study)
         fingerprint = self._spool.fingerprint(study.study_uid)
         if fingerprint != study.fingerprint:
             files = self._spool.files(study.study_uid)
@@ -225,6 +226,17 @@ class Intake:
             for choice in choices:
                 self._open(choice, study)
         return fingerprint
+
+    def _report_apart(self, study: Study) -> None:
+        """Say of a study that instances of it came with two contents: the first is translated, a person may compare."""
+        apart = self._spool.apart(study.study_uid)
+        if apart:
+            self._ledger.studies.kept_apart(study, len(apart))
+            LOG.warning(
+                "%d instances of the study came again with another content; the first is translated",
+                len(apart),
+                extra={"study_uid": study.study_uid, "step": "intake"},
+            )
 
     def _waits(self, study_uid: str) -> bool:
         known = self._ledger.studies.find(study_uid)

@@ -11,7 +11,9 @@ from dicom_node.associations import Timeouts
 from dicom_node.client import accepted_offers
 from dicom_node.peers import Peer
 from dicom_node.sop_classes import CT_CLASSES
+from dicom_node.tls import ServerTls
 from tests.peers.orthanc import Orthanc
+from tests.samples.authority import Authority
 from tests.samples.examined import examined_settings, found
 from tests.samples.examined_listener import receiver
 from twin_scanner.doctor import Finding, findings_of
@@ -101,6 +103,25 @@ def test_each_peer_is_asked_and_one_that_is_not_well_hides_no_other(tmp_path: Pa
     assert "CALLER is never called and may call from 10.1.0.0/16, no-such-host.invalid." in str(findings)
     assert "check both AE titles there" in found(findings, "peer other").sentence
     assert not [finding for finding in findings if finding.name.endswith("accepts")]
+
+
+def test_a_peer_s_certificate_that_ends_soon_is_a_warning(
+    tmp_path: Path, closed_port: int, peer: Callable[[str], str]
+) -> None:
+    authority = Authority(tmp_path / "authority", peer("openssl"))
+    ours, theirs = authority.sign("scanner"), authority.sign("pacs.hospital", days=20)
+    section = {"certificate": ours.certificate, "key": ours.key, "ca_file": ours.ca_file}
+    with receiver(tmp_path / "pacs", tls=ServerTls(theirs)) as pacs:
+        values = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": pacs.port, "roles": ["query"]}
+        settings = examined_settings(tmp_path, closed_port).model_dump(exclude={"pacs"})
+        peers = [{**values, "tls": True, "certificate_name": "pacs.hospital"}]
+        elsewhere = [{"name": "archive", "url": "https://archive.example/dicom-web"}]
+        findings = look(
+            Settings.model_validate({**settings, "peers": peers, "tls": section, "destinations": elsewhere})
+        )
+    assert [finding.state for finding in findings] == ["ok", "warning"]
+    assert findings[1].sentence.startswith(f"The certificate of PACS at 127.0.0.1:{values['port']} is valid until ")
+    assert "19 days more" in findings[1].sentence
 
 
 def test_a_peer_that_says_nothing_is_given_up_after_the_configured_time() -> None:

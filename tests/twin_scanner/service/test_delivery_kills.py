@@ -98,8 +98,8 @@ def test_a_kill_between_any_two_writes_of_a_delivery_loses_nothing_and_doubles_n
     Path(sqlite_url.removeprefix("sqlite:///")).write_bytes(migrated_file.read_bytes())
     ledgers = [open_ledger(sqlite_url)]
     reports = CommitmentReports(lambda report: keep(ledgers[-1], report))
-    node = start_node(Spool(tmp_path / "spool"), reports=reports)
     with Archive() as archive:
+        node = start_node(Spool(tmp_path / "spool"), reports=reports, peers=[archive.peer])
         archive.caller = (CALLING_AE, node.peer.port)
         destination = archive_destination(archive, confirm=confirm, rejects=True, reports=reports)
 

@@ -59,7 +59,7 @@ def node(tmp_path: Path, ledger: Ledger, archive: Archive) -> Iterator[Node]:
     def kept(report: CommitmentReport) -> bool:
         return ledger.deliveries.reported(report.transaction_uid, report.kept)
 
-    running = start_node(Spool(tmp_path / "spool"), reports=CommitmentReports(kept))
+    running = start_node(Spool(tmp_path / "spool"), reports=CommitmentReports(kept), peers=[archive.peer])
     archive.caller = (CALLING_AE, running.peer.port)
     yield running
     running.listener.stop(20.0)

@@ -1,4 +1,4 @@
-"""From a quiet study to jobs, on a real spool and ledger: sent again, more slices, a corrected patient."""
+"""From a quiet study to jobs, on a real spool and ledger: sent again, more slices, other contents."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -183,15 +183,21 @@ def test_more_slices_after_the_pet_was_made_are_its_next_revision(rig: Rig, tmp_
     assert (second.state, second.revision) == (State.QUEUED, 2)
 
 
-def test_a_corrected_patient_is_a_new_source_and_the_job_under_way_keeps_its_own_files(
-    rig: Rig, tmp_path: Path
+def test_another_content_under_the_same_uids_makes_no_job_and_is_reported(
+    rig: Rig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rig.receive(write_series(tmp_path / "a"))
+    """A patient that was corrected under the same UIDs used to become a second PET in silence."""
+    files = write_series(tmp_path / "a")
+    rig.receive(files)
     (first,) = rig.take()
     rig.receive(write_series(tmp_path / "b", PatientID="P2"))
-    held = pydicom.dcmread(next(rig.folders.ct(first.job_id).rglob("*.dcm")), stop_before_pixels=True)
-    assert held.PatientID == "P1"
-    assert {job.job_id for job in rig.take()} > {first.job_id}
+    assert [job.job_id for job in rig.take()] == [first.job_id]
+    patients = {pydicom.dcmread(file, stop_before_pixels=True).PatientID for file in rig.spool.files("1.2.3")}
+    assert patients == {"P1"}
+    timeline = rig.ledger.events.of_row("studies", rig.study().study_id)
+    (event,) = [event for event in timeline if event.what == "kept apart"]
+    assert event.detail["count"] == len(rig.spool.apart("1.2.3")) == len(list((tmp_path / "b").iterdir()))
+    assert "came again with another content; the first is translated" in caplog.text
 
 
 def test_another_series_after_the_pet_was_made_is_skipped(rig: Rig, tmp_path: Path) -> None:

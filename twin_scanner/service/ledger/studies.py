@@ -143,6 +143,11 @@ class Studies(Claims[Study]):
                 self._update(write, study, real_pet=series_uid)
                 self._note(write, study, "real PET")
 
+    def kept_apart(self, study: Study, count: int) -> None:
+        """So many contents came under UIDs of the study that were here already; none of them is translated."""
+        with self._database.write() as write:
+            self._note(write, study, "kept apart", count=count)
+
     def claim(self) -> Study | None:
         """The complete study whose turn it is, claimed for the calling thread."""
         return self._claim()
