@@ -1,12 +1,13 @@
 """Who may associate with us: a peer whose AE title, address and, by TLS, certificate agree; pure, knows no library."""
 
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TypeAlias
 
 from dicom_node.addresses import Address, AddressBook, Resolve, parsed, resolve_by_system
-from dicom_node.peers import Peer, Role
+from dicom_node.peers import Peer, Priority, Role
 from dicom_node.places import AssociationLimits, Places, Rejection
 
 ConnectionKey: TypeAlias = tuple[str | int, ...]
@@ -25,6 +26,7 @@ class Caller:
 class Admission:
     """Decides on connections and on the associations that they ask for, and counts both.
 
+    Who calls us by one of ``other_ae_titles`` is served with the priority that it stands for.
     With ``open_to_loopback`` every caller on this machine may send CT, whatever its AE title. ``resolve`` asks the DNS;
     it is called by ``addresses.refresh`` alone.
     """
@@ -34,12 +36,14 @@ class Admission:
         ae_title: str,
         peers: Sequence[Peer] = (),
         *,
+        other_ae_titles: Mapping[str, Priority] = MappingProxyType({}),
         open_to_loopback: bool = False,
         limits: AssociationLimits | None = None,
         resolve: Resolve = resolve_by_system,
     ) -> None:
         self.ae_title = ae_title
-        """What we must be called."""
+        """What we must be called, if it is none of the others."""
+        self._priorities = dict(other_ae_titles)
         self.addresses = AddressBook(peers, resolve)
         self._peers = tuple(peers)
         self._open_to_loopback = open_to_loopback
@@ -66,9 +70,12 @@ class Admission:
         peer = self._identify(address, caller)
         if isinstance(peer, Rejection):
             return peer
-        if caller.called_ae != self.ae_title:
+        if caller.called_ae not in (self.ae_title, *self._priorities):
             return Rejection.of_called(f"we are called '{self.ae_title}'")
-        return self._places.associate(_plain(key), address, is_guest=peer not in self._peers) or peer
+        rejection = self._places.associate(_plain(key), address, is_guest=peer not in self._peers)
+        if rejection is not None or caller.called_ae == self.ae_title:
+            return rejection or peer
+        return replace(peer, priority=self._priorities[caller.called_ae])
 
     def ended(self, key: ConnectionKey) -> None:
         """The connection is closed."""

@@ -190,16 +190,18 @@ class Completeness:
     def _evidence(self, study_uid: str, study: _Arriving, sending: set[str], now_s: float) -> Evidence | None:
         silent_s, look = now_s - study.last_s, study.look
         counted = None if look is None else look.counted
-        is_quiet = silent_s >= self._quiet_period_s
+        is_quiet, has_waited = silent_s >= self._quiet_period_s, silent_s >= self._longest_wait_s
         if look is not None and counted is not None:
-            if counted.equal and look.gap_free and study.same >= 2 and (is_quiet or not counted.other_ct):
-                return Evidence(EvidenceKind.COUNTED, str(counted))
+            if counted.equal and look.gap_free and (is_quiet or not counted.other_ct):
+                if study.same >= 2:
+                    return Evidence(EvidenceKind.COUNTED, str(counted))
+                if not has_waited:
+                    return None
             if counted.missing:
-                waited = silent_s >= self._longest_wait_s
-                return Evidence(EvidenceKind.INCOMPLETE, str(counted)) if waited else None
+                return Evidence(EvidenceKind.INCOMPLETE, str(counted)) if has_waited else None
         elif look is not None and self._is_released(study, look, silent_s):
             return Evidence(EvidenceKind.RELEASED)
-        if study_uid in sending and silent_s < self._longest_wait_s:
+        if study_uid in sending and not has_waited:
             return None
         is_looked_at = look is not None or silent_s >= self._quiet_period_s + self._look_patience_s
         return Evidence(EvidenceKind.QUIET) if is_quiet and is_looked_at else None

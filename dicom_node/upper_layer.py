@@ -97,9 +97,8 @@ class BoundedProvider(DULServiceProvider):
 
     def _end(self) -> None:
         """Both sides ended the association at once, one by abort and one by release: there is no state for that."""
-        logger.debug("The association with %s was aborted and released at once.", self._peer())
         cast(AssociationSocket, self.socket).close()
-        evt.trigger(self.assoc, evt.EVT_CONN_CLOSE, {"address": self._peer()})
+        evt.trigger(self.assoc, evt.EVT_CONN_CLOSE, {"address": self.assoc.requestor.address_info})
 
     def kill_dul(self) -> None:
         """End the thread."""

@@ -203,7 +203,6 @@ class Scanner:
                 self.ledger,
                 self._completeness,
                 now,
-                priorities=sender_priorities(settings),
                 incomplete=settings.node.incomplete,
             )
             logs = partial(set_up_service_logging, settings.log.level)
@@ -308,7 +307,8 @@ class Scanner:
 
     def _on_stored(self, instance: ReceivedInstance) -> None:
         self.ledger.check_usable()
-        self._arrivals.stored(instance.study_uid, instance.calling_ae, instance.association)
+        priority = Priority.ROUTINE if instance.peer is None else Priority[instance.peer.priority.name]
+        self._arrivals.stored(instance.study_uid, instance.calling_ae, instance.association, priority)
 
     def _on_report(self, report: CommitmentReport) -> bool:
         """What a destination says of a storage commitment; False where no node on this ledger has asked for it."""
@@ -422,6 +422,7 @@ class Scanner:
         admission = Admission(
             node.ae_title,
             [*(peer_of(self._settings, section) for section in self._settings.known_peers), _ourselves(self._settings)],
+            other_ae_titles=node.other_ae_titles,
             open_to_loopback=node.open_to_loopback,
             limits=AssociationLimits(node.maximum_associations, node.associations_per_address),
         )
@@ -453,15 +454,6 @@ def _ourselves(settings: Settings) -> Peer:
 def _probe_delay_s(policy: RetryPolicy, failures: int) -> float:
     """How long a peer that is down is left alone after so many failed probes."""
     return policy.delay_s(failures, 1.0)
-
-
-def sender_priorities(settings: Settings) -> dict[str, Priority]:
-    """The priority of what each AE title sends: the most urgent one of the peers that have it."""
-    priorities: dict[str, Priority] = {}
-    for peer in settings.known_peers:
-        priority = Priority[peer.priority.name]
-        priorities[peer.ae_title] = min(priority, priorities.get(peer.ae_title, priority))
-    return priorities
 
 
 def series_preference(settings: Settings) -> Preference:

@@ -55,6 +55,15 @@ def test_a_caller_is_the_peer_of_which_title_and_address_agree() -> None:
     assert ask(node, "::ffff:10.1.2.3", "CT1") is CT
 
 
+def test_an_ae_title_that_we_are_called_by_gives_the_priority() -> None:
+    node = admission(other_ae_titles={"TWINSTAT": Priority.URGENT, "TWINNIGHT": Priority.BACKFILL})
+    for called, priority in (("TWINSTAT", Priority.URGENT), ("TWINNIGHT", Priority.BACKFILL)):
+        outcome = ask(node, "10.2.2.3", "CT1", called)
+        assert isinstance(outcome, Peer) and (outcome.name, outcome.priority) == ("emergency", priority)
+    assert ask(node, "10.2.2.3", "CT1") is EMERGENCY
+    assert answer(ask(node, "10.2.2.3", "CT1", "OTHER")) == UNKNOWN_CALLED
+
+
 def test_an_unknown_title_is_refused_by_default_also_from_this_machine() -> None:
     for address in ("10.0.0.5", "127.0.0.1", "192.0.2.1"):
         outcome = ask(admission(), address, "STRANGER")

@@ -133,6 +133,14 @@ def test_two_answers_that_differ_are_none(studies: Completeness) -> None:
     assert _complete(studies, 4.0) == ["1.2"]
 
 
+def test_a_second_answer_is_waited_for_although_the_quiet_period_is_over(studies: Completeness) -> None:
+    studies.touch("1.2", 0.0)
+    _look(studies, Look(True, NONE_MISSING), 29.5)
+    assert studies.complete(30.0) == []
+    _look(studies, Look(True, NONE_MISSING), 30.5)
+    assert studies.complete(30.5) == [("1.2", Evidence(EvidenceKind.COUNTED, "20 of 20"))]
+
+
 def test_an_instance_that_comes_after_a_look_makes_it_void(studies: Completeness) -> None:
     studies.touch("1.2", 0.0)
     _look(studies, Look(True, NONE_MISSING), 1.0)

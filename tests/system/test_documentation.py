@@ -22,6 +22,7 @@ NAMES_OF_THE_DESIGN = {
     "segment",
     "phantom",
     "prepare",
+    "pull",
     "train",
     "retrain",
     "evaluate",

@@ -130,7 +130,13 @@ def scanner(tmp_path: Path, orthanc: Orthanc, fhir_url: str, node_port: int) -> 
     """Its deliveries are confirmed by storage commitment, so that the kills hit that too."""
     process = ScannerProcess(
         tmp_path / "scanner",
-        node={"port": node_port, "quiet_period_s": 1.5, "minimum_free_mb": 0},
+        node={
+            "port": node_port,
+            "quiet_period_s": 1.5,
+            "longest_wait_s": 1.5,
+            "incomplete": "go on",  # this PACS never holds the CT
+            "minimum_free_mb": 0,
+        },
         peers=[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": orthanc.dicom_port}],
         destinations=[{"name": "pacs", "peer": "pacs", "confirm": "commitment", "commitment_timeout_s": 20.0}],
         retry={"first_delay_s": 0.5, "longest_delay_s": 2.0},

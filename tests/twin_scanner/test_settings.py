@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from dicom_node.peers import Role
 from twin_scanner.errors import Misconfigured
 from twin_scanner.settings import MACHINE_CONFIGURATION, Settings, configuration_file, load_settings
 from twin_scanner.settings.configuration import sections_of
@@ -235,6 +236,12 @@ def test_the_configuration_of_the_machine_is_taken_where_none_is_given(tmp_path:
     assert configuration_file(None, machine) == machine
     assert configuration_file(given, machine) == given
     assert Path("/etc/twin-scanner/twin-scanner.toml") == MACHINE_CONFIGURATION
+
+
+@pytest.mark.parametrize("confirm, queried", [("query", True), ("commitment", True), ("status", False)])
+def test_a_pacs_that_proves_nothing_but_its_status_is_not_asked_for_studies(confirm: str, queried: bool) -> None:
+    (pacs,) = Settings.model_validate({"pacs": {"confirm": confirm}}).known_peers
+    assert (Role.QUERY in pacs.roles) is queried
 
 
 def test_pacs_is_short_for_a_destination_beside_others_and_its_default_counts_alone() -> None:

@@ -5,12 +5,11 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 from dicom_node.evidence import Completeness, Evidence, EvidenceKind
@@ -78,8 +77,7 @@ class JobFolders:
 class Arrivals:
     """What the receiver reports between two sweeps; kept in memory only, for the spool is the truth.
 
-    ``priorities`` are those of what each calling AE title sends. A study without evidence of completeness is
-    held or goes on, as ``incomplete`` says, and is marked in both cases.
+    A study without evidence of completeness is held or goes on, as ``incomplete`` says, and is marked in both cases.
     """
 
     def __init__(
@@ -88,21 +86,19 @@ class Arrivals:
         completeness: Completeness,
         now: Callable[[], datetime] = utc_now,
         *,
-        priorities: Mapping[str, Priority] = MappingProxyType({}),
         incomplete: IncompletePolicy = "hold",
     ) -> None:
         self._ledger = ledger
         self._completeness = completeness
         self._now = now
-        self._priorities = priorities
         self._incomplete = incomplete
         self._lock = threading.Lock()
         self._arrived: dict[str, Arrival] = {}
         self._real_pets: dict[str, str] = {}
 
-    def stored(self, study_uid: str, calling_ae: str, association: int) -> None:
+    def stored(self, study_uid: str, calling_ae: str, association: int, priority: Priority = Priority.ROUTINE) -> None:
         """An instance is durable in the spool and about to be acknowledged."""
-        now, priority = self._now(), self._priorities.get(calling_ae, Priority.ROUTINE)
+        now = self._now()
         with self._lock:
             last = self._arrived.get(study_uid) or Arrival(study_uid, calling_ae, 0, now, now, priority)
             self._arrived[study_uid] = replace(
@@ -238,6 +234,15 @@ class Intake:
                 extra={"study_uid": study.study_uid, "step": "intake"},
             )
 
+    def check_real_pet(self, job: Job) -> None:
+        """Raise Rejected or Held where a real PET became known while the job waited; who released it has decided."""
+        study = self._ledger.studies.find(job.study_uid)
+        if study is None or not study.real_pet or self._real_pet == "deliver":
+            return
+        if any(event.what in ("retried", "released") for event in self._ledger.events.of_row("jobs", job.job_id)):
+            return
+        raise (Rejected if self._real_pet == "skip" else Held)(self._reason(study.real_pet))
+
     def _waits(self, study_uid: str) -> bool:
         known = self._ledger.studies.find(study_uid)
         if known is None or known.state == StudyState.ARRIVING:
@@ -283,6 +288,9 @@ class Intake:
         series_uid = choice.real_pet or (known or study).real_pet
         if not series_uid or choice.synthetic or self._real_pet == "deliver":
             return None
+        return self._reason(series_uid)
+
+    def _reason(self, series_uid: str) -> str:
         go_on = "retry" if self._real_pet == "skip" else "release"
         return (
             f"The study holds a real PET (series {series_uid}), beside which a synthetic one is a hazard: {go_on} this "

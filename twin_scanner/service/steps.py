@@ -92,6 +92,8 @@ class Steps:
         source = self.folders.ct(job.job_id)
         if not source.is_dir():
             raise Defect("The CT files of this job are not in its folder any more: send the study again.")
+        if not self.template.accept_synthetic_ct:
+            self.intake.check_real_pet(job)
         request = replace(
             self.template,
             source=source,

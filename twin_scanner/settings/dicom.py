@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from dicom_node.peers import Priority
 from twin_scanner.settings.section import AeTitle, ListenPort, Seconds, Section, text_like
 
 NodeName = Annotated[
@@ -17,6 +18,7 @@ class NodeSection(Section):
 
     name: NodeName = "twin-scanner-1"
     ae_title: AeTitle = "TWINSCANNER"
+    other_ae_titles: dict[AeTitle, Priority] = Field({})
     host: str = "127.0.0.1"
     port: ListenPort = 11112
     open_to_loopback: bool = False

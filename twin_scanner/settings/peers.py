@@ -72,8 +72,9 @@ class PacsSection(Section):
     confirm: Confirmation = "query"
 
     def as_peer(self) -> PeerSection:
-        """The peer that it is short for."""
-        return PeerSection(name=PACS, **self.model_dump(exclude={"confirm"}))
+        """The peer that it is short for; one that proves nothing but its status is not queried either."""
+        roles = ALL_ROLES - {Role.QUERY} if self.confirm == "status" else ALL_ROLES
+        return PeerSection(name=PACS, roles=tuple(sorted(roles)), **self.model_dump(exclude={"confirm"}))
 
     def as_destination(self) -> DestinationSection:
         """The destination that it is short for."""

@@ -21,7 +21,7 @@ from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Misconfigured, Rejected, Transient
 from twin_scanner.models.plan import Plan
 from twin_scanner.models.store import ModelStore
-from twin_scanner.render.render import _dose_notes, _scene, render
+from twin_scanner.render.render import _dose_notes, _evidence_note, _scene, render
 from twin_scanner.render.report import read_report, write_report
 from twin_scanner.render.request import Outputs, RenderRequest
 
@@ -111,6 +111,11 @@ def test_a_model_of_patients_needs_no_acceptance_and_nothing_speaks_of_phantoms(
         report.pet_series_uid: list(report.pet_instance_uids),
         **{one.series_uid: [one.sop_instance_uid] for one in others},
     }
+
+
+def test_the_report_of_a_ct_that_was_not_complete_says_what_was_missing() -> None:
+    assert _evidence_note("incomplete: 430 of 512") == ["The CT was not complete when it was translated (430 of 512)."]
+    assert [note for evidence in ("C-FIND: 512 of 512", "quiet period", "") for note in _evidence_note(evidence)] == []
 
 
 def named_by(key_objects: Path) -> dict[str, list[str]]:

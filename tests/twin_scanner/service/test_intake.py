@@ -12,7 +12,7 @@ from tests.fakes.clock import Clock
 from tests.samples.small_ct import write_series
 from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.dicom.read.series_choice import Choice
-from twin_scanner.errors import Defect, Held, Transient
+from twin_scanner.errors import Defect, Held, Rejected, Transient
 from twin_scanner.service.intake import (
     MOST_ATTEMPTS,
     Arrivals,
@@ -398,6 +398,22 @@ def test_a_study_with_a_real_pet_is_held_or_delivered_where_the_configuration_sa
     assert rig.ledger.release(held.job_id).state == State.QUEUED
 
 
+def test_a_real_pet_that_becomes_known_while_the_job_waits_stops_it_unless_a_person_wants_it(
+    rig: Rig, tmp_path: Path
+) -> None:
+    rig.receive(write_series(tmp_path / "ct"))
+    (job,) = rig.take()
+    rig.intake.check_real_pet(job)
+    rig.ledger.studies.has_real_pet("1.2.3", "1.2.3.77")
+    with pytest.raises(Rejected, match=r"holds a real PET \(series 1\.2\.3\.77\)"):
+        rig.intake.check_real_pet(job)
+    claimed = rig.ledger.jobs.claim()
+    assert claimed is not None
+    rig.ledger.jobs.reject(claimed, "The study holds a real PET.")
+    rig.ledger.retry(job.job_id)
+    rig.intake.check_real_pet(job)
+
+
 def test_a_study_with_a_real_pet_is_delivered_where_the_configuration_says_so(rig: Rig, tmp_path: Path) -> None:
     assert _with_real_pet(rig, tmp_path, "deliver").state == State.QUEUED
 
@@ -450,9 +466,10 @@ def test_a_study_without_evidence_is_held_or_goes_on_and_is_marked(
 def test_what_a_peer_sends_has_its_priority(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("twin_scanner.service.intake.time.monotonic", rig.clock.monotonic_s)
     completeness = Completeness(quiet_period_s=30.0, longest_wait_s=30.0)
-    arrivals = Arrivals(rig.ledger, completeness, rig.clock, priorities={"STROKE": Priority.URGENT})
-    for study_uid, calling_ae in (("1.2.3", "STROKE"), ("1.2.4", "PACS")):
-        arrivals.stored(study_uid, calling_ae, 1)
+    arrivals = Arrivals(rig.ledger, completeness, rig.clock)
+    arrivals.stored("1.2.3", "STROKE", 1, Priority.URGENT)
+    arrivals.stored("1.2.3", "PACS", 2)
+    arrivals.stored("1.2.4", "PACS", 2)
     arrivals.sweep()
     assert [rig.study(uid).priority for uid in ("1.2.3", "1.2.4")] == [Priority.URGENT, Priority.ROUTINE]
 

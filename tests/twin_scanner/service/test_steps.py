@@ -152,8 +152,9 @@ def render_lane(folder: Path, report: RenderReport) -> Lane[Any]:
     )
     rows = SimpleNamespace(claim=never, wake=never)
     ledger: Any = SimpleNamespace(studies=rows, jobs=rows, deliveries=rows, rendered=never)
+    intake: Any = SimpleNamespace(check_real_pet=lambda job: None)
     steps = Steps(
-        ledger, folders, nothing, lambda request, beat: report, template, (), nothing, UTC, lambda: nothing, utc_now
+        ledger, folders, intake, lambda request, beat: report, template, (), nothing, UTC, lambda: nothing, utc_now
     )  # fmt: skip
     return next(lane for lane in steps.lanes() if lane.name == "render")
 
@@ -188,6 +189,7 @@ def twin_lane(folder: Path, jobs: list[Job], recorded: list[TwinUpdate], confirm
 def revision(number: int, pet_series_uid: str | None) -> Job:
     job = SimpleNamespace(job_id=f"j{number}", study_uid="1.2.3", series_uid="1.2.3.4", frame_of_reference_uid="1.9")
     job.revision, job.pet_series_uid, job.made_at = number, pet_series_uid, datetime(2026, 3, 1, tzinfo=UTC)
+    job.evidence = "quiet period"
     return cast(Job, job)
 
 
