@@ -492,6 +492,8 @@ def _storage_id(folder: Path) -> str:
 
 def embedded_settings(folder: Path, pacs_port: int, quiet_period_s: float) -> Settings:
     """A whole scanner on loopback in one folder, taking phantoms: what the demonstration runs."""
+    # The stand-in answers no query, and nobody asks it.
+    stand_in = {"ae_title": DEMO_PACS_AE, "host": "127.0.0.1", "port": pacs_port}
     return Settings.model_validate(
         {
             "node": {
@@ -500,7 +502,8 @@ def embedded_settings(folder: Path, pacs_port: int, quiet_period_s: float) -> Se
                 "quiet_period_s": quiet_period_s,
                 "minimum_free_mb": 256,
             },
-            "pacs": {"ae_title": DEMO_PACS_AE, "port": pacs_port, "confirm": "status"},
+            "peers": [{**stand_in, "name": "pacs", "roles": ["send_ct", "take_pet"]}],
+            "destinations": [{"name": "pacs", "peer": "pacs", "confirm": "status"}],
             "storage": {"folder": folder},
             "model": {"accept_phantom_only": True},
             "scanner": {"accept_synthetic_ct": True},
