@@ -83,13 +83,14 @@ device = "cpu"
 
 
 def started(folder: Path, *options: str) -> "subprocess.Popen[str]":
-    """The command line's own process."""
+    """The command line's own process, which hears Ctrl-C although this one may have been started to ignore it."""
     return subprocess.Popen(
         [sys.executable, "-m", "twin_scanner.cli", "train", "tiny.toml", *options],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -106,6 +107,7 @@ def validations(folder: Path) -> int:
     return len(read_curve(folder / "runs" / "tiny"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_grid_that_is_stopped_keeps_the_step_that_it_is_at(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C waited until the network was trained, and SIGTERM lost the steps since the last checkpoint."""

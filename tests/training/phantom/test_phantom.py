@@ -254,7 +254,7 @@ def test_brain_myocardium_muscle_and_bladder_look_alike_on_ct_and_differ_on_pet(
     assert suv["muscle"] < 1.4 and suv["brain"] > 4.0
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", quick_and_long([1], [2]))
 def test_the_tissue_table_gives_the_alike_tissues_one_hu_with_and_without_contrast(make: Make, seed: int) -> None:
     for contrast in (False, True):
         phantom = make(seed, replace(FINER, **NOISELESS, contrast=contrast, field_of_view="head-to-toe"))
@@ -752,6 +752,7 @@ def test_metal_is_clipped_and_streaks_run_through_its_slices_only(make: Make, im
     assert streaks.std() > 10.0 and streaks.min() < -40.0 and streaks.max() > 40.0
 
 
+@pytest.mark.long
 def test_between_two_rods_of_metal_the_ct_is_dark(make: Make) -> None:
     """Oracle: beam hardening; rays through both rods lose most, so the line that joins them is dark."""
     options = replace(VARIED, field_of_view=(1000.0, 1160.0), spacing_mm=(4.0, 2.0, 2.0))

@@ -11,6 +11,7 @@ import pytest
 
 from tests.samples.cases import quick_and_long
 from tests.samples.command_line import run
+from tests.samples.saved_packages import saved_package
 from twin_scanner.imaging.volume import Geometry, write_nifti
 
 pytestmark = pytest.mark.unit
@@ -96,14 +97,23 @@ def test_a_real_series_that_is_no_regular_volume_is_refused_in_one_sentence(
     assert not (tmp_path / "x").exists()
 
 
-def test_a_model_that_was_exported_is_imported_again_as_the_same(tmp_path: Path) -> None:
-    (demonstration,) = json.loads(run(tmp_path, "models", "list", "--json").stdout)
+@pytest.mark.parametrize("layout", ["folder", "monai"])
+def test_a_model_that_was_exported_is_imported_again_as_the_same(tmp_path: Path, layout: str) -> None:
+    folder = saved_package(tmp_path / "small")
+    imported = run(tmp_path, "models", "import", str(folder))
+    assert imported.returncode == 0, imported.stderr
+    done = run(tmp_path, "models", "export", "small", "--out", "exported", "--layout", layout)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "exported" / "configs" / "metadata.json").is_file() == (layout == "monai")
+    done = run(tmp_path, "models", "import", "exported")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == imported.stdout
+
+
+def test_a_model_with_context_is_exported_as_a_folder_and_refused_as_a_monai_bundle(tmp_path: Path) -> None:
     done = run(tmp_path, "models", "export", "champion", "--out", "bundle", "--layout", "monai")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "bundle" / "configs" / "metadata.json").is_file()
-    done = run(tmp_path, "models", "import", "bundle")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == demonstration["model_hash"]
+    assert done.returncode == 1 and "export the folder layout" in done.stderr
+    assert run(tmp_path, "models", "export", "champion", "--out", "bundle", "--layout", "folder").returncode == 0
 
 
 def test_looking_for_jobs_in_a_wrong_folder_makes_nothing_there(tmp_path: Path) -> None:

@@ -290,9 +290,10 @@ def test_networks_must_be_those_of_the_partition(tmp_path: Path) -> None:
 
 def test_the_demonstration_package_is_whole_small_and_says_what_it_is() -> None:
     package = load_package(DEMONSTRATION_FOLDER)
-    assert package.partition == DISTRICTS and package.architecture == Architecture("unet", 8)
+    assert package.partition == DISTRICTS and package.card.stitching == "gaussian"
+    assert package.architecture == Architecture("unet", 8, soft_tissue=True, context=True)
     assert package.plan.spacing_mm == (4.0, 4.08, 4.08)
     assert package.card.precision == "float16" and package.card.segmenter == "landmarks"
     assert "phantom" in package.card.intended_use and "not for clinical use" in package.card.intended_use
     weights = sum(path.stat().st_size for path in DEMONSTRATION_FOLDER.glob("*.safetensors"))
-    assert weights < 8.5e6
+    assert weights < 16e6

@@ -75,7 +75,7 @@ def test_the_derived_districts_are_those_that_were_drawn(arms: Literal["up", "do
     assert ((found > 0) == (phantom.districts > 0)).mean() > 0.999
 
 
-@pytest.mark.parametrize("orientation", quick_and_long(["SAR"], ["RAS", "PIL"]))
+@pytest.mark.parametrize("orientation", quick_and_long([], ["SAR", "RAS", "PIL"]))
 def test_the_orientation_of_the_ct_changes_nothing(orientation: str) -> None:
     phantom = drawn("up")
     total, body = label_maps(phantom)
