@@ -9,7 +9,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from benchmarks import evaluation, floors, ledger, receipt, segmentation, segmentation_speed, training, translation
+from benchmarks import (
+    evaluation,
+    floors,
+    latency,
+    ledger,
+    receipt,
+    segmentation,
+    segmentation_speed,
+    training,
+    translation,
+)
 from benchmarks.figures import Figure, table_of
 
 NAMES: Final = (
@@ -19,6 +29,7 @@ NAMES: Final = (
     evaluation.NAME,
     ledger.NAME,
     receipt.NAME,
+    latency.NAME,
     translation.NAME,
 )
 TABLE_WIDTH: Final = 150
@@ -31,6 +42,7 @@ def main(
     count: Annotated[int, typer.Option(min=1, help="segmentation: so many phantoms.")] = segmentation.PHANTOMS,
     seed: Annotated[int, typer.Option(min=0, help="segmentation: the first phantom's seed.")] = 0,
     speed: Annotated[bool, typer.Option(help="segmentation: also time and memory at 512x512x400.")] = True,
+    ct: Annotated[Path | None, typer.Option(help="latency: a folder with a CT series.", file_okay=False)] = None,
     write: Annotated[Path | None, typer.Option(help="segmentation: write its page of docs/.", dir_okay=False)] = None,
 ) -> None:
     """Measure NAME (default: all) and print the figures beside the goals and the peers."""
@@ -49,6 +61,9 @@ def main(
             with _progress() as bars:
                 report = partial(_update, bars, bars.add_task(benchmark.NAME, total=None))
                 results += benchmark.measure(report)
+    if latency.NAME in chosen:
+        with _progress() as bars:
+            results += latency.measure(partial(_update, bars, bars.add_task(latency.NAME, total=None)), ct)
     if as_json:
         for figure in results:
             print(figure.line())

@@ -45,17 +45,17 @@ def measure(
     progress: Callable[[int, int], None] = lambda done, total: None, slices: int = SLICES, rounds: int = ROUNDS
 ) -> list[Figure]:
     """Seconds for all slices from one sender, receiver by receiver, and the rate of eight senders together."""
-    receivers = _receivers()
-    times: dict[str, list[float]] = {name: [] for name in receivers}
+    known = receivers()
+    times: dict[str, list[float]] = {name: [] for name in known}
     together: list[float] = []
     with tempfile.TemporaryDirectory() as scratch:
         series = [_series(Path(scratch) / f"sent{number}", number, slices // SENDERS) for number in range(SENDERS)]
         for turn in range(rounds):
-            for step, (name, command) in enumerate(receivers.items()):
+            for step, (name, command) in enumerate(known.items()):
                 times[name].append(_seconds(command, Path(scratch) / "received", [series]))
-                progress(turn * (len(receivers) + 1) + step + 1, rounds * (len(receivers) + 1))
-            together.append(_seconds(receivers[OURS], Path(scratch) / "received", [[one] for one in series]))
-            progress((turn + 1) * (len(receivers) + 1), rounds * (len(receivers) + 1))
+                progress(turn * (len(known) + 1) + step + 1, rounds * (len(known) + 1))
+            together.append(_seconds(known[OURS], Path(scratch) / "received", [[one] for one in series]))
+            progress((turn + 1) * (len(known) + 1), rounds * (len(known) + 1))
     return _figures(
         {name: statistics.median(each) for name, each in times.items()}, statistics.median(together), slices
     )
@@ -74,7 +74,7 @@ def _figures(seconds: dict[str, float], together_s: float, slices: int) -> list[
     return [*figures, at_least(NAME, f"rate of {SENDERS} senders, of one's", ours / together_s, TOGETHER, "x")]
 
 
-def _receivers() -> dict[str, Command]:
+def receivers() -> dict[str, Command]:
     """Ours, and those that are installed here."""
     ours = [sys.executable, "-m", "benchmarks.receiver"]
     found: dict[str, Command] = {
@@ -95,22 +95,22 @@ def _receivers() -> dict[str, Command]:
 
 def _seconds(command: Command, folder: Path, senders: Sequence[Sequence[Path]]) -> float:
     """The time from the first sender's start to the last one's end, on a receiver with an empty folder."""
-    with _running(command, folder) as port:
+    with running(command, folder) as port:
         storescu = ["storescu", "-aec", TITLE, "-aet", "SENDER", "+sd", "+r", "127.0.0.1", str(port)]
         environment = os.environ | {"TCP_NODELAY": "1"}
         begun_s = time.perf_counter()
-        running = [
+        processes = [
             subprocess.Popen([*storescu, *map(str, folders)], env=environment, stderr=subprocess.DEVNULL)
             for folders in senders
         ]
-        codes = [process.wait(_SEND_S) for process in running]
+        codes = [process.wait(_SEND_S) for process in processes]
         if any(codes):
             raise RuntimeError(f"storescu ended with {codes}: it could not send to {command(folder, port)[0]}.")
         return time.perf_counter() - begun_s
 
 
 @contextmanager
-def _running(command: Command, folder: Path) -> Iterator[int]:
+def running(command: Command, folder: Path) -> Iterator[int]:
     """A receiver that answers, and the port it answers on."""
     folder.mkdir()
     with socket.socket() as free:
@@ -185,6 +185,7 @@ def _orthanc_settings(folder: Path, port: int) -> Path:
         "DicomPort": port,
         "HttpServerEnabled": False,
         "DicomAlwaysAllowStore": True,
+        "DicomAlwaysAllowFind": True,
         "Plugins": [],
     }
     settings.write_text(json.dumps(content))

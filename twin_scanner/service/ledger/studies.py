@@ -123,6 +123,7 @@ class Studies(Claims[Study]):
                 self._move(write, study, StudyState.ARRIVING, reason="", attempts=0)
             moments = {"due_at": write.steady, "waiting_since": write.steady}
             self._update(write, study, evidence=evidence, turn_at=turn_at(write.steady, study.priority), **moments)
+            self._note(write, study, "complete")
 
     def hold_incomplete(self, study_uid: str, evidence: str, reason: str) -> None:
         """A person must decide on a study that lacks evidence; what is being looked at, or held, stays so."""
