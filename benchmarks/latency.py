@@ -1,7 +1,5 @@
 """From the last C-STORE of a CT to its PET in the PACS, a real Orthanc that knows the CT, stage by stage."""
 
-import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,6 +9,8 @@ from typing import Final
 
 from benchmarks.figures import Figure, at_most
 from benchmarks.receipt import ORTHANC, TITLE, receivers, running
+from dicom_node.peers import Peer
+from dicom_node.store_scu import send
 from training.phantom.files import write_ct_dicom
 from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner.app import Scanner
@@ -110,8 +110,8 @@ def _settings(folder: Path, pacs_port: int) -> Settings:
 
 
 def _send(folder: Path, called: str, port: int) -> None:
-    storescu = ["storescu", "-aec", called, "-aet", "SENDER", "+sd", "+r", "127.0.0.1", str(port), str(folder)]
-    subprocess.run(storescu, env=os.environ | {"TCP_NODELAY": "1"}, check=True, stderr=subprocess.DEVNULL)
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    send(files, Peer(called, "127.0.0.1", port), calling_ae="SENDER")
 
 
 def _done(ledger: Ledger) -> Job:
