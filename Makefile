@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-long check
+# Bytecode that is kept: the workers and every program that a test starts would compile the same files again.
+test test-long: export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: setup demo test test-long check site bench
 setup: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -17,7 +20,7 @@ test: setup
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 test-long: setup
-	$(BIN)/python -m pytest -n 2 --dist load -m long $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m long $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -25,3 +28,12 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tests/measures.py
+	$(MAKE) site
+
+# The site of docs/, strictly, into a folder of its own; SITE=FOLDER keeps it.
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir "$${SITE:-$$(mktemp -d)}"
+
+# Hours: it goes on where an earlier run was interrupted (.bench/), and writes the page.
+bench: setup
+	$(BIN)/python -m benchmarks.page --out docs/performance.md $(BENCHMARKS)

@@ -5,20 +5,27 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from benchmarks import (
+    dask,
     evaluation,
     floors,
+    gpu,
     latency,
     ledger,
+    memory,
     receipt,
+    rendering,
     segmentation,
     segmentation_speed,
+    simulate,
     training,
     translation,
+    twin,
 )
 from benchmarks.figures import Figure, table_of
 
@@ -30,7 +37,13 @@ NAMES: Final = (
     ledger.NAME,
     receipt.NAME,
     latency.NAME,
+    rendering.NAME,
     translation.NAME,
+    twin.NAME,
+    dask.NAME,
+    simulate.NAME,
+    memory.NAME,
+    gpu.NAME,
 )
 TABLE_WIDTH: Final = 150
 """Of tables on a pipe or in a file, where no terminal says how wide it is."""
@@ -42,7 +55,10 @@ def main(
     count: Annotated[int, typer.Option(min=1, help="segmentation: so many phantoms.")] = segmentation.PHANTOMS,
     seed: Annotated[int, typer.Option(min=0, help="segmentation: the first phantom's seed.")] = 0,
     speed: Annotated[bool, typer.Option(help="segmentation: also time and memory at 512x512x400.")] = True,
-    ct: Annotated[Path | None, typer.Option(help="latency: a folder with a CT series.", file_okay=False)] = None,
+    ct: Annotated[
+        Path | None, typer.Option(help="latency, rendering, translation: a folder with a CT series.", file_okay=False)
+    ] = None,
+    url: Annotated[str, typer.Option(help="simulate: an empty PostgreSQL database for the department's day.")] = "",
     write: Annotated[Path | None, typer.Option(help="segmentation: write its page of docs/.", dir_okay=False)] = None,
 ) -> None:
     """Measure NAME (default: all) and print the figures beside the goals and the peers."""
@@ -56,18 +72,24 @@ def main(
         results += _segmentation(out, as_json, seed, count, speed, write)
     if training.NAME in chosen:
         results += _training(out, as_json)
-    for benchmark in (floors, evaluation, ledger, receipt, translation):
+    for benchmark in (floors, evaluation, ledger, receipt, twin, dask, memory):
         if benchmark.NAME in chosen:
             with _progress() as bars:
                 report = partial(_update, bars, bars.add_task(benchmark.NAME, total=None))
                 results += benchmark.measure(report)
-    if latency.NAME in chosen:
+    if simulate.NAME in chosen:
         with _progress() as bars:
-            results += latency.measure(partial(_update, bars, bars.add_task(latency.NAME, total=None)), ct)
+            results += simulate.measure(partial(_update, bars, bars.add_task(simulate.NAME, total=None)), url=url)
+    for of_a_ct in (latency, rendering, translation):
+        if of_a_ct.NAME in chosen:
+            with _progress() as bars:
+                results += of_a_ct.measure(partial(_update, bars, bars.add_task(of_a_ct.NAME, total=None)), ct)
+    if gpu.NAME in chosen:
+        results += _gpu()
     if as_json:
         for figure in results:
             print(figure.line())
-    else:
+    elif results:
         out.print(table_of(results))
 
 
@@ -93,6 +115,14 @@ def _training(out: Console, as_json: bool) -> list[Figure]:
     if not as_json:
         out.print(training.table_of(rows, memory))
     return training.figures(rows, memory)
+
+
+def _gpu() -> list[Figure]:
+    if not torch.cuda.is_available():
+        print(gpu.ABSENT, file=sys.stderr)
+        return []
+    with _progress() as bars:
+        return gpu.measure(partial(_update, bars, bars.add_task(gpu.NAME, total=None)))
 
 
 def _update(bars: Progress, task: TaskID, done: int, total: int) -> None:

@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import wait
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -37,12 +38,11 @@ def measure(progress: Callable[[int, int], None] = lambda done, total: None, ct:
     with tempfile.TemporaryDirectory() as scratch:
         source = ct or _phantom(Path(scratch) / "ct")
         progress(1, len(STAGES))
-        with running(command, Path(scratch) / "pacs") as pacs_port:
+        with running(command, Path(scratch) / "pacs") as (pacs_port, _):
             _send(source, TITLE, pacs_port)
             scanner = Scanner(_settings(Path(scratch) / "scanner", pacs_port))
             with scanner.running():
-                scanner.load_model()
-                time.sleep(10.0)  # the worker has loaded the model, as in a service that runs
+                wait(scanner.warm_up())  # as in a service that runs
                 _send(source, "TWINSCANNER", scanner.receiver.port)
                 job = _done(scanner.ledger)
                 progress(len(STAGES), len(STAGES))

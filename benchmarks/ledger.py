@@ -1,4 +1,7 @@
-"""What the ledger's daily work costs with 100,000 ended jobs instead of 100: claim, list, clear, start; on SQLite."""
+"""What the ledger's daily work costs with 100,000 ended jobs instead of 100: claim, list, clear, start; on SQLite.
+
+And what a person waits for: every part of `status`, with the timeline of a job.
+"""
 
 import hashlib
 import tempfile
@@ -13,6 +16,7 @@ import sqlalchemy as sa
 
 from benchmarks.figures import Figure, at_most
 from dicom_node.spool import Spool
+from twin_scanner.cli.status import SECTIONS, look
 from twin_scanner.progress import Progress
 from twin_scanner.service.intake import JobFolders
 from twin_scanner.service.ledger import Ledger, NewJob, migrate
@@ -28,6 +32,7 @@ REPEATS: Final = 25
 STARTS: Final = 7
 STEP_GOAL_MS: Final = 5.0
 START_GOAL_S: Final = 0.2
+STATUS_GOAL_S: Final = 1.0
 KEEP_DAYS: Final = 7.0
 
 
@@ -39,10 +44,12 @@ def measure(progress: Progress = lambda done, total: None) -> list[Figure]:
         steps_ms = _steps_ms(few, many)
         progress(2, 3)
         start_s = [min(_start_s(place) for _ in range(STARTS)) for place in (few, many)]
+        status_s = min(_status_s(many) for _ in range(STARTS))
         progress(3, 3)
     figures = [_slower(what, after_ms - before_ms) for what, (before_ms, after_ms) in steps_ms.items()]
     slower_s = max(0.0, start_s[1] - start_s[0])
     figures.append(at_most(NAME, f"start, {MANY:,} ended jobs against {FEW}: slower by", slower_s, START_GOAL_S, "s"))
+    figures.append(at_most(NAME, f"status and a timeline, {MANY:,} jobs", status_s, STATUS_GOAL_S, "s"))
     return figures
 
 
@@ -60,6 +67,7 @@ def _filled(folder: Path, count: int) -> Path:
             numbers = range(first, min(first + 1000, count))
             jobs = [_job(number, moment - timedelta(seconds=number)) for number in numbers]
             connection.execute(sa.insert(tables["jobs"]), jobs)
+            connection.execute(sa.insert(tables["studies"]), [_study(job) for job in jobs])
             connection.execute(sa.insert(tables["deliveries"]), [d for job in jobs for d in _deliveries(job)])
             connection.execute(sa.insert(tables["events"]), [e for job in jobs for e in _events(job)])
     return folder
@@ -89,6 +97,12 @@ def _job(number: int, moment: Any) -> dict[str, Any]:
         "pet_series_uid": f"2.25.{number}",
         "model_hash": digest,
     }
+
+
+def _study(job: dict[str, Any]) -> dict[str, Any]:
+    same = {name: job[name] for name in ("node", "attempts", "reason", "priority", "study_uid")}
+    came = {"calling_ae": "PACS", "received": 300, "evidence": "", "fingerprint": "", "state": "taken"}
+    return {**same, **came, "study_date": "20260301", "accession_number": "A", "study_description": "CT"}
 
 
 def _deliveries(job: dict[str, Any]) -> list[dict[str, Any]]:
@@ -141,6 +155,17 @@ def _start_s(folder: Path) -> float:
     with closing(_opened(folder)) as ledger:
         ledger.enter(str(folder))
         ledger.adopt([], [])
+    return time.perf_counter() - begin_s
+
+
+def _status_s(folder: Path) -> float:
+    """Opening, all parts of `status` and the timeline of one job."""
+    begin_s = time.perf_counter()
+    with closing(_opened(folder)) as ledger:
+        since = ledger.database.steady() - timedelta(days=1)
+        look(ledger, since, SECTIONS, LIST).as_json(since)
+        (work, *_) = ledger.overview.jobs(1)
+        ledger.overview.timeline(work)
     return time.perf_counter() - begin_s
 
 

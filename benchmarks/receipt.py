@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,15 @@ OURS, NOTHING, PYNETDICOM, ORTHANC, DCMTK = (
     "our node, durable", "do-nothing handler", "pynetdicom storescp", "Orthanc", "dcmtk storescp (not durable)"
 )  # fmt: skip
 
+
+@dataclass(frozen=True)
+class _Times:
+    """How long it took, and how much of that the receiver worked."""
+
+    wall_s: float
+    processor_s: float
+
+
 Command = Callable[[Path, int], list[str]]
 """How a receiver is started on a folder and a port."""
 
@@ -44,21 +54,27 @@ Command = Callable[[Path, int], list[str]]
 def measure(
     progress: Callable[[int, int], None] = lambda done, total: None, slices: int = SLICES, rounds: int = ROUNDS
 ) -> list[Figure]:
-    """Seconds for all slices from one sender, receiver by receiver, and the rate of eight senders together."""
+    """Seconds for all slices from one sender, receiver by receiver, and the rate of eight senders together.
+
+    And the processor time that a receiver takes for them, which says more where the machine has other work.
+    """
     known = receivers()
-    times: dict[str, list[float]] = {name: [] for name in known}
-    together: list[float] = []
+    times: dict[str, list[_Times]] = {name: [] for name in known}
+    together: list[_Times] = []
     with tempfile.TemporaryDirectory() as scratch:
         series = [_series(Path(scratch) / f"sent{number}", number, slices // SENDERS) for number in range(SENDERS)]
         for turn in range(rounds):
             for step, (name, command) in enumerate(known.items()):
-                times[name].append(_seconds(command, Path(scratch) / "received", [series]))
+                times[name].append(_times(command, Path(scratch) / f"received{turn}.{step}", [series]))
                 progress(turn * (len(known) + 1) + step + 1, rounds * (len(known) + 1))
-            together.append(_seconds(known[OURS], Path(scratch) / "received", [[one] for one in series]))
+            together.append(_times(known[OURS], Path(scratch) / f"received{turn}", [[one] for one in series]))
             progress((turn + 1) * (len(known) + 1), rounds * (len(known) + 1))
-    return _figures(
-        {name: statistics.median(each) for name, each in times.items()}, statistics.median(together), slices
+    seconds, processor_s = (
+        {name: statistics.median(getattr(one, what) for one in each) for name, each in times.items()}
+        for what in ("wall_s", "processor_s")
     )
+    together_s = statistics.median(one.wall_s for one in together)
+    return [*_figures(seconds, together_s, slices), *_processor_figures(processor_s, slices)]
 
 
 def _figures(seconds: dict[str, float], together_s: float, slices: int) -> list[Figure]:
@@ -72,6 +88,15 @@ def _figures(seconds: dict[str, float], together_s: float, slices: int) -> list[
         if peer in seconds
     ]
     return [*figures, at_least(NAME, f"rate of {SENDERS} senders, of one's", ours / together_s, TOGETHER, "x")]
+
+
+def _processor_figures(seconds: dict[str, float], slices: int) -> list[Figure]:
+    ours = 1000 * seconds[OURS] / slices
+    return [
+        at_most(NAME, "processor time of a slice", ours, 1000 * seconds[peer] / slices, "ms", peer)
+        for peer in seconds
+        if peer != OURS
+    ]
 
 
 def receivers() -> dict[str, Command]:
@@ -93,12 +118,12 @@ def receivers() -> dict[str, Command]:
     return found
 
 
-def _seconds(command: Command, folder: Path, senders: Sequence[Sequence[Path]]) -> float:
-    """The time from the first sender's start to the last one's end, on a receiver with an empty folder."""
-    with running(command, folder) as port:
+def _times(command: Command, folder: Path, senders: Sequence[Sequence[Path]]) -> _Times:
+    """From the first sender's start to the last one's end, on a receiver with an empty folder."""
+    with running(command, folder) as (port, process_id):
         storescu = ["storescu", "-aec", TITLE, "-aet", "SENDER", "+sd", "+r", "127.0.0.1", str(port)]
         environment = os.environ | {"TCP_NODELAY": "1"}
-        begun_s = time.perf_counter()
+        begun_s, worked_s = time.perf_counter(), _processor_s(process_id)
         processes = [
             subprocess.Popen([*storescu, *map(str, folders)], env=environment, stderr=subprocess.DEVNULL)
             for folders in senders
@@ -106,12 +131,25 @@ def _seconds(command: Command, folder: Path, senders: Sequence[Sequence[Path]]) 
         codes = [process.wait(_SEND_S) for process in processes]
         if any(codes):
             raise RuntimeError(f"storescu ended with {codes}: it could not send to {command(folder, port)[0]}.")
-        return time.perf_counter() - begun_s
+        return _Times(time.perf_counter() - begun_s, _processor_s(process_id) - worked_s)
+
+
+def _processor_s(process_id: int) -> float:
+    """User and system time of a process so far, as Linux counts it; 0 elsewhere."""
+    status = Path(f"/proc/{process_id}/stat")
+    if not status.exists():
+        return 0.0
+    fields = status.read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
-def running(command: Command, folder: Path) -> Iterator[int]:
-    """A receiver that answers, and the port it answers on."""
+def running(command: Command, folder: Path) -> Iterator[tuple[int, int]]:
+    """A receiver that answers: the port it answers on, and its process id.
+
+    What it received is emptied, not deleted: an ext4 without journal steps over each inode that was deleted lately, and
+    the next receiver would pay for it.
+    """
     folder.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -128,11 +166,13 @@ def running(command: Command, folder: Path) -> Iterator[int]:
             if process.poll() is not None or time.monotonic() > deadline_s:
                 raise RuntimeError(f"{command(folder, port)[0]} did not start.")
             time.sleep(0.05)
-        yield port
+        yield port, process.pid
     finally:
         process.kill()
         process.wait()
-        shutil.rmtree(folder)
+        for file in folder.rglob("*"):
+            if file.is_file():
+                os.truncate(file, 0)
 
 
 def _answers(port: int) -> bool:

@@ -10,6 +10,9 @@ from pynetdicom.association import Association
 
 SUCCESS: Final = 0x0000
 """The DIMSE status of every service (PS3.7 annex C)."""
+PROCESSING_FAILURE: Final = 0x0110
+PENDING: Final = (0xFF00, 0xFF01)
+"""More answers of a query or retrieval follow."""
 MAXIMUM_PDU_BYTES: Final = 131072
 """Measured: 15 % faster than 16382; 0 (no limit) gains nothing more and takes the bound off a PDU's memory."""
 _REST_S: Final = 5.0

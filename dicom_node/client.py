@@ -14,7 +14,14 @@ from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node.associations import MAXIMUM_PDU_BYTES, SUCCESS, Timeouts, configure_library, connection_of
+from dicom_node.associations import (
+    MAXIMUM_PDU_BYTES,
+    SUCCESS,
+    Timeouts,
+    configure_library,
+    connection_of,
+    rest_reactor,
+)
 from dicom_node.peers import Peer
 from dicom_node.sop_classes import VERIFICATION
 from dicom_node.tls import client_context
@@ -28,6 +35,7 @@ def echo(peer: Peer, calling_ae: str, timeouts: Timeouts | None = None) -> None:
     with associated(peer, calling_ae, [build_context(VERIFICATION)], timeouts or Timeouts()) as association:
         if not association.accepted_contexts:
             raise Transient(f"{peer} does not accept Verification: allow C-ECHO from '{calling_ae}' there.")
+        rest_reactor(association)
         status = association.send_c_echo().get("Status")
     if status != SUCCESS:
         said = "nothing" if status is None else f"0x{status:04X}"
@@ -45,6 +53,10 @@ def accepted_offers(
     contexts = [build_context(UID(sop_class_uid), UID(syntax_uid)) for sop_class_uid, syntax_uid in offers]
     with associated(peer, calling_ae, [*contexts, build_context(VERIFICATION)], timeouts or Timeouts()) as association:
         return frozenset(offers) & accepted_pairs(association)
+
+
+class NothingAccepted(Transient):
+    """The peer talks to us, and takes none of the SOP classes that we offer."""
 
 
 @contextmanager
@@ -101,7 +113,7 @@ def associated(
         if not association.is_established:
             if faults:
                 raise Transient(f"{peer} was called by TLS, but {faults[0]}: check [tls] here and its TLS there.")
-            raise Transient(_why_not_established(association, peer, calling_ae, bool(connected), rejections))
+            raise _not_established(association, peer, calling_ae, bool(connected), rejections)
         yield association
         association.release()
     finally:
@@ -133,21 +145,24 @@ def _tls_of(peer: Peer, faults: list[str]) -> tuple[ssl.SSLContext, str] | None:
     return client_context(peer.tls, peer.shown_name, faults.append), peer.host
 
 
-def _why_not_established(
+def _not_established(
     association: Association, peer: Peer, calling_ae: str, connected: bool, rejections: Sequence[A_ASSOCIATE_RJ]
-) -> str:
-    """In words; a rejection is taken from the PDU, for pynetdicom overlooks one that comes before it waits for it."""
+) -> Transient:
+    """Why; a rejection is taken from the PDU, for pynetdicom overlooks one that comes before it waits for it."""
     if not connected:
-        return f"{peer} cannot be reached: check that it runs and that no firewall lies between."
+        return Transient(f"{peer} cannot be reached: check that it runs and that no firewall lies between.")
     if rejections:
         reason = rejections[0].reason_str
-        return f"{peer} rejected the association from '{calling_ae}' ({reason}): check both AE titles there."
+        return Transient(f"{peer} rejected the association from '{calling_ae}' ({reason}): check both AE titles there.")
     answer = association.acceptor.primitive
     if answer is not None and answer.result == 0:
-        return f"{peer} accepted none of what we offer: allow these SOP classes from '{calling_ae}' there."
+        return NothingAccepted(
+            f"{peer} accepted none of what we offer: allow these SOP classes from '{calling_ae}' there."
+        )
+    ended = f"{peer} ended the association before accepting it"
     if peer.tls is not None:
-        return f"{peer} ended the association before accepting it: check that it trusts our certificate and allows us."
-    return f"{peer} ended the association before accepting it: check that a DICOM service listens there."
+        return Transient(f"{ended}: check that it trusts our certificate and allows us.")
+    return Transient(f"{ended}: check that a DICOM service listens there.")
 
 
 def _send_at_once(event: evt.Event) -> None:

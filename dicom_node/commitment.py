@@ -25,13 +25,12 @@ from pynetdicom import build_context, evt
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.pdu import P_DATA_TF
 
-from dicom_node.associations import SUCCESS, Timeouts, rest_reactor
+from dicom_node.associations import PROCESSING_FAILURE, SUCCESS, Timeouts, rest_reactor
 from dicom_node.client import associated
 from dicom_node.peers import Peer
 from dicom_node.sop_classes import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, VERIFICATION
 from twin_scanner.errors import Transient, TwinScannerError
 
-PROCESSING_FAILURE: Final = 0x0110
 NO_SUCH_INSTANCE: Final = 0x0112
 NO_SUCH_EVENT: Final = 0x0113
 INVALID_ARGUMENT: Final = 0x0115

@@ -17,6 +17,11 @@ _FIRST_LOOK_S: Final = 1.0
 """A study that has been silent for so long is looked at, and again after so long."""
 _LONGEST_LOOK_DELAY_S: Final = 60.0
 """Each further look waits twice as long as the one before, up to this."""
+_BROUGHT_WHOLE: Final = 16
+"""So many instances over one association, which was released, are no scanner's that sends slice by slice: the study is
+looked at sooner, and a second time sooner after the first."""
+_FIRST_LOOK_AT_WHOLE_S: Final = 0.25
+_SECOND_LOOK_AT_WHOLE_S: Final = 0.5
 _PAUSES: Final = 3.0
 """A sender that has paused between two instances may do so again: the settling time is so many of its pauses."""
 
@@ -99,6 +104,16 @@ class _Arriving:
     """How often in a row a peer has given the same counts."""
     look_from_s: float = 0.0
 
+    @property
+    def came_whole(self) -> bool:
+        """Whether one association brought it, and was released."""
+        return self.senders == 1 and not self.unreleased and self.version >= _BROUGHT_WHOLE
+
+    @property
+    def rhythm_s(self) -> float:
+        """A pause that is no longer than this says nothing of this sender."""
+        return _PAUSES * self.longest_pause_s
+
 
 class Completeness:
     """Says which studies have arrived; times are seconds of one monotonic clock that the caller reads.
@@ -149,6 +164,9 @@ class Completeness:
             self._sending.pop(association, None)
             for study in self._studies.values():
                 study.unreleased.discard(association)
+                if study.came_whole and study.looks == 0:
+                    soon_s = study.last_s + max(_FIRST_LOOK_AT_WHOLE_S, study.rhythm_s)
+                    study.look_from_s = min(study.look_from_s, soon_s)
 
     def due(self, now_s: float) -> list[tuple[str, int]]:
         """The studies that are to be looked at now, the longest silent first, each with its version."""
@@ -169,6 +187,8 @@ class Completeness:
             study.same = study.same + 1 if before is None or before == look.counted else 1
             study.look, study.looks = look, study.looks + 1
             delay_s = min(_FIRST_LOOK_S * 2 ** (study.looks - 1), _LONGEST_LOOK_DELAY_S)
+            if study.came_whole and study.looks == 1:
+                delay_s = _SECOND_LOOK_AT_WHOLE_S
             study.look_from_s = now_s + delay_s if again else float("inf")
 
     def complete(self, now_s: float) -> list[tuple[str, Evidence]]:
@@ -207,7 +227,7 @@ class Completeness:
         return Evidence(EvidenceKind.QUIET) if is_quiet and is_looked_at else None
 
     def _is_released(self, study: _Arriving, look: Look, silent_s: float) -> bool:
-        settled = silent_s >= max(self._settle_s, _PAUSES * study.longest_pause_s)
+        settled = silent_s >= max(self._settle_s, study.rhythm_s)
         return settled and look.gap_free and study.senders > 0 and not study.unreleased
 
 

@@ -6,7 +6,7 @@ Replaces pynetdicom's assembly, which keeps it all and leaves a request without 
 import logging
 import queue
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Final, cast
@@ -35,6 +35,7 @@ _US: Final = struct.Struct("<H")
 _C_STORE_REQUEST: Final = 0x0001
 _C_STORE_RESPONSE: Final = 0x8001
 _NO_DATA_SET: Final = 0x0101
+_A_DATA_SET: Final = 0x0001
 
 logger = logging.getLogger(__name__)
 
@@ -191,17 +192,7 @@ def store_request(context_id: int, command: bytes) -> StoreRequest | None:
 
     Raises BrokenMessage where it is none, or lacks the number that an answer must name.
     """
-    elements: dict[int, bytes] = {}
-    place = 0
-    while place < len(command):
-        if len(command) - place < _ELEMENT_HEADER.size:
-            raise BrokenMessage("its command set ends within an element")
-        group, element, length = _ELEMENT_HEADER.unpack_from(command, place)
-        place += _ELEMENT_HEADER.size
-        if group != 0 or place + length > len(command):
-            raise BrokenMessage("its command set is none")
-        elements[element] = command[place : place + length]
-        place += length
+    elements = _elements_of(command)
     field, data_set, number = (_number(elements, element) for element in (0x0100, 0x0800, 0x0110))
     if field is None or data_set is None:
         raise BrokenMessage("its command set does not say what it is")
@@ -226,8 +217,55 @@ def store_response(answer: C_STORE) -> bytes:
         (0x0902, _padded(answer.ErrorComment, b" ")),
         (0x1000, _padded(answer.AffectedSOPInstanceUID, b"\0")),
     ]
+    return _command_set(elements)
+
+
+def store_command(request: C_STORE) -> bytes:
+    """The command set of a C-STORE-RQ with a data set (PS3.7 9.3.1.1)."""
+    elements = [
+        (0x0002, _padded(request.AffectedSOPClassUID, b"\0")),
+        (0x0100, _US.pack(_C_STORE_REQUEST)),
+        (0x0110, _US.pack(request.MessageID)),
+        (0x0700, _US.pack(request.Priority)),
+        (0x0800, _US.pack(_A_DATA_SET)),
+        (0x1000, _padded(request.AffectedSOPInstanceUID, b"\0")),
+    ]
+    return _command_set(elements)
+
+
+def store_answer(command: bytes) -> C_STORE | None:
+    """The C-STORE-RSP that a command set is, None where it is another message; raises BrokenMessage."""
+    elements = _elements_of(command)
+    field, data_set, number, status = (_number(elements, element) for element in (0x0100, 0x0800, 0x0120, 0x0900))
+    if field != _C_STORE_RESPONSE or data_set != _NO_DATA_SET or number is None or status is None:
+        return None
+    answer = C_STORE()
+    answer.MessageIDBeingRespondedTo, answer.Status = number, status
+    comment = elements.get(0x0902, b"").decode("latin-1").rstrip(" \0")
+    answer.ErrorComment = comment or None  # type: ignore[assignment]
+    return answer
+
+
+def _command_set(elements: Iterable[tuple[int, bytes]]) -> bytes:
+    """Elements that have a value, in implicit VR little endian, behind their group's length (PS3.7 6.3.1)."""
     body = b"".join(_ELEMENT_HEADER.pack(0, tag, len(value)) + value for tag, value in elements if value)
     return _ELEMENT_HEADER.pack(0, 0, 4) + struct.pack("<L", len(body)) + body
+
+
+def _elements_of(command: bytes) -> dict[int, bytes]:
+    """The values of a command set by element number; raises BrokenMessage."""
+    elements: dict[int, bytes] = {}
+    place = 0
+    while place < len(command):
+        if len(command) - place < _ELEMENT_HEADER.size:
+            raise BrokenMessage("its command set ends within an element")
+        group, element, length = _ELEMENT_HEADER.unpack_from(command, place)
+        place += _ELEMENT_HEADER.size
+        if group != 0 or place + length > len(command):
+            raise BrokenMessage("its command set is none")
+        elements[element] = command[place : place + length]
+        place += length
+    return elements
 
 
 def _padded(text: str | None, padding: bytes) -> bytes:

@@ -16,14 +16,13 @@ from pynetdicom import build_context
 from pynetdicom.association import Association
 
 from dicom_node.answer_limits import AnswerLimits, limited
-from dicom_node.associations import SUCCESS, Timeouts
+from dicom_node.associations import PENDING, SUCCESS, Timeouts, rest_reactor
 from dicom_node.client import associated
 from dicom_node.peers import Peer
 from dicom_node.sop_classes import STUDY_ROOT_FIND
 from dicom_node.spool import is_file_name_uid
 from twin_scanner.errors import Rejected, Transient
 
-_PENDING: Final = (0xFF00, 0xFF01)
 _CANCELLED: Final = 0xFE00
 _UTF_8: Final = "ISO_IR 192"
 
@@ -85,9 +84,10 @@ class Query:
         for keyword, value in keys.items():
             setattr(identifier, keyword, value)
         answers: list[dict[str, str]] = []
+        rest_reactor(self._association)
         for status, answer in self._association.send_c_find(identifier, STUDY_ROOT_FIND):
             code = status.get("Status")
-            if code in _PENDING and answer:
+            if code in PENDING and answer:
                 answers.append({keyword: _text(answer, keyword) for keyword in keys})
                 if len(answers) > self._limits.answers:
                     raise Transient(
@@ -175,19 +175,8 @@ def find_series_counts(
         return query.series(study_uid)
 
 
-def instances_present(
-    peer: Peer, study_uid: str, series_uid: str, calling_ae: str, timeouts: Timeouts | None = None
-) -> int | None:
-    """How many instances of a series the peer lists, one by one; None where it lists none of it.
-
-    Raises Transient where the peer does not say.
-    """
-    with querying(peer, calling_ae=calling_ae, timeouts=timeouts) as query:
-        return len(query.instances(study_uid, series_uid)) or None
-
-
 def _why_broken_off(peer: Peer, status: Any) -> str:
-    if not isinstance(status, int) or status in _PENDING:
+    if not isinstance(status, int) or status in PENDING:
         return f"{peer} broke off C-FIND, or gave more than we take: check that it allows Study Root queries from us."
     if status == _CANCELLED:
         return f"{peer} cancelled C-FIND: check that DICOM service."

@@ -1,4 +1,4 @@
-"""Why a C-STORE is refused: its status (PS3.7 annex C, PS3.4 table B.2-1), and what to say to the sender."""
+"""Why a request of another node is refused: its status (PS3.7 annex C, PS3.4 table B.2-1), and what is said."""
 
 from typing import Final
 

@@ -14,10 +14,11 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.answer_limits import AnswerLimits, limited
-from dicom_node.associations import SUCCESS, Timeouts
+from dicom_node.associations import PENDING, SUCCESS, Timeouts, rest_reactor
 from dicom_node.client import associated
 from dicom_node.instance_header import file_meta, read_header
 from dicom_node.peers import Peer
+from dicom_node.refusal import CANNOT_UNDERSTAND, DOES_NOT_MATCH, OUT_OF_RESOURCES
 from dicom_node.sop_classes import (
     CT_CLASSES,
     PET_CLASSES,
@@ -31,11 +32,7 @@ from twin_scanner.errors import Rejected, Transient
 RETRIEVED_CLASSES: Final = (*CT_CLASSES, *PET_CLASSES)
 LARGEST_INSTANCE_BYTES: Final = 2**30
 """One instance is in memory while it is received here."""
-_PENDING: Final = (0xFF00, 0xFF01)
 _UNKNOWN_DESTINATION: Final = 0xA801
-_DOES_NOT_MATCH: Final = 0xA900
-_CANNOT_UNDERSTAND: Final = 0xC000
-_OUT_OF_RESOURCES: Final = 0xA700
 _MOST_UIDS: Final = 50
 """Instances that one request names: an element of explicit VR holds 64 KB, and peers that answer take their time."""
 
@@ -118,6 +115,7 @@ def get_series(
             for series in wanted:
                 receiver.wanted = series
                 for identifier in series.requests():
+                    rest_reactor(association)
                     _run(peer, "C-GET", association.send_c_get(identifier, STUDY_ROOT_GET))
 
 
@@ -142,6 +140,7 @@ def move_series(
             for series in wanted:
                 pace.keep(len(series.instances))
                 for identifier in series.requests():
+                    rest_reactor(association)
                     _run(peer, "C-MOVE", association.send_c_move(identifier, destination_ae, STUDY_ROOT_MOVE))
                 on_instances(len(series.instances))
 
@@ -182,14 +181,14 @@ class _Receiver:
                 uids = (header.study_uid, header.series_uid, header.sop_instance_uid)
                 asked_for = wanted is not None and uids[:2] == (wanted.study_uid, wanted.series_uid)
                 if not asked_for or not is_file_name_uid(header.sop_instance_uid):
-                    return _DOES_NOT_MATCH
+                    return DOES_NOT_MATCH
                 meta = file_meta(header.sop_class_uid, header.sop_instance_uid, transfer_syntax_uid)
                 self._into.store((meta, data_set), *uids)
         except Rejected:
-            return _CANNOT_UNDERSTAND
+            return CANNOT_UNDERSTAND
         except Transient as error:
             logger.error("%s", error)
-            return _OUT_OF_RESOURCES
+            return OUT_OF_RESOURCES
         self._on_instance()
         self._pace.keep()
         return SUCCESS
@@ -201,12 +200,12 @@ def _run(peer: Peer, service: str, answers: Iterator[tuple[Dataset, Dataset | No
     failed = 0
     for answer, _ in answers:
         status = answer.get("Status")
-        if status not in _PENDING:
+        if status not in PENDING:
             failed = int(answer.get("NumberOfFailedSuboperations", 0) or 0)
             break
     if status == _UNKNOWN_DESTINATION:
         raise Transient(f"{peer} does not know where to send to: add this node, with its AE title and port, there.")
-    if status is None or status in _PENDING:
+    if status is None or status in PENDING:
         raise Transient(f"{peer} broke off {service}: start the pull again, it goes on where it stopped.")
     if failed:
         raise Transient(f"{peer} could not send {failed} instances by {service}: start the pull again later.")

@@ -7,6 +7,7 @@ the study is removed. One process writes and removes; other processes may read.
 """
 
 import errno
+import filecmp
 import hashlib
 import os
 import re
@@ -213,6 +214,41 @@ class Spool:
         with _disk(f"What is kept apart of study {study_uid} cannot be read from the spool"):
             return tuple(sorted(study.glob(f"*/*{SUFFIX}")))
 
+    def take_apart(self, study_uid: str) -> int:
+        """Put what is kept apart in the place of the first content, and say how many instances that were.
+
+        Only series of which every instance came again later than the first content, the last one that came of each;
+        what was linked from the spool before (``snapshot``) keeps the first. It may be repeated after a crash at any
+        point: nothing leaves its place apart before all of its series has the new one.
+        """
+        latest: dict[str, dict[str, Path]] = {}
+        taken = 0
+        with _disk(f"What is kept apart of study {study_uid} cannot be taken"):
+            apart = sorted(self.apart(study_uid), key=lambda path: path.stat().st_mtime_ns)
+            for path in apart:
+                latest.setdefault(path.parent.name, {})[_first_name(path)] = path
+            for series_uid, others in sorted(latest.items()):
+                firsts = {path.name: path for path in self.files(study_uid) if path.parent.name == series_uid}
+                if firsts.keys() == others.keys() and not any(_is_later(firsts[name], others[name]) for name in firsts):
+                    taken += sum(self._put_in_place(others[name], firsts[name]) for name in firsts)
+            for path in apart:
+                first = self._folder / study_uid / path.parent.name / _first_name(path)
+                if first.exists() and _is_same(path, first):
+                    path.unlink()
+                    sync_folder(path.parent)
+        return taken
+
+    def _put_in_place(self, other: Path, first: Path) -> bool:
+        """Whether that was not done before."""
+        with self._locks[hash(first) % _STRIPES]:
+            if _is_same(other, first):
+                return False
+            link = self._partial / uuid.uuid4().hex
+            _link(other, link)
+            link.rename(first)
+            sync_folder(first.parent)
+        return True
+
     def fingerprint(self, study_uid: str) -> str:
         """SHA-256 over series, instance, size and modification time (ns) of the study's files.
 
@@ -323,17 +359,21 @@ def _link_all(files: Sequence[Path], folder: Path) -> None:
     for series_uid in sorted({file.parent.name for file in files}):
         _make_folder(folder / series_uid)
     for file in files:
-        link = folder / file.parent.name / file.name
-        try:
-            os.link(file, link)
-        except OSError as error:
-            if error.errno not in _NO_LINK:
-                raise
-            shutil.copy2(file, link)
-            sync_folder(link)
+        _link(file, folder / file.parent.name / file.name)
     for series in folder.iterdir():
         sync_folder(series)
     sync_folder(folder)
+
+
+def _link(file: Path, link: Path) -> None:
+    """A hard link, or a durable copy where the file system has none."""
+    try:
+        os.link(file, link)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        shutil.copy2(file, link)
+        sync_folder(link)
 
 
 def _move_into_place(partial: Path, folder: Path) -> None:
@@ -350,6 +390,19 @@ def _checked(uid: str) -> str:
     if not is_file_name_uid(uid):
         raise Rejected(f"{uid[:_UID_LENGTH]!r} is not a valid UID: correct it at the sender.")
     return uid
+
+
+def _first_name(apart: Path) -> str:
+    """The name of the first content, without the digest of this one."""
+    return apart.name.rsplit(".", 2)[0] + SUFFIX
+
+
+def _is_later(one: Path, other: Path) -> bool:
+    return one.stat().st_mtime_ns > other.stat().st_mtime_ns
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return filecmp.cmp(one, other, shallow=False)
 
 
 def _stat(path: Path) -> os.stat_result | None:

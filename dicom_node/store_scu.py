@@ -15,8 +15,9 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.associations import SUCCESS, Timeouts, rest_reactor
-from dicom_node.client import accepted_pairs, associated
+from dicom_node.client import NothingAccepted, accepted_pairs, associated
 from dicom_node.peers import Peer
+from dicom_node.store_messages import StoreMessages
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.progress import Progress
 
@@ -28,6 +29,8 @@ _WARNINGS: Final = range(0xB000, 0xC000)
 OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
 """The peer has no room, or takes nothing now (PS3.4 table B.2-1): that concerns whatever else is meant for it."""
 _MOST_CONTEXTS: Final = 128
+_LEAST_PDU_BYTES: Final = 1024
+"""A peer that takes less at once would be sent an image in a million parts, or in none; PACS in use take 16384."""
 
 logger = logging.getLogger(__name__)
 
@@ -129,9 +132,28 @@ def send(
     )
     if not instances and not wishes:
         return SendReport(())
+    try:
+        return _sent(instances, wishes, peer, calling_ae, timeouts, on_progress, on_answer, check_stop)
+    except NothingAccepted:
+        if instances:
+            raise
+        return SendReport((), tuple(str(wish.sop_class_uid) for wish in wishes))
+
+
+def _sent(
+    instances: list[Instance],
+    wishes: Sequence[Instance],
+    peer: Peer,
+    calling_ae: str,
+    timeouts: Timeouts | None,
+    on_progress: Progress | None,
+    on_answer: Callable[[InstanceStatus], None] | None,
+    check_stop: Callable[[], bool] | None,
+) -> SendReport:
     answers: list[InstanceStatus] = []
     stopped = False
     with associated(peer, calling_ae, _contexts([*instances, *wishes]), timeouts or Timeouts()) as association:
+        association.dimse = StoreMessages(association)
         _check_contexts(instances, association, peer)
         accepted = accepted_pairs(association)
         instances += [wish for wish in wishes if wish.offer in accepted]
@@ -184,7 +206,9 @@ def _contexts(instances: Sequence[Instance]) -> list[PresentationContext]:
 
 
 def _check_contexts(instances: Sequence[Instance], association: Association, peer: Peer) -> None:
-    accepted = accepted_pairs(association)
+    accepted, most = accepted_pairs(association), association.acceptor.maximum_length
+    if most and most < _LEAST_PDU_BYTES:
+        raise Transient(f"{peer} takes PDUs of {most} bytes, {_LEAST_PDU_BYTES} are needed: set its maximum higher.")
     for instance in instances:
         if instance.offer not in accepted:
             raise Transient(

@@ -15,9 +15,12 @@ from typing import Any, Final, NoReturn
 
 import httpx
 
-from dicom_node.associations import SUCCESS
+from dicom_node.associations import PROCESSING_FAILURE, SUCCESS
+from dicom_node.refusal import SOP_CLASS_NOT_SUPPORTED
 from dicom_node.store_scu import (
     DUPLICATE,
+    NO_ANSWER,
+    Instance,
     InstanceStatus,
     NotStored,
     SendingStopped,
@@ -36,8 +39,6 @@ PAGE: Final = 500
 """Instances per answer to a question."""
 ALREADY_THERE: Final = frozenset({DUPLICATE, 0xB00E})
 """Failure reasons that say so: of DIMSE (PS3.7 C.5.1), and of Azure's DICOM service (45070)."""
-CLASS_NOT_SUPPORTED: Final = 0x0122
-PROCESSING_FAILURE: Final = 0x0110
 _OF_THIS_RESULT: Final = frozenset({400, 406, 409, 413, 415, 422})
 """HTTP answers to what was sent, and not to who sent it or when."""
 _ADVICE: Final[Mapping[int, str]] = {
@@ -102,17 +103,19 @@ class StowService:
         Raises Unavailable where the server serves nobody, Held where it refuses a whole request, NotStored, Unreadable
         and SendingStopped.
         """
-        wanted = [_Part.of(file, instance_of(file).uid, optional) for file, optional in _marked(files, where_taken)]
+        wanted = [_Part.of(instance_of(file), optional) for file, optional in _marked(files, where_taken)]
         parts = [part for part in wanted if part.uid not in skip]
         answers: list[InstanceStatus] = []
         not_taken: set[str] = set()
         for batch in _batches(parts):
             if check_stop is not None and check_stop():
-                report = SendReport((*answers, *(InstanceStatus(part.uid, -1) for part in parts[len(answers) :])))
+                report = SendReport(
+                    (*answers, *(InstanceStatus(part.uid, NO_ANSWER) for part in parts[len(answers) :]))
+                )
                 raise SendingStopped(f"Not all was sent to {self}, for this program was asked to stop.", report)
             for part, answer in zip(batch, self._stored(batch), strict=True):
-                if part.optional and answer.status == CLASS_NOT_SUPPORTED:
-                    not_taken.add(instance_of(part.file).sop_class_uid)
+                if part.optional and answer.status == SOP_CLASS_NOT_SUPPORTED:
+                    not_taken.add(part.sop_class_uid)
                     continue
                 answers.append(answer)
                 if on_answer is not None:
@@ -143,6 +146,15 @@ class StowService:
             found |= page
             if len(document) < PAGE:
                 return frozenset(found)
+
+    def matches(self, path: str, params: Mapping[str, str]) -> list[Any]:
+        """What a question (QIDO-RS) finds; raises Unavailable where the server does not say."""
+        status, document = self._answer("GET", path, params=params)
+        if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND):
+            return []
+        if status != HTTPStatus.OK or not isinstance(document, list):
+            raise Unavailable(f"{self} does not answer QIDO-RS (status {status}): look into its log.")
+        return document
 
     def check(self) -> None:
         """Ask for one study; raises Unavailable where the server does not answer as a DICOMweb server does."""
@@ -199,12 +211,13 @@ class StowService:
 class _Part:
     file: Path
     uid: str
+    sop_class_uid: str
     bytes: int
     optional: bool
 
     @classmethod
-    def of(cls, file: Path, uid: str, optional: bool) -> "_Part":
-        return cls(file, uid, file.stat().st_size, optional)
+    def of(cls, instance: Instance, optional: bool) -> "_Part":
+        return cls(instance.file, instance.uid, instance.sop_class_uid, instance.file.stat().st_size, optional)
 
 
 class _Multipart:

@@ -34,6 +34,8 @@ KNOWN_LIBRARY: Final = "3.0."
 _HEADER: Final = struct.Struct(">BxL")
 _LOOK_S: Final = 0.5
 """How often a thread looks up although nothing woke it: at timers, and at a neighbour that ended in an error."""
+_NEARLY_ALL: Final = 0.9
+"""Of a PDU's time: a PDU may be late by the rest of it at most."""
 _ESTABLISHED: Final = "Sta6"
 _CLOSING: Final = "Sta13"
 """The state in which only the end of the connection is waited for (PS3.8 9.2.1)."""
@@ -146,13 +148,33 @@ class BoundedProvider(DULServiceProvider):
         return super()._is_transport_event()
 
     def _read_pdu_data(self) -> None:
-        """Read one PDU within its limits and put its event; whatever breaks them ends the association."""
+        """Read what has come, PDU by PDU, until one of them or somebody else asks for more than to be kept.
+
+        A sender's data comes faster than the library's loop goes round, and each turn of it is six system calls, at
+        each of which this thread gives way to all others.
+        """
         connection = cast(socket.socket, cast(AssociationSocket, self.socket).socket)
-        began_s = time.monotonic()
-        deadline_s = self._request_deadline_s if self._is_first else began_s + self._timeouts.read_s
+        self._read_pdu(connection)
+        while self._may_read_on(connection):
+            self._read_pdu(connection)
+
+    def _may_read_on(self, connection: socket.socket) -> bool:
+        """Whether there is nothing to do but to read, and more has come."""
+        has_other_work = not (self.event_queue.empty() and self.to_provider_queue.empty())
+        if has_other_work or self._kill_thread or not self._messages.msg_queue.empty():
+            return False
+        if connection.fileno() < 0:
+            return False
+        poller = select.poll()
+        poller.register(connection, select.POLLIN)
+        return bool(poller.poll(0))
+
+    def _read_pdu(self, connection: socket.socket) -> None:
+        """Read one PDU within its limits and put its event; whatever breaks them ends the association."""
         try:
             header = bytearray(_HEADER.size)
-            if not _read_into(connection, memoryview(header), deadline_s):
+            deadline_s = self._request_deadline_s if self._is_first else time.monotonic() + self._timeouts.read_s
+            if not self._read_into(connection, memoryview(header), deadline_s):
                 self.event_queue.put(_CLOSED)
                 return
             pdu_type, length = _HEADER.unpack(header)
@@ -160,10 +182,8 @@ class BoundedProvider(DULServiceProvider):
             if fault is not None:
                 self._refuse(fault)
                 return
-            self._is_first = False
             if not self._read_body(connection, header, length, deadline_s):
                 self.event_queue.put(_CLOSED)
-            connection.settimeout(self._timeouts.read_s)
         except OSError as error:
             reason = "a PDU was not whole in time" if isinstance(error, TimeoutError) else error.strerror
             self._log_refusal(f"was closed: {reason}.")
@@ -173,8 +193,9 @@ class BoundedProvider(DULServiceProvider):
         if len(self._buffer) < length:
             self._buffer = bytearray(length)
         body = memoryview(self._buffer)[:length]
-        if not _read_into(connection, body, deadline_s):
+        if not self._read_into(connection, body, deadline_s):
             return False
+        self._is_first = False
         if header[0] == P_DATA and self.state_machine.current_state == _ESTABLISHED:
             self._deliver(body)
             return True
@@ -185,6 +206,27 @@ class BoundedProvider(DULServiceProvider):
             return True
         self._recv_pdu.put(pdu)
         self.event_queue.put(event)
+        return True
+
+    def _read_into(self, connection: socket.socket, target: memoryview, deadline_s: float) -> bool:
+        """Fill the target by the deadline; False where the peer closed before. Raises TimeoutError, OSError.
+
+        The connection's own timeout is that of a PDU; setting it is a system call, left out while nearly all is left.
+        """
+        got, is_set = 0, False
+        while got < len(target):
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            if self._is_first or left_s < _NEARLY_ALL * self._timeouts.read_s:
+                connection.settimeout(left_s)
+                is_set = True
+            count = connection.recv_into(target[got:])
+            if count == 0:
+                return False
+            got += count
+        if is_set:
+            connection.settimeout(self._timeouts.read_s)
         return True
 
     def _deliver(self, body: memoryview) -> None:
@@ -305,18 +347,3 @@ class _Handing(_Telling):
         item = super().get(block, timeout)
         self._tell_taken()
         return item
-
-
-def _read_into(connection: socket.socket, target: memoryview, deadline_s: float) -> bool:
-    """Fill the target by the deadline; False where the peer closed before. Raises TimeoutError, OSError."""
-    got = 0
-    while got < len(target):
-        left_s = deadline_s - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        connection.settimeout(left_s)
-        count = connection.recv_into(target[got:])
-        if count == 0:
-            return False
-        got += count
-    return True

@@ -1,13 +1,16 @@
 """What every test may ask for: real images, real peers, free ports."""
 
+import importlib.util
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.peers import ports
 
 if TYPE_CHECKING:
     from tests.peers.postgresql import PostgreSQL
@@ -17,8 +20,20 @@ if TYPE_CHECKING:
 for variable in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
     os.environ.setdefault(variable, "1")
 
+# The same examples on every machine, and none that fails because the machine has other work.
+settings.register_profile("gate", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("gate")
+
 ROOT = Path(__file__).resolve().parent.parent
 PEERS_REQUIRED = os.environ.get("REQUIRE_PEERS") == "1"
+
+
+SLOWEST_FIRST = (ROOT / "tests" / "system", ROOT / "tests" / "twin_scanner" / "districts" / "external")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take minutes begin first: at the end one worker would run them while the others idle."""
+    items.sort(key=lambda item: not any(item.path.is_relative_to(folder) for folder in SLOWEST_FIRST))
 
 
 def missing(what: str) -> None:
@@ -76,13 +91,24 @@ def postgresql() -> Iterator["PostgreSQL"]:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def dask() -> None:
+    """The extra of that name; skips without it."""
+    if importlib.util.find_spec("distributed") is None:
+        missing("Dask (pip install -e '.[dask]')")
+
+
+@pytest.fixture(scope="session")
+def gpu() -> str:
+    """The name of a GPU that PyTorch sees; a test that asks for it is marked ``gpu`` and skipped where none is."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch sees no GPU on this machine")
+    return "cuda"
+
+
+@pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """A TCP port on loopback that was free a moment ago."""
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
+    """Finds a TCP port on loopback on which nothing listens."""
+    return ports.free_port

@@ -4,20 +4,31 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 ROOMS = ("twin_scanner", "training", "dicom_node", "fhir", "tests", "benchmarks")
 OURS = {"twin_scanner", "training", "dicom_node", "twin_record", "tests", "benchmarks"}
-BEHIND_AN_EXTRA = {"nnunetv2", "totalsegmentator"}
-"""Only ever imported where the optional extra that brings them was installed, and nowhere but in these files."""
-FILES_BEHIND_AN_EXTRA = {"moose_process.py", "totalsegmentator_process.py", "nnunet_folder.py"}
+BEHIND_AN_EXTRA = {"nnunetv2", "totalsegmentator", "dask", "distributed", "psutil", "sekmet", "uvicorn", "playwright"}
+"""Only ever imported where what brings them was installed beside ours, and nowhere but in these files."""
+FILES_BEHIND_AN_EXTRA = {
+    "test_in_browser.py",
+    "moose_process.py",
+    "totalsegmentator_process.py",
+    "nnunet_folder.py",
+    "dask_cluster.py",
+    "dask_worker.py",
+    "dask_processes.py",
+    "dask.py",
+    "sekmet_process.py",
+}
 
 
 def undeclared(root: Path) -> list[str]:
     """Every import below ``root`` that neither the dependencies nor the extra `dev` of its pyproject.toml bring."""
-    known, brought_by = _brought(root / "pyproject.toml"), packages_distributions()
+    known, brought_by = _brought(root / "pyproject.toml"), _distributions()
     faults = []
     for path in sorted(file for room in ROOMS for file in (root / room).rglob("*.py")):
         for line, module in _imported(path):
@@ -29,6 +40,12 @@ def undeclared(root: Path) -> list[str]:
                 where = f"{path.relative_to(root).as_posix()}:{line}"
                 faults.append(f"{where}: no declared dependency brings {module}: add its package to pyproject.toml")
     return faults
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """What brings each importable package of this environment; reading all its metadata takes a second."""
+    return packages_distributions()
 
 
 def _brought(pyproject: Path) -> set[str]:

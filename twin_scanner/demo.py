@@ -79,7 +79,7 @@ def run_demo(out: Path, stage: Stage) -> DemoResult:
         with _pacs_stand_in(spool).listening() as pacs:
             settings = app.embedded_settings(folders.root, pacs.port, QUIET_PERIOD_S)
             with app.Scanner(settings).running() as scanner:
-                scanner.load_model()
+                scanner.warm_up()
                 ct_files = _generate(Path(scratch) / "ct", stage("Generating a whole-body CT"))
                 node = Peer("TWINSCANNER", "127.0.0.1", scanner.receiver.port)
                 send(ct_files, node, calling_ae=app.DEMO_PACS_AE, on_progress=stage("Sending the CT by C-STORE"))

@@ -19,6 +19,9 @@ class Unavailable(Transient):
 class Held(TwinScannerError):
     """A person must decide (identity, evidence, approval, one refused object): everything is kept until then."""
 
+    held_for: str = ""
+    """What the decision is about, where more than a person's word may settle it."""
+
 
 class Rejected(TwinScannerError):
     """The input is wrong: tell the sender why; trying again changes nothing."""

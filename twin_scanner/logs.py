@@ -41,7 +41,19 @@ FACTS = (
 """The fields that our records carry beside the message; other libraries' records have none of them."""
 OURS: Final = ("twin_scanner", "dicom_node", "twin_record", "training")
 """The packages whose messages hold no value from the data."""
-TALKATIVE = ("pydicom", "pynetdicom", "httpx", "httpcore", "apscheduler", "alembic", "matplotlib", "monai")
+TALKATIVE = (
+    "pydicom",
+    "pynetdicom",
+    "httpx",
+    "httpcore",
+    "apscheduler",
+    "alembic",
+    "matplotlib",
+    "monai",
+    "distributed",
+    "tornado",
+    "asyncio",
+)
 """Libraries whose records below ERROR are not ours to pass on."""
 UNINTERESTING: Final = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 """Warnings that Python itself does not show to users."""

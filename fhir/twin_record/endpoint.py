@@ -1,8 +1,9 @@
 """Whatever executes FHIR Bundles, and its answer entry by entry; how Bundles travel is not known here."""
 
+import re
 from typing import Any, Protocol
 
-from twin_record.resources.content import Resource
+from twin_record.resources.content import Resource, literal_of, short_reference
 from twin_scanner.errors import Transient
 
 DAMAGED = "The FHIR server's answer is damaged; it will be asked again."
@@ -43,3 +44,29 @@ def status_of(answer: Resource) -> int:
     """The HTTP status of one answered entry; 500 where it names none."""
     digits = str(answer.get("response", {}).get("status", ""))[:3]
     return int(digits) if digits.isdigit() else 500
+
+
+def is_success(answer: Resource) -> bool:
+    """Whether one answered entry was carried out."""
+    return 200 <= status_of(answer) < 300
+
+
+def location_of(entry: Resource, answer: Resource) -> str:
+    """The literal reference of what an entry wrote; Transient where the server does not say."""
+    location = answer.get("response", {}).get("location")
+    if location:
+        return short_reference(location)
+    if answer.get("resource", {}).get("id"):
+        return literal_of(answer["resource"])
+    if entry["request"]["method"] == "PUT":
+        return str(entry["request"]["url"])
+    raise Transient("The FHIR server did not say where it stored a resource; it will be asked again.")
+
+
+def version_of(answer: Resource) -> str:
+    """The version that an entry wrote; empty where the server does not say."""
+    response = answer.get("response", {})
+    if tag := re.fullmatch(r'(?:W/)?"([^"]+)"', str(response.get("etag", ""))):
+        return tag[1]
+    _, _, version = str(response.get("location", "")).partition("/_history/")
+    return version or str(answer.get("resource", {}).get("meta", {}).get("versionId", ""))

@@ -6,6 +6,8 @@ this record alone until a person has looked (Held). Nothing that a server says m
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -21,9 +23,13 @@ OF_THIS_RECORD = frozenset(
     {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
 )
 """Answers to what was sent, and not to who sent it or when."""
+LATER = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+"""Answers with which a server may say when to come again."""
+LONGEST_SECONDS = 9
+"""Digits of a number of seconds that are read: more are no time that anybody waits."""
 ADVICE: Mapping[int, str] = {
-    HTTPStatus.UNAUTHORIZED: "check the token in twin.token_file",
-    HTTPStatus.FORBIDDEN: "check the rights of the token in twin.token_file",
+    HTTPStatus.UNAUTHORIZED: "check the token in twin.token_file, or the client in twin.client_id",
+    HTTPStatus.FORBIDDEN: "check the rights of the token in twin.token_file, or of the client and its twin.scope",
     HTTPStatus.NOT_FOUND: "check twin.url and any proxy before it",
     HTTPStatus.GONE: "check twin.url and any proxy before it",
     HTTPStatus.METHOD_NOT_ALLOWED: "check that twin.url is its base URL and that it takes transactions",
@@ -36,6 +42,10 @@ ADVICE: Mapping[int, str] = {
 
 class Conflict(Transient):
     """Somebody wrote the same resource between our read and our write: read again and redo."""
+
+
+class TooLarge(Held):
+    """The server takes no request of this size: in parts, or with less in it, it may."""
 
 
 def answer_failure(status: int, outcome: Any, private: Collection[str]) -> TwinScannerError:
@@ -63,10 +73,24 @@ def refused_record(status: int, outcome: Any, private: Collection[str]) -> Held:
     """The error for a record that the server refuses, with as much of its reason as names no patient."""
     detail = harmless_detail(outcome, private)
     said = f", saying: {detail}" if detail else ""
-    return Held(
+    kind = TooLarge if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else Held
+    return kind(
         f"The FHIR server refuses this twin record (status {status}{said}); correct what it names there, then release "
         "the job."
     )
+
+
+def retry_after_s(status: int, value: str) -> float:
+    """What the header Retry-After asks for (RFC 9110, 10.2.3): seconds, or a date; 0 where it says nothing."""
+    if status not in LATER:
+        return 0.0
+    if value.isascii() and value.isdecimal():
+        return float(value[:LONGEST_SECONDS])
+    try:
+        asked = parsedate_to_datetime(value)
+        return max(0.0, (asked - datetime.now(asked.tzinfo)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
 
 
 def harmless_detail(outcome: Any, private: Collection[str]) -> str:

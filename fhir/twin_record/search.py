@@ -5,11 +5,8 @@ from urllib.parse import quote
 
 from twin_record.endpoint import DAMAGED, BundleEndpoint, answered_entries, entries_of, status_of
 from twin_record.refusals import MISSING, entry_failure
-from twin_record.resources.codes import RECORD_SYSTEM
-from twin_record.resources.content import Resource, held_if_invalid, short_reference
-from twin_record.resources.patient import PatientKey
-from twin_record.resources.record_list import record_value
-from twin_scanner.errors import Rejected, Transient
+from twin_record.resources.content import Resource, held_if_invalid
+from twin_scanner.errors import Transient
 
 
 def identifier_query(system: str, value: str) -> str:
@@ -34,12 +31,13 @@ def search(endpoint: BundleEndpoint, identifiers: Mapping[str, tuple[str, str]])
     found = read_all(endpoint, urls)
     with held_if_invalid(resource for resources in found for resource in resources):
         return {
-            kind: [resource for resource in resources if identifier in _identifiers(resource)]
+            kind: [resource for resource in resources if identifier in identifiers_of(resource)]
             for (kind, identifier), resources in zip(identifiers.items(), found, strict=True)
         }
 
 
-def _identifiers(resource: Resource) -> set[tuple[str, str]]:
+def identifiers_of(resource: Resource) -> set[tuple[str, str]]:
+    """The business identifiers of a resource, as (system, value)."""
     return {(key.get("system", ""), key.get("value", "")) for key in resource.get("identifier", [])}
 
 
@@ -63,25 +61,3 @@ def _read(url: str, answer: Resource) -> list[Resource]:
     if resource.get("resourceType") != kind or "id" not in resource:
         raise Transient(DAMAGED)
     return [resource]
-
-
-def read_record(key: PatientKey, endpoint: BundleEndpoint) -> Resource:
-    """The patient's whole record as a Bundle of type collection: Patient, List, all it lists, and their Devices."""
-    identifiers = {"Patient": (key.system, key.value), "List": (RECORD_SYSTEM, record_value(key))}
-    patients, records = search(endpoint, identifiers).values()
-    if not patients or not records:
-        raise Rejected("There is no twin record for this patient id; check the id and its issuer.")
-    with held_if_invalid(records):
-        items = [entry["item"] for entry in records[0].get("entry", [])]
-        urls = [short_reference(item["reference"]) for item in items if "reference" in item]
-    listed = _read_each(endpoint, urls)
-    with held_if_invalid(listed):
-        agents = [agent["who"] for resource in listed for agent in resource.get("agent", [])]
-        urls = [short_reference(agent["reference"]) for agent in agents if "reference" in agent]
-    resources = [patients[0], records[0], *listed, *_read_each(endpoint, urls)]
-    return {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": part} for part in resources]}
-
-
-def _read_each(endpoint: BundleEndpoint, urls: Sequence[str]) -> list[Resource]:
-    different = list(dict.fromkeys(urls))
-    return [resource for found in read_all(endpoint, different) for resource in found] if different else []

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from twin_record.patient_identity import PatientIdentity
 from twin_record.resources.content import Resource
 from twin_record.update import TwinUpdate
 
@@ -28,6 +29,13 @@ class TwinTarget(Protocol):
 
         Raises Unavailable where nothing can be recorded at the moment, Transient where this update may be later, Held
         where a person must look, Rejected where the CT itself does not make a record.
+        """
+        ...
+
+    def check_identity(self, identity: PatientIdentity, study_uid: str) -> tuple[str, ...]:
+        """Whether the study may be recorded as this patient's, before any work; remarks for a person. Writes nothing.
+
+        Raises as ``record`` does: Held where the record knows another patient, or none and none may be created.
         """
         ...
 

@@ -20,3 +20,9 @@ def test_the_figures_compare_ours_with_each_receiver_that_is_installed_and_with_
         ("times as fast as Orthanc", "goal"): 1.0 / 1.1,
         ("rate of 8 senders, of one's", "goal"): 1.25 / 0.9,
     }
+
+
+def test_the_processor_time_of_a_slice_stands_beside_that_of_each_receiver() -> None:
+    figures = receipt._processor_figures({receipt.OURS: 1.5, receipt.PYNETDICOM: 6.0, receipt.ORTHANC: 3.0}, slices=600)
+    found = {one.peer: (one.value, one.unit, one.peer_value, one.ratio) for one in figures}
+    assert found == {receipt.PYNETDICOM: (2.5, "ms", 10.0, 4.0), receipt.ORTHANC: (2.5, "ms", 5.0, 2.0)}

@@ -259,3 +259,31 @@ def test_looks_become_rare_and_end_where_another_finds_the_same(studies: Complet
     for study_uid, version in studies.due(201.0):
         studies.looked(study_uid, version, GAP, 201.0, again=study_uid != "1.3")
     assert [study_uid for study_uid, _ in studies.due(10_000.0)] == ["1.2"]
+
+
+def test_what_one_association_brought_whole_is_looked_at_sooner_and_twice_all_the_same(studies: Completeness) -> None:
+    for slice_number in range(16):
+        studies.touch("1.2", slice_number / 100, association=7)
+    studies.association_released(7)
+    assert studies.due(0.39) == []
+    _look(studies, Look(True, NONE_MISSING), 0.4)
+    assert _complete(studies, 0.4) == [] and studies.due(0.89) == []
+    _look(studies, Look(True, NONE_MISSING), 0.9)
+    assert _complete(studies, 0.9) == ["1.2"]
+
+
+@pytest.mark.parametrize(
+    ("instances", "associations", "pause_s", "is_released"),
+    [(15, 1, 0.01, True), (16, 2, 0.01, True), (16, 1, 0.4, True), (16, 1, 0.01, False)],
+    ids=("few instances", "two associations", "a sender that pauses", "open still"),
+)
+def test_a_first_look_is_hurried_for_no_other_study(
+    studies: Completeness, instances: int, associations: int, pause_s: float, is_released: bool
+) -> None:
+    for number in range(instances):
+        studies.touch("1.2", number * pause_s, association=number % associations)
+    for association in range(associations) if is_released else ():
+        studies.association_released(association)
+    last_s = (instances - 1) * pause_s
+    assert studies.due(last_s + 0.99) == []
+    assert [study_uid for study_uid, _ in studies.due(last_s + 1.0)] == ["1.2"]

@@ -5,6 +5,7 @@ import socketserver
 import struct
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def test_port_probes_take_no_association_from_anybody(start: Start) -> None:
     "beginning", [b"\x01\x00\x00", struct.pack(">BBL", 1, 0, 200) + b"\0" * 50], ids=["header", "body"]
 )
 def test_a_peer_that_stops_inside_a_message_gives_its_place_back(start: Start, beginning: bytes) -> None:
-    node = start(limits=AssociationLimits(associations=1), timeouts=Timeouts(negotiation_s=1, read_s=0.2, idle_s=10))
+    node = start(limits=AssociationLimits(associations=1), timeouts=replace(SHORT, negotiation_s=3, read_s=1))
     with socket.create_connection((node.peer.host, node.peer.port)) as silent:
         silent.sendall(beginning)
 

@@ -3,8 +3,10 @@
 import errno
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from tests.fakes.open_umask import open_umask
 from twin_scanner.errors import Rejected, Transient
 
 pytestmark = pytest.mark.unit
+
+CALLS = ("open", "writev", "fsync", "mkdir", "link", "rename", "unlink")
+MOST_CUTS = 200
 
 STUDY, SERIES, INSTANCE = "1.2.3", "1.2.3.4", "1.2.3.4.5"
 
@@ -88,6 +93,95 @@ def test_what_is_kept_apart_goes_with_its_study(spool: Spool) -> None:
     assert spool.remove(STUDY)
     assert (spool.apart(STUDY), list((spool.folder / ".apart").iterdir()), remains(spool)) == ((), [], [])
     assert keep(spool, b"other") == StoreOutcome.STORED
+
+
+def test_a_kill_at_any_call_of_the_disk_while_another_content_is_kept_loses_nothing_that_was_acknowledged(
+    tmp_path: Path,
+) -> None:
+    """SIGKILL before and after each call in turn, in a process of its own; the next one sweeps, and gets it again."""
+    for cut in range(1, MOST_CUTS):
+        folder = tmp_path / str(cut)
+        keep(Spool(folder), b"first")
+        killed, acknowledged = done_until_killed(partial(keep_in, folder), cut)
+        spool = Spool(folder)
+        spool.sweep()
+        (first,) = spool.files(STUDY)
+        assert first.read_bytes() == b"first" and remains(spool) == []
+        apart = [path.read_bytes() for path in spool.apart(STUDY)]
+        assert apart == [b"other"] or (apart == [] and not acknowledged)
+        assert keep(spool, b"other") == StoreOutcome.KEPT_APART
+        assert [path.read_bytes() for path in spool.apart(STUDY)] == [b"other"]
+        if not killed:
+            break
+    assert acknowledged and 20 < cut < MOST_CUTS - 1, "every call was cut"
+
+
+def test_a_kill_at_any_call_of_the_disk_while_a_correction_takes_its_place_leaves_no_mixture_for_ever(
+    tmp_path: Path,
+) -> None:
+    """Half of a series had the new content and half the old one, and the rest never took its place."""
+    uids = [f"{INSTANCE}.{number}" for number in range(3)]
+    for cut in range(1, MOST_CUTS):
+        folder = tmp_path / str(cut)
+        spool = Spool(folder)
+        for content in (b"first", b"other"):
+            for uid in uids:
+                keep(spool, content, uid)
+        killed, _ = done_until_killed(partial(take_apart, folder), cut)
+        spool = Spool(folder)
+        spool.sweep()
+        contents = {path.read_bytes() for path in spool.files(STUDY)}
+        assert contents == {b"other"} or len(spool.apart(STUDY)) == len(uids)
+        spool.take_apart(STUDY)
+        assert [path.read_bytes() for path in spool.files(STUDY)] == [b"other"] * len(uids)
+        assert spool.apart(STUDY) == () and remains(spool) == []
+        if not killed:
+            break
+    assert 20 < cut < MOST_CUTS - 1, "every call was cut"
+
+
+def keep_in(folder: Path) -> None:
+    keep(Spool(folder), b"other")
+
+
+def take_apart(folder: Path) -> None:
+    Spool(folder).take_apart(STUDY)
+
+
+def done_until_killed(work: Callable[[], object], cut: int) -> tuple[bool, bool]:
+    """Work in a process that ends at its ``cut``-th point: whether it was killed, and had done it all."""
+    listening, telling = os.pipe()
+    child = os.fork()
+    if child == 0:
+        left = cut
+
+        def point() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def cutting(call: Callable[..., Any]) -> Callable[..., Any]:
+            def cut_call(*arguments: Any, **options: Any) -> Any:
+                point()
+                result = call(*arguments, **options)
+                point()
+                return result
+
+            return cut_call
+
+        try:
+            for name in CALLS:
+                setattr(os, name, cutting(getattr(os, name)))
+            work()
+            os.write(telling, b"done")
+        finally:
+            os._exit(0)
+    os.close(telling)
+    with os.fdopen(listening, "rb") as told:
+        done = told.read() == b"done"
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status), done
 
 
 def test_bytes_that_differ_only_far_inside_are_seen_to_differ(spool: Spool) -> None:

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -408,9 +407,8 @@ def test_stop_does_not_wait_longer_than_it_may_for_a_store_that_hangs(start: Sta
     sender = threading.Thread(target=node.answers, args=(file,))
     sender.start()
     assert eventually(lambda: bool(node.kept()))
-    began = time.monotonic()
     node.listener.stop(0.3)
-    assert time.monotonic() - began < 5
+    assert sender.is_alive(), "it still waits for the answer to what hangs"
     let_go.set()
     sender.join()
 

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, evt
 
-from dicom_node.associations import Timeouts
 from dicom_node.client import echo
 from dicom_node.peers import Peer
 from dicom_node.store_scu import NO_ANSWER, InstanceStatus, NotStored, SendingStopped, Unreadable, send
@@ -125,8 +125,9 @@ def listen() -> Iterator[Listen]:
     """Starts a plain pynetdicom SCP with a C-STORE handler of the test's."""
     servers: list[Any] = []
 
-    def begin(answer: Callable[[evt.Event], Any], *classes: UID) -> Peer:
+    def begin(answer: Callable[[evt.Event], Any], *classes: UID, maximum_pdu_bytes: int = 16382) -> Peer:
         application = AE(ae_title="PACS")
+        application.maximum_pdu_size = maximum_pdu_bytes
         for sop_class_uid in classes or (PET,):
             application.add_supported_context(sop_class_uid, ExplicitVRLittleEndian)
         servers.append(
@@ -219,8 +220,28 @@ def test_a_peer_that_never_answers_ends_at_the_response_timeout(listen: Listen, 
 
     target = listen(answer)
     with pytest.raises(NotStored, match="did not answer, 4 of 4 instances"):
-        send(pet, target, calling_ae="TWINSCANNER", timeouts=Timeouts(response_s=0.3, negotiation_s=1))
+        send(pet, target, calling_ae="TWINSCANNER", timeouts=replace(SHORT, response_s=0.3))
     let_go.set()
+
+
+@pytest.mark.parametrize("maximum_pdu_bytes", [1, 6, 99])
+def test_a_peer_that_takes_nearly_no_bytes_at_once_is_named_and_sent_nothing(
+    listen: Listen, pet: list[Path], maximum_pdu_bytes: int
+) -> None:
+    target = listen(lambda event: 0x0000, maximum_pdu_bytes=maximum_pdu_bytes)
+    with pytest.raises(Transient, match=f"takes PDUs of {maximum_pdu_bytes} bytes"):
+        send(pet, target, calling_ae="TWINSCANNER", timeouts=SHORT)
+
+
+def test_a_peer_that_sets_no_maximum_gets_every_byte(listen: Listen, pet: list[Path]) -> None:
+    received: list[bytes] = []
+
+    def answer(event: evt.Event) -> int:
+        received.append(event.request.DataSet.getvalue())
+        return 0x0000
+
+    send(pet, listen(answer, maximum_pdu_bytes=0), calling_ae="TWINSCANNER", timeouts=SHORT)
+    assert received == [instances.data_set_bytes(file) for file in pet]
 
 
 def test_a_peer_that_takes_nothing_is_told_from_one_that_takes_another_class(listen: Listen, pet: list[Path]) -> None:
@@ -332,6 +353,18 @@ def test_what_the_peer_need_not_take_is_sent_where_it_does_and_named_where_it_do
     assert report.not_taken == (label_map,)
     assert len(report.instances) == 3
     assert held(orthanc) == sent(*pet, one)
+
+
+def test_a_peer_that_takes_nothing_of_what_it_need_not_take_is_no_failure(
+    listen: Listen, pet: list[Path], tmp_path: Path
+) -> None:
+    """A rejection note alone, for a PACS that knows no key objects."""
+    seg_class = UID("1.2.840.10008.5.1.4.1.1.66.4")
+    seg = instances.series(tmp_path / "seg", 1, sop_class_uid=seg_class, SOPInstanceUID="1.2.3.8.1", Modality="SEG")
+    peer_ = listen(lambda event: 0x0000)
+    there = {status.sop_instance_uid for status in send(pet, peer_, calling_ae="TWINSCANNER").instances}
+    report = send(pet, peer_, calling_ae="TWINSCANNER", where_taken=seg, skip=there)
+    assert (report.instances, report.not_taken) == ((), (seg_class,))
 
 
 def test_what_must_be_taken_is_still_refused_aloud(listen: Listen, pet: list[Path], tmp_path: Path) -> None:

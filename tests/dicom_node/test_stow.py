@@ -31,7 +31,7 @@ def server() -> ScriptedStow:
 @pytest.fixture
 def service(server: ScriptedStow) -> Iterator[StowService]:
     with server.listening() as url:
-        one = StowService("cloud", url, timeout_s=5.0)
+        one = StowService("cloud", url, timeout_s=30.0)
         yield one
         one.close()
 

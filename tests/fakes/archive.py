@@ -32,6 +32,8 @@ class Archive:
         self.series: dict[str, str] = {}
         """Series by SOP Instance UID, of what it keeps."""
         self.datasets: dict[str, Dataset] = {}
+        self.patients: dict[str, list[Dataset]] = {}
+        """By study, whose it is where that was corrected after its images had come."""
         self.statuses: dict[str, int] = {}
         """The status of an instance that is not 0x0000; what it refuses it does not keep."""
         self.full = False
@@ -110,7 +112,7 @@ class Archive:
         """Report on a request on a new association; what it answers is kept."""
         assert self.caller is not None
         application = AE(AE_TITLE)
-        application.acse_timeout = application.dimse_timeout = 10
+        application.acse_timeout = application.dimse_timeout = 30
         roles: list[Any] = [build_role(StorageCommitmentPushModel, scp_role=True)]
         association = application.associate(
             "127.0.0.1",
@@ -135,6 +137,9 @@ class Archive:
         return status
 
     def _find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        if event.identifier.QueryRetrieveLevel == "STUDY":
+            yield from self._find_studies(event.identifier)
+            return
         wanted = str(event.identifier.SeriesInstanceUID)
         with self._lock:
             found = [uid for uid, series_uid in self.series.items() if series_uid == wanted]
@@ -142,6 +147,19 @@ class Archive:
             answer = Dataset()
             answer.QueryRetrieveLevel, answer.StudyInstanceUID = "IMAGE", event.identifier.StudyInstanceUID
             answer.SeriesInstanceUID, answer.SOPInstanceUID = wanted, uid
+            yield 0xFF00, answer
+
+    def _find_studies(self, identifier: Dataset) -> Iterator[tuple[int, Dataset | None]]:
+        """Each patient under whom a study is filed; ``patients`` says otherwise than its images."""
+        wanted = str(identifier.StudyInstanceUID)
+        with self._lock:
+            kept = [one for one in self.datasets.values() if one.StudyInstanceUID == wanted]
+        for patient in self.patients.get(wanted, kept[:1]):
+            answer = Dataset()
+            answer.SpecificCharacterSet, answer.QueryRetrieveLevel = "ISO_IR 192", "STUDY"
+            answer.StudyInstanceUID = wanted
+            for keyword in ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex"):
+                setattr(answer, keyword, patient.get(keyword, ""))
             yield 0xFF00, answer
 
     def _action(self, event: evt.Event) -> tuple[int, None]:

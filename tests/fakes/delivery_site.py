@@ -27,14 +27,14 @@ from twin_scanner.render.request import RenderRequest
 from twin_scanner.service.breaker import Breaker
 from twin_scanner.service.image_delivery import ImageDestination
 from twin_scanner.service.image_target import DicomTarget
-from twin_scanner.service.intake import JobFolders
+from twin_scanner.service.intake import Intake, JobFolders, RealPetPolicy
 from twin_scanner.service.ledger import Delivery, Job, Ledger, NewJob, Outcome
 from twin_scanner.service.retry import DAY_S, RetryPolicy
 from twin_scanner.service.steps import Steps, rendered
 from twin_scanner.service.worker import Lane, Worker
 
 CALLING_AE = "TWINSCANNER"
-TIMEOUTS = Timeouts(5.0, 5.0, 5.0, 5.0, 5.0)
+TIMEOUTS = Timeouts(30.0, 30.0, 30.0, 30.0, 30.0)
 POLICY = RetryPolicy(first_delay_s=15.0, longest_delay_s=3600.0, age_limit_s=30 * DAY_S)
 HOUR_S = 3600.0
 PROBE_S = 60.0
@@ -52,8 +52,18 @@ def archive_destination(
 class DeliverySite:
     """One node's part behind the render."""
 
-    def __init__(self, folder: Path, ledger: Ledger, clock: Clock, *destinations: ImageDestination) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ledger: Ledger,
+        clock: Clock,
+        *destinations: ImageDestination,
+        real_pet: RealPetPolicy = "skip",
+    ) -> None:
         self.ledger = ledger
+        self.real_pets: dict[str, str] = {}
+        """What a peer lists when it is asked: the real PET series of a study."""
+        self._real_pet: RealPetPolicy = real_pet
         self.clock = clock
         self.folders = JobFolders(folder / "jobs")
         self.destinations = destinations
@@ -133,15 +143,20 @@ class DeliverySite:
             self.recorded.append(update)
             return SimpleNamespace(remarks=())
 
+        def look_for_pet(study_uid: str) -> None:
+            if study_uid in self.real_pets:
+                self.ledger.studies.has_real_pet(study_uid, self.real_pets[study_uid])
+
         twin: Any = SimpleNamespace(record=record)
         steps = Steps(
             ledger=self.ledger,
             folders=self.folders,
-            intake=nothing,
+            intake=Intake(self.ledger, nothing, self.folders, nothing, self._real_pet, look_for_pet),
             render=nothing,
-            template=nothing,
+            template=cast(RenderRequest, SimpleNamespace(accept_synthetic_ct=False)),
             destinations=self.destinations,
             twin=twin,
+            twin_name="embedded",
             zone=UTC,
             breaker=lambda: Breaker(lambda failures: PROBE_S, self.clock.monotonic_s),
             now=self.clock,
@@ -164,7 +179,7 @@ def _companion(result: Path, report: RenderReport, job: Job, number: int) -> Com
     return Companion("SR", series_uid, str(ComprehensiveSRStorage), uid, file, "SUV", 2010 + number, True)
 
 
-def eventually(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+def eventually(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Wait for another thread, such as a PACS that reports."""
     deadline = time.monotonic() + timeout_s
     while not condition():

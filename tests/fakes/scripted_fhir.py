@@ -30,11 +30,21 @@ Script = Callable[[Sent], tuple[int, str] | None]
 """The status and text for one request; None hangs up."""
 
 
+NO_STATEMENT = (404, "")
+"""What a server says that keeps its CapabilityStatement to itself."""
+
+
 @contextmanager
 def scripted_fhir(
-    script: Script, tls: ssl.SSLContext | None = None, headers: Mapping[str, str] = MappingProxyType({})
+    script: Script,
+    tls: ssl.SSLContext | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    metadata: tuple[int, str] = NO_STATEMENT,
 ) -> Iterator[tuple[str, list[Sent]]]:
-    """The server's base URL, and everything that it was sent so far; every answer has these ``headers``."""
+    """The server's base URL, and everything that it was sent so far; every answer has these ``headers``.
+
+    What it can do is asked for in between: ``metadata`` is its answer, of which nothing is kept.
+    """
     seen: list[Sent] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -42,6 +52,12 @@ def scripted_fhir(
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             seen.append(Sent(self.path, dict(self.headers), json.loads(body or b"{}")))
             answer = script(seen[-1])
+            self._send(answer)
+
+        def do_GET(self) -> None:
+            self._send(metadata)
+
+        def _send(self, answer: tuple[int, str] | None) -> None:
             if answer is None:
                 self.connection.close()
                 return
@@ -53,8 +69,6 @@ def scripted_fhir(
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(text.encode("utf-8"))
-
-        do_GET = do_POST  # noqa: N815
 
         def log_message(self, *_arguments: Any) -> None:
             """Say nothing."""
@@ -100,5 +114,5 @@ def empty_server(sent: Sent) -> tuple[int, str]:
 
 
 def refusing_writes(status: int, text: str = json.dumps(OUTCOME)) -> Script:
-    """The script of an empty server that answers every transaction with ``status``."""
-    return lambda sent: empty_server(sent) if sent.body["type"] == "batch" else (status, text)
+    """The script of an empty server that answers every write with ``status``."""
+    return lambda sent: empty_server(sent) if sent.body.get("type") == "batch" else (status, text)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -12,6 +11,8 @@ from types import TracebackType
 from typing import Final
 
 import psycopg
+
+from tests.peers.ports import free_port
 
 USER: Final = "postgres"
 """PostgreSQL refuses to run as root; Debian's package makes this user."""
@@ -34,9 +35,8 @@ class PostgreSQL:
         self._bin = bin_folder
         self._folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self._data = self._folder / "data"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
+        self._dumps: dict[str, str] = {}
 
     def __enter__(self) -> "PostgreSQL":
         if os.geteuid() == 0:
@@ -69,9 +69,26 @@ class PostgreSQL:
         address = f"host=127.0.0.1 port={self.port} user={USER} dbname=postgres"
         with psycopg.connect(address, autocommit=True) as connection:
             connection.execute(f'CREATE SCHEMA "{name}"')
+        return self._url(name)
+
+    def new_copy(self, url: str) -> str:
+        """The URL of a new database with the tables and rows that another one has now."""
+        origin = url.rsplit("%3D", 1)[1]
+        if origin not in self._dumps:
+            address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", USER, "-d", "postgres"]
+            dump = self._run("pg_dump", *address, "--schema", origin, "--inserts", "--no-owner")
+            # psql's own commands begin with a backslash.
+            self._dumps[origin] = "\n".join(line for line in dump.splitlines() if not line.startswith("\\"))
+        name = f"ledger_{uuid.uuid4().hex}"
+        with psycopg.connect(f"host=127.0.0.1 port={self.port} user={USER} dbname=postgres") as connection:
+            connection.execute(self._dumps[origin].replace(origin, name).encode())
+        return self._url(name)
+
+    def _url(self, name: str) -> str:
         return f"postgresql+psycopg://{USER}@127.0.0.1:{self.port}/postgres?options=-csearch_path%3D{name}"
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def _run(self, program: str, *arguments: str) -> str:
+        """What the program wrote."""
         command: Sequence[str] = [str(self._bin / program), *arguments]
         if os.geteuid() == 0:
             command = ["runuser", "-u", USER, "--", *command]
@@ -86,3 +103,4 @@ class PostgreSQL:
         )
         if done.returncode != 0:
             raise RuntimeError(f"{program}: {done.stdout}")
+        return done.stdout

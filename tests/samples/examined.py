@@ -14,6 +14,8 @@ def examined_settings(folder: Path, closed_port: int, **sections: dict[str, Any]
         "pacs": {"port": closed_port, "timeout_s": 5.0},
         "storage": {"folder": folder / "data"},
     }
+    if sections.get("twin", {}).get("url"):
+        values["twin"] = {"patient_identifier_system": "urn:oid:2.999.1"}
     for name, section in sections.items():
         values[name] = {**values.get(name, {}), **section}
     return Settings.model_validate(values)

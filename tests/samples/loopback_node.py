@@ -19,8 +19,9 @@ from dicom_node.store_scp import ReceivedInstance, StoreScp
 from dicom_node.store_scu import InstanceStatus, NotStored, SendReport, send
 from tests.samples import instances
 
-DEADLINE_S: Final = 20.0
-SHORT: Final = Timeouts(connection_s=5, negotiation_s=5, response_s=10, idle_s=10, read_s=5)
+DEADLINE_S: Final = 60.0
+SHORT: Final = Timeouts(connection_s=20, negotiation_s=20, response_s=30, idle_s=30, read_s=20)
+"""Below the deadline, and above what a loaded machine may need for one answer."""
 
 
 @dataclass

@@ -71,7 +71,7 @@ def store_pdus(sop_instance_uid: str, data_set: bytes, size: int = 16000) -> lis
 class RawPeer:
     """A connection to a node; closed at the end of a ``with`` block."""
 
-    def __init__(self, port: int, timeout_s: float = 20.0) -> None:
+    def __init__(self, port: int, timeout_s: float = 60.0) -> None:
         self.connection = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

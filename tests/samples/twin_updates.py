@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from twin_record.update import SeriesEntry, TwinSite, TwinUpdate
+from twin_record.update import DistrictValues, SeriesEntry, TwinSite, TwinUpdate
 
 SITE = TwinSite(
     patient_identifier_system="urn:oid:2.999.1", zone="Europe/Rome", systems_by_issuer={"HOSPITAL": "urn:oid:2.999.2"}
@@ -80,3 +80,26 @@ def companions() -> tuple[SeriesEntry, ...]:
         a_series("SEG", instances=1, description="RESEARCH districts"),
         a_series("SR", instances=1, description="SYNTHETIC FDG-PET, SUV by district", asserted_by_ai=True),
     )
+
+
+def measured_districts() -> tuple[DistrictValues, ...]:
+    """A trunk with everything that can be measured, and legs that no network covers."""
+    return (
+        DistrictValues(
+            district="trunk",
+            site=("22943007", "SCT", "Trunk"),
+            volume_ml=30000.125,
+            suv_mean=1.25,
+            suv_max=9.5,
+            suv_peak=8.75,
+            remark="trunk: cut by the field of view.",
+            suv_deviation=0.5,
+            calibrated=True,
+        ),
+        DistrictValues("legs", ("61685007", "SCT", "Lower limb"), volume_ml=8000.0),
+    )
+
+
+def measured_update(**changes: Any) -> TwinUpdate:
+    """An update with what was measured in two districts, with ``changes``."""
+    return an_update(**{"frame_of_reference_uid": new_uid(), "districts": measured_districts(), **changes})

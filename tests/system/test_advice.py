@@ -22,8 +22,15 @@ ROOMS = ("twin_scanner", "training", "dicom_node", "fhir")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 KEY = re.compile(r"(?<![\w./-])([a-z_]+)\.([a-z_]+)(?![\w/(])")
 FILES = frozenset({"json", "toml", "py", "md", "html", "csv", "nii", "gz", "npz", "npy", "pt", "txt", "parquet", "png"})
-OF_OTHERS = frozenset({"training/exchange/monai_bundle.py", "training/exchange/monai_config.py"})
-"""They name MONAI's own options."""
+OF_OTHERS = frozenset(
+    {
+        "training/exchange/monai_bundle.py",
+        "training/exchange/monai_config.py",
+        "twin_scanner/dask_worker.py",
+        "twin_scanner/service/ledger/copying.py",
+    }
+)
+"""They name the options of MONAI, of `dask worker`, which our preload adds to, and of PostgreSQL's programs."""
 
 
 def sentences(path: Path) -> Iterator[tuple[int, str]]:

@@ -35,14 +35,13 @@ from dicom_node.sop_classes import (
 from dicom_node.store_scu import InstanceStatus, instance_of
 from tests.twin_scanner.dicom.write.test_companions import make_all
 from tests.twin_scanner.dicom.write.test_pet_series import _ct
+from twin_scanner.dicom.district_measurements import CATEGORY, DISTRICT_CODES, SUV_BW, SUV_UNIT
 from twin_scanner.dicom.equipment import IMPLEMENTATION_VERSION_NAME, implementation_class_uid
 from twin_scanner.dicom.read import dicom_files, enhanced_ct, slice_headers
 from twin_scanner.dicom.read.ct_headers import HEADER_KEYWORDS
 from twin_scanner.dicom.read.ct_series import CtSeries
 from twin_scanner.dicom.read.patient import COPIED_WHERE_PRESENT, NEVER_ABSENT
-from twin_scanner.dicom.write import measurement_report
 from twin_scanner.dicom.write.key_objects import OF_INTEREST, REJECTED_FOR_QUALITY
-from twin_scanner.dicom.write.segmentation import CATEGORY, DISTRICT_CODES
 from twin_scanner.imaging import bounds
 from twin_scanner.settings import Settings
 
@@ -167,7 +166,7 @@ def test_the_limits_of_associations_are_the_codes_own(statement: str) -> None:
 def test_what_is_retrieved_is_proposed_and_answered_as_the_statement_says(statement: str) -> None:
     classes, answers = tables(statement, "Association initiation")[3:]
     assert column(classes, "SOP class UID") == list(retrieve.RETRIEVED_CLASSES)
-    codes = {retrieve._DOES_NOT_MATCH, retrieve._CANNOT_UNDERSTAND, retrieve._OUT_OF_RESOURCES, SUCCESS}
+    codes = {retrieve.DOES_NOT_MATCH, retrieve.CANNOT_UNDERSTAND, retrieve.OUT_OF_RESOURCES, SUCCESS}
     assert {int(row["status of a C-STORE during C-GET"], 16) for row in answers} == codes
     proposed = {(str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in retrieve._storage_contexts()}
     syntaxes = column(table(statement, "Transfer syntaxes"), "UID")
@@ -333,8 +332,8 @@ def test_the_codes_and_templates_are_the_codes_own(statement: str) -> None:
     titles = [code(row["title"]) for row in documents]
     assert titles[1:] == [OF_INTEREST, REJECTED_FOR_QUALITY]
     suv = [row for row in measurements if row["measurement"].startswith("SUV")]
-    assert {code(row["concept"]) for row in suv} == {measurement_report.SUV_BW}
-    assert {row["unit"] for row in suv} == {f"({measurement_report.SUV_UNIT.value}, UCUM)"}
+    assert {code(row["concept"]) for row in suv} == {SUV_BW}
+    assert {row["unit"] for row in suv} == {f"({SUV_UNIT.value}, UCUM)"}
     found = {row["district"]: code(row["concept"]) for row in districts}
     assert found.popitem()[1] == CATEGORY
     assert found == dict(DISTRICT_CODES)

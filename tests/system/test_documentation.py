@@ -13,11 +13,27 @@ from twin_scanner.cli import cli
 
 pytestmark = pytest.mark.unit
 
-PAGES = ("README.md", "deploy/README.md", "docs/segmenters.md")
+PAGES = (
+    "README.md",
+    "deploy/README.md",
+    "docs/index.md",
+    "docs/intended-use.md",
+    "docs/segmenters.md",
+    "docs/tour/engineer.md",
+    "docs/tour/platform.md",
+)
 NAMES_OF_THE_DESIGN = {
+    "audit show",
+    "audit verify",
+    "console",
+    "users add",
+    "users list",
+    "users remove",
     "demo",
     "doctor",
     "serve",
+    "status",
+    "support-bundle",
     "translate",
     "segment",
     "phantom",
@@ -25,6 +41,8 @@ NAMES_OF_THE_DESIGN = {
     "pull",
     "train",
     "retrain",
+    "backup",
+    "restore",
     "evaluate",
     "models list",
     "models show",
@@ -38,6 +56,11 @@ NAMES_OF_THE_DESIGN = {
     "jobs release",
     "ledger migrate",
     "twin show",
+    "twin sync",
+    "twin check",
+    "twin erase",
+    "twin export",
+    "twin import",
 }
 
 

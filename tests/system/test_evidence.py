@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
 from dicom_node.peers import Peer
 from dicom_node.store_scu import NotStored, send
+from tests.fakes.scanner_node import fake_render
 from tests.peers.orthanc import Orthanc
 from tests.samples.small_ct import write_series
 from twin_scanner.app import Scanner
@@ -24,6 +26,7 @@ pytestmark = pytest.mark.node
 STUDY = "1.2.3"
 DEADLINE_S = 150.0
 """The process that reads headers imports much, which takes long where many tests run."""
+Render = Callable[[RenderRequest, Beat], RenderReport]
 PET = {"Modality": "PT", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.128", "SeriesInstanceUID": "1.2.3.7"}
 
 
@@ -37,7 +40,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 class Rig:
     """A scanner whose render notes what it was asked for and goes no further."""
 
-    def __init__(self, folder: Path, pacs_port: int, **node: Any) -> None:
+    def __init__(self, folder: Path, pacs_port: int, render: Render | None = None, **node: Any) -> None:
         self.asked: list[RenderRequest] = []
         settings = Settings.model_validate(
             {
@@ -47,7 +50,7 @@ class Rig:
                 "model": {"accept_phantom_only": True},
             }
         )
-        self.scanner = Scanner(settings, render=self._render)
+        self.scanner = Scanner(settings, render=render or self._render)
 
     def send(self, files: list[Path]) -> None:
         """Over an association of its own."""
@@ -102,6 +105,45 @@ def test_a_study_of_which_the_pacs_holds_a_real_pet_is_skipped(orthanc: Orthanc,
     assert "holds a real PET (series 1.2.3.7)" in job.reason and rig.asked == []
 
 
+@pytest.mark.long
+def test_a_real_pet_that_reaches_the_pacs_while_ours_is_rendered_keeps_ours_back(
+    orthanc: Orthanc, tmp_path: Path
+) -> None:
+    """A PET/CT scanner sends its PET minutes after its CT."""
+    files = write_series(tmp_path / "ct")
+    _archive(orthanc, files)
+
+    def render(request: RenderRequest, beat: Beat) -> RenderReport:
+        _archive(orthanc, write_series(tmp_path / "pet", slices=2, **PET))
+        return fake_render(request, beat)
+
+    rig = Rig(tmp_path, orthanc.dicom_port, render, quiet_period_s=60.0)
+    with rig.scanner.running():
+        rig.send(files)
+        job = rig.job()
+    assert job.stood_at == State.RENDERED and "holds a real PET (series 1.2.3.7)" in job.reason
+    assert {series["MainDicomTags"]["SeriesInstanceUID"] for series in orthanc.find("Series", {})} == {
+        "1.2.3.4",
+        "1.2.3.7",
+    }
+
+
+@pytest.mark.long
+def test_the_study_of_a_real_pet_ct_scanner_is_skipped_with_its_pet_as_the_reason(
+    orthanc: Orthanc, tmp_path: Path, shared_data: Path
+) -> None:
+    ct, pet = (sorted((shared_data / "thorax_petct" / name).iterdir()) for name in ("ct", "pet_ac"))
+    _archive(orthanc, [*ct, *pet])
+    rig = Rig(tmp_path, orthanc.dicom_port, quiet_period_s=60.0)
+    with rig.scanner.running():
+        rig.send(ct)
+        job = rig.job()
+    series_uid = str(pydicom.dcmread(pet[0], stop_before_pixels=True).SeriesInstanceUID)
+    assert f"holds a real PET (series {series_uid})" in job.reason and rig.asked == []
+    assert job.evidence == f"C-FIND: {len(ct)} of {len(ct)}"
+
+
+@pytest.mark.long
 def test_a_study_of_which_a_real_pet_was_sent_to_us_is_skipped(tmp_path: Path) -> None:
     """Only CT is kept; nobody answers C-FIND here, and the release of the association is the evidence."""
     rig = Rig(tmp_path, 1, quiet_period_s=60.0, settle_s=1.5)

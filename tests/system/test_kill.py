@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-KILLS = int(os.environ.get("TWIN_SCANNER_KILLS", "30"))
+KILLS = int(os.environ.get("TWIN_SCANNER_KILLS", "16"))
 STUDIES = 6
 LONGEST_LIFE_S = 9.0
 """Long enough for a start, a warm-up and a whole job, so that every step is hit."""
@@ -141,7 +141,7 @@ def scanner(tmp_path: Path, orthanc: Orthanc, fhir_url: str, node_port: int) -> 
         destinations=[{"name": "pacs", "peer": "pacs", "confirm": "commitment", "commitment_timeout_s": 20.0}],
         retry={"first_delay_s": 0.5, "longest_delay_s": 2.0},
         scanner={"accept_synthetic_ct": True},
-        twin={"url": fhir_url},
+        twin={"url": fhir_url, "patient_identifier_system": "urn:oid:2.999.1", "unknown_patient": "create"},
     )
     with process:
         yield process

@@ -3,7 +3,6 @@
 import json
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.peers.scanner_process import ScannerProcess
+from tests.samples.command_line import run
 
 pytestmark = pytest.mark.system
 
@@ -30,8 +30,7 @@ def busy_port() -> Iterator[int]:
 def serve(folder: Path, **sections: dict[str, Any]) -> "subprocess.CompletedProcess[str]":
     """A scanner that is expected to end by itself."""
     scanner = ScannerProcess(folder, **sections)
-    command = [sys.executable, "-m", "twin_scanner.cli", "serve", "--config", str(scanner.config)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=ENDS_WITHIN_S)
+    return run(folder, "serve", "--config", str(scanner.config), timeout_s=ENDS_WITHIN_S)
 
 
 def sentence_of(ended: "subprocess.CompletedProcess[str]") -> str:
@@ -69,15 +68,6 @@ def test_what_only_another_configuration_can_mend_ends_it_with_2(
 def test_it_refuses_with_the_sentence_that_doctor_gives(tmp_path: Path) -> None:
     sections: dict[str, Any] = {"node": {"port": 0}, "model": {"name": "nobody-has-this-model"}}
     said = sentence_of(serve(tmp_path, **sections))
-    command = [
-        sys.executable,
-        "-m",
-        "twin_scanner.cli",
-        "doctor",
-        "--json",
-        "--config",
-        str(tmp_path / "twin-scanner.toml"),
-    ]
-    doctor = subprocess.run(command, capture_output=True, text=True, timeout=ENDS_WITHIN_S)
+    doctor = run(tmp_path, "doctor", "--json", "--config", "twin-scanner.toml", timeout_s=ENDS_WITHIN_S)
     (finding,) = (finding for finding in json.loads(doctor.stdout) if finding["name"] == "model")
     assert finding["sentence"] in said

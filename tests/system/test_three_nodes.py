@@ -46,6 +46,10 @@ ARRIVAL_S = 150.0
 THREADS = 2
 """Of the PACS lane on each node: so many instances can be on their way when it is killed."""
 DEADLINE_S = 540.0
+QUIET_S = 8.0
+"""A sender whose node was killed amid a study comes back sooner, also where the machine has other work.
+
+Else the part that arrived would be taken for a whole study, rejected for too few slices, and superseded."""
 JUMPS_S = (3600.0, 0.0, -3600.0, 0.0)
 
 
@@ -99,7 +103,7 @@ def nodes(tmp_path: Path, pacs: CountingPacs, url: str, free_port: Callable[[], 
     made = [
         Node(
             tmp_path / f"node-{number}",
-            node={"name": f"node-{number}", "port": free_port(), "quiet_period_s": 2.0, "minimum_free_mb": 0},
+            node={"name": f"node-{number}", "port": free_port(), "quiet_period_s": QUIET_S, "minimum_free_mb": 0},
             pacs={"ae_title": AE_TITLE, "port": pacs.port, "timeout_s": 10.0, "confirm": "status"},
             ledger={"url": url, "lease_s": 20.0, "workers": THREADS},
             retry={"first_delay_s": 0.5, "longest_delay_s": 5.0},

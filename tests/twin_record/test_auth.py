@@ -10,6 +10,7 @@ import pytest
 
 from tests.fakes.scripted_fhir import Sent, empty_server, scripted_fhir
 from tests.samples.twin_updates import SITE, an_update
+from twin_record.auth import TokenFile
 from twin_record.remote import FhirClient
 from twin_scanner.errors import Unavailable
 
@@ -32,7 +33,7 @@ def guarded(is_valid: Callable[[str], bool], token_file: Path) -> Iterator[tuple
 
     with (
         scripted_fhir(script) as (url, seen),
-        closing(FhirClient(url, SITE, token_file=token_file, sleep=lambda _seconds: None)) as client,
+        closing(FhirClient(url, SITE, auth=TokenFile(token_file), sleep=lambda _seconds: None)) as client,
     ):
         yield client, seen
 

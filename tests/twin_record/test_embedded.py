@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -54,6 +55,30 @@ def rows(file: Path) -> list[tuple[Any, ...]]:
         found += connection.execute("SELECT * FROM identifier ORDER BY type, system, value, id")
     connection.close()
     return found
+
+
+def test_what_was_read_once_is_not_read_from_the_file_again_however_many_patients_there_are(
+    store: EmbeddedStore, file: Path
+) -> None:
+    """Each question of a timeline read the keys of 190,000 resources from the file again: 130 reads."""
+    ids = [str(uuid.uuid5(uuid.NAMESPACE_OID, str(number))) for number in range(40_000)]
+    with sqlite3.connect(file) as connection:
+        patients = [("Patient", one, 1, "", '{"resourceType": "Patient"}') for one in ids]
+        connection.executemany(
+            "INSERT INTO resource (type, id, version, recorded_at, content) VALUES (?,?,?,?,?)", patients
+        )
+    connection.close()
+    batch = {"type": "batch", "entry": [{"request": {"method": "GET", "url": f"Patient/{one}"}} for one in ids[::40]]}
+    store.exchange(batch)
+    before = reads_of_this_process()
+    store.exchange(batch)
+    assert reads_of_this_process() - before < 100
+
+
+def reads_of_this_process() -> int:
+    """How often Linux was asked for the content of a file."""
+    counts = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(counts["syscr"])
 
 
 REFUSED: dict[str, Json] = {

@@ -1,5 +1,7 @@
 """The wiring: one scanner a folder, a start that leaves nothing behind, recovery, clearing, and the loop guard."""
 
+import contextlib
+import multiprocessing
 import socket
 import sys
 import threading
@@ -22,9 +24,14 @@ from tests.fakes.clock import Clock
 from tests.fakes.hanging_work import hang
 from tests.samples.authority import Authority
 from tests.samples.small_ct import write_series
+from twin_record.embedded import EmbeddedStore
+from twin_record.update import TwinSite
 from twin_scanner import app
 from twin_scanner.app import Scanner
-from twin_scanner.errors import Misconfigured, Rejected, Transient
+from twin_scanner.errors import Held, Misconfigured, Rejected, Transient
+from twin_scanner.executor import local
+from twin_scanner.executor.memory import Memory
+from twin_scanner.render.exchange import InPlace
 from twin_scanner.render.report import RenderReport
 from twin_scanner.render.request import RenderRequest
 from twin_scanner.service.ledger import DeliveryState, State, StudyState
@@ -175,6 +182,16 @@ def test_a_reader_that_hangs_is_ended_each_time_and_its_study_quarantined(
         assert "never ended in 3 attempts" in study.reason
 
 
+def test_the_process_that_reads_headers_is_there_before_the_first_study_comes(scanner: Scanner) -> None:
+    """Its start and what it imports took two seconds of the first study's time."""
+    _, started = scanner.warm_up()
+    assert started.result(120.0) == []
+    scanner._executor.close()
+    (reader,) = multiprocessing.active_children()
+    scanner._look("1.2.3", (), lambda: None)
+    assert multiprocessing.active_children() == [reader]
+
+
 def test_a_look_at_a_study_that_is_gone_meanwhile_has_its_time_too(tmp_path: Path) -> None:
     """Its limit was that of no file, none at all: the process was ended before it had begun."""
     with Scanner(settings(tmp_path)).running() as scanner:
@@ -185,13 +202,25 @@ def test_a_render_that_hangs_is_ended_and_tried_again_by_a_new_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It used to stop every render for ever."""
-    monkeypatch.setattr(app, "render_in_worker", hang)
+    monkeypatch.setattr(app, "InPlace", lambda: InPlace(hang))
     with Scanner(settings(tmp_path, limits={"render_s": 0.5}, retry={"first_delay_s": 0.1})).running() as scanner:
         push(write_series(tmp_path / "ct"), scanner)
         wait_for(lambda: [job.attempts for job in scanner.ledger.jobs.newest()] == [2])
         (job,) = scanner.ledger.jobs.newest()
         assert job.state == State.QUEUED
         assert "did not end within 0.5 s (limits.render_s)" in job.reason
+
+
+def test_a_ct_that_cannot_fit_into_this_machine_is_held_before_its_render_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker was killed for memory, and the job tried again for 30 days."""
+    monkeypatch.setattr(local, "memory_of_this_machine", lambda: Memory(total=1_000_000, free=1_000_000))
+    write_series(tmp_path / "ct")
+    request = replace(app.render_template(settings(tmp_path)), source=tmp_path / "ct", result=tmp_path / "result")
+    held = pytest.raises(Held, match=r"GB of memory, and this machine gives 0\.0 GB")
+    with Scanner(settings(tmp_path)).running() as scanner, held:
+        scanner._render(request, lambda: None)
 
 
 def test_aged_files_are_cleared_while_the_row_stays_and_the_same_ct_makes_nothing_new(
@@ -268,9 +297,12 @@ def test_the_loop_guard_knows_our_equipment_and_our_series(scanner: Scanner) -> 
 def test_a_retraining_that_was_missed_is_started_with_the_scanner_and_its_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The command is a program of the test that writes its words down, in the place of Python."""
+    """Each command is a program of the test that writes its words down, in the place of Python.
+
+    The check of the twin, missed as well, starts beside the retraining.
+    """
     program, words = tmp_path / "python", tmp_path / "words"
-    program.write_text(f'#!/bin/sh\necho "$@" > {words}\n')
+    program.write_text(f'#!/bin/sh\necho "$@" >> {words}\n')
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     config, retrain = tmp_path / "twin-scanner.toml", tmp_path / "retrain.toml"
@@ -282,9 +314,11 @@ def test_a_retraining_that_was_missed_is_started_with_the_scanner_and_its_config
     clock.pass_s((due - clock.now + timedelta(days=1)).total_seconds())
     caplog.set_level("INFO", "twin_scanner.schedule")
     with Scanner(configured, config=config, now=clock).running() as second:
-        wait_for(lambda: "command ended" in caplog.messages)
+        wait_for(lambda: caplog.messages.count("command ended") == 2)
         assert second.retraining.next_start() == due.replace(year=due.year + 1)
-    assert words.read_text().split() == ["-m", "twin_scanner.cli", "retrain", str(retrain), "--config", str(config)]
+    check, retraining = sorted(words.read_text().splitlines(), key=lambda line: "retrain " in line)
+    assert retraining == f"-m twin_scanner.cli retrain {retrain} --config {config}"
+    assert check.startswith("-m twin_scanner.cli twin check ")
 
 
 def test_a_ct_comes_from_the_peer_that_shows_its_certificate_and_ours_is_looked_at_before_its_end(
@@ -345,3 +379,30 @@ def test_an_archive_commits_to_the_running_scanner_while_another_destination_is_
     with Scanner(settings(tmp_path, **fewer), render=scanner_node.fake_render).running() as scanner:
         (away,) = [d for d in scanner.ledger.deliveries.of_jobs([job.job_id])[job.job_id] if d.destination == "away"]
         assert away.state == DeliveryState.HELD and "no destination 'away' any more" in away.reason
+
+
+def test_a_patient_who_contradicts_the_record_is_held_before_the_render(tmp_path: Path) -> None:
+    """The whole scanner: what it takes, what its twin store knows, and what it would have rendered."""
+    rendered: list[Path] = []
+
+    def render(request: RenderRequest, beat: Beat) -> RenderReport:
+        rendered.append(request.source)
+        return scanner_node.fake_render(request, beat)
+
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    patient: dict[str, Any] = {"resourceType": "Patient", "birthDate": "1951-01-01"}
+    patient["identifier"] = [{"system": "urn:twin-scanner:patient-id", "value": "P1"}]
+    entry = {"resource": patient, "request": {"method": "POST", "url": "Patient"}}
+    with contextlib.closing(EmbeddedStore(folder / "twin.sqlite", TwinSite("urn:oid:2.999.1"))) as store:
+        store.exchange({"resourceType": "Bundle", "type": "transaction", "entry": [entry]})
+    files = write_series(tmp_path / "wrong") + write_series(
+        tmp_path / "right", StudyInstanceUID="1.2.4", SeriesInstanceUID="1.2.4.4", PatientBirthDate="19510101"
+    )
+    with Scanner(settings(tmp_path), render=render).running() as scanner:
+        assert scanner.identity_check.next_start() is not None, "the PACS is asked again each night"
+        push(files, scanner)
+        wait_for(lambda: sorted(states(scanner)) == [State.HELD, State.RENDERED])
+        (held,) = (job for job in scanner.ledger.jobs.newest() if job.state == State.HELD)
+    assert (held.study_uid, held.held_for) == ("1.2.3", "identity")
+    assert len(rendered) == 1

@@ -11,7 +11,7 @@ import pytest
 
 from tests.samples.command_line import run
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(600)]
 
 SHORT = """
 import twin_scanner.demo as demonstration
@@ -64,7 +64,9 @@ def test_the_printed_command_shows_the_record(done: tuple[Path, "subprocess.Comp
     folder, ended = done
     (line,) = [line for line in ended.stdout.splitlines() if "twin show" in line]
     words = shlex.split(line[line.index("twin-scanner twin show") :])
-    shown = run(folder, *words[1:])
+    timeline = run(folder, *words[1:])
+    assert timeline.returncode == 0 and "SYNTHETIC" in timeline.stdout, timeline.stderr
+    shown = run(folder, *words[1:], "--bundle")
     assert shown.returncode == 0, shown.stderr
     assert json.loads(shown.stdout) == json.loads((folder / "out" / "twin.json").read_text("utf-8"))
 

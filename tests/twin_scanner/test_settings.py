@@ -184,6 +184,12 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         ("[twin]\ntoken_file = 3", "twin.token_file is 3: it must be a path in quotes."),
         ("node = 3", "node is 3: it must be a section with its keys."),
         ('[log]\nlevel = "LOUD"', "log.level is 'LOUD': it must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'."),
+        ('[twin]\nurl = "https://x"', "twin: twin.url needs twin.patient_identifier_system, the identifier system by"),
+        (
+            '[twin]\nurl = "https://x"\npatient_identifier_system = "urn:twin-scanner:patient-id"',
+            "without it every patient gets a second Patient.",
+        ),
+        ('[twin]\nunknown_patient = "ask"', "twin.unknown_patient"),
         ('[twin]\nurl = "ftp://x"', "twin.url: a base URL begins with http:// or https://."),
         (
             '[node]\nname = "a b"',
@@ -251,3 +257,34 @@ def test_pacs_is_short_for_a_destination_beside_others_and_its_default_counts_al
     assert [one.name for one in Settings.model_validate({"destinations": [url]}).known_destinations] == ["cloud"]
     both = Settings.model_validate({"destinations": [url], "pacs": {"port": 11, "confirm": "status"}})
     assert [(one.name, one.confirm) for one in both.known_destinations] == [("cloud", "query"), ("pacs", "status")]
+
+
+FILES = '\nca_file = "ca"\ncertificate = "c"\nkey = "k"'
+
+
+@pytest.mark.parametrize(
+    ("section", "fault"),
+    [
+        ('kind = "dask"', "executor.scheduler is tls://HOST:PORT"),
+        ('kind = "dask"\nscheduler = "10.0.0.5:8786"', "executor.scheduler is tls://HOST:PORT"),
+        ('kind = "dask"\nscheduler = "tcp://10.0.0.5:8786"' + FILES, "without TLS, and Dask runs whatever it receives"),
+        ('kind = "dask"\nscheduler = "tcp://dask.hospital:8786"', "without TLS, and Dask runs whatever it receives"),
+        (
+            'kind = "dask"\nscheduler = "tls://dask.hospital:8786"\nkey = "k"',
+            "executor.ca_file and executor.certificate",
+        ),
+        ("renders = 2", 'executor.renders is for executor.kind = "dask"'),
+    ],
+)
+def test_a_scheduler_that_anybody_could_speak_for_is_a_fault(section: str, fault: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text(f"[executor]\n{section}\n")
+    with pytest.raises(Misconfigured, match=re.escape(fault)):
+        load_settings(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize(
+    "scheduler", ["tls://dask.hospital:8786", "tcp://127.0.0.1:8786", "tcp://[::1]:8786", "tcp://localhost:8786"]
+)
+def test_a_scheduler_on_loopback_or_by_tls_is_taken(scheduler: str, tmp_path: Path) -> None:
+    (tmp_path / "good.toml").write_text(f'[executor]\nkind = "dask"\nscheduler = "{scheduler}"{FILES}\n')
+    assert load_settings(tmp_path / "good.toml").executor.scheduler == scheduler

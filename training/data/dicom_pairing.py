@@ -24,6 +24,7 @@ from twin_scanner.dicom.read.preference import COVERAGE_TOLERANCE, Preference
 from twin_scanner.dicom.read.series_choice import choose_series
 from twin_scanner.dicom.read.slice_headers import sequence_items, text
 from twin_scanner.errors import Rejected
+from twin_scanner.models.ranges import age_of
 from twin_scanner.progress import Progress
 
 Kind: TypeAlias = Literal["CT", "PET", "enhanced PET"]
@@ -81,7 +82,9 @@ class DicomStudy:
         with _named("CT"):
             ct = read_ct_series(self._chosen_ct(), accept_synthetic=self.accept_synthetic)
         is_phantom = any(text(series.header, "SyntheticData").upper() == "YES" for series in (ct, pet))
-        return TrainingStudy(ct=ct.volume, pet=pet.suv, ct_origin="DICOM", is_phantom=is_phantom)
+        return TrainingStudy(
+            ct=ct.volume, pet=pet.suv, ct_origin="DICOM", is_phantom=is_phantom, age_years=age_of(ct.header)
+        )
 
     def _chosen_ct(self) -> tuple[Path, ...]:
         choices = choose_series(self.ct_files, Preference(), accept_synthetic=self.accept_synthetic)

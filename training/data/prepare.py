@@ -46,6 +46,7 @@ from twin_scanner.files.file_lock import take_lock
 from twin_scanner.files.writable import check_writable, disk_fault
 from twin_scanner.imaging.volume import LabelArray, Volume, label_counts
 from twin_scanner.models.plan import Plan
+from twin_scanner.models.ranges import CtFacts, extent_facts
 from twin_scanner.progress import Progress
 
 Recipe: TypeAlias = Callable[[], Segmenter]
@@ -236,8 +237,16 @@ def _made(task: _Task, study: TrainingStudy) -> tuple[Entry, GridStudy]:
         motion=motion,
         arrays_sha256={},
         is_phantom=study.is_phantom,
+        ct_facts=_facts(study),
     )
     return entry, whole
+
+
+def _facts(study: TrainingStudy) -> CtFacts:
+    """What ranges are made of; the spacing of a CT that lies on its PET's grid is not the scanner's."""
+    field_of_view_mm, coverage_mm, *spacing_mm = extent_facts(study.ct.geometry)
+    own_spacing_mm = (None, None) if study.ct_origin == "CTres" else spacing_mm
+    return CtFacts(study.age_years, field_of_view_mm, coverage_mm, *own_spacing_mm)
 
 
 def registered_study(study: TrainingStudy) -> tuple[TrainingStudy, FoundMotion]:

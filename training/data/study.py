@@ -26,6 +26,7 @@ class TrainingStudy:
     truth: LabelArray | None = None
     is_phantom: bool = False
     organs: LabelArray | None = None
+    age_years: float | None = None
 
 
 class Examined(Protocol):

@@ -20,6 +20,7 @@ from twin_scanner.errors import Rejected
 from twin_scanner.files.durable_file import sync_folder, write_durably, write_whole
 from twin_scanner.imaging.volume import Shape, Triple
 from twin_scanner.models.plan import Plan, plan_from_json
+from twin_scanner.models.ranges import CtFacts
 from twin_scanner.progress import Progress
 
 SCHEMA: Final = 1
@@ -76,7 +77,8 @@ class Entry:
     ``covered`` is the share of the body that the PET shows, ``motion`` None where nobody looked for one.
     ``source_sha256`` names the images as they were loaded, ``arrays_sha256`` each stored file. ``is_phantom`` is called
     ``drawn`` in the file. ``source_stamp`` is by what the source is known to have changed, empty in stores of older
-    versions.
+    versions. ``ct_facts`` are None
+    there.
     """
 
     name: str
@@ -99,10 +101,13 @@ class Entry:
     arrays_sha256: Mapping[str, str]
     is_phantom: bool = False
     source_stamp: str = ""
+    ct_facts: CtFacts | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The content of the study's file; its key ``drawn`` keeps its name, so that stores and their hashes stay."""
         content = asdict(self)
+        if self.ct_facts is None:
+            del content["ct_facts"]
         content["drawn"] = content.pop("is_phantom")
         return content
 
@@ -304,7 +309,8 @@ def _entry(path: Path, kind: StoreKind) -> Entry:
         content["voxels"] = {int(label): int(count) for label, count in content["voxels"].items()}
         content["shape"], content["hu_range"] = tuple(content["shape"]), tuple(content["hu_range"])
         content["box"] = tuple((first, end) for first, end in content["box"])
-        entry = Entry(**content, is_phantom=is_phantom)
+        facts = content.pop("ct_facts", None)
+        entry = Entry(**content, is_phantom=is_phantom, ct_facts=None if facts is None else CtFacts(**facts))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Rejected(f"{path} does not describe a study: delete its folder and prepare again.") from error
     if recorded != (kind.plan.plan_hash, kind.segmenter, kind.segmenter_hash) or entry.name != path.parent.name:

@@ -21,6 +21,8 @@ from twin_scanner.errors import Rejected, Transient
 from twin_scanner.files.durable_file import write_durably
 from twin_scanner.files.file_lock import take_lock
 from twin_scanner.files.writable import check_writable, disk_fault
+from twin_scanner.models.compute import PROCESSOR, Compute
+from twin_scanner.models.device import placed
 from twin_scanner.models.package import ModelPackage, load_package
 from twin_scanner.progress import Progress
 from twin_scanner.synthesis.pipeline import PipelineOptions
@@ -86,14 +88,15 @@ class EvaluationRequest:
         return load(reference, self.segmenter, registered=self.registered, organs=self.organs)
 
 
-def evaluated_models(folders: Sequence[Path]) -> list[EvaluatedModel]:
-    """Packages by folder, named by their cards; packages that differ in the training seed alone share a name.
+def evaluated_models(folders: Sequence[Path], compute: Compute = PROCESSOR) -> list[EvaluatedModel]:
+    """Packages by folder, on a device, named by their cards.
 
-    "NAME-s3" of a grid's run with seed 3 is "NAME#3". Raises Rejected for two that would be called the same.
+    Packages that differ in the training seed alone share a name: "NAME-s3" of a grid's run with seed 3 is "NAME#3".
+    Raises Rejected for two that would be called the same.
     """
     found: dict[str, EvaluatedModel] = {}
     for folder in folders:
-        package = load_package(folder)
+        package = placed(load_package(folder), compute)
         name = called(package)
         if name in found:
             same = "the same package" if found[name].package.model_hash == package.model_hash else "another package"

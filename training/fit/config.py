@@ -3,7 +3,7 @@
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 
@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, Validat
 
 from twin_scanner.errors import Rejected
 from twin_scanner.models.card import Precision, Stitching
+from twin_scanner.models.compute import DEVICES
 from twin_scanner.models.partition import NETWORK_NAME, PARTITIONS, Partition, partition
 from twin_scanner.models.plan import Plan
 
@@ -163,12 +164,13 @@ class ValidationConfig:
 class ComputeConfig:
     """On what and how the steps are computed; only ``precision`` and the device change results.
 
-    ``auto`` takes a GPU where there is one. float16 scales its losses and needs a GPU. ``compile`` is torch.compile.
+    ``auto`` takes a GPU where there is one, ``cuda:1`` is the second one. float16 scales its
+    losses and needs a GPU. ``compile`` is torch.compile.
     ``workers`` threads sample ``prefetch`` batches ahead; 0 samples each batch when its step begins.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Annotated[str, Field(pattern=f"^({DEVICES})$")] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = True
     compile: bool = False
@@ -227,7 +229,8 @@ PartitionChoice: TypeAlias = Annotated[
 class TrainConfig:
     """One run: data, networks, optimisers and schedule for every network of one partition.
 
-    ``warm_start`` is a model package whose generators the run begins with, instead of random weights.
+    ``warm_start`` is a model package whose generators the run begins with, instead of random weights. ``networks``
+    names those that are trained, where not all are: the others are the warm start's, unchanged.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -238,6 +241,7 @@ class TrainConfig:
     threads: Annotated[int, Field(ge=0)] = 0
     method: Literal["pix2pix", "cyclegan"] = "pix2pix"
     warm_start: Path | None = None
+    networks: tuple[str, ...] = ()
     tensorboard: bool = False
     partition: PartitionChoice = "districts"
     plan: Plan = field(default_factory=Plan)
@@ -257,6 +261,10 @@ class TrainConfig:
                 "a CycleGAN goes back from a PET, which has neither a soft-tissue window nor a body around it: leave "
                 "network.soft_tissue and network.context out, or choose method 'pix2pix'"
             )
+        if unknown := set(self.networks) - set(self.covered.networks):
+            raise ValueError(f"networks names {', '.join(sorted(unknown))}, which the partition has not")
+        if self.kept_networks and self.warm_start is None:
+            raise ValueError("networks leaves some out: name the package that they come from as warm_start")
 
     @property
     def covered(self) -> Partition:
@@ -264,6 +272,16 @@ class TrainConfig:
         if isinstance(self.partition, PartitionConfig):
             return partition(self.partition.name, self.partition.networks)
         return PARTITIONS[self.partition]
+
+    @property
+    def trained_networks(self) -> tuple[str, ...]:
+        """The networks that the run trains, in the partition's order."""
+        return tuple(name for name in self.covered.networks if not self.networks or name in self.networks)
+
+    @property
+    def kept_networks(self) -> tuple[str, ...]:
+        """The networks that the package takes from the warm start as they are."""
+        return tuple(name for name in self.covered.networks if name not in self.trained_networks)
 
     def steps_per_epoch(self, studies: int) -> int:
         """Steps of an epoch of a network whose region ``studies`` pairs show."""
@@ -282,6 +300,11 @@ class TrainConfig:
             del values["compute"][key]
         plain: dict[str, Any] = _plain(values)
         return plain
+
+
+def on_device(config: TrainConfig, device: str | None) -> TrainConfig:
+    """The same run on another device, where one is named."""
+    return config if device is None else replace(config, compute=replace(config.compute, device=device))
 
 
 def read_config(path: Path) -> TrainConfig:

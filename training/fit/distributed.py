@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from twin_scanner.errors import Rejected, Transient
+from twin_scanner.models.device import find_device
 
 TIMEOUT: Final = timedelta(hours=2)
 """A process that was not heard of for so long is lost: measuring the finished package is the longest silence."""
@@ -29,17 +30,18 @@ def process_rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def local_device(kind: str) -> torch.device:
-    """``cpu``, or the GPU that torchrun's LOCAL_RANK gives this process; ``auto`` takes a GPU where there is one.
+def local_device(name: str) -> torch.device:
+    """The device of this name; for ``cuda`` and ``auto`` the GPU that torchrun's LOCAL_RANK gives this process.
 
-    Raises Rejected where a GPU is asked for and there is none.
+    Raises Rejected where it is not there.
     """
-    available = torch.cuda.is_available()
-    if kind == "cuda" and not available:
-        raise Rejected("compute.device asks for a GPU and PyTorch sees none: choose 'cpu' or 'auto'.")
-    if kind == "cpu" or not available:
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    device = find_device(name)
+    rank = os.environ.get("LOCAL_RANK")
+    if rank is None or device.type == "cpu":
+        return device
+    if ":" in name:
+        raise Rejected(f"torchrun gives each process a GPU of its own, and compute.device is '{name}': choose 'cuda'.")
+    return find_device(f"cuda:{rank}")
 
 
 @contextmanager

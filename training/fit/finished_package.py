@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.fit.config import TrainConfig
 from training.fit.run_data import RunData
-from training.fit.state import architecture
+from training.fit.state import architecture, warm_start
 from training.fit.validation import held_out_error
 from twin_scanner.files.writable import disk_fault
 from twin_scanner.models.card import read_card
@@ -57,11 +57,12 @@ def read_finished(folder: Path) -> FinishedPackage:
     return FinishedPackage(folder, card.name, dict(metrics.get(HELD_OUT) or {}))
 
 
-def write_package(config: TrainConfig, weights: Weights, data: RunData, on_windows: Progress | None = None) -> Path:
+def write_package(config: TrainConfig, trained: Weights, data: RunData, on_windows: Progress | None = None) -> Path:
     """The package twice: once to measure it as it will serve (half precision included), once with its metrics.
 
-    Raises Transient where the disk fails.
+    Networks that the run does not train are the warm start's. Raises Transient where the disk fails.
     """
+    weights = {**trained, **{network: warm_start(config, network) for network in config.kept_networks}}
     folder = config.out / PACKAGE
     try:
         with tempfile.TemporaryDirectory(dir=config.out, prefix=".measured-") as scratch:
@@ -98,7 +99,12 @@ def _save(config: TrainConfig, folder: Path, weights: Weights, data: RunData, me
             "licence": config.package.licence,
             "segmenter_hash": data.segmenter_hash,
             "training_data": data.as_json(),
-            "training": config.as_json(),
+            "training": config.as_json() | _begun_with(config),
             "metrics": {HELD_OUT: metrics},
         },
     )
+
+
+def _begun_with(config: TrainConfig) -> dict[str, str]:
+    """The warm start by its model hash: its folder is one of this machine and may hold another package tomorrow."""
+    return {} if config.warm_start is None else {"warm_start": read_card(config.warm_start).model_hash}

@@ -15,7 +15,7 @@ from training.data.pairs import Pair
 from training.data.sampling import Sampler
 from training.fit.batches import batches
 from training.fit.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
-from training.fit.config import TrainConfig, read_config
+from training.fit.config import TrainConfig, on_device, read_config
 from training.fit.curve import Curve
 from training.fit.cyclegan import cyclegan_step
 from training.fit.distributed import any_process, local_device, process_group, process_rank, wait_for_all
@@ -80,16 +80,21 @@ ALONE: Final = Run()
 
 
 def main(
-    config_path: Path, *, resume: bool = False, bar: AbstractContextManager[OnStep | None] = NO_BAR
+    config_path: Path,
+    *,
+    resume: bool = False,
+    bar: AbstractContextManager[OnStep | None] = NO_BAR,
+    device: str | None = None,
 ) -> FinishedPackage:
     """Train as a configuration file says; the new model package and its score. The first process shows ``bar``.
 
+    Where a ``device`` is named, the run takes that one instead of the configuration's.
     SIGTERM and SIGINT end the run after the step that is under way. Started by torchrun, all its processes train one
     network after the other together. Raises Rejected for a faulty configuration, for a run that was finished or
     (without ``resume``) begun before, and where a loss is not finite; Transient where the run was asked to stop.
     """
     # Config
-    config = read_config(config_path)
+    config = on_device(read_config(config_path), device)
     torch.set_num_threads(config.threads or torch.get_num_threads())
     with stopped_by_signals() as stop, process_group(local_device(config.compute.device)):
         check_place(config, resume=resume)
@@ -114,8 +119,9 @@ def train(
     Raises Rejected where a loss is not finite or a network has nothing to be trained on, Transient where ``stop`` asked
     for the end: the checkpoint is written then, and ``go_on`` says how to go on.
     """
-    networks = tuple(config.covered.networks)
-    trained = train_networks(config, data, networks, resume=resume, on_step=on_step, stop=stop, go_on=go_on)
+    trained = train_networks(
+        config, data, config.trained_networks, resume=resume, on_step=on_step, stop=stop, go_on=go_on
+    )
     if process_rank() == 0:
         write_package(config, trained, data, Run(stop=stop, go_on=go_on).check_stop)
     wait_for_all()

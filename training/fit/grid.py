@@ -117,7 +117,7 @@ def assemble(config: TrainConfig) -> Path:
     """The package of a run whose networks are all trained: a job; raises as ``load_checkpoint`` does."""
     torch.set_num_threads(config.threads or torch.get_num_threads())
     data = _data(config)
-    states = {name: load_checkpoint(_part(config, name), data.sha256)[0] for name in config.covered.networks}
+    states = {name: load_checkpoint(_part(config, name), data.sha256)[0] for name in config.trained_networks}
     return write_package(config, {name: state.finished[name] for name, state in states.items()}, data)
 
 
@@ -137,8 +137,8 @@ class _Work:
         self.failures: dict[str, TwinScannerError] = {}
         for config in runs:
             if not (config.out / PACKAGE).is_dir():
-                self.missing[config.name] = set(config.covered.networks)
-                self.ready += [(config, network) for network in config.covered.networks]
+                self.missing[config.name] = set(config.trained_networks)
+                self.ready += [(config, network) for network in config.trained_networks]
         self.jobs = len(self.ready) + len(self.missing)
         self.done = 0
 

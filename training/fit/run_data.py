@@ -2,17 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Final
 
 from training.data.pairs import Pair, fingerprint
 from training.data.splits import Split, read_split
-from training.data.training_store import TrainingStore, open_store
+from training.data.training_store import Entry, TrainingStore, open_store
 from training.fit.config import TrainConfig
 from training.fit.phantom_pairs import make_pairs
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Rejected
+from twin_scanner.models.ranges import UNKNOWN, CtFacts, Range
 from twin_scanner.progress import Progress
 
 LOOKED_AT: Final = ("train", "validation")
@@ -34,11 +35,14 @@ class RunData:
     segmenter_hash: str
     phantoms: int
     """So many of the pairs that are trained on are phantoms."""
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    """Of the patients and CTs that are trained on, for what is known of each of them; phantoms alone have none."""
 
     def as_json(self) -> dict[str, object]:
         """The card's entry."""
         counts = {"pairs": len(self.trained_on), "phantoms": self.phantoms, "held_out": len(self.validated)}
-        return {"kind": self.kind, **counts, "sha256": self.sha256}
+        stated = {"ranges": {name: list(bounds) for name, bounds in self.ranges.items()}} if self.ranges else {}
+        return {"kind": self.kind, **counts, "sha256": self.sha256, **stated}
 
 
 def load_data(config: TrainConfig, progress: Progress | None = None) -> RunData:
@@ -84,7 +88,20 @@ def stored(config: TrainConfig, store: TrainingStore, split: Split) -> RunData:
         store.segmenter,
         store.segmenter_hash,
         sum(entry.is_phantom for entry in store.entries if entry.name in set(split.train)),
+        _ranges([entry for entry in store.entries if entry.name in set(split.train)]),
     )
+
+
+def _ranges(entries: Sequence[Entry]) -> dict[str, Range]:
+    """The least and the greatest of each fact that is known of every patient's study."""
+    facts = [entry.ct_facts or UNKNOWN for entry in entries if not entry.is_phantom]
+    found = {}
+    for name in (one.name for one in fields(CtFacts)):
+        values: list[float | None] = [getattr(one, name) for one in facts]
+        known = [value for value in values if value is not None]
+        if known and len(known) == len(values):
+            found[name] = (round(min(known), 3), round(max(known), 3))
+    return found
 
 
 def phantom_data(config: TrainConfig, pairs: Sequence[Pair]) -> RunData:

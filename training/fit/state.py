@@ -94,7 +94,8 @@ def fresh_state(config: TrainConfig, network: str, finished: dict[str, dict[str,
     if device.type == "cpu" and config.compute.precision == "float16":
         raise Rejected("float16 needs a GPU and there is none: choose compute.precision 'bfloat16' or 'float32'.")
     generators, discriminators = nn.ModuleDict(dict(_generators(config))), nn.ModuleDict(dict(_discriminators(config)))
-    _warm_start(config, network, generators)
+    if config.warm_start is not None:
+        generators[CT_TO_PET].load_state_dict(warm_start(config, network))
     for module in (*generators.values(), *discriminators.values()):
         _place(config, module, device)
     return TrainState(
@@ -124,10 +125,12 @@ def _discriminators(config: TrainConfig) -> Iterator[tuple[str, nn.Module]]:
         yield name, PatchDiscriminator(sizes.discriminator_features, sizes.discriminator_layers, channels)
 
 
-def _warm_start(config: TrainConfig, network: str, generators: nn.ModuleDict) -> None:
-    """Begin CT to PET with a package's weights; discriminators, and CycleGAN's way back, begin from scratch."""
-    if config.warm_start is None:
-        return
+def warm_start(config: TrainConfig, network: str) -> dict[str, Tensor]:
+    """The weights of a network of the warm start's package.
+
+    Raises Rejected where that has no such network, or another architecture, Plan or partition.
+    """
+    assert config.warm_start is not None
     package = load_package(config.warm_start)
     if package.architecture != architecture(config) or not package.plan.serves_like(config.plan):
         raise Rejected(
@@ -139,7 +142,7 @@ def _warm_start(config: TrainConfig, network: str, generators: nn.ModuleDict) ->
             f"The warm start {config.warm_start.name} has no network '{network}' for the same labels: give a package "
             "of the same partition, or none."
         )
-    generators[CT_TO_PET].load_state_dict(package.networks[network].state_dict())
+    return dict(package.networks[network].state_dict())
 
 
 def _place(config: TrainConfig, module: nn.Module, device: torch.device) -> None:

@@ -17,7 +17,7 @@ from pydantic import ConfigDict
 from training.data.splits import Split, read_split
 from training.data.training_store import TrainingStore, open_store
 from training.fit.checkpoint import CHECKPOINT
-from training.fit.config import TrainConfig, merged, read_table, validated
+from training.fit.config import TrainConfig, merged, on_device, read_table, validated
 from training.fit.distributed import local_device
 from training.fit.finished_package import PACKAGE
 from training.fit.fit import LOCK as LOCK_OF_RUN
@@ -127,14 +127,21 @@ class _Task:
 
 
 def main(
-    config_path: Path, model_store: Path, *, dry_run: bool = False, progress: StageProgress = nobody
+    config_path: Path,
+    model_store: Path,
+    *,
+    dry_run: bool = False,
+    progress: StageProgress = nobody,
+    device: str | None = None,
 ) -> RetrainResult:
     """Retrain as a configuration file says, on the store and split that it names; ends gracefully on SIGTERM.
 
-    Raises as ``retrain`` and ``read_retrain_config`` do.
+    Training and gate run on another ``device`` than the configuration's where one is named. Raises as
+    ``retrain`` and ``read_retrain_config`` do.
     """
     models = ModelStore(model_store)
     config = read_retrain_config(config_path, read_card(models.resolve("champion")))
+    config = replace(config, train=on_device(config.train, device))
     torch.set_num_threads(config.train.threads or torch.get_num_threads())
     data = config.train.data
     if data.folder is None or data.split is None:

@@ -5,6 +5,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from twin_scanner.cli.audit import audit_cli
+from twin_scanner.cli.backup import backup, restore
+from twin_scanner.cli.console import console
 from twin_scanner.cli.demo import demo
 from twin_scanner.cli.doctor import doctor
 from twin_scanner.cli.evaluate import evaluate
@@ -18,9 +21,12 @@ from twin_scanner.cli.pull import pull
 from twin_scanner.cli.retrain import retrain
 from twin_scanner.cli.segment import segment
 from twin_scanner.cli.serve import serve
+from twin_scanner.cli.status import status
+from twin_scanner.cli.support_bundle import support_bundle
 from twin_scanner.cli.train import train
 from twin_scanner.cli.translate import translate
 from twin_scanner.cli.twin import twin_cli
+from twin_scanner.cli.users import users_cli
 from twin_scanner.errors import Misconfigured, TwinScannerError
 
 FAILED, WRONG_USAGE = 1, 2
@@ -32,12 +38,31 @@ cli = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, serve, doctor, translate, segment, pull, phantom, prepare, train, retrain, evaluate):
+for verb in (
+    demo,
+    serve,
+    console,
+    status,
+    doctor,
+    support_bundle,
+    translate,
+    segment,
+    pull,
+    phantom,
+    prepare,
+    train,
+    retrain,
+    evaluate,
+    backup,
+    restore,
+):
     cli.command()(verb)
 cli.add_typer(models_cli, name="models")
 cli.add_typer(jobs_cli, name="jobs")
 cli.add_typer(ledger_cli, name="ledger")
 cli.add_typer(twin_cli, name="twin")
+cli.add_typer(users_cli, name="users")
+cli.add_typer(audit_cli, name="audit")
 
 
 def _print_version(wanted: bool) -> None:

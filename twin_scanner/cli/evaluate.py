@@ -9,8 +9,10 @@ import typer
 from twin_scanner.cli.options import (
     AcceptSynthetic,
     ConfigFile,
+    DeviceName,
     SegmenterName,
     StudiesSource,
+    compute_with,
     out_folder,
     package_folder,
     study_tools,
@@ -55,6 +57,7 @@ def evaluate(
         ),
     ] = False,
     segmenter: SegmenterName = None,
+    device: DeviceName = None,
     config: ConfigFile = None,
 ) -> None:
     """Evaluate models on studies with a real PET: the paper's tables, statistics, figures and report.html."""
@@ -67,7 +70,8 @@ def evaluate(
     from twin_scanner.synthesis.pipeline import PipelineOptions
 
     settings, recipe = study_tools(config, segmenter)
-    models = evaluated_models([package_folder(settings, reference) for reference in (*model, *(baseline or ()))])
+    folders = [package_folder(settings, reference) for reference in (*model, *(baseline or ()))]
+    models = evaluated_models(folders, compute_with(settings, device))
     with stages() as report:
         studies = find_studies(dataset, accept_synthetic=accept_synthetic, progress=report("Headers"))
         request = EvaluationRequest(

@@ -1,21 +1,23 @@
 """The verbs on the jobs of the ledger."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twin_scanner.cli.options import AsJson, ConfigFile, read_settings
-from twin_scanner.cli.output import print_table
+from twin_scanner.cli.options import AsJson, ConfigFile, opened_ledger, read_settings
+from twin_scanner.cli.output import print_pairs, print_table
+from twin_scanner.cli.status import Since, Watch, watch
+from twin_scanner.cli.work_table import APART, COLUMNS, as_json, event_as_json, known_by, short
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from twin_scanner.service.ledger import Delivery, Job, Ledger
+    from twin_scanner.service.ledger import Delivery, Job, Ledger, Work
 
 jobs_cli = typer.Typer(help="List, show, retry and release the jobs in the ledger.", no_args_is_help=True)
 JOB_HELP = "The job's id, or its first characters."
@@ -25,6 +27,7 @@ Held = Annotated[str, typer.Argument(metavar="JOB", help=f"{JOB_HELP[:-1]}; or t
 
 @jobs_cli.command("list")
 def jobs_list(
+    since: Since = None,
     state: Annotated[
         str | None,
         typer.Option(
@@ -32,38 +35,93 @@ def jobs_list(
             help="List only jobs in this state: queued, rendered, done, held, rejected, failed or superseded.",
         ),
     ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="The most jobs that are listed.")] = 1000,
+    watching: Watch = False,
     config: ConfigFile = None,
-    as_json: AsJson = False,
+    print_json: AsJson = False,
 ) -> None:
-    """List the newest jobs, their states and reasons, and below them the studies that intake holds."""
-    from twin_scanner.service.ledger import State, StudyState
+    """List the newest jobs, their states and reasons; below them studies that are held or came with two contents."""
+    from twin_scanner.service.ledger import State
 
     if state is not None and state not in tuple(State):
         raise typer.BadParameter(f"choose one of {', '.join(State)}", param_hint="--state")
-    with _ledger(config) as ledger:
-        jobs = ledger.jobs.newest(State(state) if state else None)
-        held = ledger.studies.of_node(StudyState.HELD) if state in (None, State.HELD) else []
-    if as_json:
-        print(json.dumps([_values(job) for job in jobs], indent=1))
-        return
-    print_table(
-        ["job", "state", "since", "CT series", "attempts", "reason"],
-        [
-            [j.job_id[:12], j.state, f"{j.updated_at:%Y-%m-%d %H:%M:%S}Z", j.series_uid, str(j.attempts), j.reason]
-            for j in jobs
-        ],
-    )
-    for study in held:
+    chosen, moment_since = State(state) if state else None, since.replace(tzinfo=UTC) if since else None
+    with opened_ledger(config) as ledger:
+
+        def show() -> None:
+            works = ledger.overview.jobs(limit, since=moment_since, state=chosen)
+            if print_json:
+                now = datetime.now(UTC)
+                rows = [{**_values(work.job), **as_json(work, now)} for work in works]
+                print(json.dumps(rows, indent=None if watching else 1), flush=True)
+            else:
+                _print_list(ledger, works, with_held=chosen in (None, State.HELD))
+
+        watch(show, clear=watching and not print_json and sys.stdout.isatty()) if watching else show()
+
+
+def _print_list(ledger: "Ledger", works: "Sequence[Work]", *, with_held: bool) -> None:
+    from twin_scanner.service.ledger import Standing, StudyState
+
+    rows = []
+    for work in works:
+        job = work.job
+        assert job is not None
+        running = f", {work.step} runs" if work.standing == Standing.RUNNING else ""
+        rows.append([job.job_id[:12], f"{job.state}{running}", short(job.updated_at), *known_by(work)])
+        rows[-1] += [job.series_uid, str(job.attempts), work.reason]
+    print_table(["job", "state", "since", *COLUMNS, "CT series", "attempts", "reason"], rows)
+    for study in ledger.studies.of_node(StudyState.HELD) if with_held else []:
         print(f"study {study.study_uid} is held: {study.reason}")
+    apart = {work.study.study_uid: work.study.kept_apart for work in works if work.study is not None}
+    for study_uid, count in apart.items():
+        if count:
+            print(f"study {study_uid}: {APART.format(count)}")
 
 
 @jobs_cli.command("show")
-def jobs_show(job_id: JobId, config: ConfigFile = None) -> None:
-    """Print one job with its reasons and deliveries as JSON: what confirms each, and what of it is outstanding."""
-    with _ledger(config) as ledger:
-        job = ledger.jobs.find(job_id)
-        deliveries = ledger.deliveries.of_jobs([job.job_id]).get(job.job_id, [])
-    print(json.dumps({**_values(job), "deliveries": [_shown(delivery) for delivery in deliveries]}, indent=1))
+def jobs_show(job_id: JobId, config: ConfigFile = None, print_json: AsJson = False) -> None:
+    """Print one job: its study, reasons, deliveries and what confirms each, and its timeline."""
+    with opened_ledger(config) as ledger:
+        (work,) = ledger.overview.of([ledger.jobs.find(job_id)])
+        events = ledger.overview.timeline(work)
+    now = datetime.now(UTC)
+    shown = {**_values(work.job), **as_json(work, now)}
+    shown["deliveries"] = [_shown(delivery) for delivery in work.deliveries]
+    apart = shown.pop("kept_apart")
+    if apart:
+        shown["kept_apart"] = {"instances": apart, "reason": APART.format(apart)}
+    if print_json:
+        print(json.dumps({**shown, "timeline": [event_as_json(event) for event in events]}, indent=1))
+        return
+    _print_job(work, shown)
+    print()
+    print_table(
+        ["when", "who", "of", "what", "detail"],
+        [[short(e.at), e.who, e.of_table, e.what, _detail(e.detail)] for e in events],
+    )
+
+
+def _print_job(work: "Work", shown: dict[str, Any]) -> None:
+    """A job for a person: only what is known of it, then its deliveries and the series that were not chosen."""
+    lists = ("deliveries", "skipped", "kept_apart")
+    print_pairs({name: str(value) for name, value in shown.items() if name not in lists and value not in (None, "")})
+    print()
+    columns = ["destination", "state", "stored", "confirmed", "by", "attempts", "outstanding", "reason"]
+    rows = []
+    for one in work.deliveries:
+        outstanding = "" if one.outcome is None else f"{one.outcome.asked - one.outcome.stored} of {one.outcome.asked}"
+        rows.append([one.destination, one.state.value, short(one.stored_at), short(one.confirmed_at)])
+        rows[-1] += [one.confirmed_by, str(one.attempts), outstanding, one.reason]
+    print_table(columns, rows)
+    for series_uid, reason in shown["skipped"]:
+        print(f"series {series_uid or '(none)'} was skipped: {reason}")
+    if "kept_apart" in shown:
+        print(f"study {shown['study_uid']}: {shown['kept_apart']['reason']}")
+
+
+def _detail(detail: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in detail.items() if value not in (None, ""))
 
 
 @jobs_cli.command("retry")
@@ -78,7 +136,7 @@ def jobs_retry(
     """Try failed or rejected jobs again from where they stood: one job, or several by --all or --reason."""
     if (job_id is not None) + all_jobs + bool(reason) != 1:
         raise typer.BadParameter("give a job, or --all, or --reason", param_hint="JOB")
-    with _ledger(config) as ledger:
+    with opened_ledger(config) as ledger:
         retried = ledger.retry_all(reason) if job_id is None else [ledger.retry(job_id)]
     _print_states(retried)
 
@@ -93,7 +151,7 @@ def jobs_release(
     config: ConfigFile = None,
 ) -> None:
     """Release a held job, its held deliveries, or a held study: it goes on where it stood."""
-    with _ledger(config) as ledger:
+    with opened_ledger(config) as ledger:
         if without:
             _print_states([ledger.release_without(held, without)])
         elif "." in held:
@@ -102,19 +160,6 @@ def jobs_release(
         else:
             _check_destinations(ledger, held, config)
             _print_states([ledger.release(held)])
-
-
-@contextmanager
-def _ledger(config: "Path | None") -> Iterator["Ledger"]:
-    """The ledger that is there; it is not created or migrated here."""
-    from twin_scanner.service.ledger import Ledger
-
-    settings = read_settings(config)
-    ledger = Ledger(settings.ledger_url, node=settings.node.name)
-    try:
-        yield ledger
-    finally:
-        ledger.close()
 
 
 def _values(row: Any) -> dict[str, Any]:
@@ -126,9 +171,10 @@ def _check_destinations(ledger: "Ledger", job_id: str, config: "Path | None") ->
     """Raise Rejected where a held delivery would wait for a destination that nobody serves."""
     from twin_scanner.errors import Rejected
     from twin_scanner.service.ledger import DeliveryState
+    from twin_scanner.settings.destinations import TWIN
 
     job = ledger.jobs.find(job_id)
-    known = {"twin", *(destination.name for destination in read_settings(config).known_destinations)}
+    known = {TWIN, *(destination.name for destination in read_settings(config).known_destinations)}
     for delivery in ledger.deliveries.of_jobs([job.job_id])[job.job_id]:
         if delivery.state == DeliveryState.HELD and delivery.destination not in known:
             raise Rejected(

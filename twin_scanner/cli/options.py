@@ -1,5 +1,7 @@
 """The options that several verbs share, and the settings that follow from them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from twin_scanner.districts.choice import SegmenterChoice
     from twin_scanner.districts.district_map import Segmenter
+    from twin_scanner.models.compute import Compute
+    from twin_scanner.service.ledger import Ledger
     from twin_scanner.settings import Settings
 
 ConfigFile = Annotated[
@@ -37,6 +41,10 @@ LabelmapFile = Annotated[
     Path | None,
     typer.Option("--labelmap", help="The label map (NIfTI or DICOM SEG) that the segmenter labelmap reads."),
 ]
+DeviceName = Annotated[
+    str | None,
+    typer.Option("--device", metavar="NAME", help="Where the networks run: cpu, cuda, cuda:1 or auto."),
+]
 CtSource = Annotated[
     Path, typer.Argument(metavar="INPUT", help="The CT: a folder of one DICOM series, or a .nii.gz file in HU.")
 ]
@@ -56,12 +64,33 @@ def read_settings(config: Path | None) -> "Settings":
     return load_settings(configuration_file(config))
 
 
+@contextmanager
+def opened_ledger(config: Path | None) -> Iterator["Ledger"]:
+    """The ledger that is there; it is not created or migrated here."""
+    from twin_scanner.service.ledger import Ledger
+
+    settings = read_settings(config)
+    ledger = Ledger(settings.ledger_url, node=settings.node.name)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
 def segmenter_with(settings: "Settings", name: str | None, labelmap: Path | None) -> "SegmenterChoice":
     """The configured segmenter, with what the command line says otherwise."""
     from twin_scanner.app import segmenter_choice
 
     choice = segmenter_choice(settings)
     return replace(choice, name=name or choice.name, labelmap=labelmap or choice.labelmap)
+
+
+def compute_with(settings: "Settings", device: str | None) -> "Compute":
+    """The configured device and precision, with what the command line says otherwise."""
+    from twin_scanner.app import compute_of
+
+    compute = compute_of(settings)
+    return replace(compute, device=device or compute.device)
 
 
 def study_tools(config: Path | None, segmenter: str | None) -> "tuple[Settings, Callable[[], Segmenter]]":

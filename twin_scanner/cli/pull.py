@@ -66,6 +66,7 @@ def pull(
     """Fetch studies from a PACS: into a folder, or to the node. What is there already is not fetched again."""
     from dicom_node.query import querying
     from dicom_node.retrieve import Pace
+    from twin_scanner.settings import Folders
 
     settings = read_settings(config)
     log_from("ERROR")
@@ -77,7 +78,7 @@ def pull(
         ask = partial(querying, source, calling_ae=calling_ae)
         with ask() as query:
             found = query.studies(wanted)
-        present = _in_folder(out) if out is not None else _at_node(settings)
+        present = partial(_present, out if out is not None else Folders(settings.storage.folder).spool)
         modalities = ("CT", "PT") if out is not None else ("CT",)
         plans = _plan(ask, found, modalities, present, limit, stage("Studies"))
         if not dry_run:
@@ -110,25 +111,16 @@ def _source(settings: "Settings", name: str | None) -> "Peer":
     raise Misconfigured(f"There is no peer '{name or ''}' with a host and the role query: such peers are {known}.")
 
 
-def _in_folder(folder: Path) -> "Callable[[str, SeriesCount], frozenset[str]]":
-    def present(study_uid: str, series: "SeriesCount") -> frozenset[str]:
-        return frozenset(file.stem for file in (folder / study_uid / series.series_uid).glob("*.dcm"))
-
-    return present
-
-
-def _at_node(settings: "Settings") -> "Callable[[str, SeriesCount], frozenset[str]]":
-    """What lies in the node's spool on this machine, where the node has its folder here."""
-    from twin_scanner.settings import Folders
-
-    return _in_folder(Folders(settings.storage.folder).spool)
+def _present(folder: Path, study_uid: str, series_uid: str) -> frozenset[str]:
+    """The instances of a series that lie in a folder laid out as a spool, which the node's own may be."""
+    return frozenset(file.stem for file in (folder / study_uid / series_uid).glob("*.dcm"))
 
 
 def _plan(
     ask: "Callable[[], AbstractContextManager[Query]]",
     found: "Sequence[FoundStudy]",
     modalities: Sequence[str],
-    present: "Callable[[str, SeriesCount], frozenset[str]]",
+    present: Callable[[str, str], frozenset[str]],
     limit: int,
     progress: "Progress",
 ) -> "list[tuple[PulledStudy, list[WantedSeries]]]":
@@ -149,7 +141,7 @@ def _plan_of(
     query: "Query",
     study: "FoundStudy",
     series: "Sequence[SeriesCount]",
-    present: "Callable[[str, SeriesCount], frozenset[str]]",
+    present: Callable[[str, str], frozenset[str]],
 ) -> "tuple[PulledStudy, list[WantedSeries]]":
     """One study: what of its series is not there yet."""
     from dicom_node.retrieve import WantedSeries, missing_of
@@ -157,7 +149,7 @@ def _plan_of(
     wanted, there = [], 0
     for one in series:
         whole = WantedSeries(study.study_uid, one.series_uid, query.instances(study.study_uid, one.series_uid))
-        missing = missing_of(whole, present(study.study_uid, one))
+        missing = missing_of(whole, present(study.study_uid, one.series_uid))
         there += len(whole.instances) - len(missing.instances)
         if missing.instances:
             wanted.append(missing)
@@ -193,10 +185,7 @@ def _fetch(
         return
     into = Spool(out)
     get_series(source, wanted, into, calling_ae=settings.node.ae_title, pace=pace, on_instance=came)
-    missing = sum(
-        len(series.instances - {file.stem for file in (out / series.study_uid / series.series_uid).glob("*.dcm")})
-        for series in wanted
-    )
+    missing = sum(len(one.instances - _present(out, one.study_uid, one.series_uid)) for one in wanted)
     if missing:
         raise Transient(f"{source} has listed {missing} instances that it did not send: start the pull again.")
 

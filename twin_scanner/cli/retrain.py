@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from twin_scanner.cli.options import AsJson, ConfigFile, read_settings
+from twin_scanner.cli.options import AsJson, ConfigFile, DeviceName, read_settings
 from twin_scanner.cli.output import log_from, stages
 from twin_scanner.errors import Rejected
 
@@ -20,6 +20,7 @@ def retrain(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Train and score, but change no model.")] = False,
+    device: DeviceName = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -37,6 +38,7 @@ def retrain(
             chosen,
             settings.model_store,
             dry_run=dry_run,
+            device=device,
             progress=lambda name, done, total: report(name)(done, total),
         )
     print(json.dumps(outcome.as_json(), indent=1) if as_json else f"{outcome.verdict}: {outcome.reason}")

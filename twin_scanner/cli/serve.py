@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from contextlib import ExitStack
 from types import FrameType
 from typing import Final
 
@@ -15,6 +16,7 @@ SIGNAL_POLL_S: Final = 0.2
 def serve(config: ConfigFile = None) -> None:
     """Run the scanner: receive CTs, send synthetic PETs back, record them in the twin; stops on SIGTERM or Ctrl-C."""
     from twin_scanner.app import STOP_BUDGET_S, Scanner
+    from twin_scanner.console_server import serving
     from twin_scanner.errors import Defect
     from twin_scanner.files.writable import check_writable
     from twin_scanner.logs import set_up_service_logging
@@ -34,9 +36,12 @@ def serve(config: ConfigFile = None) -> None:
     for number in SIGNALS:
         signal.signal(number, ask_to_stop)
     scanner = Scanner(settings, config=config, on_fatal=died.set)
-    with scanner.running():
+    with scanner.running(), ExitStack() as closing:
         print(f"listening {scanner.receiver.port}", flush=True)
-        scanner.load_model()
+        if settings.console.port is not None:
+            console = closing.enter_context(serving(settings, config, scanner.ledger, scanner))
+            print(f"console {console.url}", flush=True)
+        scanner.warm_up()
         while not asked and not died.wait(SIGNAL_POLL_S):
             pass
         _end_within(STOP_BUDGET_S)

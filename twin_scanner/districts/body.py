@@ -7,7 +7,16 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from twin_scanner.districts.coarse_grid import CoarseCt, to_fine
-from twin_scanner.districts.morphology import BOLD, SECTION, BoolArray, IntArray, dilated, eroded, opened, section_holes
+from twin_scanner.districts.morphology import (
+    SECTION,
+    BoolArray,
+    IntArray,
+    dilated,
+    eroded,
+    grown,
+    opened,
+    section_holes,
+)
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import Triple
 
@@ -64,11 +73,9 @@ def find_body(ct: CoarseCt) -> BoolArray:
 def refine_body(coarse: BoolArray, ct: CoarseCt) -> BoolArray:
     """The body on the upright CT's own grid: all that lies inside the coarse mask, and what is dense at its rim."""
     structure = ndimage.generate_binary_structure(3, 1)
-    inner = to_fine(ndimage.binary_erosion(coarse, structure, border_value=1), ct)
-    outer = to_fine(ndimage.binary_dilation(coarse, structure), ct)
     fine = ct.fine > SKIN_HU
-    fine &= outer.astype(np.bool_, copy=False)
-    fine |= inner.astype(np.bool_, copy=False)
+    fine &= to_fine(ndimage.binary_dilation(coarse, structure), ct).astype(np.bool_, copy=False)
+    fine |= to_fine(ndimage.binary_erosion(coarse, structure, border_value=1), ct).astype(np.bool_, copy=False)
     return fine
 
 
@@ -146,7 +153,7 @@ def _lung_open_to_the_side(body: BoolArray, ct: CoarseCt) -> BoolArray:
     lung &= (voxels * ct.voxel_ml >= LEAST_CUT_LUNG_ML) & (wall > LEAST_WALL * surface)
     lung &= enclosed > LEAST_WALL * voxels
     lung[0] = False
-    return np.asarray(ndimage.binary_dilation(lung[labels], BOLD) & ct.seen & (ct.hu > LUNG_HU[0]))
+    return np.asarray(grown(lung[labels]) & ct.seen & (ct.hu > LUNG_HU[0]))
 
 
 def _between_parts(body: BoolArray) -> BoolArray:

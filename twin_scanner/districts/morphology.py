@@ -5,7 +5,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from twin_scanner.imaging.volume import FloatArray, Triple
 
@@ -24,8 +24,12 @@ BOLD: Final = ndimage.generate_binary_structure(3, 3)
 
 def dilated(mask: BoolArray, radius_mm: float, spacing_mm: Triple) -> BoolArray:
     """The mask grown by ``radius_mm`` along every axis (a cube: separable, so its cost does not grow with it)."""
-    grown = ndimage.maximum_filter(mask.view(np.uint8), _size(radius_mm, spacing_mm), mode="nearest")
-    return grown.view(np.bool_)
+    return grown(mask, _size(radius_mm, spacing_mm))
+
+
+def grown(mask: BoolArray, size: tuple[int, int, int] = (3, 3, 3)) -> BoolArray:
+    """The mask grown by a box of so many voxels; as it is, ``binary_dilation`` by the box at a fifth of the time."""
+    return ndimage.maximum_filter(mask.view(np.uint8), size, mode="nearest").view(np.bool_)
 
 
 def eroded(mask: BoolArray, radius_mm: float, spacing_mm: Triple) -> BoolArray:
@@ -86,6 +90,15 @@ def box_around(mask: BoolArray, margin_mm: float, spacing_mm: Triple) -> Box:
         margin = int(np.ceil(margin_mm / spacing))
         sides.append(slice(max(0, int(used[0]) - margin), min(mask.shape[axis], int(used[-1]) + 1 + margin)))
     return sides[0], sides[1], sides[2]
+
+
+def convolved(values: FloatArray, kernel: FloatArray) -> FloatArray:
+    """``scipy.signal.fftconvolve`` in its mode "same", to the bit; ``scipy.signal`` takes half a second to import."""
+    full = [n + m - 1 for n, m in zip(values.shape, kernel.shape, strict=True)]
+    padded = [fft.next_fast_len(n, real=True) for n in full]
+    product = fft.rfftn(values, padded) * fft.rfftn(kernel, padded)
+    middle = tuple(slice((m - 1) // 2, (m - 1) // 2 + n) for n, m in zip(values.shape, kernel.shape, strict=True))
+    return np.asarray(fft.irfftn(product, padded)[middle])
 
 
 def points_mm(box: Box, spacing_mm: Triple) -> npt.NDArray[np.float32]:

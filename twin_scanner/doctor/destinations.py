@@ -34,6 +34,11 @@ def _look_at_server(section: DestinationSection, settings: Settings) -> Iterator
     with closing(open_stow(section)) as service:
         service.check()
         yield Finding(f"destination {section.name}", "ok", f"{service} answers QIDO-RS.")
+    if settings.twin.ask_pacs and section.confirm != "query":
+        fact = f"{service} is not asked whose a study is before its CT is translated"
+        yield Finding(
+            "patient identity", "warning", f'{fact}: set confirm = "query" for it if it answers QIDO-RS for patients.'
+        )
 
 
 def _look_at_peer(section: DestinationSection, settings: Settings) -> Iterator[Finding]:

@@ -6,17 +6,19 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from twin_scanner.executor.memory import Memory, memory_of_this_machine
+from twin_scanner.executor.workers import Workers
 from twin_scanner.logs import current_context, log_context
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class LocalProcesses(Executor):
+class LocalProcesses(Workers):
     """``count`` worker processes, which keep what they have loaded from one work to the next.
 
     They are spawned, so they share no state with whoever asks, and end themselves when their parent dies: a killed
@@ -51,39 +53,37 @@ class LocalProcesses(Executor):
         if pool is not None:
             pool.shutdown(wait=wait, cancel_futures=cancel_futures)
 
-    def end_work(self) -> None:
-        """End the processes at once, without waiting for them: the next ``submit`` has new ones."""
-        self._kill(closed=False)
+    def end_work(self, work: Future[Any]) -> None:
+        """End the processes at once, without waiting for them: a pool does not say which of them does this work."""
+        self._end(closed=False)
 
     def close(self, grace_s: float = 0.0) -> None:
         """End the processes: their futures raise BrokenExecutor or are cancelled.
 
         With ``grace_s`` each is asked by SIGTERM first, and work that hears it has so many seconds to end in.
         """
-        if grace_s:
-            self._ask_to_end(grace_s)
-        self._kill(closed=True)
+        self._end(closed=True, grace_s=grace_s)
 
-    def _ask_to_end(self, grace_s: float) -> None:
-        with self._lock:
-            pool = self._pool
-        processes = list((pool._processes or {}).values()) if pool is not None else []
+    def memory(self) -> Memory | None:
+        """That of this machine."""
+        return memory_of_this_machine()
+
+    def _end(self, *, closed: bool, grace_s: float = 0.0) -> None:
+        pool = self._forget(closed=closed)
         if pool is None:
             return
+        # Only from Python 3.14 on does the pool itself offer this; once it is shut down it does not know them any more.
+        processes = list((pool._processes or {}).values())
+        if grace_s:
+            for process in processes:
+                process.terminate()
+            pool.shutdown(wait=False, cancel_futures=True)
+            deadline_s = time.monotonic() + grace_s
+            for process in processes:
+                process.join(max(0.0, deadline_s - time.monotonic()))
         for process in processes:
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-        deadline_s = time.monotonic() + grace_s
-        for process in processes:
-            process.join(max(0.0, deadline_s - time.monotonic()))
-
-    def _kill(self, *, closed: bool) -> None:
-        pool = self._forget(closed=closed)
-        if pool is not None:
-            # Only from Python 3.14 on does the pool itself offer this.
-            for process in list((pool._processes or {}).values()):
-                process.kill()
-            pool.shutdown(wait=closed, cancel_futures=True)
+            process.kill()
+        pool.shutdown(wait=closed, cancel_futures=True)
 
     def _forget(self, *, closed: bool) -> ProcessPoolExecutor | None:
         with self._lock:

@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Limit:
-    """How long one piece of work may take: what hangs would hold up everything behind it for ever.
+    """How long one piece of work may take once it has begun: what hangs would hold up everything behind it for ever.
 
     ``what`` begins the sentence that says it took longer, ``key`` is where the configuration sets ``seconds``, and
     ``end`` ends the work's process.
@@ -36,15 +36,18 @@ def wait(
     """The future's result; ``beat`` is called every ``every_s`` seconds until it is there.
 
     Raises what the work raised, and Transient where its process was lost or ended, also because it did not end within
-    ``limit``. What ``beat`` raises ends the waiting: work that has not begun is then cancelled.
+    ``limit``, which counts from when the future is ``running``: on a cluster it may first wait for a worker. What
+    ``beat`` raises ends the waiting: work that has not begun is then cancelled.
     """
     done = threading.Event()
     future.add_done_callback(lambda _: done.set())
-    begun_s = monotonic_s()
+    begun_s: float | None = None
     try:
         while not done.wait(every_s):
+            if begun_s is None and future.running():
+                begun_s = monotonic_s()
             beat()
-            if monotonic_s() - begun_s >= limit.seconds:
+            if begun_s is not None and monotonic_s() - begun_s >= limit.seconds:
                 limit.end()
                 raise Transient(
                     f"{limit.what} did not end within {limit.seconds:g} s ({limit.key}), so its process was ended: it "

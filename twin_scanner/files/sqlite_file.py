@@ -3,8 +3,10 @@
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, event
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -12,6 +14,9 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 LOCK_TIMEOUT_S: Final = 30.0
 """How long one transaction waits for another before SQLite answers that the file is locked."""
 SWITCH_POLL_S: Final = 0.02
+CACHE_KB: Final = 65536
+"""Of pages a connection may keep, as far as it reads them. SQLite's own 2 MB are less than the keys of some thousand
+patients or jobs, so that each question read the file again."""
 
 
 def write_first(_connection: Connection) -> str:
@@ -25,6 +30,24 @@ def create_private(file: Path) -> None:
     Raises OSError.
     """
     os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def copy_sqlite(source: Path, target: Path) -> bool:
+    """Copy a database as it stands at one moment, while others write it; the copy is one file, its owner's alone.
+
+    It is SQLite's online backup: a reader of the WAL, for which no writer waits. Says whether the copy is sound
+    (``PRAGMA integrity_check``). Raises OSError or sqlite3.Error.
+    """
+    create_private(target)
+    with (
+        closing(sqlite3.connect(f"file:{quote(str(source.absolute()))}?mode=rw", uri=True)) as original,
+        closing(sqlite3.connect(target)) as copy,
+    ):
+        original.execute(f"PRAGMA busy_timeout = {int(LOCK_TIMEOUT_S * 1000)}")
+        original.backup(copy)
+        copy.execute("PRAGMA journal_mode = DELETE")
+        (answer,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
+    return str(answer) == "ok"
 
 
 def prepare_sqlite(engine: Engine, begin: Callable[[Connection], str] = write_first) -> None:
@@ -44,9 +67,25 @@ def prepare_sqlite(engine: Engine, begin: Callable[[Connection], str] = write_fi
             with attempt:
                 connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KB}")
+        # What is deleted is overwritten: these files hold patients' identities, and some are to be forgotten.
+        connection.execute("PRAGMA secure_delete = ON")
 
     def on_begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin(connection))
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
+
+
+def write_back(engine: Engine) -> None:
+    """Empty the WAL into the file, so that what was deleted is in neither; nothing to do for another database.
+
+    Where somebody reads at this moment, the WAL is emptied by a later one.
+    """
+    if engine.dialect.name == "sqlite":
+        connection = engine.raw_connection()
+        try:
+            connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+        finally:
+            connection.close()

@@ -27,8 +27,12 @@ the default window, so model space 0.
 """
 GEOMETRY_TOLERANCE_MM = 1e-3
 """Two grids closer than this at every corner are the same grid: DICOM decimal strings carry 1e-3 mm or better."""
+FEW_LABELS = 12
+"""Up to here counting each label by itself is quicker (measured, a plane of 512 x 512)."""
 LARGEST_LABEL_VALUE = 65535
 """A label map in a file has none larger: atlases number their structures by thousands (FreeSurfer to 14175)."""
+CANONICAL = "LPS"
+"""Where W, H and D run to in canonical axes: left, back (posterior), head (superior)."""
 DIRECTION_TOLERANCE = 1e-4
 """Cosines are stored with six digits; axes that are orthonormal within this are taken as such."""
 
@@ -133,24 +137,39 @@ class Volume:
 
     def canonical(self) -> "Volume":
         """The same voxels with D to the head, H to the back and W to the left (nearest axes); no resampling."""
-        return self.oriented("LPS")
+        return self.oriented(CANONICAL)
 
     def oriented(self, code: str) -> "Volume":
-        """The same voxels in another axis order; ``code`` says where W, H and D run to, as SimpleITK's DICOMOrient."""
+        """The same voxels in another axis order; ``code`` says where W, H and D run to, as SimpleITK's DICOMOrient.
+
+        It is this volume itself where that is its order already, as of most scanners' axial slices.
+        """
+        if _orientation(self.geometry) == code:
+            return self
         image = sitk.DICOMOrient(to_sitk(self.array, self.geometry), code)
         return Volume(sitk.GetArrayFromImage(image), geometry_of(image))
 
 
 def canonical_labels(labels: LabelArray, geometry: Geometry) -> LabelArray:
-    """A label map in the axis order of ``Volume.canonical``; the same voxels, no resampling."""
-    return sitk.GetArrayFromImage(sitk.DICOMOrient(to_sitk(labels, geometry), "LPS"))
+    """A label map in the axis order of ``Volume.canonical``; the same voxels, no copy if in it already."""
+    if _orientation(geometry) == CANONICAL:
+        return labels
+    return sitk.GetArrayFromImage(sitk.DICOMOrient(to_sitk(labels, geometry), CANONICAL))
 
 
 def label_counts(labels: LabelArray) -> npt.NDArray[np.int64]:
-    """How many voxels have each of the 256 labels; plane by plane, for ``bincount`` wants 8 bytes a voxel."""
+    """How many voxels have each of the 256 labels, plane by plane: no second copy of the map is ever held.
+
+    Few labels are counted one by one: ``bincount``, which wants 8 bytes a voxel, takes longer than all of them.
+    """
     counts = np.zeros(256, np.int64)
     for plane in labels:
-        counts += np.bincount(plane.ravel(), minlength=256)
+        highest = int(plane.max(initial=0))
+        if highest > FEW_LABELS:
+            counts += np.bincount(plane.ravel(), minlength=256)
+            continue
+        for label in range(highest + 1):
+            counts[label] += np.count_nonzero(plane == label)
     return counts
 
 
@@ -159,9 +178,18 @@ def to_sitk(array: npt.NDArray[np.generic], geometry: Geometry) -> sitk.Image:
     image = sitk.GetImageFromArray(np.ascontiguousarray(array))
     image.SetSpacing([float(s) for s in reversed(geometry.spacing_mm)])
     image.SetOrigin([float(o) for o in geometry.origin_lps_mm])
-    columns = np.asarray(geometry.direction)[::-1].T
-    image.SetDirection([float(c) for c in columns.ravel()])
+    image.SetDirection(_cosines(geometry))
     return image
+
+
+def _cosines(geometry: Geometry) -> list[float]:
+    """The direction as SimpleITK has it: the axes (x, y, z of the image) as columns of a matrix, row by row."""
+    return [float(c) for c in np.asarray(geometry.direction)[::-1].T.ravel()]
+
+
+def _orientation(geometry: Geometry) -> str:
+    """Where W, H and D run to, nearest axes, as ``Volume.oriented`` names it."""
+    return sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(_cosines(geometry))
 
 
 def geometry_of(image: sitk.Image) -> Geometry:
@@ -200,7 +228,7 @@ def _resampled(
     resampler.SetSize([int(n) for n in reversed(target.shape)])
     resampler.SetOutputSpacing([float(s) for s in reversed(target.spacing_mm)])
     resampler.SetOutputOrigin([float(o) for o in target.origin_lps_mm])
-    resampler.SetOutputDirection([float(c) for c in np.asarray(target.direction)[::-1].T.ravel()])
+    resampler.SetOutputDirection(_cosines(target))
     resampler.SetInterpolator(sitk.sitkLinear if interpolation == "linear" else sitk.sitkNearestNeighbor)
     resampler.SetDefaultPixelValue(float(outside))
     return sitk.GetArrayFromImage(resampler.Execute(to_sitk(array, source)))

@@ -11,6 +11,7 @@ from twin_scanner.errors import Misconfigured, Rejected
 from twin_scanner.files.durable_file import whole_folder, write_durably
 from twin_scanner.models.partition import Partition, partition
 from twin_scanner.models.plan import Plan, plan_from_json
+from twin_scanner.models.ranges import Range, ranges_of
 
 CARD: Final = "card.json"
 SCHEMA: Final = 1
@@ -93,6 +94,11 @@ class Card:
         return dict(self.about.get("training_data") or {})
 
     @property
+    def ranges(self) -> Mapping[str, Range]:
+        """Of which patients and CTs the training data were; empty where the card does not say."""
+        return ranges_of(self.training_data)
+
+    @property
     def phantom_only(self) -> bool:
         """Whether the networks were trained on phantoms alone, no patient among them."""
         data = self.training_data
@@ -160,6 +166,7 @@ def read_card(folder: Path) -> Card:
     stitching = values.pop("stitching", "uniform")
     if stitching not in get_args(Stitching):
         raise Rejected(f"{where} was made for a stitching that this version does not know: update the program.")
+    _check_ranges(values, where)
     return Card(
         name=values.pop("name"),
         model_hash=values.pop("model_hash"),
@@ -261,6 +268,13 @@ def _architecture(values: dict[str, Any], where: str) -> Architecture:
         return Architecture(entries["kind"], entries["features"], **options)
     except ValueError as error:
         raise Rejected(f"{where} cannot be built: {error}; export it again.") from error
+
+
+def _check_ranges(values: dict[str, Any], where: str) -> None:
+    try:
+        ranges_of(dict(values.get("training_data") or {}))
+    except (TypeError, ValueError) as error:
+        raise Rejected(f"{where} states ranges of its training data that cannot be read: {error}.") from error
 
 
 def _weights(folder: Path, network: str, digest: str, where: str) -> bytes:

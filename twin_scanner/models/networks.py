@@ -1,5 +1,6 @@
 """The 3D networks: generators from CT to PET (U-Net, ResNet-9) and the PatchGAN discriminator; no files, no DICOM."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -24,9 +25,9 @@ class UNetGenerator(nn.Module):
     """pix2pix's U-Net (Isola et al. 2017, section 6.1.1, skip connections at every level) in three dimensions.
 
     Input: (N, ``channels``, 32, 32, 32), output: (N, 1, 32, 32, 32), in model space [0, 1]. ``features`` is the width
-    of the first level. Every window stands alone: InstanceNorm instead of batch statistics, no dropout. The output is
-    float32, whatever the precision of the rest. With ``context`` the innermost level also sees what an encoder makes of
-    the body around the window; without it the network is the paper's.
+    of the first level. Every window stands alone: InstanceNorm instead of batch statistics, no dropout. The last
+    convolution and the output are float32, whatever the precision of the rest. With ``context`` the innermost level
+    also sees what an encoder makes of the body around the window; without it the network is the paper's.
     """
 
     def __init__(
@@ -47,6 +48,13 @@ class UNetGenerator(nn.Module):
         """The PET (N, 1, 32, 32, 32) of a batch of CT windows and their contexts, (N, channels, 32, 32, 32) each."""
         surroundings = None if self.encoder is None else self.encoder(context)
         return _activated(self.levels(ct, surroundings))
+
+    def layers_of_levels(self) -> Iterator[list[nn.Module]]:
+        """The layers of each level, without those of the level below, from the outermost level inwards."""
+        level: _Level | None = self.levels
+        while level is not None:
+            yield [layer for layer in level.layers if not isinstance(layer, _Level)]
+            level = next((layer for layer in level.layers if isinstance(layer, _Level)), None)
 
 
 class _ContextEncoder(nn.Module):
@@ -111,10 +119,18 @@ class _Level(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.outermost = outermost
 
+    @property
+    def last(self) -> nn.Module | None:
+        """The network's last convolution; only the outermost level has it."""
+        return self.layers[-1] if self.outermost else None
+
     def forward(self, values: Tensor, context: Tensor | None = None) -> Tensor:
         output = values
         for layer in self.layers:
-            output = layer(output, context) if isinstance(layer, _Level | _Join) else layer(output)
+            if isinstance(layer, _Level | _Join):
+                output = layer(output, context)
+            else:
+                output = _in_float32(layer, output) if layer is self.last else layer(output)
         return output if self.outermost else torch.cat([values, output], 1)
 
     def last_bias(self) -> Tensor:
@@ -129,7 +145,7 @@ class ResNetGenerator(nn.Module):
 
     Input: (N, ``channels``, 32, 32, 32), output: (N, 1, 32, 32, 32), in model space [0, 1]. ``features`` is the width
     of the first layer; the blocks are four times as wide, on 8 voxels an edge. Convolutions see a mirrored border, not
-    zeros. As in the U-Net: InstanceNorm, no dropout, the output in float32 whatever the precision of the rest.
+    zeros. As in the U-Net: InstanceNorm, no dropout, the last convolution and the output in float32.
     """
 
     def __init__(self, features: int, initial_logit: float = INITIAL_LOGIT, *, channels: int = 1) -> None:
@@ -149,7 +165,7 @@ class ResNetGenerator(nn.Module):
 
     def forward(self, ct: Tensor) -> Tensor:
         """The PET (N, 1, 32, 32, 32) of a batch of CT windows (N, channels, 32, 32, 32), in model space."""
-        return _activated(self.layers(ct))
+        return _activated(_in_float32(self.layers[-1], self.layers[:-1](ct)))
 
 
 class _ResidualBlock(nn.Module):
@@ -172,6 +188,13 @@ class _ResidualBlock(nn.Module):
 def _normed(convolution: nn.Conv3d | nn.ConvTranspose3d) -> list[nn.Module]:
     """A convolution, its norm and its activation."""
     return [convolution, nn.InstanceNorm3d(convolution.out_channels, affine=True), nn.ReLU()]
+
+
+def _in_float32(layer: nn.Module, values: Tensor) -> Tensor:
+    """A layer in its weights' own precision, which is float32: bfloat16 would round a logit by up to 1 %."""
+    with torch.autocast(values.device.type, enabled=False):
+        output: Tensor = layer(values.to(next(layer.parameters()).dtype))
+        return output
 
 
 def _activated(logits: Tensor) -> Tensor:

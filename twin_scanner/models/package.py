@@ -23,6 +23,7 @@ from twin_scanner.models.card import (
     read_weights,
     write_package_files,
 )
+from twin_scanner.models.compute import ComputePrecision
 from twin_scanner.models.networks import INITIAL_LOGIT, ResNetGenerator, UNetGenerator
 from twin_scanner.models.partition import Partition
 from twin_scanner.models.plan import Plan
@@ -32,10 +33,19 @@ DTYPES: Final = MappingProxyType[Precision, torch.dtype]({"float16": torch.float
 
 @dataclass(frozen=True, eq=False)
 class ModelPackage:
-    """A loaded package: one generator for each network of the partition, ready to run (float32, evaluation mode)."""
+    """A loaded package: one generator for each network of the partition, ready to run (evaluation mode).
+
+    The weights are float32, on the device that the networks are to compute on; ``computes_in`` is their precision.
+    """
 
     card: Card
     networks: dict[str, nn.Module]
+    computes_in: ComputePrecision = "float32"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks compute."""
+        return next(parameter.device for network in self.networks.values() for parameter in network.parameters())
 
     @property
     def name(self) -> str:

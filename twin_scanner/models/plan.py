@@ -14,6 +14,9 @@ from twin_scanner.imaging.volume import AIR_HU, FloatArray, Geometry, Triple, Vo
 SOFT_TISSUE_WINDOW_HU: Final = (-160.0, 240.0)
 """What maps to [0, 1] in the soft-tissue channel, whatever the Plan's own window: muscle and liver lie .03 apart."""
 
+SLAB_PLANES: Final = 32
+"""Slices of the target that a CT is resampled to at a time."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -82,12 +85,28 @@ def resampled_ct(ct: Volume, target: Geometry) -> Volume:
     """A CT in HU resampled (trilinear) to a grid, in service and for training.
 
     The values are whole HU, as scanners store them: so a training pair kept as int16 and a CT in service give a
-    network the same bytes. Zero is never negative, for -0.0 is another byte.
+    network the same bytes. Zero is never negative, for -0.0 is another byte. Slab by slab, so that no second copy of
+    the CT is ever held.
     """
-    on_grid = resample(ct, target, outside=AIR_HU)
-    whole = np.rint(on_grid.array)
+    whole = np.empty(target.shape, np.float32)
+    depth, height, width = target.shape
+    for first in range(0, depth, SLAB_PLANES):
+        planes = slice(first, min(first + SLAB_PLANES, depth))
+        slab = target.cropped((planes, slice(0, height), slice(0, width)))
+        np.rint(resample(_around(ct, slab), slab, outside=AIR_HU).array, out=whole[planes])
     whole += np.float32(0.0)
-    return Volume(whole, on_grid.geometry)
+    return Volume(whole, target)
+
+
+def _around(ct: Volume, slab: Geometry) -> Volume:
+    """The slices of a CT that the voxels of a slab are interpolated from, and one more at each end."""
+    edges = [(0, length - 1) for length in slab.shape]
+    corners = np.array([[d, h, w, 1.0] for d in edges[0] for h in edges[1] for w in edges[2]]).T
+    along_d = (np.linalg.inv(ct.geometry.affine) @ slab.affine @ corners)[0]
+    depth, height, width = ct.geometry.shape
+    first = min(max(0, int(np.floor(along_d.min())) - 1), depth - 1)
+    end = max(min(depth, int(np.ceil(along_d.max())) + 2), first + 1)
+    return ct.cropped((slice(first, end), slice(0, height), slice(0, width)))
 
 
 def ct_to_model(hu: FloatArray, plan: Plan) -> FloatArray:

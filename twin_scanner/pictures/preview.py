@@ -43,6 +43,8 @@ LEGEND_ROW_INCH: Final = 0.24
 LEGEND_KEY_INCH: Final = 0.65
 LEGEND_LETTER_INCH: Final = 0.08
 PREVIEW_DPI: Final = 110
+PNG_LEVEL: Final = 1
+"""Of zlib: quicker than its default, for a file that is a fifth larger."""
 KEY_IMAGE_DPI: Final = 120
 SMALLEST_KEY_INCH: Final = 10.2
 """Room for the warning in large letters."""
@@ -310,5 +312,6 @@ def _banner(figure: Figure, bottom: float, height: float) -> None:
 
 def _png(figure: Figure) -> bytes:
     stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None, "Title": WARNING})
+    metadata = {"Software": None, "Title": WARNING}
+    FigureCanvasAgg(figure).print_png(stream, metadata=metadata, pil_kwargs={"compress_level": PNG_LEVEL})
     return stream.getvalue()

@@ -1,14 +1,17 @@
 """The DICOM objects of a render: the PET series and the companions that the site wants."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 from pydicom import dcmread
 
 from twin_scanner.dicom.read.ct_series import CtSeries
+from twin_scanner.dicom.read.patient import text
 from twin_scanner.dicom.write.companions import PET_CLASS, WrittenObject
 from twin_scanner.dicom.write.key_image import write_key_image
 from twin_scanner.dicom.write.key_objects import OF_INTEREST, SelectedSeries, write_key_objects
@@ -17,14 +20,11 @@ from twin_scanner.dicom.write.pet_series import Synthesis, WrittenSeries, commen
 from twin_scanner.dicom.write.segmentation import write_segmentation
 from twin_scanner.imaging.suv import RegionSuv
 from twin_scanner.models.package import ModelPackage
-from twin_scanner.pictures.preview import Scene, key_image
-from twin_scanner.render.measurements import measurements
+from twin_scanner.models.ranges import ct_facts, outside_of
+from twin_scanner.render.measurements import measurements, shown_body_part
 from twin_scanner.render.report import FOLDERS
 from twin_scanner.render.request import RenderRequest
 from twin_scanner.synthesis.pipeline import SyntheticPet
-
-PRECISION: Final = "float32"
-"""The precision in which the networks compute; it enters the PET's UIDs."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def write_dicom(
     pet: SyntheticPet,
     package: ModelPackage,
     statistics: Mapping[int, RegionSuv],
-    scene: Scene,
+    key_image: "Future[npt.NDArray[np.uint8]] | None",
 ) -> DicomObjects:
-    """The PET series and the companions that the site wants."""
+    """The PET series and the companions that the site wants; the key image's pixels, if any, are waited for last."""
     synthesis = _synthesis(request, series, pet, package)
     written = write_pet_series(pet.suv, series, synthesis, request.result / "pet")
     companions = []
@@ -72,9 +72,8 @@ def write_dicom(
             companions.append(
                 write_measurement_report(measured, segmentation, series, written, synthesis, folder, districts.codes)
             )
-    if wanted.key_image:
-        pixels = key_image(scene, f"{package.name} {package.model_hash[:12]}", measured)
-        companions.append(write_key_image(pixels, series, written, synthesis, folders["key-image"]))
+    if key_image is not None:
+        companions.append(write_key_image(key_image.result(), series, written, synthesis, folders["key-image"]))
     if wanted.key_objects:
         companions.append(_write_selection(written, companions, synthesis, folders["key-objects"]))
     return DicomObjects(written, tuple(companions))
@@ -107,7 +106,7 @@ def _synthesis(request: RenderRequest, series: CtSeries, pet: SyntheticPet, pack
         plan_hash=package.plan.plan_hash,
         segmenter=pet.district_map.segmenter,
         segmenter_hash=pet.district_map.segmenter_hash,
-        precision=PRECISION,
+        precision=package.computes_in,
         software_version=software_version(),
         device_serial_number=request.device_serial_number,
         made_at=request.made_at,
@@ -117,4 +116,6 @@ def _synthesis(request: RenderRequest, series: CtSeries, pet: SyntheticPet, pack
         source_derivation=series.derivation,
         stitching=pet.stitching,
         zero_dose=request.zero_dose,
+        body_part=shown_body_part(pet.district_map, text(series.header, "BodyPartExamined")),
+        outside_training=outside_of(package.card.ranges, ct_facts(series.header, series.volume.geometry)),
     )

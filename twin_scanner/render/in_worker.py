@@ -2,19 +2,47 @@
 
 from pathlib import Path
 
+from twin_scanner.districts.choice import SegmenterChoice
+from twin_scanner.errors import Transient
+from twin_scanner.executor.wanted import is_wanted
+from twin_scanner.models.compute import PROCESSOR, Compute
 from twin_scanner.render.report import RenderReport
 from twin_scanner.render.request import RenderRequest
+from twin_scanner.render.windows_done import writing_windows
 
 
 def render_in_worker(request: RenderRequest) -> RenderReport:
-    """The report of ``render.render``; this function can be named, and so sent to another process, without torch."""
+    """The report of ``render.render``; this function can be named, and so sent to another process, without torch.
+
+    Raises Transient where whoever asked does not want it any more: a worker of a cluster is not ended for that. How far
+    it is stands beside the result meanwhile (``windows_done``).
+    """
     from twin_scanner.render.render import render
 
-    return render(request)
+    note = writing_windows(request.result)
+
+    def progress(done: int, total: int) -> None:
+        if not is_wanted():
+            raise Transient("The render was cancelled before it ended.")
+        note(done, total)
+
+    return render(request, progress)
 
 
-def load_in_worker(model: str, model_store: Path) -> None:
-    """Load torch and the model, which stay for the renders to come; raises as a render would."""
+def load_in_worker(model: str, model_store: Path, segmenter: SegmenterChoice, compute: Compute = PROCESSOR) -> None:
+    """Load torch, the model, the segmenter's code and what DICOM objects are made by, which all stay for the renders to
+    come; raises as a render would."""
+    from twin_scanner.dicom.write.segmentation import load_definitions
+    from twin_scanner.districts.choice import make_segmenter
     from twin_scanner.render.render import load_model
 
-    load_model(model, model_store)
+    load_model(model, model_store, compute)
+    make_segmenter(segmenter)
+    load_definitions()
+
+
+def check_compute_in_worker(compute: Compute) -> None:
+    """Raise Misconfigured where this machine does not have the device, or that cannot compute in the precision."""
+    from twin_scanner.models.device import check_compute
+
+    check_compute(compute)

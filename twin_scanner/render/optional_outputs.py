@@ -2,6 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
+from twin_scanner.dicom.district_measurements import SUV_MEAN
+from twin_scanner.imaging.volume import Volume
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.progress import Progress
 from twin_scanner.render.request import RenderRequest
@@ -39,9 +43,19 @@ def write_optional_outputs(
             progress=progress,
         )
         write_uncertainty(request.result, deviation)
-        entries["uncertainty"] = deviation.as_json()
+        entries["uncertainty"] = deviation.as_json() | {"districts": _by_district(deviation.deviation, pet)}
     if target is not None:
         explained = explain(pet.ct, pet.districts, package, target, stitching=pet.stitching, progress=progress)
         write_explanation(request.result, explained, pet.ct)
         entries["explanation"] = explained.as_json()
     return entries
+
+
+def _by_district(deviation: Volume, pet: SyntheticPet) -> dict[str, float]:
+    """The mean deviation (g/ml) in each district that was synthesised, by name."""
+    names = {int(label): pet.district_map.name(int(label)) for label in np.unique(pet.districts) if label}
+    return {
+        name: round(float(deviation.array[pet.districts == label].mean(dtype=np.float64)), SUV_MEAN.digits)
+        for label, name in names.items()
+        if name not in pet.missing_districts
+    }

@@ -55,6 +55,7 @@ class RenderReport:
     suv_max: float
     notes: tuple[str, ...]
     seconds: dict[str, float]
+    """Of the stages read, translate and write; ``networks`` are a part of translate."""
     made_at: str
     revision: int
     study_uid: str = ""
@@ -68,28 +69,45 @@ class RenderReport:
     source_evidence: str = ""
     """Why a service took the CT for complete, or that it did not."""
     source_instance_uids: tuple[str, ...] = ()
+    source_instance_numbers: tuple[int | None, ...] = ()
+    """InstanceNumber of each of these, None where it has none."""
     pet_series_uid: str = ""
     pet_instance_uids: tuple[str, ...] = ()
+    pet_instance_numbers: tuple[int | None, ...] = ()
+    pet_description: str = ""
+    pet_number: int | None = None
+    pet_body_part: str = ""
+    """What the CT shows, a term of PS3.16 Annex L; empty where neither the districts nor the CT's header say."""
     pet_files: tuple[str, ...] = ()
     companions: tuple[Companion, ...] = ()
     uncertainty: dict[str, Any] = field(default_factory=dict)
     explanation: dict[str, Any] = field(default_factory=dict)
+    district_remarks: dict[str, str] = field(default_factory=dict)
+    """What the segmenter says of each district, by name."""
+    district_codes: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Value, scheme and meaning of the concept of each district that has one of the site's own, by name."""
     stitching: str = "uniform"
     """How the windows were weighted where they overlap."""
     phantom_only: bool = False
     """Whether the model was trained on phantoms only, no patient among them."""
+    outside_training: tuple[str, ...] = ()
+    """What of the CT lies outside of the training data, as the model's card states them."""
     intended_use: str = field(default="Research; synthetic; not for diagnosis.")
 
 
 def read_report(folder: Path) -> RenderReport:
     """The report of an earlier render; raises Defect where it is not readable."""
     try:
-        values = json.loads((folder / REPORT).read_text("utf-8"))
-        tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        companions = tuple(Companion(**companion) for companion in values["companions"])
-        return RenderReport(**(values | tuples | {"companions": companions}))
+        return report_of(json.loads((folder / REPORT).read_text("utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise Defect(f"The report in {folder.name} cannot be read: remove the folder and retry the job.") from error
+
+
+def report_of(values: dict[str, Any]) -> RenderReport:
+    """The report that was kept as JSON; raises TypeError or KeyError where it is none of this version."""
+    tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    companions = tuple(Companion(**companion) for companion in values["companions"])
+    return RenderReport(**(values | tuples | {"companions": companions}))
 
 
 def write_report(folder: Path, report: RenderReport) -> None:

@@ -9,6 +9,7 @@ from twin_scanner.dicom.read.gantry_tilt import GantryTilt
 from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.models.card import StitchingChoice
+from twin_scanner.models.compute import PROCESSOR, Compute
 
 
 @dataclass(frozen=True)
@@ -52,5 +53,7 @@ class RenderRequest:
     """How windows are weighted where they overlap; ``package``: as the model's card says."""
     zero_dose: bool = False
     """Whether the PET states a dose of 0, for viewers that show no SUV without a dose."""
+    compute: Compute = PROCESSOR
+    """On what and in which precision the networks run; the precision enters the PET's UIDs."""
     accept_phantom_only: bool = False
     """Whether a model that was trained on phantoms only may be used; every result then says so."""

@@ -20,6 +20,12 @@ class Breaker:
         self._probing: int | None = None
         """The thread that probes."""
 
+    @property
+    def is_down(self) -> bool:
+        """Whether the destination's last answer was that it serves nobody."""
+        with self._lock:
+            return self._failures > 0
+
     def enter(self) -> bool:
         """Whether this thread may begin; it then calls one of ``idle``, ``up`` and ``down``."""
         with self._lock:

@@ -23,12 +23,12 @@ from dicom_node.store_scu import (
     Unreadable,
 )
 from twin_scanner.dicom.write.companions import PET_CLASS
-from twin_scanner.errors import Defect, Transient, Unavailable
+from twin_scanner.errors import Defect, Rejected, Transient, Unavailable
 from twin_scanner.render.report import RenderReport, read_report
 from twin_scanner.service.answered_instances import Answered, answering, forget_answered, read_answered
 from twin_scanner.service.image_target import Confirm, ImageTarget
 from twin_scanner.service.intake import JobFolders
-from twin_scanner.service.ledger import REPLACED, Delivery, DeliveryState, Job, Ledger, Outcome
+from twin_scanner.service.ledger import REPLACED, Delivery, DeliveryState, Job, Ledger, Outcome, is_replaced
 from twin_scanner.service.rejection import write_rejection_notes
 from twin_scanner.service.worker import Beat, Record, Stopped
 
@@ -87,6 +87,9 @@ class ImageDelivery:
     folders: JobFolders
     destination: ImageDestination
     now: Callable[[], datetime]
+    check_real_pet: Callable[[Job, bool], None]
+    """Raises Rejected or Held where the job's study holds a real PET by now, Held or Transient while it is not known to
+    be of the right patient; the flag says whether anything has left."""
 
     def work(self, delivery: Delivery, beat: Beat) -> Record:
         """What comes next for this delivery; returns what records it."""
@@ -94,17 +97,27 @@ class ImageDelivery:
         if job.cleared_at is not None:
             raise Defect(f"The files of job {job.job_id} were cleared before it was delivered: send the study again.")
         folder = self.folders.result(job.job_id)
+        if not folder.is_dir():
+            raise Defect(
+                f"The result of job {job.job_id} is not in its folder any more, as after a restore on a new disk: put "
+                f"the folder back, or release the job --without {self.destination.name}."
+            )
         begun = delivery.state == DeliveryState.STORED or bool(read_answered(folder, self.destination.name))
-        if not begun and self._is_replaced(job):
+        if not begun and is_replaced(job, self.ledger.jobs.of_study(job.study_uid, job.frame_of_reference_uid)):
             return partial(self.ledger.deliveries.confirmed, delivery, REPLACED)
+        if not begun:
+            try:
+                self.check_real_pet(job, self._has_left(job, folder))
+            except Rejected as error:
+                return partial(self.ledger.deliveries.withdraw, delivery, str(error))
         parcel = _Parcel(job, folder, read_report(folder))
         if delivery.state == DeliveryState.WAITING:
             return self._send(delivery, parcel, beat)
         return self._confirm(delivery, parcel, beat)
 
-    def _is_replaced(self, job: Job) -> bool:
-        revisions = self.ledger.jobs.of_study(job.study_uid, job.frame_of_reference_uid)
-        return any(other.pet_series_uid and other.revision > job.revision for other in revisions)
+    def _has_left(self, job: Job, folder: Path) -> bool:
+        deliveries = self.ledger.deliveries.of_jobs([job.job_id])[job.job_id]
+        return any(read_answered(folder, delivery.destination) for delivery in deliveries)
 
     def _send(self, delivery: Delivery, parcel: _Parcel, beat: Beat) -> Record:
         report = parcel.report

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
@@ -16,14 +17,10 @@ from twin_scanner.errors import Transient
 Confirm: TypeAlias = Literal["commitment", "query", "status"]
 
 
-class ImageTarget(Protocol):
-    """Takes instances, and says which it has."""
+class Send(Protocol):
+    """Stores files, as ``store_scu.send`` does."""
 
-    @property
-    def by_status(self) -> str:
-        """What a delivery is said to be confirmed by where nothing but the answers does."""
-
-    def send(
+    def __call__(
         self,
         files: Sequence[Path],
         *,
@@ -32,7 +29,19 @@ class ImageTarget(Protocol):
         on_answer: Callable[[InstanceStatus], None],
         check_stop: Callable[[], bool],
     ) -> SendReport:
-        """Store the files, as ``store_scu.send`` does."""
+        """The answers to all of them; raises as ``store_scu.send`` does."""
+
+
+class ImageTarget(Protocol):
+    """Takes instances, and says which it has."""
+
+    @property
+    def by_status(self) -> str:
+        """What a delivery is said to be confirmed by where nothing but the answers does."""
+
+    @property
+    def send(self) -> Send:
+        """How files are stored there."""
 
     def held(self, study_uid: str, series_uids: Collection[str]) -> frozenset[str]:
         """The SOP Instance UIDs of these series that are there; raises Transient where it does not say."""
@@ -52,27 +61,10 @@ class DicomTarget:
     implicit: bool = False
     by_status: str = "C-STORE status"
 
-    def send(
-        self,
-        files: Sequence[Path],
-        *,
-        where_taken: Sequence[Path],
-        skip: Collection[str],
-        on_answer: Callable[[InstanceStatus], None],
-        check_stop: Callable[[], bool],
-    ) -> SendReport:
+    @property
+    def send(self) -> Send:
         """By C-STORE over one association."""
-        return send(
-            files,
-            self.peer,
-            calling_ae=self.calling_ae,
-            timeouts=self.timeouts,
-            on_answer=on_answer,
-            check_stop=check_stop,
-            where_taken=where_taken,
-            skip=skip,
-            implicit=self.implicit,
-        )
+        return partial(send, peer=self.peer, calling_ae=self.calling_ae, timeouts=self.timeouts, implicit=self.implicit)
 
     def held(self, study_uid: str, series_uids: Collection[str]) -> frozenset[str]:
         """By C-FIND over one association; raises Transient where the peer may not be queried."""
@@ -100,17 +92,10 @@ class StowTarget:
     service: StowService
     by_status: str = "STOW-RS status"
 
-    def send(
-        self,
-        files: Sequence[Path],
-        *,
-        where_taken: Sequence[Path],
-        skip: Collection[str],
-        on_answer: Callable[[InstanceStatus], None],
-        check_stop: Callable[[], bool],
-    ) -> SendReport:
+    @property
+    def send(self) -> Send:
         """By STOW-RS, several instances in one request."""
-        return self.service.send(files, where_taken=where_taken, skip=skip, on_answer=on_answer, check_stop=check_stop)
+        return self.service.send
 
     def held(self, study_uid: str, series_uids: Collection[str]) -> frozenset[str]:
         """By QIDO-RS."""

@@ -14,7 +14,7 @@ from dicom_node.evidence import Completeness, Look, compare
 from dicom_node.query import SeriesCount
 from dicom_node.slice_stack import SlicePlaces
 from dicom_node.spool import Spool
-from twin_scanner.errors import Transient
+from twin_scanner.errors import Misconfigured, Transient
 from twin_scanner.service.breaker import Breaker
 
 LOG = logging.getLogger("twin_scanner.inquiry")
@@ -60,9 +60,12 @@ class Inquiry:
         self._monotonic_s = monotonic_s
         self._places = SlicePlaces()
 
-    def look(self) -> None:
-        """Look at every study whose look is due; raises Transient where the spool or the ledger cannot be used."""
-        for study_uid, version in self._completeness.due(self._monotonic_s()):
+    def look(self) -> bool:
+        """Look at every study whose look is due, and say whether there was one; raises Transient where the spool or the
+        ledger cannot be used.
+        """
+        due = self._completeness.due(self._monotonic_s())
+        for study_uid, version in due:
             files = self._spool.files(study_uid)
             ours = Counter(file.parent.name for file in files)
             theirs = self._ask(study_uid)
@@ -70,6 +73,12 @@ class Inquiry:
             look = Look(self._places.gap_free(study_uid, files), counted)
             self._completeness.looked(study_uid, version, look, self._monotonic_s(), again=bool(self._sources))
         self._places.keep_only(self._completeness.arriving())
+        return bool(due)
+
+    def look_for_pet(self, study_uid: str) -> None:
+        """Ask every peer once whether the study holds a real PET by now; one that does not answer holds nothing up."""
+        for source in self._sources:
+            self._look_for_pet(study_uid, self._find(source, study_uid) or ())
 
     def _ask(self, study_uid: str) -> Sequence[SeriesCount] | None:
         """The series of the study at the first peer that knows it; None where nobody could say."""
@@ -87,7 +96,7 @@ class Inquiry:
             return None
         try:
             found = source.find(study_uid)
-        except Transient as error:
+        except (Transient, Misconfigured) as error:
             if source.breaker.down():
                 LOG.warning("studies cannot be counted at %s: %s", source.name, error)
             return None

@@ -18,7 +18,22 @@ from twin_scanner.dicom.read.gantry_tilt import GantryTilt
 from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.dicom.read.series_choice import Choice, choose_series
 from twin_scanner.errors import Held, Rejected, Transient, TwinScannerError
-from twin_scanner.service.ledger import Arrival, Job, Ledger, NewJob, Priority, State, Study, StudyState, utc_now
+from twin_scanner.service.ledger import (
+    IDENTITY,
+    OTHER_PATIENT,
+    REAL_PET_KNOWN,
+    Arrival,
+    DeliveryState,
+    Job,
+    Ledger,
+    NewJob,
+    Priority,
+    State,
+    Study,
+    StudyFacts,
+    StudyState,
+    utc_now,
+)
 from twin_scanner.service.worker import Beat, Stopped
 
 LOG = logging.getLogger("twin_scanner.intake")
@@ -78,6 +93,7 @@ class Arrivals:
     """What the receiver reports between two sweeps; kept in memory only, for the spool is the truth.
 
     A study without evidence of completeness is held or goes on, as ``incomplete`` says, and is marked in both cases.
+    ``describe`` reads by what the hospital knows a study that lies in the spool.
     """
 
     def __init__(
@@ -87,9 +103,11 @@ class Arrivals:
         now: Callable[[], datetime] = utc_now,
         *,
         incomplete: IncompletePolicy = "hold",
+        describe: Callable[[str], StudyFacts] = lambda study_uid: StudyFacts(),
     ) -> None:
         self._ledger = ledger
         self._completeness = completeness
+        self._describe = describe
         self._now = now
         self._incomplete = incomplete
         self._lock = threading.Lock()
@@ -129,12 +147,13 @@ class Arrivals:
         with self._lock:
             arrived, self._arrived = self._arrived, {}
         try:
-            if arrived:
-                self._ledger.studies.arrived(list(arrived.values()))
+            new = self._ledger.studies.arrived(list(arrived.values())) if arrived else []
             self._record_real_pets()
         except TwinScannerError:
             self._put_back(arrived)
             raise
+        for study_uid in new:
+            self._ledger.studies.describe(study_uid, self._describe(study_uid))
         complete = self._completeness.complete(time.monotonic())
         try:
             for study_uid, evidence in complete:
@@ -178,6 +197,7 @@ class Intake:
     """Turns a complete study into jobs: one a frame of reference, of the series that the preference chooses.
 
     ``look`` reads the headers (``choices_of``), elsewhere than in this process: what kills it kills no receiver.
+    ``look_for_pet`` asks the peers whether a study holds a real PET by now, and lets the ledger know.
     """
 
     def __init__(
@@ -187,12 +207,14 @@ class Intake:
         folders: JobFolders,
         look: Callable[[str, Sequence[Path], Beat], list[Choice]],
         real_pet: RealPetPolicy = "skip",
+        look_for_pet: Callable[[str], None] = lambda study_uid: None,
     ) -> None:
         self._ledger = ledger
         self._real_pet = real_pet
         self._spool = spool
         self._folders = folders
         self._look = look
+        self._look_for_pet = look_for_pet
 
     def waiting(self) -> list[str]:
         """Studies that still arrive, or have changed since intake: after a restart, all that was missed."""
@@ -208,6 +230,7 @@ class Intake:
                 f"Reading this study's headers never ended in {MOST_ATTEMPTS} attempts: look at its files in the "
                 "spool, then release it by its Study Instance UID."
             )
+        self._take_correction(study)
         self._report_apart(study)
         fingerprint = self._spool.fingerprint(study.study_uid)
         if fingerprint != study.fingerprint:
@@ -226,28 +249,71 @@ class Intake:
     def _report_apart(self, study: Study) -> None:
         """Say of a study that instances of it came with two contents: the first is translated, a person may compare."""
         apart = self._spool.apart(study.study_uid)
-        if apart:
-            self._ledger.studies.kept_apart(study, len(apart))
+        if len(apart) != study.kept_apart:
+            self._ledger.studies.note_apart(study, len(apart))
             LOG.warning(
                 "%d instances of the study came again with another content; the first is translated",
                 len(apart),
                 extra={"study_uid": study.study_uid, "step": "intake"},
             )
 
-    def check_real_pet(self, job: Job) -> None:
-        """Raise Rejected or Held where a real PET became known while the job waited; who released it has decided."""
-        study = self._ledger.studies.find(job.study_uid)
-        if study is None or not study.real_pet or self._real_pet == "deliver":
+    def _take_correction(self, study: Study) -> None:
+        """A CT that comes again, whole and with another content, corrects one that is held for its patient."""
+        if not any(map(self._waits_for_correction, self._ledger.jobs.held_of_study(study.study_uid))):
             return
-        if any(event.what in ("retried", "released") for event in self._ledger.events.of_row("jobs", job.job_id)):
+        taken = self._spool.take_apart(study.study_uid)
+        if taken:
+            LOG.info(
+                "the CT of a held job was sent again with another content: that one is taken",
+                extra={
+                    "study_uid": study.study_uid,
+                    "step": "intake",
+                    "instances": taken,
+                },
+            )
+
+    def _waits_for_correction(self, job: Job) -> bool:
+        """Whether a job is held for its patient before its render, or for what the twin record said of it later."""
+        deliveries = self._ledger.deliveries.of_jobs([job.job_id])[job.job_id]
+        last = (delivery for delivery in deliveries if delivery.after_required)
+        if job.held_for in (IDENTITY, OTHER_PATIENT) or any(one.state == DeliveryState.HELD for one in last):
+            return True
+        # Images that the record held before any of them left.
+        return any(event.what == f"held for {IDENTITY}" for event in self._ledger.events.of_row("jobs", job.job_id))
+
+    def check_real_pet(self, job: Job, *, has_left: bool = False) -> None:
+        """Raise Rejected or Held where the study holds a real PET by now; the peers are asked once more.
+
+        Who released or retried the job since it was known has decided. A job of which something ``has_left`` for a
+        destination is held whatever the configuration says: a person must look at what is there.
+        """
+        if self._real_pet == "deliver":
             return
-        raise (Rejected if self._real_pet == "skip" else Held)(self._reason(study.real_pet))
+        known = self._ledger.studies.find(job.study_uid)
+        if known is None or not known.real_pet:
+            self._look_for_pet(job.study_uid)
+            known = self._ledger.studies.find(job.study_uid)
+        if known is None or not known.real_pet or self._is_decided(job, known):
+            return
+        skips = self._real_pet == "skip" and not has_left
+        raise (Rejected if skips else Held)(_beside_real_pet(known.real_pet, "retry" if skips else "release"))
+
+    def _is_decided(self, job: Job, study: Study) -> bool:
+        """Whether a person let the job go on after the real PET was known."""
+        known = [e.event_id for e in self._ledger.events.of_row("studies", study.study_id) if e.what == REAL_PET_KNOWN]
+        decisions = ("retried", "released")
+        decided = [e.event_id for e in self._ledger.events.of_row("jobs", job.job_id) if e.what in decisions]
+        return bool(decided) and max(decided) > max(known, default=0)
 
     def _waits(self, study_uid: str) -> bool:
         known = self._ledger.studies.find(study_uid)
         if known is None or known.state == StudyState.ARRIVING:
             return True
-        return known.state == StudyState.TAKEN and known.fingerprint != self._spool.fingerprint(study_uid)
+        if known.state != StudyState.TAKEN:
+            return False
+        # What was kept apart just before a crash is in no fingerprint.
+        unreported = len(self._spool.apart(study_uid)) != known.kept_apart
+        return unreported or known.fingerprint != self._spool.fingerprint(study_uid)
 
     def _open(self, choice: Choice, study: Study) -> Job:
         if choice.series_uid is None:
@@ -288,14 +354,7 @@ class Intake:
         series_uid = choice.real_pet or (known or study).real_pet
         if not series_uid or choice.synthetic or self._real_pet == "deliver":
             return None
-        return self._reason(series_uid)
-
-    def _reason(self, series_uid: str) -> str:
-        go_on = "retry" if self._real_pet == "skip" else "release"
-        return (
-            f"The study holds a real PET (series {series_uid}), beside which a synthetic one is a hazard: {go_on} this "
-            "job if it is wanted all the same, or set selection.real_pet."
-        )
+        return _beside_real_pet(series_uid, "retry" if self._real_pet == "skip" else "release")
 
     def _reject(self, choice: Choice, study: Study) -> Job:
         reasons = "; ".join(dict.fromkeys(reason for _, reason in choice.skipped))
@@ -320,6 +379,13 @@ class Intake:
         jobs = self._ledger.jobs.of_study(choice.study_uid, choice.frame_of_reference_uid)
         rendered = [job for job in jobs if job.pet_series_uid is not None and job.state != State.SUPERSEDED]
         return rendered[-1] if rendered and rendered[-1].series_uid != choice.series_uid else None
+
+
+def _beside_real_pet(series_uid: str, go_on: str) -> str:
+    return (
+        f"The study holds a real PET (series {series_uid}), beside which a synthetic one is a hazard: {go_on} this "
+        "job if it is wanted all the same, or set selection.real_pet."
+    )
 
 
 def priority_of(choice: Choice, study: Study) -> Priority:

@@ -1,6 +1,6 @@
 """Rejection notes: what tells an image manager of IHE's IOCM that a later revision has replaced a PET of ours."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,7 @@ def write_rejection_notes(
     """
     notes = []
     for earlier, instances in _earlier(ledger, folders, job, destination):
-        note = folders.result(job.job_id) / FOLDER / destination / earlier.job_id / NOTE
+        note = note_file(folders.result(job.job_id), destination, earlier.job_id)
         if not note.is_file():
             _write(note.parent, instances, job, report, earlier, folders)
         notes.append(note)
@@ -50,27 +50,36 @@ def _earlier(
             continue
         if delivery.state == DeliveryState.WAITING:
             raise Transient("The PET that this one replaces is still on its way: it is rejected after that.")
-        is_whole = _is_whole(delivery)
         result = ledger.results.of_job(earlier.job_id)
         if result is not None:
-            sent = None if is_whole else read_answered(folders.result(earlier.job_id), destination)
-            not_taken = delivery.outcome.not_taken if delivery.outcome else ()
-            instances = _instances(result.report, sent, not_taken)
+            instances = instances_there(result.report, delivery, folders)
             if instances:
                 yield earlier, instances
-        if is_whole:
+        if is_wholly_there(delivery):
             return
 
 
-def _is_whole(delivery: Delivery) -> bool:
+def note_file(result: Path, destination: str, earlier_job_id: str) -> Path:
+    """The note that rejects an earlier job's PET at a destination, in the later revision's result."""
+    return result / FOLDER / destination / earlier_job_id / NOTE
+
+
+def is_wholly_there(delivery: Delivery) -> bool:
+    """Whether the destination has taken everything of this delivery that it takes."""
     there = delivery.state in (DeliveryState.STORED, DeliveryState.CONFIRMED)
     return there and delivery.confirmed_by != REPLACED
 
 
-def _instances(
-    report: dict[str, Any], sent: dict[str, str] | None, not_taken: Sequence[str]
+def instances_there(
+    report: dict[str, Any], delivery: Delivery, folders: JobFolders
 ) -> dict[tuple[str, str], list[str]]:
-    """Instances by series and SOP class; ``sent`` None: all but those of classes that the destination does not take."""
+    """What a destination has of a delivery, by series and SOP class.
+
+    Of one that is wholly there all but the classes that it does not take; of another what it has answered.
+    """
+    is_whole = is_wholly_there(delivery)
+    sent = None if is_whole else read_answered(folders.result(delivery.job_id), delivery.destination)
+    not_taken = delivery.outcome.not_taken if delivery.outcome else ()
     made = {(report["pet_series_uid"], PET_CLASS): list(report["pet_instance_uids"])}
     for companion in report["companions"]:
         made[companion["series_uid"], companion["sop_class_uid"]] = [companion["sop_instance_uid"]]

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -18,6 +19,8 @@ from twin_scanner.service.ledger.runs import Runs
 
 LOG = logging.getLogger("twin_scanner.schedule")
 
+REMINDER_S: Final = 600.0
+"""A periodic task that goes on failing for one reason is logged again after so long: some run ten times a second."""
 LONGEST_LOOK_S: Final = 30.0
 """How often the ledger is asked at least whether the command is due: another node may have left its run behind."""
 
@@ -32,16 +35,22 @@ class PeriodicTasks:
         self._on_fatal = on_fatal
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._wakers: list[threading.Event] = []
 
-    def every(self, interval_s: float, name: str, task: Callable[[], None]) -> None:
-        """Run ``task`` every ``interval_s`` seconds, the first time one interval from now."""
-        thread = threading.Thread(target=self._repeat, args=(interval_s, name, task), name=name)
+    def every(self, interval_s: float, name: str, task: Callable[[], None]) -> Callable[[], None]:
+        """Run ``task`` every ``interval_s`` seconds, first after one of them; gives back what runs it at once."""
+        waker = threading.Event()
+        thread = threading.Thread(target=self._repeat, args=(interval_s, name, task, waker), name=name)
+        self._wakers.append(waker)
         self._threads.append(thread)
         thread.start()
+        return waker.set
 
     def stop(self, timeout_s: float) -> None:
         """Begin no task more, and wait for those under way."""
         self._stopping.set()
+        for waker in self._wakers:
+            waker.set()
         for thread in self._threads:
             thread.join(timeout_s)
 
@@ -50,14 +59,27 @@ class PeriodicTasks:
         """Whether a task has not ended yet."""
         return any(thread.is_alive() for thread in self._threads)
 
-    def _repeat(self, interval_s: float, name: str, task: Callable[[], None]) -> None:
-        died = True
+    @property
+    def is_whole(self) -> bool:
+        """Whether every task's thread lives."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    def _repeat(self, interval_s: float, name: str, task: Callable[[], None], waker: threading.Event) -> None:
+        died, reason, logged_s = True, "", 0.0
         try:
-            while not self._stopping.wait(interval_s):
+            while True:
+                waker.wait(interval_s)
+                waker.clear()
+                if self._stopping.is_set():
+                    break
                 try:
                     task()
+                    reason = ""
                 except TwinScannerError as error:
-                    LOG.error("periodic task failed; it runs again", extra={"step": name, "reason": str(error)})
+                    now_s = time.monotonic()
+                    if str(error) != reason or now_s - logged_s >= REMINDER_S:
+                        reason, logged_s = str(error), now_s
+                        LOG.error("periodic task failed; it runs again", extra={"step": name, "reason": reason})
             died = False
         finally:
             if died:

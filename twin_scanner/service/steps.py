@@ -2,23 +2,24 @@
 
 import logging
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, tzinfo
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
-import pydicom
-
 from twin_record.target import TwinTarget
-from twin_record.update import SeriesEntry, TwinUpdate
-from twin_scanner.dicom.write.companions import companion_series_uids
-from twin_scanner.errors import Defect
-from twin_scanner.render.report import Companion, RenderReport, read_delivery, read_report
+from twin_scanner.errors import Defect, TwinScannerError
+from twin_scanner.render.report import RenderReport
 from twin_scanner.render.request import RenderRequest
+from twin_scanner.render.windows_done import read_windows
 from twin_scanner.service.breaker import Breaker
-from twin_scanner.service.image_delivery import ImageDelivery, ImageDestination, NotKept, held_companions
+from twin_scanner.service.image_delivery import ImageDelivery, ImageDestination, NotKept
 from twin_scanner.service.intake import Intake, JobFolders, Unended
+from twin_scanner.service.job_update import kept_update, update_of_job
 from twin_scanner.service.ledger import (
+    ERASED,
     REPLACED,
     Delivery,
     Destination,
@@ -28,6 +29,7 @@ from twin_scanner.service.ledger import (
     Rendered,
     Result,
     Study,
+    is_replaced,
 )
 from twin_scanner.service.worker import Beat, Lane, Record
 
@@ -50,6 +52,8 @@ class Steps:
     destinations: tuple[ImageDestination, ...]
     """Where the images go; each is a lane of its own."""
     twin: TwinTarget
+    twin_name: str
+    """The address of the FHIR server, or the embedded store's name: where the ledger says that a record is held."""
     zone: tzinfo
     """The zone of the dates in the PET where the CT names none."""
     breaker: Callable[[], Breaker]
@@ -57,6 +61,12 @@ class Steps:
     now: Callable[[], datetime]
     threads: int = 2
     """How many each destination has."""
+    renders: int = 1
+    """How many renders are with the executor at once."""
+    preflight: Callable[[Job], None] = lambda job: None
+    """Asked before any work on a job; raises Held where its CT may be of the wrong patient."""
+    check_images: Callable[[Job], None] = lambda job: None
+    """Asked before a job's images leave; raises Held as ``preflight`` does, Transient where they are to wait."""
 
     def lanes(self) -> tuple[Lane[Any], ...]:
         """Each with threads of its own: none waits for another."""
@@ -71,19 +81,22 @@ class Steps:
                 _study_facts,
                 counts=lambda error: isinstance(error, Unended),
             ),
-            Lane("render", 1, ledger.jobs, ledger.jobs.claim, self._render, _job_facts),
+            Lane("render", self.renders, ledger.jobs, ledger.jobs.claim, self._render, attrgetter("facts")),
             *(self._images(destination) for destination in self.destinations),
             self._destination(TWIN, self._record),
         )
 
     def _images(self, destination: ImageDestination) -> Lane[Delivery]:
-        work = ImageDelivery(self.ledger, self.folders, destination, self.now).work
+        work = ImageDelivery(self.ledger, self.folders, destination, self.now, self._check_departure).work
         return replace(self._destination(destination.name, work), counts=lambda error: not isinstance(error, NotKept))
 
     def _destination(self, name: str, work: Callable[[Delivery, Beat], Record]) -> Lane[Delivery]:
-        rows = self.ledger.deliveries
-        claim, wake = partial(rows.claim, name), partial(rows.wake, name)
-        return Lane(name, self.threads, rows, claim, work, self._delivery_facts, self.breaker(), wake)
+        rows, breaker = self.ledger.deliveries, self.breaker()
+
+        def claim() -> Delivery | None:
+            return rows.claim(name, probing=breaker.is_down)
+
+        return Lane(name, self.threads, rows, claim, work, self._delivery_facts, breaker, partial(rows.wake, name))
 
     def _take(self, study: Study, beat: Beat) -> Record:
         return partial(self.ledger.studies.taken, study, self.intake.take(study, beat))
@@ -92,8 +105,8 @@ class Steps:
         source = self.folders.ct(job.job_id)
         if not source.is_dir():
             raise Defect("The CT files of this job are not in its folder any more: send the study again.")
-        if not self.template.accept_synthetic_ct:
-            self.intake.check_real_pet(job)
+        self._check_real_pet(job)
+        self.preflight(job)
         request = replace(
             self.template,
             source=source,
@@ -103,44 +116,66 @@ class Steps:
             needs_patient_id=True,
             revision=job.revision,
         )
-        report = self.render(request, beat)
+        report = self.render(request, self._showing_windows(job, request, beat))
         warn_of_phantoms(job, report)
         return partial(self.ledger.rendered, job, rendered(report, self.destinations))
+
+    def _check_departure(self, job: Job, has_left: bool) -> None:
+        self._check_real_pet(job, has_left)
+        self.check_images(job)
+
+    def _showing_windows(self, job: Job, request: RenderRequest, beat: Beat) -> Beat:
+        """The beat of a render that also lets the ledger know how far the networks are."""
+        shown: tuple[int, int] | None = None
+
+        def show() -> None:
+            nonlocal shown
+            beat()
+            found = read_windows(request.result)
+            if found is not None and found != shown:
+                # A ledger that is away for a moment ends no render.
+                with suppress(TwinScannerError):
+                    self.ledger.jobs.note_windows(job, *found)
+                    shown = found
+
+        return show
+
+    def _check_real_pet(self, job: Job, has_left: bool = False) -> None:
+        if not self.template.accept_synthetic_ct:
+            self.intake.check_real_pet(job, has_left=has_left)
 
     def _record(self, delivery: Delivery, beat: Beat) -> Record:
         job = self.ledger.jobs.find(delivery.job_id)
         revisions = self.ledger.jobs.of_study(job.study_uid, job.frame_of_reference_uid)
-        if any(other.pet_series_uid and other.revision > job.revision for other in revisions):
-            LOG.info("not recorded: a later revision of this PET replaces it", extra={**_job_facts(job), "step": TWIN})
+        # One that was delivered keeps its Provenance, whatever was recorded first.
+        images = [one for one in self.ledger.deliveries.of_jobs([job.job_id])[job.job_id] if not one.after_required]
+        if is_replaced(job, revisions) and all(one.confirmed_by == REPLACED for one in images):
+            LOG.info(
+                "not recorded: a later revision of this PET replaces it",
+                extra={**job.facts, "step": TWIN},
+            )
             return partial(self.ledger.deliveries.confirmed, delivery, REPLACED)
-        folder = self.folders.result(job.job_id)
-        report = read_report(folder)
-        header = pydicom.dcmread(folder / report.pet_files[0], stop_before_pixels=True)
-        replaced = tuple(o.pet_series_uid for o in revisions if o.pet_series_uid and o.revision < job.revision)
-        held = held_companions(report, self.ledger.deliveries.of_jobs([job.job_id])[job.job_id])
-        receipt = self.twin.record(
-            twin_update(header, report, replaced, read_delivery(folder) if held is None else held)
-        )
+        update = update_of_job(self.ledger, self.folders, self.destinations, job, revisions)
+        if not self.ledger.updates.keep(kept_update(job, update)):
+            LOG.info("not recorded: the patient was erased", extra={**job.facts, "step": TWIN})
+            return partial(self.ledger.deliveries.confirmed, delivery, ERASED)
+        receipt = self.twin.record(update)
         for remark in receipt.remarks:
-            LOG.warning("twin record: %s", remark, extra={"job_id": job.job_id, "step": TWIN})
-        return partial(self.ledger.deliveries.confirmed, delivery, "FHIR transaction")
+            LOG.warning("twin record: %s", remark, extra={**job.facts, "step": TWIN})
+        return partial(self.ledger.recorded, delivery, self.twin_name)
 
     def _delivery_facts(self, delivery: Delivery) -> dict[str, str]:
-        return _job_facts(self.ledger.jobs.find(delivery.job_id))
+        return self.ledger.jobs.find(delivery.job_id).facts
 
 
 def _study_facts(study: Study) -> dict[str, str]:
     return {"study_uid": study.study_uid}
 
 
-def _job_facts(job: Job) -> dict[str, str]:
-    return {"job_id": job.job_id, "study_uid": job.study_uid, "series_uid": job.series_uid}
-
-
 def warn_of_phantoms(job: Job, report: RenderReport) -> None:
     """Say in the job's log where its model has seen no patient."""
     if report.phantom_only:
-        LOG.warning("the model was trained on phantoms only", extra={**_job_facts(job), "step": "render"})
+        LOG.warning("the model was trained on phantoms only", extra={**job.facts, "step": "render"})
 
 
 def rendered(report: RenderReport, destinations: Collection[ImageDestination]) -> Rendered:
@@ -156,83 +191,3 @@ def rendered(report: RenderReport, destinations: Collection[ImageDestination]) -
     result = Result(asdict(report), features)
     to = (*(Destination(one.name, one.required) for one in destinations), Destination(TWIN, after_required=True))
     return Rendered(report.pet_series_uid, report.model_hash, tuple(issued), result, to)
-
-
-def twin_update(
-    pet: pydicom.Dataset,
-    report: RenderReport,
-    replaces_series_uids: tuple[str, ...],
-    delivered: Collection[str],
-) -> TwinUpdate:
-    """What goes into the twin record: identity from the PET's own header (already Unicode), the rest from the report.
-
-    Of the companions only those that the PACS holds: ``delivered`` are SOP Instance UIDs.
-    """
-    return TwinUpdate(
-        patient_id=str(pet.get("PatientID") or ""),
-        issuer_of_patient_id=str(pet.get("IssuerOfPatientID") or "") or None,
-        patient_name=str(pet.get("PatientName") or ""),
-        birth_date=str(pet.get("PatientBirthDate") or ""),
-        sex=str(pet.get("PatientSex") or ""),
-        study_uid=str(pet.StudyInstanceUID),
-        accession_number=str(pet.get("AccessionNumber") or ""),
-        study_description=str(pet.get("StudyDescription") or ""),
-        study_date=str(pet.get("StudyDate") or ""),
-        study_time=str(pet.get("StudyTime") or ""),
-        timezone_offset=str(pet.get("TimezoneOffsetFromUTC") or "") or None,
-        source_series=_source_entry(report),
-        pet_series=_pet_entry(pet, report),
-        model_name=report.model_name,
-        model_hash=report.model_hash,
-        plan_hash=report.plan_hash,
-        segmenter=report.segmenter,
-        segmenter_hash=report.segmenter_hash,
-        software_version=report.software_version,
-        device_serial_number=str(pet.DeviceSerialNumber),
-        made_at=datetime.fromisoformat(report.made_at),
-        missing_districts=report.missing_districts,
-        replaces_series_uids=replaces_series_uids,
-        companion_series=tuple(
-            _series_entry(companion) for companion in report.companions if companion.sop_instance_uid in delivered
-        ),
-        replaces_companion_uids=tuple(
-            uid for replaced in replaces_series_uids for uid in companion_series_uids(replaced)
-        ),
-        phantom_only=report.phantom_only,
-        source_derivation=report.source_derivation,
-    )
-
-
-def _source_entry(report: RenderReport) -> SeriesEntry:
-    return SeriesEntry(
-        series_uid=report.source_series_uid,
-        modality="CT",
-        sop_class_uid=report.source_sop_class_uid,
-        sop_instance_uids=report.source_instance_uids,
-        description=report.source_description,
-        number=report.source_number,
-        body_part_examined=report.source_body_part,
-    )
-
-
-def _pet_entry(pet: pydicom.Dataset, report: RenderReport) -> SeriesEntry:
-    return SeriesEntry(
-        series_uid=report.pet_series_uid,
-        modality="PT",
-        sop_class_uid=str(pet.SOPClassUID),
-        sop_instance_uids=report.pet_instance_uids,
-        description=str(pet.get("SeriesDescription", "")),
-        number=int(pet.SeriesNumber) if pet.get("SeriesNumber") is not None else None,
-    )
-
-
-def _series_entry(companion: Companion) -> SeriesEntry:
-    return SeriesEntry(
-        series_uid=companion.series_uid,
-        modality=companion.modality,
-        sop_class_uid=companion.sop_class_uid,
-        sop_instance_uids=(companion.sop_instance_uid,),
-        description=companion.description,
-        number=companion.number,
-        asserted_by_ai=companion.synthetic,
-    )

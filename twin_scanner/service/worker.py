@@ -81,6 +81,7 @@ class Worker:
         self._stopping = threading.Event()
         self._stopped = threading.Event()
         self._wakers: list[threading.Event] = []
+        self._breakers = {lane.name: lane.breaker for lane in lanes if lane.breaker is not None}
         self._threads = [self._thread_of(lane, number) for lane in lanes for number in range(lane.threads)]
         self._timer = threading.Thread(target=self._guarded, args=(self._renew,), name="leases")
 
@@ -106,6 +107,16 @@ class Worker:
         """Whether a thread has not ended yet."""
         return any(thread.is_alive() for thread in self._threads)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every thread lives, the one that renews the leases too."""
+        return all(thread.is_alive() for thread in (self._timer, *self._threads))
+
+    @property
+    def down(self) -> frozenset[str]:
+        """The destinations whose last answer was that they serve nobody."""
+        return frozenset(name for name, breaker in self._breakers.items() if breaker.is_down)
+
     def wake(self) -> None:
         """Look for work now."""
         for waker in self._wakers:
@@ -113,22 +124,31 @@ class Worker:
 
     def run_once(self, lane: Lane[R]) -> bool:
         """Claim one row of the lane and work on it; False where nothing is due, or its destination is down."""
-        if lane.breaker is not None and not lane.breaker.enter():
+        row = self.take(lane)
+        if row is None:
             return False
+        self.work(lane, row)
+        return True
+
+    def take(self, lane: Lane[R]) -> R | None:
+        """Claim one row of the lane, to be worked on; None where nothing is due, or its destination is down."""
+        if lane.breaker is not None and not lane.breaker.enter():
+            return None
         row: R | None = None
         try:
             row = lane.claim()
         finally:
             if row is None and lane.breaker is not None:
                 lane.breaker.idle()
-        if row is None:
-            return False
+        return row
+
+    def work(self, lane: Lane[R], row: R) -> None:
+        """Work on a row that was claimed, and record what became of it."""
         try:
             self._work(lane, row)
         finally:
             lane.rows.forget(row)
         self.wake()
-        return True
 
     def _thread_of(self, lane: Lane[Any], number: int) -> threading.Thread:
         waker = threading.Event()
@@ -219,6 +239,8 @@ class Worker:
             return partial(postpone, counts=counts)
         level = logging.WARNING if decision == GiveUp.REJECT else logging.ERROR
         LOG.log(level, "step given up: %s", decision, extra={**facts, "reason": reason})
+        if isinstance(error, Held):
+            return partial(lane.rows.hold, row, reason, error.held_for)
         ways = {GiveUp.HOLD: lane.rows.hold, GiveUp.REJECT: lane.rows.reject, GiveUp.FAIL: lane.rows.fail}
         return partial(ways[decision], row, reason)
 

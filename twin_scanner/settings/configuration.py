@@ -10,8 +10,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from dicom_node.peers import Role
 from twin_scanner.errors import Misconfigured
+from twin_scanner.settings.console import AuditSection, ConsoleSection, OidcSection
 from twin_scanner.settings.destinations import DestinationSection
 from twin_scanner.settings.dicom import NodeSection, ReadingSection, ScannerSection, SelectionSection
+from twin_scanner.settings.executor import ExecutorSection
 from twin_scanner.settings.faults import fault_sentences, unknown_name
 from twin_scanner.settings.peers import CALLING_ROLES, PACS, PacsSection, PeerSection, TlsSection
 from twin_scanner.settings.service import LedgerSection, LimitsSection, LogSection, RetrainSection, RetrySection
@@ -42,6 +44,7 @@ class Settings(BaseSettings):
     tls: TlsSection = TlsSection()
     storage: StorageSection = StorageSection()
     ledger: LedgerSection = LedgerSection()
+    executor: ExecutorSection = ExecutorSection()
     limits: LimitsSection = LimitsSection()
     retry: RetrySection = RetrySection()
     model: ModelSection = ModelSection()
@@ -53,6 +56,9 @@ class Settings(BaseSettings):
     selection: SelectionSection = SelectionSection()
     reading: ReadingSection = ReadingSection()
     retrain: RetrainSection = RetrainSection()
+    console: ConsoleSection = ConsoleSection()
+    oidc: OidcSection = OidcSection()
+    audit: AuditSection = AuditSection()
     log: LogSection = LogSection()
 
     @model_validator(mode="after")
@@ -136,8 +142,6 @@ def _check_roles(destination: DestinationSection, peer: PeerSection | None) -> N
     for role in (Role.TAKE_PET, by_confirmation[destination.confirm]):
         if role not in peer.roles:
             raise ValueError(f"{said} needs the role '{role}' of the peer '{peer.name}'")
-    if not peer.host:
-        raise ValueError(f"{said} needs the host of the peer '{peer.name}'")
 
 
 def configuration_file(given: Path | None, machine: Path = MACHINE_CONFIGURATION) -> Path | None:

@@ -52,3 +52,4 @@ class SelectionSection(Section):
     target_thickness_mm: float = Field(3.0, gt=0)
     contrast: Literal["any", "without", "with"] = "any"
     real_pet: Literal["skip", "hold", "deliver"] = "skip"
+    outside_training: Literal["hold", "deliver"] = "hold"

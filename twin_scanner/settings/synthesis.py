@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
+from twin_scanner.models.compute import DEVICES
 from twin_scanner.settings.section import Seconds, Section, Sha256, text_like
 
 Device = Annotated[str, text_like(r"cpu|cuda(:\d+)?|mps", "a device is cpu, cuda, cuda:1 or mps")]
+NetworkDevice = Annotated[str, text_like(DEVICES, "a device is auto, cpu, cuda or cuda:1")]
 
 
 class ModelSection(Section):
@@ -18,6 +20,8 @@ class ModelSection(Section):
     allow_other_segmenter: bool = False
     missing_district: Literal["reject", "deliver"] = "reject"
     stitching: Literal["package", "uniform", "gaussian"] = "package"
+    device: NetworkDevice = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     accept_phantom_only: bool = False
 
 

@@ -21,6 +21,7 @@ from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.progress import Progress
 from twin_scanner.synthesis.translate import (
+    Around,
     cube,
     padded,
     region_of,
@@ -247,7 +248,8 @@ class _Served:
             ct_channels(ct.array, package.plan, package.architecture), districts
         )
         self.shape = labels.shape
-        self._around = surroundings(self._channels, labels) if package.architecture.context else None
+        seen = package.architecture.context
+        self._around = Around(surroundings(self._channels, labels), torch.device("cpu")) if seen else None
         self._level = _baseline_level(ct, package, baseline)
         share = np.zeros(self.shape, np.float32)
         share[self.inner] = target.mask * np.float32(package.plan.suv_max / np.count_nonzero(target.mask))
@@ -308,7 +310,8 @@ class _Served:
         device = next(network.parameters()).device
         masks = np.stack([region[cube(start)] for start in starts])[:, None]
         weight = np.stack([self._share[cube(start)] * self._weights for start in starts])[:, None]
-        inputs = window_inputs(self._channels, region, self._around, starts)
+        given = window_inputs(torch.from_numpy(self._channels), torch.from_numpy(region), self._around, starts)
+        inputs = [part.numpy() for part in given]
         baseline = np.asarray(np.ones_like(inputs[0]) * self._level * masks, np.float32)
         ct, level, *others = (
             torch.from_numpy(values).to(device) for values in (inputs[0], baseline, weight * masks, *inputs[1:])

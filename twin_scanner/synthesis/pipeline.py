@@ -1,5 +1,6 @@
 """The method, read top to bottom: a CT in HU becomes a synthetic FDG-PET in SUV."""
 
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,7 +33,8 @@ class PipelineOptions:
 class SyntheticPet:
     """The result on the Plan's grid (canonical axes): SUV in g/ml, the CT in HU, and the districts.
 
-    ``district_map`` holds the same districts on the CT's own grid, as the segmenter gave them.
+    ``district_map`` holds the same districts on the CT's own grid, as the segmenter gave them. The networks' windows
+    took ``networks_s``.
     """
 
     suv: Volume
@@ -41,6 +43,7 @@ class SyntheticPet:
     district_map: DistrictMap
     missing_districts: tuple[str, ...]
     stitching: Stitching
+    networks_s: float = 0.0
 
 
 def translate_ct(
@@ -72,13 +75,15 @@ def translate_ct(
     channels = ct_channels(ct_on_grid.array, package.plan, package.architecture)
     # 8. Each district's network translates its windows; they are averaged and stitched (equations 7, 12 to 15).
     stitching = package.card.stitching_for(options.stitching)
+    begun_s = time.monotonic()
     pet_model_space = translate(channels, districts, package, stitching=stitching, progress=progress)
+    networks_s = time.monotonic() - begun_s
     # 9. Model space becomes SUV.
     suv = Volume(preprocess.model_to_suv(pet_model_space, package.plan), ct_on_grid.geometry)
     # 10. What leaves is finite, or nothing leaves.
     if not np.isfinite(suv.array).all():
         raise Defect(f"Model {package.model_hash[:12]} produced values that are not finite: take it out of service.")
-    return SyntheticPet(suv, ct_on_grid, districts, district_map, missing, stitching)
+    return SyntheticPet(suv, ct_on_grid, districts, district_map, missing, stitching, networks_s)
 
 
 def _check_segmenter(package: ModelPackage, segmenter: Segmenter, options: PipelineOptions) -> None:

@@ -1,6 +1,10 @@
-"""Windows, batched inference, averaging and stitching: a CT in model space becomes a PET in model space."""
+"""Windows, batched inference, averaging and stitching: a CT in model space becomes a PET in model space.
 
-from collections.abc import Iterator, Mapping, Sequence
+Volume, masks and sums lie where the networks compute: on a GPU nothing but the finished PET comes back.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, TypeAlias
@@ -8,21 +12,28 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.backends import cudnn
+from torch.nn import functional
 
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape, label_counts
 from twin_scanner.models.card import Stitching
-from twin_scanner.models.inputs import Surroundings, surroundings
-from twin_scanner.models.networks import WINDOW
+from twin_scanner.models.compute import ComputePrecision
+from twin_scanner.models.device import AUTOCAST, gpu_memory_spent
+from twin_scanner.models.inputs import Surroundings, context_cells, surroundings
+from twin_scanner.models.networks import WINDOW, UNetGenerator
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import Partition
+from twin_scanner.models.unet_arithmetic import UNetArithmetic
 from twin_scanner.progress import Progress
 
 STRIDE = 16
 """Distance between windows: an overlap of 16 voxels (paper section III-B)."""
 BATCH_WINDOWS = 16
 """Windows a forward pass: more brings no speed on a processor, only memory."""
+GPU_BATCH_WINDOWS: Final = 128
+"""A GPU wants more; where its memory does not suffice for so many, it gets half of them, and so on."""
 GAUSSIAN_SIGMA: Final = 0.125
 """Standard deviation of the weights of ``gaussian`` as a share of the window's edge: MONAI's ``sigma_scale``."""
 SMALLEST_WEIGHT: Final = 1e-3
@@ -34,11 +45,10 @@ Start: TypeAlias = Shape
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """One network, the body around its windows where it sees that, where it may write, and the windows there."""
+    """One network, where it may write, and the windows there."""
 
     network: nn.Module
-    around: Surroundings | None
-    mask: BoolArray
+    mask: Tensor
     starts: Sequence[Start]
 
 
@@ -59,7 +69,7 @@ def translate(
     package: ModelPackage,
     *,
     stitching: Stitching | None = None,
-    batch_windows: int = BATCH_WINDOWS,
+    batch_windows: int | None = None,
     progress: Progress | None = None,
 ) -> FloatArray:
     """The PET (D, H, W) in model space of a CT and its district map (D, H, W) (paper eq. 7, 12-15).
@@ -68,25 +78,46 @@ def translate(
     Voxels of no network are 0: outside the body, and in districts that ``missing_districts`` names; whether those may
     be delivered is the caller's decision. A network without labels (whole-volume) translates every voxel. The
     ``stitching`` is the package's unless another is asked for.
-    ``progress`` receives (windows done, windows in all).
+    ``progress`` receives (windows done, windows in all). Raises Transient where a GPU's memory does not suffice.
     """
     if channels.shape != (package.architecture.channels, *labels.shape):
         raise ValueError(f"the labels {labels.shape} do not lie on the CT {channels.shape}")
+    device = package.device
+    windows = batch_windows or (GPU_BATCH_WINDOWS if device.type == "cuda" else BATCH_WINDOWS)
+    try:
+        with torch.inference_mode(), exact_convolutions():
+            return _translated(channels, labels, package, stitching or package.card.stitching, windows, progress)
+    except torch.OutOfMemoryError as error:
+        raise gpu_memory_spent(device) from error
+
+
+def exact_convolutions() -> AbstractContextManager[None]:
+    """In which a GPU convolves float32 as float32 (cuDNN would take TF32, 10 bits) and repeats itself to the bit."""
+    return cudnn.flags(enabled=True, deterministic=True, allow_tf32=False, fp32_precision="ieee")
+
+
+def _translated(
+    channels: FloatArray,
+    labels: LabelArray,
+    package: ModelPackage,
+    stitching: Stitching,
+    batch_windows: int,
+    progress: Progress | None,
+) -> FloatArray:
     inner, padded_ct, padded_labels = padded(channels, labels)
-    around = surroundings(padded_ct, padded_labels) if package.architecture.context else None
-    works = [
-        _work(package.networks[name], around, region_of(padded_labels, covered, inner))
-        for name, covered in package.partition.networks.items()
-    ]
-    pet = np.zeros(padded_labels.shape, np.float32)
-    weights = window_weights(stitching or package.card.stitching)
-    done, total = 0, sum(len(work.starts) for work in works)
+    device = package.device
+    around = Around(surroundings(padded_ct, padded_labels), device) if package.architecture.context else None
+    works = []
+    for name, covered in package.partition.networks.items():
+        mask = region_of(padded_labels, covered, inner)
+        works.append(_Work(package.networks[name], torch.from_numpy(mask).to(device), windows_touching(mask)))
+    ct = torch.from_numpy(padded_ct).to(device)
+    pet = torch.zeros(padded_labels.shape, device=device)
+    weights = window_weights(stitching)
+    batches = _Batches(package.computes_in, batch_windows, sum(len(work.starts) for work in works), progress)
     for work in works:
-        for count in _translate_region(padded_ct, work, weights, batch_windows, pet):
-            done += count
-            if progress is not None:
-                progress(done, total)
-    return np.ascontiguousarray(pet[inner])
+        _translate_region(ct, around, work, weights, batches, pet)
+    return np.ascontiguousarray(pet[inner].cpu().numpy())
 
 
 def window_starts(length: int) -> list[int]:
@@ -131,50 +162,99 @@ def region_of(labels: LabelArray, covered: tuple[int, ...], inner: tuple[slice, 
     return everything
 
 
-def _work(network: nn.Module, around: Surroundings | None, mask: BoolArray) -> _Work:
-    return _Work(network, around, mask, windows_touching(mask))
+class Around:
+    """The contexts of windows, from a body in cells that lies on a device."""
+
+    def __init__(self, body: Surroundings, device: torch.device) -> None:
+        """Every cell beyond the image is 0, a window's edge of them on each side."""
+        self._cells = functional.pad(torch.from_numpy(body.cells).to(device), (WINDOW,) * 6)
+        self._corner = body.corner
+
+    def __call__(self, starts: Sequence[Start]) -> Tensor:
+        """The contexts (N, C, 32, 32, 32) of the windows that start at some voxels; as ``Surroundings.around``."""
+        first = [
+            [cell - corner + WINDOW for cell, corner in zip(context_cells(start), self._corner, strict=True)]
+            for start in starts
+        ]
+        return torch.stack([self._cells[:, *cube(cells)] for cells in first])
 
 
-def window_inputs(
-    channels: FloatArray, mask: BoolArray, around: Surroundings | None, starts: Sequence[Start]
-) -> tuple[FloatArray, ...]:
+def window_inputs(ct: Tensor, mask: Tensor, around: Around | None, starts: Sequence[Start]) -> tuple[Tensor, ...]:
     """What a network is given of some windows: the CT in its mask (N, C, 32, 32, 32) and, where it sees that, context.
 
     Serving's half of the preprocessing; ``training.data.sampling.patch_at`` gives the same bytes.
     """
-    windows = np.empty((len(starts), len(channels), *(WINDOW,) * 3), np.float32)
+    windows = ct.new_empty((len(starts), len(ct), *(WINDOW,) * 3))
     for window, start in zip(windows, starts, strict=True):
-        np.multiply(channels[:, *cube(start)], mask[cube(start)], out=window)
-    return (windows,) if around is None else (windows, around.around(starts))
+        torch.mul(ct[:, *cube(start)], mask[cube(start)], out=window)
+    return (windows,) if around is None else (windows, around(starts))
+
+
+class _Batches:
+    """Windows through networks, as many at a time as the device's memory has room for."""
+
+    def __init__(self, precision: ComputePrecision, size: int, windows: int, progress: Progress | None) -> None:
+        self._precision, self._size, self._windows, self._progress = precision, size, windows, progress
+        self._done = 0
+
+    def run(
+        self, work: _Work, inputs_of: Callable[[Sequence[Start]], tuple[Tensor, ...]]
+    ) -> Iterator[tuple[Sequence[Start], Tensor]]:
+        """Some windows of a work and the PET (N, 32, 32, 32) of each, float32, until all have been run.
+
+        Where the device's memory does not suffice, half as many windows are tried from then on; raises
+        torch.OutOfMemoryError where it does not suffice for one.
+        """
+        at, network = 0, _quickest(work.network, work.mask.device, self._precision)
+        while at < len(work.starts):
+            starts = work.starts[at : at + self._size]
+            try:
+                pet = self._predict(network, inputs_of(starts))
+            except torch.OutOfMemoryError:
+                if len(starts) == 1:
+                    raise
+                self._size = len(starts) // 2
+                continue
+            yield starts, pet
+            at += len(starts)
+            self._done += len(starts)
+            if self._progress is not None:
+                self._progress(self._done, self._windows)
+
+    def _predict(self, network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        dtype = AUTOCAST[self._precision]
+        with torch.autocast(inputs[0].device.type, dtype, enabled=dtype != torch.float32):
+            pet: Tensor = network(*inputs)
+        return pet[:, 0].float()
+
+
+def _quickest(network: nn.Module, device: torch.device, precision: ComputePrecision) -> nn.Module:
+    """The network as this device computes it in the least time; the same numbers to a hundred thousandth."""
+    if isinstance(network, UNetGenerator) and device.type == "cpu" and precision == "float32":
+        return UNetArithmetic(network)
+    return network
 
 
 def _translate_region(
-    channels: FloatArray, work: _Work, weights: FloatArray, batch_windows: int, pet: FloatArray
-) -> Iterator[int]:
-    """Write one network's region into ``pet``; yields the number of windows after each batch."""
+    ct: Tensor, around: Around | None, work: _Work, weights: FloatArray, batches: _Batches, pet: Tensor
+) -> None:
+    """Write one network's region into ``pet``.
+
+    Windows are added one after the other: a GPU that scatters them at once adds in another order each time.
+    """
     if not work.starts:
         return
     first, end = np.min(work.starts, axis=0), np.max(work.starts, axis=0) + WINDOW
     box = tuple(slice(int(a), int(b)) for a, b in zip(first, end, strict=True))
-    total = np.zeros(tuple(end - first), np.float32)
-    for at in range(0, len(work.starts), batch_windows):
-        starts = work.starts[at : at + batch_windows]
-        inputs = window_inputs(channels, work.mask, work.around, starts)
-        for start, values in zip(starts, _predict(work.network, inputs), strict=True):
-            total[cube(start - first)] += values * weights
-        yield len(starts)
+    total = ct.new_zeros(tuple(end - first))
+    weight = torch.from_numpy(weights).to(ct.device)
+    for starts, values in batches.run(work, lambda starts: window_inputs(ct, work.mask, around, starts)):
+        for start, value in zip(starts, values * weight, strict=True):
+            total[cube(start - first)].add_(value)
     planes = islice(total_weights(work.mask.shape, weights), box[0].start, box[0].stop)
-    for plane, whole in zip(total, planes, strict=True):
-        plane /= whole[box[1:]]
-    np.copyto(pet[box], total, where=work.mask[box])
-
-
-def _predict(network: nn.Module, inputs: tuple[FloatArray, ...]) -> FloatArray:
-    """One forward pass to PET (N, 32, 32, 32), float32."""
-    device = next(network.parameters()).device
-    with torch.inference_mode():
-        pet: FloatArray = network(*(torch.from_numpy(given).to(device) for given in inputs))[:, 0].float().cpu().numpy()
-    return pet
+    for plane, mask, written, whole in zip(total, work.mask[box], pet[box], planes, strict=True):
+        plane /= torch.from_numpy(whole[box[1:]]).to(ct.device)
+        torch.where(mask, plane, written, out=written)
 
 
 def window_weights(stitching: Stitching) -> FloatArray:

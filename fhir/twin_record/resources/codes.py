@@ -9,6 +9,8 @@ MODEL_SYSTEM = "urn:twin-scanner:model-hash"
 SEGMENTER_SYSTEM = "urn:twin-scanner:segmenter-hash"
 NODE_SYSTEM = "urn:twin-scanner:device-serial-number"
 RECORD_SYSTEM = "urn:twin-scanner:twin-record"
+MEASUREMENT_SYSTEM = "urn:twin-scanner:measurement"
+UCUM_SYSTEM = "http://unitsofmeasure.org"
 CODE_SYSTEM = "urn:twin-scanner:codes"
 AIAST = {
     "system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue",
@@ -31,3 +33,7 @@ PARTICIPANT_SYSTEM = "http://terminology.hl7.org/CodeSystem/provenance-participa
 PRODUCT = "twin-scanner"
 NAMESPACE = uuid.UUID("5d2d6f6e-6a0a-5c57-9a3e-0f8c2b7f4b11")
 """The namespace of every identifier derived here; changing it would double the records of every site."""
+NAME_SYSTEM = "urn:twin-scanner:name"
+"""The tag by which a resource without an identifier is found on a server that gives out its own ids."""
+SOURCE = "urn:twin-scanner"
+"""The meta.source of what we created: no other resource is ever joined with another."""

@@ -5,6 +5,11 @@ from datetime import date, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from pydicom.sr.coding import Code
+
+from twin_record.resources.codes import DCM_SYSTEM
+from twin_scanner.dicom.body_parts import BODY_PARTS
+
 EN_REPRESENTATION = "http://hl7.org/fhir/StructureDefinition/iso21090-EN-representation"
 GROUP_CODES = ("ABC", "IDE", "SYL")
 """PN's component groups in order (PS3.5 section 6.2.1.2) in ISO 21090's codes: alphabetic, ideographic, syllabic."""
@@ -13,18 +18,10 @@ LARGEST_OFFSET = timedelta(hours=14)
 SMALLEST_OFFSET = timedelta(hours=-12)
 """The range of TimezoneOffsetFromUTC, PS3.3 section C.12.1.1.8."""
 
-GENDERS = {"M": "male", "F": "female", "O": "other"}
+CODE_SYSTEMS = {"DCM": DCM_SYSTEM, "LN": "http://loinc.org", "SCT": "http://snomed.info/sct"}
+"""Coding scheme designators (PS3.16 section 8) by their URI in FHIR."""
 
-BODY_SITES = {
-    "ABDOMEN": ("818981001", "Abdomen"),
-    "CHEST": ("816094009", "Thorax"),
-    "HEAD": ("69536005", "Head"),
-    "HEADNECK": ("774007", "Head and Neck"),
-    "NECK": ("45048000", "Neck"),
-    "PELVIS": ("816092008", "Pelvis"),
-    "WHOLEBODY": ("38266002", "Entire body"),
-}
-"""BodyPartExamined to SNOMED CT, PS3.16 annex L; another part is given by its DICOM name alone."""
+GENDERS = {"M": "male", "F": "female", "O": "other"}
 
 
 def clean_text(text: str) -> str:
@@ -101,7 +98,17 @@ def body_site(body_part_examined: str) -> dict[str, str] | None:
     part = clean_text(body_part_examined).upper()
     if not part:
         return None
-    if part not in BODY_SITES:
-        return {"display": part}
-    code, display = BODY_SITES[part]
-    return {"system": "http://snomed.info/sct", "code": code, "display": display}
+    return coding_of(BODY_PARTS[part]) if part in BODY_PARTS else {"display": part}
+
+
+def coding_of(code: Code) -> dict[str, str] | None:
+    """A DICOM code as a FHIR Coding; None where its scheme has no URI in FHIR."""
+    if code.scheme_designator not in CODE_SYSTEMS:
+        return None
+    return {"system": CODE_SYSTEMS[code.scheme_designator], "code": code.value, "display": code.meaning}
+
+
+def concept_of(code: Code, text: str = "") -> dict[str, Any]:
+    """A DICOM code as a FHIR CodeableConcept, with a text; of a scheme without URI in FHIR the text alone."""
+    coding = coding_of(code)
+    return {"coding": [coding] if coding else [], "text": clean_text(text or code.meaning)}

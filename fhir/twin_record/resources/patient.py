@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 from fhir.resources.R4B.patient import Patient
 
-from twin_record.resources.codes import NAMESPACE
+from twin_record.patient_identity import PatientIdentity
+from twin_record.resources.codes import NAMESPACE, SOURCE
 from twin_record.resources.content import Resource, valid
 from twin_record.resources.dicom_values import clean_text, fhir_date, fhir_gender, human_names
-from twin_record.update import TwinSite, TwinUpdate
+from twin_record.update import TwinSite
+
+MEDICAL_RECORD_NUMBER = {"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "MR"}
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,17 @@ def patient_key(patient_id: str, issuer: str | None, site: TwinSite) -> PatientK
     return PatientKey(f"urn:uuid:{derived}", value, issuer, False)
 
 
-def new_patient(update: TwinUpdate, site: TwinSite) -> Resource:
+def new_patient(identity: PatientIdentity, site: TwinSite) -> Resource:
     """The Patient as the CT describes them; used only where the server knows no such patient."""
-    key = patient_key(update.patient_id, update.issuer_of_patient_id, site)
+    key = patient_key(identity.patient_id, identity.issuer_of_patient_id, site)
     return valid(
         Patient,
         {
-            "identifier": [key.identifier()],
-            "name": human_names(update.patient_name),
-            "gender": fhir_gender(update.sex),
-            "birthDate": fhir_date(update.birth_date),
+            "meta": {"source": SOURCE},
+            "identifier": [{**key.identifier(), "type": {"coding": [MEDICAL_RECORD_NUMBER]}}],
+            "active": True,
+            "name": human_names(identity.patient_name),
+            "gender": fhir_gender(identity.sex),
+            "birthDate": fhir_date(identity.birth_date),
         },
     )

@@ -3,8 +3,6 @@
 import hashlib
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -18,7 +16,7 @@ import pytest
 import SimpleITK as sitk
 
 from tests.samples.block_studies import COARSE, Block, DensitySegmenter, Fault, MovedPhantom, some
-from tests.samples.command_line import run
+from tests.samples.command_line import FORKS, run
 from training.data.pairs import on_plan_grid, phantom_truth
 from training.data.prepare import prepare as prepare_registered
 from training.data.prepare import registered_study, source_stamp
@@ -203,20 +201,21 @@ def test_a_moved_source_is_the_same_source(tmp_path: Path) -> None:
 def test_a_killed_run_leaves_nothing_half_and_the_next_one_ends_in_the_same_store(tmp_path: Path) -> None:
     """kill -9 at whatever moment two studies are finished; its lock ends with it."""
     folder = tmp_path / "store"
-    process = subprocess.Popen([sys.executable, "-c", KILLED_RUN, str(folder)], cwd=ROOT)
+    process = FORKS.Process(target=prepare_many, args=(folder,))
+    process.start()
     try:
         _until(lambda: len(list((folder / "studies").glob("study-*"))) >= 2)
     finally:
         process.kill()
-        process.wait()
+        process.join()
     held = {path.name for path in (folder / "studies").glob("study-*")}
     assert 2 <= len(held) < 400
     assert {entry.name for entry in open_store(folder).entries} >= held
     (folder / "studies" / ".part-1-study-3").mkdir(exist_ok=True)
     (folder / "studies" / ".part-1-study-3" / "ct.npy").write_bytes(b"half")
     kept = {name: (folder / "studies" / name / "study.json").stat().st_mtime_ns for name in held}
-    store = prepare(some(400)[:12], folder, PLAN, None)
-    fresh = prepare(some(400)[:12], tmp_path / "fresh", PLAN, None)
+    store = prepare(some(400)[:6], folder, PLAN, None)
+    fresh = prepare(some(400)[:6], tmp_path / "fresh", PLAN, None)
     assert {name: (folder / "studies" / name / "study.json").stat().st_mtime_ns for name in held} == kept
     wanted = [entry.name for entry in fresh.entries]
     assert store.fingerprint_of(wanted) == fresh.fingerprint
@@ -224,17 +223,9 @@ def test_a_killed_run_leaves_nothing_half_and_the_next_one_ends_in_the_same_stor
     store.check()
 
 
-KILLED_RUN = """
-import sys
-from pathlib import Path
-from tests.samples.block_studies import some
-from training.data.prepare import prepare
-from twin_scanner.imaging.district_labels import DISTRICT_LABELS
-from twin_scanner.models.plan import Plan
-from twin_scanner.imaging.volume import LabelArray, resample
-if __name__ == "__main__":
-    prepare(some(400), Path(sys.argv[1]), Plan(spacing_mm=(6.0, 4.0, 5.0)), None, registered=False)
-"""
+def prepare_many(folder: Path) -> None:
+    """More than the process lives to finish."""
+    prepare(some(400), folder, PLAN, None)
 
 
 def _until(holds: object) -> None:

@@ -26,9 +26,10 @@ ANGLE_DEG = 4.0
 
 
 @cache
-def phantom() -> tuple[Volume, Volume]:
+def phantom(*, coarse: bool = False) -> tuple[Volume, Volume]:
     """A CT and a PET that lie exactly upon one another."""
-    options = PhantomOptions(spacing_mm=(5.0, 4.0, 4.5), field_of_view="skull-base-to-mid-thigh")
+    spacing_mm: Triple = (8.0, 6.0, 6.5) if coarse else (5.0, 4.0, 4.5)
+    options = PhantomOptions(spacing_mm=spacing_mm, field_of_view="skull-base-to-mid-thigh")
     drawn = make_phantom(11, options)
     return drawn.ct, drawn.pet
 
@@ -118,7 +119,7 @@ def test_a_known_motion_of_the_real_scan_is_recovered(thorax: tuple[Volume, Volu
     quick_and_long([((0.0, 0.0, 18.0), 0.0, "mm and")], [((0.0, 0.0, 0.0), 10.0, "degrees")]),
 )
 def test_more_than_15_mm_or_8_degrees_is_refused(translation_mm: Triple, angle_deg: float, shown: str) -> None:
-    ct, pet = phantom()
+    ct, pet = phantom(coarse=True)
     d, h, w = (n / 2 for n in ct.geometry.shape)
     shifted = carried(pet, rigid(ct.geometry.position_lps_mm((d, h, w)), translation_mm, angle_deg))
     with pytest.raises(Rejected, match=r"more than 15 mm or 8 degrees.*moved too far") as caught:
@@ -127,14 +128,14 @@ def test_more_than_15_mm_or_8_degrees_is_refused(translation_mm: Triple, angle_d
 
 
 def test_the_same_images_give_the_same_motion_to_the_last_bit() -> None:
-    ct, pet = phantom()
-    part = (slice(30, 90), slice(0, pet.geometry.shape[1]), slice(0, pet.geometry.shape[2]))
+    ct, pet = phantom(coarse=True)
+    part = (slice(19, 56), slice(0, pet.geometry.shape[1]), slice(0, pet.geometry.shape[2]))
     first, second = (register(ct.cropped(part), pet.cropped(part)) for _ in range(2))
     assert first == second
 
 
 def test_a_pet_that_shows_nothing_of_the_body_is_refused() -> None:
-    ct, pet = phantom()
+    ct, pet = phantom(coarse=True)
     with pytest.raises(Rejected, match="shows nothing where the CT shows the body"):
         register(ct, Volume(np.zeros_like(pet.array), pet.geometry))
     away = replace(pet.geometry, origin_lps_mm=(5000.0, 0.0, 0.0))
@@ -143,7 +144,7 @@ def test_a_pet_that_shows_nothing_of_the_body_is_refused() -> None:
 
 
 def test_a_ct_without_a_body_is_refused() -> None:
-    ct, pet = phantom()
+    ct, pet = phantom(coarse=True)
     with pytest.raises(Rejected, match="no human body"):
         register(Volume(np.full_like(ct.array, -1000.0), ct.geometry), pet)
 
@@ -154,8 +155,8 @@ MOTION = Motion((4.0, 0.0, 0.0), 0.0, 4.0, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
 
 def test_a_motion_is_taken_back_by_the_grid_alone() -> None:
     """Oracle: the PET moved by whole voxels; what comes into view is 0."""
-    _, pet = phantom()
-    moved_by = replace(MOTION, translation_mm=(2 * 4.5, 0.0, 0.0))
+    _, pet = phantom(coarse=True)
+    moved_by = replace(MOTION, translation_mm=(2 * 6.5, 0.0, 0.0))
     back = moved(pet, moved_by).array
     np.testing.assert_allclose(back[:, :, :-2], pet.array[:, :, 2:], rtol=1e-5, atol=1e-5)
     assert not back[:, :, -2:].any()
@@ -165,6 +166,6 @@ def test_a_motion_is_taken_back_by_the_grid_alone() -> None:
 
 
 def test_a_motion_below_what_the_method_can_tell_is_left() -> None:
-    _, pet = phantom()
+    _, pet = phantom(coarse=True)
     small = replace(MOTION, translation_mm=(1.9, 0.0, 0.0), displacement_mm=1.9)
     assert small.taken_back(pet.geometry) == pet.geometry

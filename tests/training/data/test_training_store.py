@@ -209,12 +209,12 @@ def test_a_study_file_that_describes_nothing_is_rejected(copy: Path, content: st
         open_store(copy)
 
 
-def test_an_entry_holds_no_more_of_a_patient_than_the_pseudonym(bodies: TrainingStore) -> None:
+def test_an_entry_holds_no_more_of_a_patient_than_pseudonym_and_age(bodies: TrainingStore) -> None:
     """Oracle: the fields of the file, written out."""
     content = json.loads((bodies.folder / "studies" / "study-0" / "study.json").read_text())
     assert {"is_phantom" if key == "drawn" else key for key in content} == set(Entry.__dataclass_fields__)
     assert set(content) == {
         "name", "patient", "diagnosis", "ct_origin", "source_sha256", "plan_hash", "segmenter", "segmenter_hash",
         "version", "shape", "box", "hu_range", "voxels", "lesion_voxels", "covered", "body_suv_mean", "motion",
-        "arrays_sha256", "drawn", "source_stamp",
+        "arrays_sha256", "drawn", "source_stamp", "ct_facts",
     }  # fmt: skip

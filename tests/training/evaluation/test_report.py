@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from tests.peers.browser import Browser, browser
+from tests.samples.cases import quick_and_long
 from tests.samples.known_cases import body_pet, case_of, spot_label, with_spot
 from training.evaluation.figures import (
     Picture,
@@ -127,8 +128,7 @@ def hostile_report(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(("width", "dark"), quick_and_long([(1280, False), (390, True)], [(390, False), (1280, True)]))
 def test_chromium_shows_the_report_without_a_complaint_or_an_outside_request(
     chromium: Browser, page: Path, project: Path, width: int, dark: bool
 ) -> None:

@@ -115,6 +115,8 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
     [
         ("name = ", "is not TOML"),
         ("", "package"),
+        ("networks = ['tail']\n" + LEAST, "networks names tail, which the partition has not"),
+        ("networks = ['head']\n" + LEAST, "name the package that they come from as warm_start"),
         (LEAST + "[data]\nkind = 'store'\nsplit = 'x'\n", "data.folder is given with kind 'store'"),
         (LEAST + "[data]\nkind = 'store'\nfolder = 'x'\n", "data.split is given with kind 'store'"),
         (LEAST + "[data]\nfolder = 'x'\n", "data.folder is given with kind 'store', and only then"),

@@ -14,6 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from tests.samples.cases import quick_and_long
 from tests.samples.small_pairs import small_config, small_data, small_pair, small_sampler
 from training.data.sampling import Sampler
 from training.fit.batches import sample_batch
@@ -73,7 +74,7 @@ SEEING = NetworkConfig(2, 2, 2, soft_tissue=True, context=True)
     ("method", "network"),
     [("pix2pix", NetworkConfig(2, 2, 2)), ("pix2pix", SEEING), ("cyclegan", NetworkConfig(2, 2, 2))],
 )
-@pytest.mark.parametrize("prefetch", [0, 3])
+@pytest.mark.parametrize("prefetch", quick_and_long([0], [3]))
 def test_four_steps_equal_two_a_restart_and_two_more(
     tmp_path: Path, method: str, network: NetworkConfig, prefetch: int
 ) -> None:
@@ -206,6 +207,7 @@ def test_validation_changes_nothing_that_is_learnt(tmp_path: Path) -> None:
     assert len(hashes) == 1
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_goes_on_to_the_same_package_and_curve(tmp_path: Path) -> None:
     """Asked at every one of its steps in turn, validation and checkpoints of all intervals included."""
     validation = ValidationConfig(2, 1)
@@ -269,6 +271,22 @@ def test_a_warm_start_begins_with_the_packages_generators(tmp_path: Path) -> Non
         fresh_state(wider, "legs", {})
     with pytest.raises(Rejected, match="no network 'body' for the same labels"):
         fresh_state(replace(config, partition="whole-body"), "body", {})
+
+
+def test_a_run_may_train_some_networks_and_keep_the_others_of_its_warm_start(tmp_path: Path) -> None:
+    first = small_config(tmp_path / "first", 1)
+    begun = train(first, small_data(first))
+    config = replace(small_config(tmp_path / "second", 2), warm_start=begun, networks=("legs", "head"))
+    calls: list[str] = []
+    folder = train(config, small_data(config), on_step=lambda *call: calls.append(call[0]))
+    assert calls == ["head", "head", "legs", "legs"]
+    before, after = load_package(begun), load_package(folder)
+    for network in DISTRICTS.networks:
+        old, new = before.networks[network].state_dict(), after.networks[network].state_dict()
+        assert all(torch.equal(old[name], new[name]) for name in old) is (network in ("trunk", "arms"))
+    assert after.card.about["training"]["warm_start"] == before.card.model_hash
+    assert after.card.about["training"]["networks"] == ["legs", "head"]
+    assert str(tmp_path) not in (folder / "card.json").read_text()
 
 
 def test_a_run_ends_in_a_package_that_says_how_it_came_to_be(tmp_path: Path) -> None:

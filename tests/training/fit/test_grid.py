@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from training.data.pairs import Pair
 from training.fit import phantom_pairs
@@ -85,6 +86,21 @@ def test_the_phantoms_of_a_run_are_made_once_for_all_networks_that_a_process_tra
     monkeypatch.setattr(phantom_pairs, "make_pairs", counted)
     train_grid(grid(tmp_path, variants={"halves": HALVES}), one_worker)
     assert made == [2]
+
+
+@pytest.mark.long
+def test_a_grid_trains_only_the_networks_that_its_runs_name(tmp_path: Path, one_worker: Executor) -> None:
+    (begun,) = train_grid(grid(tmp_path / "first", variants={"halves": HALVES}), one_worker)
+    upper = HALVES | {"networks": ["upper"], "warm_start": str(begun)}
+    jobs: list[int] = []
+    (package,) = train_grid(
+        grid(tmp_path / "second", variants={"halves": upper}), one_worker, progress=lambda _, total: jobs.append(total)
+    )
+    assert set(jobs) == {2}
+    before, after = load_package(begun), load_package(package)
+    old, new = before.networks["lower"].state_dict(), after.networks["lower"].state_dict()
+    assert all(torch.equal(old[name], new[name]) for name in old)
+    assert before.model_hash != after.model_hash
 
 
 @pytest.mark.long

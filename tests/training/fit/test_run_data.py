@@ -21,6 +21,7 @@ from training.fit.run_data import load_data, stored
 from twin_scanner.errors import Rejected
 from twin_scanner.models.package import load_package
 from twin_scanner.models.plan import Plan
+from twin_scanner.models.ranges import CtFacts
 
 pytestmark = pytest.mark.loop
 
@@ -140,3 +141,21 @@ def test_a_run_is_resumed_after_its_store_grew(phantoms: TrainingStore, tmp_path
     config = on_store(tmp_path, phantoms, tmp_path)
     before = stored(config, replace(phantoms, entries=phantoms.entries[:4]), replace(split, test=()))
     assert before.sha256 == stored(config, phantoms, split).sha256
+
+
+def test_the_card_states_the_ranges_of_the_patients_that_are_trained_on(phantoms: TrainingStore) -> None:
+    """Phantoms have no patients; of a store of an older version nothing is known."""
+    split = parts(phantoms)
+    config = small_config(Path("unused"))
+    config = replace(config, plan=COARSE, partition="whole-body")
+    assert stored(config, phantoms, split).ranges == {}
+    ages = dict(zip(split.train, (34.0, 71.0), strict=True))
+    entries = [
+        replace(entry, is_phantom=False, ct_facts=CtFacts(ages.get(entry.name), coverage_mm=1000.0))
+        for entry in phantoms.entries
+    ]
+    patients = stored(config, replace(phantoms, entries=tuple(entries)), split)
+    assert patients.ranges == {"age_years": (34.0, 71.0), "coverage_mm": (1000.0, 1000.0)}
+    assert patients.as_json()["ranges"] == {"age_years": [34.0, 71.0], "coverage_mm": [1000.0, 1000.0]}
+    older = [replace(entries[0], ct_facts=None), *entries[1:]]
+    assert stored(config, replace(phantoms, entries=tuple(older)), split).ranges == {}

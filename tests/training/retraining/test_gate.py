@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
+from tests.samples.cases import quick_and_long
 from training.retraining.gate import OVERALL, Decision, GateRule, RegionComparison, StudyScore, decide
 from twin_scanner.errors import Rejected
 
@@ -107,7 +108,7 @@ def test_the_studies_of_a_patient_are_one_piece_of_evidence() -> None:
     assert region(decision, OVERALL).champion_suv == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("patients", "trials"), [(8, 300), (14, 100)])
+@pytest.mark.parametrize(("patients", "trials"), quick_and_long([(8, 300)], [(14, 100)]))
 def test_noise_alone_promotes_as_rarely_as_the_rule_says(patients: int, trials: int) -> None:
     """Challengers that differ from the champion by noise; oracle: the binomial's upper 99.9 % point at 5 %.
 

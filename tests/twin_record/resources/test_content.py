@@ -1,15 +1,19 @@
 """Every resource is valid R4, and a reference is one however it is written."""
 
+from dataclasses import replace
+
 import pytest
 from fhir.resources.R4B import get_fhir_model_class
 
 from tests.conftest import missing
 from tests.peers.fhir_server import r4_schema_path
 from tests.peers.r4_schema import schema_faults
-from tests.samples.twin_updates import SITE, a_series, an_update
+from tests.samples.twin_updates import SITE, a_series, an_update, companions, measured_districts, measured_update
 from twin_record.resources.content import Resource, short_reference
 from twin_record.resources.device import new_device
+from twin_record.resources.diagnostic_report import new_report
 from twin_record.resources.imaging_study import new_study
+from twin_record.resources.observation import new_observations
 from twin_record.resources.patient import new_patient
 from twin_record.resources.provenance import new_provenance, provenance_id
 from twin_record.resources.record_list import new_record
@@ -24,14 +28,17 @@ def all_resources(update: TwinUpdate, site: TwinSite = SITE) -> list[Resource]:
     patient, study, device, record = placeholders
     provenance = f"Provenance/{provenance_id(update.pet_series.series_uid)}"
     return [
-        new_patient(update, site),
+        new_patient(update.identity, site),
         new_device(update),
-        new_study(update, site, patient, device),
-        new_record(update, site, patient, study, provenance),
-        new_provenance(update, study, record, device),
+        new_study(update, site, {"reference": patient}, device),
+        new_record(update, site, {"reference": patient}, (study, provenance)),
+        new_provenance(update, {"reference": patient}, study, record, device),
+        *new_observations(update, site, {"reference": patient}, study, device).values(),
+        new_report(update, site, {"reference": patient}, study, ["Observation/1"]),
     ]
 
 
+SUPERSEDED = a_series("PT", instance_numbers=(1, 2, 3), body_part_examined="CHESTABDPELVIS")
 UPDATES = {
     "complete": an_update(),
     "almost empty": an_update(
@@ -47,6 +54,13 @@ UPDATES = {
     ),
     "three scripts": an_update(patient_name="Yamada^Tarou=山田^太郎=やまだ^たろう", issuer_of_patient_id="ELSEWHERE"),
     "enhanced CT": an_update(source_series=a_series("CT", instances=1, body_part_examined="EXTREMITY", number=-1)),
+    "measured": measured_update(companion_series=companions(), missing_districts=("legs",)),
+    "superseding": measured_update(
+        replaces_series_uids=(SUPERSEDED.series_uid,),
+        superseded_series=(SUPERSEDED,),
+        districts=(replace(measured_districts()[0], suv_peak=None, withdrawn=("suv_peak",)),),
+    ),
+    "a long CT": an_update(source_series=a_series("CT", instances=501)),
     "a replacement": an_update(missing_districts=("legs", "arms"), replaces_series_uids=("2.25.1", "2.25.2")),
 }
 

@@ -23,8 +23,8 @@ def test_what_cannot_be_read_is_left_out_and_said_without_its_value() -> None:
     assert len(remarks) == 6
     for value in ("19490229", "2026-03-04", "noon", "CET", "ELSEWHERE", update.patient_id):
         assert not any(value in remark for remark in remarks)
-    patient = new_patient(update, SITE)
+    patient = new_patient(update.identity, SITE)
     assert "birthDate" not in patient
     assert "gender" not in patient
-    assert "started" not in new_study(update, SITE, "Patient/1", "Device/2")
+    assert "started" not in new_study(update, SITE, {"reference": "Patient/1"}, "Device/2")
     assert remarks_on(an_update(birth_date="", sex="", study_time="", timezone_offset=None), SITE) == ()

@@ -60,7 +60,7 @@ def job_that(ledger: Ledger, end: Callable[..., None], number: int, reason: str)
 def test_a_held_job_is_shown_with_its_reason_and_released(ledger: Ledger, verb: Verb) -> None:
     job_id = job_that(ledger, ledger.jobs.hold, 1, "Two patients have this identifier.")
     assert "Two patients have this identifier." in verb("jobs", "list", "--state", "held")
-    assert json.loads(verb("jobs", "show", job_id[:8]))["state"] == "held"
+    assert json.loads(verb("jobs", "show", job_id[:8], "--json"))["state"] == "held"
     assert verb("jobs", "release", job_id[:8]) == f"{job_id} queued\n"
     assert ledger.jobs.find(job_id).state == State.QUEUED
 
@@ -97,10 +97,23 @@ def test_each_delivery_is_shown_with_its_confirmation_its_warnings_and_what_is_o
     ledger.deliveries.confirmed(stored, "query", Outcome(3, 3, {"0xB000": ("1.1", "1.2")}))
     ledger.deliveries.note_outcome(waiting, Outcome(3, 1, refused={"0xC000": ("1.1",)}, not_taken=("1.2.840.66",)))
     ledger.deliveries.hold(waiting, "The configuration has no destination 'archive' any more.")
-    pacs, archive = json.loads(verb("jobs", "show", job.job_id))["deliveries"]
+    pacs, archive = json.loads(verb("jobs", "show", job.job_id, "--json"))["deliveries"]
     assert (pacs["confirmed_by"], pacs["outcome"]["warnings"]) == ("query", {"0xB000": 2})
     assert (archive["state"], archive["required"], archive["outcome"]["outstanding"]) == ("held", False, 2)
     assert (archive["outcome"]["refused"], archive["outcome"]["not_taken"]) == ({"0xC000": 1}, ["1.2.840.66"])
     refused = run(tmp_path, "jobs", "release", job.job_id)
     assert refused.returncode == 1 and "release the job with --without archive" in refused.stderr.replace("\n", " ")
     assert verb("jobs", "release", job.job_id, "--without", "archive") == f"{job.job_id} done\n"
+
+
+def test_contents_that_were_kept_apart_are_shown_with_what_to_do(ledger: Ledger, verb: Verb) -> None:
+    ledger.studies.complete("1.2.1", "quiet period")
+    study = ledger.studies.claim()
+    assert study is not None
+    ledger.studies.note_apart(study, 3)
+    job = ledger.jobs.open(NewJob("1.2.1", "1.3", "1.4", "1" * 64, 20))
+    shown = json.loads(verb("jobs", "show", job.job_id, "--json"))
+    assert shown["kept_apart"]["instances"] == 3
+    assert "have a correction sent with new SOP Instance UIDs" in shown["kept_apart"]["reason"]
+    assert "study 1.2.1: 3 instances of the study came again with another content" in verb("jobs", "list")
+    assert json.loads(verb("jobs", "list", "--json"))[0]["kept_apart"] == 3

@@ -1,5 +1,7 @@
 """Small pieces of a district that lie apart from it, on maps of which every voxel is known; a voxel has 0.1 ml."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -75,3 +77,27 @@ def test_the_largest_piece_stays_however_small_it_is() -> None:
 
 def test_a_map_without_districts_stays_empty() -> None:
     assert not joined(np.zeros((3, 3, 3), np.uint8)).any()
+
+
+def test_more_crumbs_than_two_bytes_can_number_are_all_joined() -> None:
+    """Single voxels inside another district; of equal pieces none is the largest, so all of these stay."""
+    labels = np.full((50, 100, 120), 2, np.uint8)
+    labels[1:-1:2, 1:-1:2, 1:-1:2] = 3
+    labels[1, 1, 2] = 3
+    assert ndimage.label(labels == 3)[1] > np.iinfo(np.uint16).max
+    assert (joined(labels) == 3).sum() == 3, "the piece of three voxels is the largest"
+
+
+def test_numbering_the_pieces_of_a_district_takes_at_most_four_bytes_a_voxel() -> None:
+    """The district itself, as a mask, takes one, and the numbers two; what is beside that is less than one slice."""
+    labels = np.zeros((60, 120, 120), np.uint8)
+    labels[2:-2, 2:-2, 2:-2] = 2
+    labels[0, 0, 0] = 2
+    tracemalloc.start()
+    try:
+        join_islands(labels, SPACING_MM)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert labels[0, 0, 0] == 0
+    assert peak < 4 * labels.size

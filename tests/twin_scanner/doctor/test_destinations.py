@@ -25,6 +25,7 @@ def test_each_destination_is_looked_at_by_itself(tmp_path: Path, closed_port: in
                     {"name": "queried", "peer": "a", "transfer_syntax": "implicit"},
                     {"name": "committing", "peer": "a", "confirm": "commitment"},
                     {"name": "cloud", "url": url},
+                    {"name": "vault", "url": url, "confirm": "status"},
                     {"name": "away", "url": f"http://127.0.0.1:{closed_port}", "timeout_s": 2.0},
                 ],
             }
@@ -35,3 +36,5 @@ def test_each_destination_is_looked_at_by_itself(tmp_path: Path, closed_port: in
     assert committing.state == "fault" and "does not accept storage commitment" in committing.sentence
     assert found(findings, "destination cloud").sentence.endswith("answers QIDO-RS.")
     assert found(findings, "destination away").state == "fault"
+    unasked = [finding.sentence for finding in findings if finding.name == "patient identity"]
+    assert len(unasked) == 1 and "'vault' is not asked whose a study is" in unasked[0]

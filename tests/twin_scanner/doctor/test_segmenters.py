@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import missing
 from tests.samples.examined import examined_settings, found
 from twin_scanner.districts.external import moose
 from twin_scanner.doctor import Finding, findings_of
@@ -37,7 +38,7 @@ def test_the_configured_segmenter_must_be_ready_and_the_others_only_say_what_the
 def test_weights_that_are_not_the_vouched_ones_are_told_with_their_full_hash(tmp_path: Path, closed_port: int) -> None:
     """The sentence of the segmenter itself shows the first digits alone; the configuration needs them all."""
     if moose.package_missing():
-        pytest.skip("nnU-Net is not installed")
+        missing("nnU-Net (the extra moose)")
     folder = tmp_path / "Dataset001_body" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
     (folder / "fold_all").mkdir(parents=True)
     labels = {"background": 0, "Legs": 1, "Body": 2, "Head": 3, "Arms": 4}

@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import missing
 from tests.peers.fhir_server import running_server, server_folder
 from tests.samples.examined import examined_settings, found
+from twin_record.capabilities import RECORDED
 from twin_scanner.doctor import Finding, findings_of
 from twin_scanner.doctor.twin import check_twin
 from twin_scanner.settings import Settings
@@ -112,6 +113,28 @@ def test_a_server_that_takes_our_requests_is_well_and_should_say_its_release(
         finding = found(look(examined_settings(tmp_path, closed_port, twin={"url": url})), "twin record")
     assert finding.state == state
     assert "answers requests" in finding.sentence
+
+
+def test_what_a_server_lacks_is_told_with_what_that_costs(tmp_path: Path, closed_port: int) -> None:
+    """As Medplum's own server and Google's are, and one that takes no Bundles."""
+    listed = [{"type": kind, "searchParam": [{"name": "identifier"}]} for kind in RECORDED]
+    said = {**STATEMENT, "rest": [{"mode": "server", "resource": listed, "interaction": [{"code": "batch"}]}]}
+    readable = {**UNREADABLE, "entry": [{"response": {"status": "200 OK"}}]}
+    with answering([(200, said), (200, readable)]) as url:
+        findings = look(examined_settings(tmp_path, closed_port, twin={"url": url}))
+    told = [one.sentence for one in findings if one.name == "twin server"]
+    assert ["no transactions" in told[0], "no PUT create a Device or ImagingStudy or List" in told[1]] == [True, True]
+    assert "found by a tag" in told[2]
+    assert len(told) == 3
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+def test_a_secret_that_others_may_read_is_told(tmp_path: Path, closed_port: int, mode: int, warned: bool) -> None:
+    (tmp_path / "token").write_text(SECRET)
+    (tmp_path / "token").chmod(mode)
+    twin = {"url": f"http://127.0.0.1:{closed_port}/fhir", "token_file": tmp_path / "token"}
+    findings = look(examined_settings(tmp_path, closed_port, twin=twin))
+    assert ["chmod 0600" in one.sentence for one in findings if one.name == "twin access"] == [True] * warned
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", "pässword".encode()], ids=["empty", "binary", "umlaut"])

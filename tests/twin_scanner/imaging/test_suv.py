@@ -39,7 +39,7 @@ def brute_force_peak(suv: Volume, labels: LabelArray, label: int) -> float | Non
     return best
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.tuples(*[st.floats(1.5, 7.0) for _ in range(3)]),
     st.integers(0, 2**32 - 1),

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from twin_scanner.errors import Rejected
 from twin_scanner.imaging.volume import (
+    FEW_LABELS,
     Geometry,
     Volume,
     geometry_of,
+    label_counts,
     read_nifti,
     read_nifti_labels,
     resample,
@@ -163,3 +165,10 @@ def test_any_two_spacings_share_their_centre(
     new = grid.with_spacing(other)
     centres = [g.position_lps_mm(tuple((n - 1) / 2 for n in g.shape)) for g in (grid, new)]  # type: ignore[arg-type]
     assert centres[0] == pytest.approx(centres[1], abs=1e-6)
+
+
+@pytest.mark.parametrize("highest", [0, 1, FEW_LABELS, FEW_LABELS + 1, 255])
+def test_labels_are_counted_as_bincount_counts_them(highest: int) -> None:
+    labels = np.random.default_rng(highest).integers(0, highest + 1, (3, 16, 17)).astype(np.uint8)
+    labels[0] = 0
+    assert (label_counts(labels) == np.bincount(labels.ravel(), minlength=256)).all()

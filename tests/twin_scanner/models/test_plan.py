@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from twin_scanner.errors import Rejected
-from twin_scanner.imaging.volume import AIR_HU, Geometry, Triple, Volume
+from twin_scanner.imaging.volume import AIR_HU, Geometry, Triple, Volume, resample
+from twin_scanner.models import plan
 from twin_scanner.models.plan import Plan, ct_on_grid, ct_to_model, model_to_suv, plan_from_json, suv_to_model
 
 pytestmark = pytest.mark.unit
@@ -101,3 +102,17 @@ def test_the_grid_holds_whole_hu_and_no_negative_zero() -> None:
 def test_an_impossible_plan_is_rejected() -> None:
     with pytest.raises(Rejected, match="impossible"):
         Plan(hu_low=10.0, hu_high=0.0)
+
+
+@pytest.mark.parametrize("tilted", [False, True])
+def test_a_ct_resampled_slab_by_slab_is_the_ct_resampled_at_once(tilted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole at once is the oracle; the target juts out at both ends, its axes may be turned."""
+    monkeypatch.setattr(plan, "SLAB_PLANES", 4)
+    hu = np.random.default_rng(2).integers(-1024, 2000, (40, 21, 17)).astype(np.float32)
+    ct = Volume(hu, Geometry(hu.shape, (1.25, 0.9, 1.1), (3.0, -7.0, 11.0)))
+    cosine, sine = (np.cos(0.1), np.sin(0.1)) if tilted else (1.0, 0.0)
+    turned = ((0.0, -sine, cosine), (0.0, cosine, sine), (1.0, 0.0, 0.0))
+    target = Geometry((23, 11, 9), (2.5, 2.04, 2.04), (2.0, -6.0, 5.0), turned)
+    whole = np.rint(resample(ct, target, outside=AIR_HU).array)
+    np.testing.assert_array_equal(plan.resampled_ct(ct, target).array, whole)
+    assert (whole == AIR_HU).any()

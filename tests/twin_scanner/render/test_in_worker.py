@@ -1,9 +1,11 @@
 """What a worker process does before its first render."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Misconfigured
 from twin_scanner.render import render
 from twin_scanner.render.in_worker import load_in_worker
@@ -11,12 +13,13 @@ from twin_scanner.render.in_worker import load_in_worker
 
 def test_the_model_that_was_loaded_before_is_the_one_that_renders_have(tmp_path: Path) -> None:
     render._loaded.cache_clear()
-    load_in_worker("champion", tmp_path)
+    load_in_worker("champion", tmp_path, SegmenterChoice())
     package = render.load_model("champion", tmp_path)
     assert render._loaded.cache_info().hits == 1
     assert package.card.phantom_only
+    assert "twin_scanner.districts.landmarks.segmenter" in sys.modules
 
 
 def test_a_model_that_is_not_there_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="nowhere"):
-        load_in_worker("nowhere", tmp_path)
+        load_in_worker("nowhere", tmp_path, SegmenterChoice())

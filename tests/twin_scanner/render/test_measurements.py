@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from twin_scanner.dicom.body_parts import BODY_PARTS
 from twin_scanner.districts.district_map import DistrictMap, PartQuality
 from twin_scanner.imaging.suv import region_suv
 from twin_scanner.imaging.volume import Geometry, Volume
-from twin_scanner.render.measurements import district_values, measurements
+from twin_scanner.render.measurements import district_values, measurements, shown_body_part
 from twin_scanner.synthesis.pipeline import SyntheticPet
 
 pytestmark = pytest.mark.unit
@@ -55,3 +56,48 @@ def test_a_district_bears_the_remarks_of_its_own_parts_and_the_trunk_those_of_al
     made = pet()
     remarks = {one.name: one.remark for one in measurements(made, region_suv(made.suv, made.districts))}
     assert remarks == {"head": HEAD.sentence(), "trunk": f"{HEAD.sentence()} {LEFT_ARM.sentence()}"}
+
+
+def shown(rows: str, own: str = "", slice_mm: float = 50.0) -> str:
+    """What a CT shows whose slices, from the feet up, hold these districts: h(ead), t(runk), a(rms), l(egs)."""
+    grid = Geometry((len(rows), 2, 2), (slice_mm, 10.0, 10.0), (0.0, 0.0, 0.0))
+    labels = np.zeros(grid.shape, np.uint8)
+    for place, row in enumerate(rows):
+        labels[place] = " htal".index(row)
+    return shown_body_part(DistrictMap(labels, grid, "known", "0" * 64), own)
+
+
+@pytest.mark.parametrize(
+    ("rows", "own", "part"),
+    [
+        (" lllltttttttttttttthhh ", "CHEST", "WHOLEBODY"),
+        ("lllltttttttttttttthh", "CHEST", "NECKCHESTABDPELV"),
+        ("ltttttttttttttt", "", "CHESTABDPELVIS"),
+        ("lttttttttt", "", "ABDOMENPELVIS"),
+        ("ltttttt", "", "PELVIS"),
+        ("ttttttttttttthh", "", "NECKCHESTABDOMEN"),
+        ("ttttttttthh", "", "NECKCHEST"),
+        ("tthhh", "", "HEADNECK"),
+        ("hhh", "WHOLEBODY", "HEAD"),
+        ("lll", "KNEE", "EXTREMITY"),
+        ("tttttttttttt", "", "CHESTABDPELVIS"),
+        ("ttttttt", "ABDOMEN", "ABDOMEN"),
+        ("ttttttt", "HEAD", ""),
+    ],
+)
+def test_the_body_part_is_what_the_ct_shows_and_no_more(rows: str, own: str, part: str) -> None:
+    assert shown(rows, own) == part
+    assert part == "" or part in BODY_PARTS
+
+
+def test_finer_regions_leave_the_headers_word() -> None:
+    grid = Geometry((2, 2, 2), (50.0, 10.0, 10.0), (0.0, 0.0, 0.0))
+    districts = DistrictMap(np.ones(grid.shape, np.uint8), grid, "organs", "0" * 64, names={1: "liver"})
+    assert shown_body_part(districts, "ABDOMEN") == "ABDOMEN"
+
+
+def test_the_volume_has_the_digits_of_the_measurement_report() -> None:
+    made = pet()
+    grid = replace(CT_GRID, spacing_mm=(5.0, 10.0, 10.0012))
+    made = replace(made, district_map=replace(made.district_map, geometry=grid))
+    assert district_values(made, region_suv(made.suv, made.districts))["head"]["volume_ml"] == 200.024

@@ -98,9 +98,17 @@ def test_the_pictures_of_a_render_know_what_the_model_has_seen(phantom_only: boo
 
 
 def test_a_model_of_patients_needs_no_acceptance_and_nothing_speaks_of_phantoms(request_for: RequestFor) -> None:
-    request = replace(request_for(PATIENTS), zero_dose=True)
+    """Its card states ranges too, outside of one of which the CT is: what is delivered nevertheless says so."""
+    ranges = {"age_years": [0, 1], "slice_spacing_mm": [1, 20]}
+    request = replace(request_for({"training_data": {**PATIENTS["training_data"], "ranges": ranges}}), zero_dose=True)
     report = render(request)
     assert not report.phantom_only
+    (outside,) = report.outside_training
+    assert "age lies outside" in outside
+    assert any(outside in note for note in report.notes)
+    sr = pydicom.dcmread(request.result / "sr/measurement-report.dcm")
+    said = {str(element.value) for element in sr.iterall() if element.keyword == "TextValue"}
+    assert f"outside of the training data: {outside}" in said
     files = [request.result / name for name in (*report.pet_files, *(one.file for one in report.companions))]
     assert files and not any("PHANTOM-ONLY" in str(pydicom.dcmread(file)) for file in files)
     assert not any(SENTENCE in str(pydicom.dcmread(file)) for file in files)

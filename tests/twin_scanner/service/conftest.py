@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.archive import Archive
 from tests.fakes.clock import Clock
+from tests.peers.postgresql import PostgreSQL
 from twin_scanner.service.ledger import Ledger, migrate
 
 KINDS = ["sqlite", "postgresql"]
@@ -41,16 +43,27 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture
+def migrated_sqlite_url(sqlite_url: str, migrated_file: Path) -> str:
+    """A ledger without rows on SQLite."""
+    shutil.copyfile(migrated_file, sqlite_url.removeprefix("sqlite:///"))
+    return sqlite_url
+
+
+@pytest.fixture(scope="session")
+def migrated_schema(postgresql: PostgreSQL) -> str:
+    """A ledger of this version without rows on PostgreSQL, to be copied."""
+    url = postgresql.new_database()
+    migrate(url)
+    return url
+
+
 @pytest.fixture(params=KINDS)
 def url(request: pytest.FixtureRequest) -> str:
     """A ledger without rows on each kind of database."""
     if request.param == "sqlite":
-        sqlite_url = str(request.getfixturevalue("sqlite_url"))
-        shutil.copyfile(request.getfixturevalue("migrated_file"), sqlite_url.removeprefix("sqlite:///"))
-        return sqlite_url
-    postgresql_url = str(request.getfixturevalue("postgresql").new_database())
-    migrate(postgresql_url)
-    return postgresql_url
+        return str(request.getfixturevalue("migrated_sqlite_url"))
+    return str(request.getfixturevalue("postgresql").new_copy(request.getfixturevalue("migrated_schema")))
 
 
 @pytest.fixture
@@ -74,3 +87,16 @@ def open_ledger(clock: Clock) -> Iterator[Open]:
 def ledger(url: str, open_ledger: Open) -> Ledger:
     """A new ledger of one node, on each kind of database."""
     return open_ledger(url)
+
+
+@pytest.fixture
+def sqlite_ledger(migrated_sqlite_url: str, open_ledger: Open) -> Ledger:
+    """A new ledger of one node, on SQLite alone."""
+    return open_ledger(migrated_sqlite_url)
+
+
+@pytest.fixture
+def archive() -> Iterator[Archive]:
+    """A PACS that keeps all it gets."""
+    with Archive() as running:
+        yield running

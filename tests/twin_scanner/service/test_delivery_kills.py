@@ -55,7 +55,8 @@ class Kill:
 def kill(monkeypatch: pytest.MonkeyPatch) -> Kill:
     """Puts the points into the product."""
     kill = Kill()
-    write, send, commit = Database.write, DicomTarget.send, DicomTarget.commit
+    write, commit = Database.write, DicomTarget.commit
+    send: Any = DicomTarget.send
     write_durably = durable_file.write_durably
 
     @contextmanager
@@ -65,13 +66,16 @@ def kill(monkeypatch: pytest.MonkeyPatch) -> Kill:
             kill.point()
         kill.point()
 
-    def cut_send(target: DicomTarget, *files: Any, on_answer: Callable[[Any], None], **options: Any) -> Any:
-        def note(answer: Any) -> None:
-            kill.point()
-            on_answer(answer)
-            kill.point()
+    def cut_send(target: DicomTarget) -> Any:
+        def sent(*files: Any, on_answer: Callable[[Any], None], **options: Any) -> Any:
+            def note(answer: Any) -> None:
+                kill.point()
+                on_answer(answer)
+                kill.point()
 
-        return send(target, *files, on_answer=note, **options)
+            return send.fget(target)(*files, on_answer=note, **options)
+
+        return sent
 
     def cut_commit(target: DicomTarget, *request: Any) -> None:
         commit(target, *request)
@@ -83,7 +87,7 @@ def kill(monkeypatch: pytest.MonkeyPatch) -> Kill:
         kill.point()
 
     monkeypatch.setattr(Database, "write", cut_write)
-    monkeypatch.setattr(DicomTarget, "send", cut_send)
+    monkeypatch.setattr(DicomTarget, "send", property(cut_send))
     monkeypatch.setattr(DicomTarget, "commit", cut_commit)
     for module in (answered_instances, companions):
         monkeypatch.setattr(module, "write_durably", cut_file)

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -31,23 +32,16 @@ COERCED = 0xB000
 
 
 @pytest.fixture
-def ledger(sqlite_url: str, migrated_file: Path, open_ledger: Open) -> Ledger:
-    Path(sqlite_url.removeprefix("sqlite:///")).write_bytes(migrated_file.read_bytes())
-    return open_ledger(sqlite_url)
-
-
-@pytest.fixture
-def archive() -> Iterator[Archive]:
-    with Archive() as running:
-        yield running
+def ledger(sqlite_ledger: Ledger) -> Ledger:
+    return sqlite_ledger
 
 
 @pytest.fixture
 def make(tmp_path: Path, ledger: Ledger, clock: Clock) -> Callable[..., DeliverySite]:
     """A site with these destinations."""
 
-    def site(*destinations: ImageDestination) -> DeliverySite:
-        return DeliverySite(tmp_path, ledger, clock, *destinations)
+    def site(*destinations: ImageDestination, **policy: Any) -> DeliverySite:
+        return DeliverySite(tmp_path, ledger, clock, *destinations, **policy)
 
     return site
 
@@ -544,3 +538,79 @@ def test_a_dicomweb_server_is_a_destination_whose_list_confirms_and_409_is_a_suc
         clock.pass_s(PROBE_S + 1.0)
         site.run()
         assert site.state(third) == "done"
+
+
+REAL_PET = "1.2.1.77"
+
+
+def test_a_real_pet_that_came_after_the_render_rejects_the_job_and_nothing_is_sent_until_a_person_retries_it(
+    make: Callable[..., DeliverySite], archive: Archive, ledger: Ledger
+) -> None:
+    site = make(archive_destination(archive), archive_destination(archive, "research", required=False))
+    job = site.job()
+    site.real_pets[job.study_uid] = REAL_PET
+    site.run()
+    rejected = ledger.jobs.find(job.job_id)
+    assert rejected.state == "rejected" and archive.kept() == set() and site.recorded == []
+    assert f"holds a real PET (series {REAL_PET})" in rejected.reason and "retry this job" in rejected.reason
+    assert {site.delivery(job).state, site.delivery(job, "research").state} == {DeliveryState.HELD}
+    assert ledger.retry(job.job_id).state == "rendered"
+    site.run()
+    assert site.state(job) == "done" and set(archive.kept()) == set(site.issued(job))
+
+
+def test_a_real_pet_that_came_after_the_render_holds_the_job_where_the_site_wants_that(
+    make: Callable[..., DeliverySite], archive: Archive, ledger: Ledger
+) -> None:
+    site = make(archive_destination(archive), real_pet="hold")
+    job = site.job()
+    site.real_pets[job.study_uid] = REAL_PET
+    site.run()
+    held = ledger.jobs.find(job.job_id)
+    assert held.state == "held" and "release this job" in held.reason and archive.kept() == set()
+    ledger.release(job.job_id)
+    site.run()
+    assert site.state(job) == "done"
+
+
+def test_a_site_that_delivers_beside_a_real_pet_asks_nobody(
+    make: Callable[..., DeliverySite], archive: Archive, ledger: Ledger
+) -> None:
+    site = make(archive_destination(archive), real_pet="deliver")
+    job = site.job()
+    site.real_pets[job.study_uid] = REAL_PET
+    site.run()
+    assert site.state(job) == "done" and ledger.studies.find(job.study_uid) is None
+
+
+def test_a_delivery_that_was_begun_before_the_real_pet_came_is_finished_and_the_next_destination_waits_for_a_person(
+    make: Callable[..., DeliverySite], archive: Archive, clock: Clock
+) -> None:
+    """Half a series beside a real PET would be worse than a whole one; and what is there, a person must look at."""
+    site = make(archive_destination(archive), archive_destination(archive, "research"))
+    job = site.job()
+    archive.statuses[site.issued(job)[1]] = 0xC000
+    site.run("pacs")
+    assert len(archive.kept()) > 0 and site.delivery(job).state == DeliveryState.WAITING
+    site.real_pets[job.study_uid] = REAL_PET
+    archive.statuses.clear()
+    clock.pass_s(HOUR_S)
+    site.run()
+    assert site.delivery(job).state == DeliveryState.CONFIRMED
+    second = site.delivery(job, "research")
+    assert second.state == DeliveryState.HELD and "release this job" in second.reason
+    assert site.state(job) == "held"
+
+
+def test_a_release_from_before_the_real_pet_came_has_not_decided_on_it(
+    make: Callable[..., DeliverySite], archive: Archive, ledger: Ledger
+) -> None:
+    site = make(archive_destination(archive))
+    job = site.job()
+    (claimed,) = [ledger.deliveries.claim("pacs")]
+    assert claimed is not None
+    ledger.deliveries.hold(claimed, "The destination refuses it.")
+    ledger.release(job.job_id)
+    site.real_pets[job.study_uid] = REAL_PET
+    site.run()
+    assert site.state(job) == "rejected" and archive.kept() == set()

@@ -24,6 +24,7 @@ from twin_scanner.service.intake import (
     choices_of,
 )
 from twin_scanner.service.ledger import (
+    IDENTITY,
     Arrival,
     IssuedSeries,
     Job,
@@ -34,7 +35,6 @@ from twin_scanner.service.ledger import (
     State,
     Study,
     StudyState,
-    migrate,
 )
 from twin_scanner.service.retry import RetryPolicy
 from twin_scanner.service.worker import Beat, Lane, Worker
@@ -45,11 +45,9 @@ pytestmark = pytest.mark.record
 class Rig:
     """A spool, a ledger and the intake between them; ``faults`` are what reading the headers raises next, by study."""
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
+    def __init__(self, folder: Path, clock: Clock, url: str) -> None:
         self.clock = clock
         self.spool = Spool(folder / "spool")
-        url = f"sqlite:///{folder / 'ledger.sqlite'}"
-        migrate(url)
         self.ledger = Ledger(url, node="node", who="test", now=clock, monotonic_s=clock.monotonic_s)
         self.ledger.enter("folder")
         self.folders = JobFolders(folder / "jobs")
@@ -111,8 +109,8 @@ class Rig:
 
 
 @pytest.fixture
-def rig(tmp_path: Path, clock: Clock) -> Iterator[Rig]:
-    made = Rig(tmp_path, clock)
+def rig(tmp_path: Path, clock: Clock, migrated_sqlite_url: str) -> Iterator[Rig]:
+    made = Rig(tmp_path, clock, migrated_sqlite_url)
     yield made
     made.ledger.close()
 
@@ -183,6 +181,26 @@ def test_more_slices_after_the_pet_was_made_are_its_next_revision(rig: Rig, tmp_
     assert (second.state, second.revision) == (State.QUEUED, 2)
 
 
+def test_a_corrected_ct_under_the_same_uids_takes_the_place_of_one_that_is_held_for_its_patient(
+    rig: Rig, tmp_path: Path
+) -> None:
+    rig.receive(write_series(tmp_path / "a"))
+    rig.take()
+    claimed = rig.ledger.jobs.claim()
+    assert claimed is not None
+    rig.ledger.jobs.hold(claimed, "The birth date contradicts the record.", IDENTITY)
+    rig.clock.pass_s(1.0)
+    rig.receive(write_series(tmp_path / "half", slices=12, PatientBirthDate="19500102"))
+    assert [job.state for job in rig.take()] == [State.HELD], "half a series corrects nothing"
+    rig.receive(write_series(tmp_path / "b", PatientBirthDate="19500102"))
+    held, corrected = rig.take()
+    assert (held.state, corrected.state) == (State.SUPERSEDED, State.QUEUED)
+    (date,) = {pydicom.dcmread(file).PatientBirthDate for file in rig.folders.ct(corrected.job_id).rglob("*.dcm")}
+    assert date == "19500102"
+    (kept,) = {pydicom.dcmread(file).PatientBirthDate for file in rig.folders.ct(held.job_id).rglob("*.dcm")}
+    assert kept == "19500101"
+
+
 def test_another_content_under_the_same_uids_makes_no_job_and_is_reported(
     rig: Rig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,6 +216,22 @@ def test_another_content_under_the_same_uids_makes_no_job_and_is_reported(
     (event,) = [event for event in timeline if event.what == "kept apart"]
     assert event.detail["count"] == len(rig.spool.apart("1.2.3")) == len(list((tmp_path / "b").iterdir()))
     assert "came again with another content; the first is translated" in caplog.text
+    assert rig.study().kept_apart == event.detail["count"]
+    rig.ledger.studies.cleared(rig.study())
+    assert rig.study().kept_apart == 0
+
+
+def test_another_content_that_was_acknowledged_just_before_a_crash_is_reported_after_the_restart(
+    rig: Rig, tmp_path: Path
+) -> None:
+    """It changes no fingerprint, and the sweep that would have told the ledger never came."""
+    rig.receive(write_series(tmp_path / "a"))
+    rig.take()
+    rig.receive(write_series(tmp_path / "b", slices=2, PatientID="P2"))
+    assert rig.intake.waiting() == ["1.2.3"]
+    rig.take()
+    assert rig.study().kept_apart == 2
+    assert rig.intake.waiting() == []
 
 
 def test_another_series_after_the_pet_was_made_is_skipped(rig: Rig, tmp_path: Path) -> None:
@@ -339,9 +373,9 @@ def test_a_study_is_arriving_by_the_receiver_or_by_the_ledger_at_every_moment(
     before: list[list[str]] = []
     arrived = rig.ledger.studies.arrived
 
-    def note(found: Sequence[Arrival]) -> None:
+    def note(found: Sequence[Arrival]) -> list[str]:
         before.append(quiet.arriving())
-        arrived(found)
+        return arrived(found)
 
     monkeypatch.setattr(rig.ledger.studies, "arrived", note)
     assert arrivals.sweep()

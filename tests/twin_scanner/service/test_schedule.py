@@ -18,7 +18,7 @@ from twin_scanner.service.schedule import CommandSchedule, PeriodicTasks, read_c
 
 pytestmark = pytest.mark.record
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 POLL_S = 0.01
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
@@ -319,7 +319,9 @@ def test_a_cron_text_is_read_in_its_zone() -> None:
     assert comes.astimezone(UTC) == datetime(2026, 7, 1, 0, 30, tzinfo=UTC)
 
 
-def test_a_periodic_task_that_fails_runs_again_and_stops_with_the_rest() -> None:
+def test_a_periodic_task_that_fails_runs_again_is_logged_once_and_stops_with_the_rest(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     ran, died = threading.Semaphore(0), threading.Event()
 
     def task() -> None:
@@ -331,6 +333,17 @@ def test_a_periodic_task_that_fails_runs_again_and_stops_with_the_rest() -> None
     assert all(ran.acquire(timeout=DEADLINE_S) for _ in range(3))
     tasks.stop(DEADLINE_S)
     assert not tasks.at_work and not died.is_set()
+    assert [record.__dict__["reason"] for record in caplog.records] == ["The disk is full."]
+
+
+def test_a_periodic_task_runs_at_once_where_it_is_asked_for_and_its_wait_does_not_hold_up_the_stop() -> None:
+    ran = threading.Semaphore(0)
+    tasks = PeriodicTasks(lambda: None)
+    run_now = tasks.every(HOUR_S, "sweep", lambda: ran.release())
+    run_now()
+    assert ran.acquire(timeout=DEADLINE_S)
+    tasks.stop(DEADLINE_S)
+    assert not tasks.at_work
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -1,5 +1,6 @@
 """What the twin is told of a delivered job: of the companions, those that the PACS holds and no others."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,14 +14,17 @@ from pydicom.uid import ExplicitVRLittleEndian
 from twin_record.update import TwinUpdate
 from twin_scanner.dicom.write.companions import companion_series_uids
 from twin_scanner.districts.choice import SegmenterChoice
-from twin_scanner.errors import Defect
+from twin_scanner.errors import Defect, Transient
 from twin_scanner.render.report import Companion, RenderReport, read_delivery, read_report, write_report
 from twin_scanner.render.request import RenderRequest
+from twin_scanner.render.windows_done import writing_windows
 from twin_scanner.service.image_delivery import held_companions
 from twin_scanner.service.intake import JobFolders
+from twin_scanner.service.job_update import twin_update
 from twin_scanner.service.ledger import REPLACED, Delivery, DeliveryState, Job, Outcome, utc_now
-from twin_scanner.service.steps import Steps, twin_update
-from twin_scanner.service.worker import Lane
+from twin_scanner.service.steps import Steps
+from twin_scanner.service.superseded import Superseded
+from twin_scanner.service.worker import Beat, Lane
 
 pytestmark = pytest.mark.unit
 
@@ -77,7 +81,7 @@ def test_a_report_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
 
 
 def delivered(outcome: Outcome | None, by: str = "query") -> Delivery:
-    row = SimpleNamespace(state=DeliveryState.CONFIRMED, confirmed_by=by, outcome=outcome)
+    row = SimpleNamespace(state=DeliveryState.CONFIRMED, confirmed_by=by, outcome=outcome, after_required=False)
     return cast(Delivery, row)
 
 
@@ -112,6 +116,36 @@ def test_a_revision_replaces_the_companions_of_the_pet_it_replaces() -> None:
     assert update.replaces_companion_uids == companion_series_uids("1.2.7")
 
 
+def test_the_twin_gets_what_was_measured_with_the_reports_codes_and_what_is_measured_no_more() -> None:
+    report = replace(
+        a_report(),
+        districts={"head": {"volume_ml": 4000.0, "suv_mean": 3.0}, "liver": {"volume_ml": 1500.0}},
+        district_remarks={"head": "head: whole."},
+        district_codes={"liver": {"value": "10200004", "scheme": "SCT", "meaning": "Liver"}},
+        uncertainty={"calibrated": True, "districts": {"head": 0.25}},
+    )
+    earlier = Superseded(measured={"head": {"volume_ml", "suv_mean", "suv_peak"}, "legs": {"volume_ml"}})
+    pet = header()
+    pet.FrameOfReferenceUID = "1.2.3.9"
+    update = twin_update(pet, report, ("1.2.7",), set(), earlier)
+    head, liver, legs = update.districts
+    assert update.frame_of_reference_uid == "1.2.3.9"
+    assert (head.volume_ml, head.suv_mean, head.suv_peak, head.withdrawn) == (4000.0, 3.0, None, ("suv_peak",))
+    assert (head.remark, head.suv_deviation, head.calibrated) == ("head: whole.", 0.25, True)
+    assert (head.site, liver.site) == (("69536005", "SCT", "Head"), ("10200004", "SCT", "Liver"))
+    assert (legs.volume_ml, legs.withdrawn) == (None, ("volume_ml",))
+
+
+def test_the_twin_gets_the_instance_numbers_and_the_body_part_of_the_report() -> None:
+    report = replace(
+        a_report(), source_instance_numbers=(7,), pet_instance_numbers=(1,), pet_body_part="CHESTABDPELVIS"
+    )
+    update = twin_update(header(), report, (), {"1.2.9.1.1"})
+    assert (update.source_series.instance_numbers, update.pet_series.instance_numbers) == ((7,), (1,))
+    assert update.pet_series.body_part_examined == "CHESTABDPELVIS"
+    assert update.companion_series[0].instance_numbers == (1,)
+
+
 def test_the_twin_is_told_how_the_ct_was_resampled() -> None:
     sentence = "The gantry was tilted by 8.0 degrees: the CT was resampled."
     assert (
@@ -134,7 +168,34 @@ def never(*_: object) -> None:
     raise AssertionError("only the work of a lane is looked at")
 
 
-def render_lane(folder: Path, report: RenderReport) -> Lane[Any]:
+def test_a_render_lets_the_ledger_know_its_windows_and_is_not_ended_by_a_ledger_that_is_away(tmp_path: Path) -> None:
+    noted: list[tuple[int, int]] = []
+
+    def note(job: Job, done: int, windows: int) -> None:
+        noted.append((done, windows))
+        if len(noted) == 1:
+            raise Transient("locked")
+
+    def render(request: RenderRequest, beat: Beat) -> RenderReport:
+        report = writing_windows(request.result)
+        beat()
+        report(1, 540)
+        for _ in range(3):
+            beat()
+        report(540, 540)
+        beat()
+        return a_report()
+
+    render_lane(tmp_path, a_report(), render, note).work(revision(1, None), lambda: None)
+    assert noted == [(1, 540), (1, 540), (540, 540)]
+
+
+def render_lane(
+    folder: Path,
+    report: RenderReport,
+    render: Callable[[RenderRequest, Beat], RenderReport] | None = None,
+    note_windows: Callable[[Job, int, int], None] = never,
+) -> Lane[Any]:
     """The lane of renders, with one that gives this report; the CT of the job j1 is there."""
     folders, nothing = JobFolders(folder), cast(Any, SimpleNamespace())
     folders.ct("j1").mkdir(parents=True)
@@ -150,16 +211,18 @@ def render_lane(folder: Path, report: RenderReport) -> Lane[Any]:
         device_serial_number="TS-1",
         accept_synthetic_ct=False,
     )
-    rows = SimpleNamespace(claim=never, wake=never)
+    rows = SimpleNamespace(claim=never, wake=never, note_windows=note_windows)
     ledger: Any = SimpleNamespace(studies=rows, jobs=rows, deliveries=rows, rendered=never)
-    intake: Any = SimpleNamespace(check_real_pet=lambda job: None)
-    steps = Steps(
-        ledger, folders, intake, lambda request, beat: report, template, (), nothing, UTC, lambda: nothing, utc_now
-    )  # fmt: skip
+    intake: Any = SimpleNamespace(check_real_pet=lambda job, has_left: None)
+
+    rendering = render or (lambda request, beat: report)
+    steps = Steps(ledger, folders, intake, rendering, template, (), nothing, "twin", UTC, lambda: nothing, utc_now)
     return next(lane for lane in steps.lanes() if lane.name == "render")
 
 
-def twin_lane(folder: Path, jobs: list[Job], recorded: list[TwinUpdate], confirmed: list[str]) -> Steps:
+def twin_lane(
+    folder: Path, jobs: list[Job], recorded: list[TwinUpdate], confirmed: list[str], images: Sequence[Delivery] = ()
+) -> Steps:
     """The twin's lane on a ledger with these jobs; the result of the first lies in ``folder``."""
     folders = JobFolders(folder)
     result = folders.result(jobs[0].job_id)
@@ -179,15 +242,20 @@ def twin_lane(folder: Path, jobs: list[Job], recorded: list[TwinUpdate], confirm
     ledger: Any = SimpleNamespace(
         jobs=SimpleNamespace(find=lambda job_id: jobs[0], of_study=lambda study_uid, frame_uid: jobs),
         deliveries=SimpleNamespace(
-            confirmed=lambda delivery, by: confirmed.append(by), of_jobs=lambda job_ids: {job_ids[0]: []}
+            confirmed=lambda delivery, by: confirmed.append(by),
+            of_jobs=lambda job_ids: {job_id: [*images] for job_id in job_ids},
         ),
+        updates=SimpleNamespace(keep=lambda update: True),
+        results=SimpleNamespace(of_job=lambda job_id: None),
+        recorded=lambda delivery, target: confirmed.append(target),
     )
     twin: Any = SimpleNamespace(record=record)
-    return Steps(ledger, folders, nothing, nothing, nothing, (), twin, UTC, nothing, utc_now)
+    return Steps(ledger, folders, nothing, nothing, nothing, (), twin, "embedded store", UTC, nothing, utc_now)
 
 
 def revision(number: int, pet_series_uid: str | None) -> Job:
-    job = SimpleNamespace(job_id=f"j{number}", study_uid="1.2.3", series_uid="1.2.3.4", frame_of_reference_uid="1.9")
+    facts = {"job_id": f"j{number}", "study_uid": "1.2.3", "series_uid": "1.2.3.4"}
+    job = SimpleNamespace(**facts, facts=facts, frame_of_reference_uid="1.9")
     job.revision, job.pet_series_uid, job.made_at = number, pet_series_uid, datetime(2026, 3, 1, tzinfo=UTC)
     job.evidence = "quiet period"
     return cast(Job, job)
@@ -205,10 +273,19 @@ def test_a_pet_that_a_later_revision_has_replaced_is_not_recorded_after_it(
     with caplog.at_level("INFO"):
         steps._record(delivery, lambda: None)()
     if pet_of_the_later is None:
-        assert (len(recorded), confirmed) == (1, ["FHIR transaction"])
+        assert (len(recorded), confirmed) == (1, ["embedded store"])
     else:
         assert (recorded, confirmed) == ([], ["replaced by a later revision"])
         assert "not recorded: a later revision of this PET replaces it" in caplog.messages
+
+
+def test_a_replaced_pet_that_was_delivered_is_recorded_all_the_same(tmp_path: Path) -> None:
+    """Its successor was recorded first, and nothing said how the PET that the PACS holds had come to be."""
+    recorded: list[TwinUpdate] = []
+    jobs = [revision(1, "1.2.8"), revision(2, "1.2.8.9")]
+    steps = twin_lane(tmp_path, jobs, recorded, [], [delivered(Outcome(1, 1))])
+    steps._record(cast(Delivery, SimpleNamespace(job_id="j1")), lambda: None)()
+    assert [update.pet_series.series_uid for update in recorded] == ["1.2.8"]
 
 
 def test_a_report_or_a_delivery_that_cannot_be_read_is_a_defect(tmp_path: Path) -> None:

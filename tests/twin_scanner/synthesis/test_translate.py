@@ -9,8 +9,10 @@ import pytest
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.inferers.utils import sliding_window_inference
-from torch import nn
+from torch import Tensor, nn
 
+from tests.samples.known_networks import package_of as known_package
+from twin_scanner.errors import Transient
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape
 from twin_scanner.models.card import Architecture, Card, Stitching
 from twin_scanner.models.inputs import context_cells, ct_channels
@@ -240,3 +242,57 @@ def test_labels_on_another_grid_are_a_fault_of_the_caller() -> None:
     ct, labels = ct_and_labels((40, 40, 40))
     with pytest.raises(ValueError, match="do not lie on the CT"):
         translate(ct[None], labels[1:], package_of(DISTRICTS))
+
+
+class Crowded(nn.Module):
+    """A network on a device whose memory has room for so many windows; it writes down how many it was given."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((1,), 0.5), requires_grad=False)
+        self.room = room
+        self.given: list[int] = []
+
+    def forward(self, ct: Tensor) -> Tensor:
+        self.given.append(len(ct))
+        if len(ct) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.gain * ct
+
+
+def test_a_device_too_small_for_a_batch_takes_half_of_it() -> None:
+    ct, labels = ct_and_labels((50, 40, 40))
+    crowded = Crowded(room=3)
+    partition = Partition("body", MappingProxyType({"body": (1, 2, 3, 4)}))
+    calls: list[tuple[int, int]] = []
+    progress = lambda done, total: calls.append((done, total))  # noqa: E731
+    pet = translate(ct[None], labels, known_package({"body": crowded}, partition), progress=progress)
+    np.testing.assert_allclose(pet, np.where(labels > 0, 0.5 * ct, 0.0), rtol=0, atol=1e-6)
+    windows = len(windows_touching(labels > 0))
+    assert crowded.given[:4] == [windows, windows // 2, windows // 4, windows // 4]
+    assert calls[-1] == (windows, windows)
+    assert sum(given for given in crowded.given if given <= 3) == windows
+
+
+def test_a_device_too_small_for_one_window_is_tried_again_later() -> None:
+    ct, labels = ct_and_labels((40, 40, 40))
+    partition = Partition("body", MappingProxyType({"body": (1, 2, 3, 4)}))
+    with pytest.raises(Transient, match="The memory of cpu does not suffice"):
+        translate(ct[None], labels, known_package({"body": Crowded(room=0)}, partition))
+
+
+def test_a_translation_never_takes_tf32_and_leaves_the_setting_as_it_was() -> None:
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+    seen: list[tuple[bool, bool, str]] = []
+
+    class Looks(Crowded):
+        def forward(self, ct: Tensor) -> Tensor:
+            setting = torch.backends.cudnn
+            seen.append((setting.allow_tf32, setting.deterministic, setting.conv.fp32_precision))
+            return super().forward(ct)
+
+    ct, labels = ct_and_labels((40, 40, 40))
+    partition = Partition("body", MappingProxyType({"body": (1, 2, 3, 4)}))
+    translate(ct[None], labels, known_package({"body": Looks(room=99)}, partition))
+    assert set(seen) == {(False, True, "ieee")}
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == before

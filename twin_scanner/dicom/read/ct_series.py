@@ -13,7 +13,7 @@ from twin_scanner.dicom.read.gantry_tilt import GantryTilt, upright_slice
 from twin_scanner.dicom.read.hounsfield import hounsfield_frames, hounsfield_slice
 from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.dicom.read.series_choice import chosen_series
-from twin_scanner.dicom.read.slice_headers import ImageSlice, lossy_remark, naming_series
+from twin_scanner.dicom.read.slice_headers import ImageSlice, lossy_remark, naming_series, optional_integer
 from twin_scanner.dicom.read.stored_pixels import confirmed_repeats
 from twin_scanner.imaging.volume import FloatArray, Volume
 
@@ -23,8 +23,9 @@ class CtSeries:
     """A CT series: HU float32 (D, H, W), D along the stack's normal (row x column), padding and below-air AIR_HU.
 
     ``header`` is the first slice's data set (of a multi-frame object, its top level and shared groups) without pixels,
-    nothing in it decoded yet. ``sop_instance_uids`` are in stack order, each once. ``set_aside`` are sentences: what
-    was left out and why, and what a reader should know of the images. ``derivation`` is a sentence on how the volume
+    nothing in it decoded yet. ``sop_instance_uids`` are in stack order, each once, and
+    ``instance_numbers`` the InstanceNumber of each, None where it has none. ``set_aside`` are sentences: what was left
+    out and why, and what a reader should know of the images. ``derivation`` is a sentence on how the volume
     was resampled from the slices; empty where its voxels are theirs.
     """
 
@@ -35,6 +36,12 @@ class CtSeries:
     set_aside: tuple[str, ...]
     lossy: bool = False
     derivation: str = ""
+    instance_numbers: tuple[int | None, ...] = ()
+
+    def without_voxels(self) -> "CtSeries":
+        """The series for whoever needs its geometry and headers alone: the volume is 0 and takes no memory."""
+        empty = np.broadcast_to(np.float32(0.0), self.volume.geometry.shape)
+        return replace(self, volume=Volume(empty, self.volume.geometry))
 
 
 def read_ct_series(
@@ -64,14 +71,16 @@ def read_ct_series(
         header = _first_header(stack.slices[0])
     remarks = lossy_remark(stack.slices, "HU")
     derivation = stack.tilt.sentence() if stack.tilt else ""
+    headers = {image.sop_instance_uid: image.header for image in stack.slices}
     return CtSeries(
         volume=Volume(array, stack.geometry),
         header=header,
-        sop_instance_uids=tuple(dict.fromkeys(image.sop_instance_uid for image in stack.slices)),
+        sop_instance_uids=tuple(headers),
         sop_class_uid=stack.slices[0].sop_class_uid,
         set_aside=(*found.set_aside, *skipped, *stack.set_aside, *repeats, *remarks, *filter(None, [derivation])),
         lossy=bool(remarks),
         derivation=derivation,
+        instance_numbers=tuple(optional_integer(header, "InstanceNumber") for header in headers.values()),
     )
 
 

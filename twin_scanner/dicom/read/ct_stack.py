@@ -30,9 +30,9 @@ class Instance:
     header: Dataset
 
 
-def read_instance(file: Path) -> Instance:
+def read_instance(file: Path, keywords: Sequence[str] = HEADER_KEYWORDS) -> Instance:
     """One file's header; raises Rejected, naming the file, for a CT image that cannot even be told to a series."""
-    header = read_header(file, HEADER_KEYWORDS)
+    header = read_header(file, keywords)
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
         if is_ct(header) and not text(header, keyword):
             raise Rejected(f"{keyword} of {file.name} is missing, so it is damaged or cut short: send it again.")

@@ -9,15 +9,16 @@ from typing import Final, TypeAlias
 from pydicom.dataset import Dataset
 
 from twin_scanner.dicom.equipment import valid_uid
-from twin_scanner.dicom.read.ct_headers import is_ct
+from twin_scanner.dicom.read.ct_headers import HEADER_KEYWORDS, is_ct
 from twin_scanner.dicom.read.ct_stack import MINIMUM_SLICES, CtStack, Instance, read_instance, stack_of
 from twin_scanner.dicom.read.dicom_files import DIRECTORY_CLASS, quiet_pydicom
 from twin_scanner.dicom.read.gantry_tilt import GantryTilt
 from twin_scanner.dicom.read.preference import Merits, Preference, merits_of, ranked
 from twin_scanner.dicom.read.slice_headers import image_type, shown_uid, text
-from twin_scanner.dicom.read.source_digest import source_digest
+from twin_scanner.dicom.read.source_digest import IDENTITY_KEYWORDS, source_digest
 from twin_scanner.errors import Rejected
 
+_KEYWORDS: Final = tuple(dict.fromkeys((*HEADER_KEYWORDS, *IDENTITY_KEYWORDS)))
 _FRAMES_DIGITS: Final = 9
 """A NumberOfFrames with more digits is not counted: it stands in damaged headers only."""
 _Read: TypeAlias = Callable[[Sequence[Instance]], CtStack]
@@ -76,9 +77,13 @@ def choose_series(
     Paths in, texts out: it may run in another process.
     """
     with quiet_pydicom():
-        instances = [read_instance(file) for file in files]
+        instances = [read_instance(file, _KEYWORDS) for file in files]
         choices = _choices(instances, preference, _reader(preference, accept_synthetic, gantry_tilt))
-    return [replace(choice, source_digest=source_digest(choice.files) if choice.files else "") for choice in choices]
+    headers = {instance.file: instance.header for instance in instances}
+    return [
+        replace(choice, source_digest=source_digest(headers[file] for file in choice.files) if choice.files else "")
+        for choice in choices
+    ]
 
 
 def chosen_series(

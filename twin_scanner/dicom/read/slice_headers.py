@@ -206,6 +206,12 @@ def shown_uid(value: str) -> str:
     return value if valid_uid(value) else "without a valid UID"
 
 
+def optional_integer(header: Dataset, keyword: str) -> int | None:
+    """An IS (PS3.5 6.2) of an attribute that no image depends on; None where it is absent or none."""
+    value = text(header, keyword)
+    return int(value) if re.fullmatch(r"[+-]?[0-9]{1,11}", value) else None
+
+
 def text(header: Dataset, keyword: str) -> str:
     """An attribute's text without padding, several values joined by a backslash; empty where absent or unreadable."""
     try:

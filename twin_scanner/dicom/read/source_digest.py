@@ -1,13 +1,12 @@
 """What a PET copies or is computed from, as one number: whether a CT that came again is another one."""
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Final
 
 from pydicom.dataset import Dataset
 
-from twin_scanner.dicom.read.dicom_files import UNREADABLE, quiet_pydicom, read_header
+from twin_scanner.dicom.read.dicom_files import UNREADABLE, quiet_pydicom
 
 IDENTITY_KEYWORDS: Final = (
     "PatientID",
@@ -34,16 +33,14 @@ IDENTITY_KEYWORDS: Final = (
 their transfer syntax, and a CT that is sent again with another compression is not a new CT."""
 
 
-def source_digest(files: Sequence[Path]) -> str:
-    """SHA-256 over the headers of a series, whatever the order of its files and their transfer syntax.
+def source_digest(headers: Iterable[Dataset]) -> str:
+    """SHA-256 over the headers of a series, read with IDENTITY_KEYWORDS or more, in whatever order and transfer syntax.
 
-    A value that is none (a letter in a number) counts as its bytes. Raises Rejected, naming the file, where one cannot
-    be read, Transient where the disk fails.
+    A value that is none (a letter in a number) counts as its bytes.
     """
     with quiet_pydicom():
         lines = [
-            "\x1f".join(f"{keyword}={_value(header, keyword)}" for keyword in IDENTITY_KEYWORDS)
-            for header in (read_header(file, IDENTITY_KEYWORDS) for file in files)
+            "\x1f".join(f"{keyword}={_value(header, keyword)}" for keyword in IDENTITY_KEYWORDS) for header in headers
         ]
     return hashlib.sha256("\x1e".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
 

@@ -1,6 +1,6 @@
 """What stands beside a synthetic PET in its study: identity, equipment, numbers and UIDs of its companion objects."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
@@ -94,14 +94,13 @@ def nameless_ct(source: CtSeries) -> list[Dataset]:
     One data set a slice, in the order of the volume's D axis; of a multi-frame CT one, its frames in that order.
     """
     geometry = source.volume.geometry
-    images = []
-    for uid, index in zip(_slice_uids(source), range(geometry.shape[0]), strict=True):
-        image = _nameless_ct(source, uid)
+    shared = _nameless_ct(source)
+    shared.ImageOrientationPatient = [decimal(value) for axis in (2, 1) for value in geometry.direction[axis]]
+    shared.PixelSpacing = [decimal(value) for value in geometry.spacing_mm[1:]]
+    shared.SliceThickness = decimal(geometry.spacing_mm[0])
+    images = each_instance(shared, _slice_uids(source))
+    for index, image in enumerate(images):
         image.ImagePositionPatient = [decimal(value) for value in geometry.position_lps_mm((index, 0, 0))]
-        image.ImageOrientationPatient = [decimal(value) for axis in (2, 1) for value in geometry.direction[axis]]
-        image.PixelSpacing = [decimal(value) for value in geometry.spacing_mm[1:]]
-        image.SliceThickness = decimal(geometry.spacing_mm[0])
-        images.append(image)
     return images if len(source.sop_instance_uids) == len(images) else [_as_frames(source, images)]
 
 
@@ -111,28 +110,38 @@ def _slice_uids(source: CtSeries) -> Sequence[str]:
     return uids if len(uids) == slices else uids[:1] * slices
 
 
-def _nameless_ct(source: CtSeries, sop_instance_uid: str) -> Dataset:
-    series_uid = required_uid(source.header, "SeriesInstanceUID")
-    image = _nameless(source, source.sop_class_uid, sop_instance_uid, series_uid, CT_MODALITY)
-    image.FrameOfReferenceUID = required_uid(source.header, "FrameOfReferenceUID")
-    image.Rows, image.Columns = source.volume.geometry.shape[1:]
-    return image
+def _nameless_ct(source: CtSeries) -> Dataset:
+    """What every image of the CT has."""
+    shared = _nameless(source, source.sop_class_uid, required_uid(source.header, "SeriesInstanceUID"), CT_MODALITY)
+    shared.FrameOfReferenceUID = required_uid(source.header, "FrameOfReferenceUID")
+    shared.Rows, shared.Columns = source.volume.geometry.shape[1:]
+    return shared
 
 
-def _nameless(source: CtSeries, sop_class_uid: str, sop_instance_uid: str, series_uid: str, modality: str) -> Dataset:
-    """An object of the CT's study that belongs to nobody."""
-    companion = Dataset()
-    companion.SOPClassUID, companion.SOPInstanceUID = sop_class_uid, sop_instance_uid
-    companion.StudyInstanceUID = required_uid(source.header, "StudyInstanceUID")
-    companion.SeriesInstanceUID, companion.Modality = series_uid, modality
+def _nameless(source: CtSeries, sop_class_uid: str, series_uid: str, modality: str) -> Dataset:
+    """What every object of one series in the CT's study has; it belongs to nobody."""
+    shared = Dataset()
+    shared.SOPClassUID = sop_class_uid
+    shared.StudyInstanceUID = required_uid(source.header, "StudyInstanceUID")
+    shared.SeriesInstanceUID, shared.Modality = series_uid, modality
     for keyword in NOBODY:
-        setattr(companion, keyword, "")
-    return companion
+        setattr(shared, keyword, "")
+    return shared
+
+
+def each_instance(shared: Dataset, sop_instance_uids: Iterable[str]) -> list[Dataset]:
+    """One data set each, with the very elements that all share: none of those is changed later."""
+    made = []
+    for uid in sop_instance_uids:
+        instance = Dataset(dict(shared.items()))
+        instance.SOPInstanceUID = uid
+        made.append(instance)
+    return made
 
 
 def _as_frames(source: CtSeries, images: Sequence[Dataset]) -> Dataset:
     """The slices of one multi-frame object as functional groups, PS3.3 C.7.6.16."""
-    whole = _nameless_ct(source, source.sop_instance_uids[0])
+    (whole,) = each_instance(_nameless_ct(source), source.sop_instance_uids[:1])
     whole.NumberOfFrames = len(images)
     shared, measures, orientation = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = images[0].PixelSpacing, images[0].SliceThickness
@@ -151,15 +160,15 @@ def _as_frames(source: CtSeries, images: Sequence[Dataset]) -> Dataset:
 
 def nameless_evidence(source: CtSeries, pet: WrittenSeries, segmentation: WrittenObject) -> list[Dataset]:
     """CT, PET and segmentation as a report's evidence: identity only."""
-    pet_images = [_nameless(source, PET_CLASS, uid, pet.series_uid, PET_MODALITY) for uid in pet.sop_instance_uids]
-    label_map = _nameless(
-        source,
-        segmentation.sop_class_uid,
-        segmentation.sop_instance_uid,
-        segmentation.series_uid,
-        segmentation.modality,
+    series = (
+        (_nameless_ct(source), source.sop_instance_uids),
+        (_nameless(source, PET_CLASS, pet.series_uid, PET_MODALITY), pet.sop_instance_uids),
+        (
+            _nameless(source, segmentation.sop_class_uid, segmentation.series_uid, segmentation.modality),
+            (segmentation.sop_instance_uid,),
+        ),
     )
-    return [*nameless_ct(source), *pet_images, label_map]
+    return [instance for shared, uids in series for instance in each_instance(shared, uids)]
 
 
 def pet_reference(pet: WrittenSeries) -> Dataset:

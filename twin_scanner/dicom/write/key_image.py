@@ -25,7 +25,7 @@ from twin_scanner.dicom.write.pet_series import (
     add_compression,
     comment,
     series_reference,
-    source_image,
+    source_images,
     titled,
 )
 from twin_scanner.errors import Defect
@@ -73,11 +73,9 @@ def _add_references(key_image: Dataset, source: CtSeries, pet: WrittenSeries) ->
     ct = series_reference(ct_series_uid, source.sop_class_uid, source.sop_instance_uids)
     key_image.ReferencedSeriesSequence = [ct, pet_reference(pet)]
     key_image.SourceImageSequence = [
-        *(source_image(PET_CLASS, uid) for uid in pet.sop_instance_uids),
-        *(source_image(source.sop_class_uid, uid) for uid in source.sop_instance_uids),
+        *source_images(PET_CLASS, pet.sop_instance_uids, preserved="NO"),
+        *source_images(source.sop_class_uid, source.sop_instance_uids, preserved="NO"),
     ]
-    for image in key_image.SourceImageSequence:
-        image.SpatialLocationsPreserved = "NO"
 
 
 def _add_pixels(key_image: Dataset, pixels: npt.NDArray[np.uint8]) -> None:

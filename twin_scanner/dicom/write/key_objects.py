@@ -17,6 +17,7 @@ from twin_scanner.dicom.write.companions import (
     NOBODY,
     WrittenObject,
     companion_series_uid,
+    each_instance,
     number_beside,
     write_object,
 )
@@ -100,15 +101,14 @@ def _evidence(selected: Iterable[SelectedSeries], study_uid: str) -> list[Datase
     """The instances as highdicom wants them: identity only, of nobody; it takes for an image what has rows."""
     instances = []
     for series in selected:
-        for uid in series.sop_instance_uids:
-            instance = Dataset()
-            instance.StudyInstanceUID, instance.SeriesInstanceUID = study_uid, series.series_uid
-            instance.SOPClassUID, instance.SOPInstanceUID = series.sop_class_uid, uid
-            if not series.sop_class_uid.startswith(_DOCUMENTS):
-                instance.Rows = instance.Columns = 1
-            for keyword in NOBODY:
-                setattr(instance, keyword, "")
-            instances.append(instance)
+        shared = Dataset()
+        shared.StudyInstanceUID, shared.SeriesInstanceUID = study_uid, series.series_uid
+        shared.SOPClassUID = series.sop_class_uid
+        if not series.sop_class_uid.startswith(_DOCUMENTS):
+            shared.Rows = shared.Columns = 1
+        for keyword in NOBODY:
+            setattr(shared, keyword, "")
+        instances += each_instance(shared, series.sop_instance_uids)
     return instances
 
 

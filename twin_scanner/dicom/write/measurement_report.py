@@ -24,6 +24,7 @@ from highdicom.sr import (
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from twin_scanner.dicom.district_measurements import SUV_MAX, SUV_MEAN, SUV_PEAK, VOLUME, Quantity, code_of
 from twin_scanner.dicom.equipment import MANUFACTURER, MODEL_NAME, derive_uid
 from twin_scanner.dicom.read.ct_series import CtSeries
 from twin_scanner.dicom.read.patient import required_uid
@@ -37,12 +38,8 @@ from twin_scanner.dicom.write.companions import (
     write_object,
 )
 from twin_scanner.dicom.write.pet_series import COMMENT, PHANTOM_ONLY, Synthesis, WrittenSeries, titled
-from twin_scanner.dicom.write.segmentation import code_of
 from twin_scanner.imaging.suv import PEAK_DEFINITION, RegionSuv
 
-SUV_BW: Final = Code("126401", "DCM", "SUVbw")
-SUV_UNIT: Final = Code("{SUVbw}g/ml", "UCUM", "Standardized Uptake Value body weight")
-VOLUME_UNIT: Final = Code("cm3", "UCUM", "cubic centimeter")
 IMAGING: Final = Code("363679005", "SCT", "Imaging")
 _PARAMETER_LENGTH: Final = 1024
 
@@ -86,7 +83,7 @@ def write_measurement_report(
         content=report,
         series_instance_uid=series_uid,
         series_number=companion_number("measurement-report", source, synthesis),
-        sop_instance_uid=derive_uid("measurement-report-instance", series_uid),
+        sop_instance_uid=derive_uid("measurement-report-instance", series_uid, segmentation.sop_instance_uid),
         instance_number=1,
         manufacturer=MANUFACTURER,
         is_complete=True,
@@ -157,6 +154,7 @@ def _parameters(district: DistrictMeasurement, synthesis: Synthesis) -> list[str
         f"districts by {synthesis.segmenter} {synthesis.segmenter_hash}",
         f"plan {synthesis.plan_hash}",
         *([synthesis.source_derivation] if synthesis.source_derivation else []),
+        *(f"outside of the training data: {clause}" for clause in synthesis.outside_training),
         *([f"district: {district.remark}"] if district.remark else []),
         *(["not synthesised: the model has no network for this district"] if district.suv is None else []),
         *([PEAK_DEFINITION] if district.suv is not None and district.suv.peak is not None else []),
@@ -165,7 +163,7 @@ def _parameters(district: DistrictMeasurement, synthesis: Synthesis) -> list[str
 
 
 def _volume(district: DistrictMeasurement) -> Measurement:
-    return Measurement(name=codes.SCT.Volume, value=round(district.volume_ml, 3), unit=VOLUME_UNIT)
+    return Measurement(name=VOLUME.concept, value=round(district.volume_ml, VOLUME.digits), unit=VOLUME.unit)
 
 
 def _suv_measurements(suv: RegionSuv | None, pet: WrittenSeries) -> Iterable[Measurement]:
@@ -176,15 +174,19 @@ def _suv_measurements(suv: RegionSuv | None, pet: WrittenSeries) -> Iterable[Mea
     """
     if suv is None:
         return
-    yield _suv(suv.mean, codes.SCT.Mean)
-    yield _suv(suv.maximum, codes.SCT.Maximum, pet.sop_instance_uids[suv.maximum_at[0]])
+    yield _suv(suv.mean, SUV_MEAN)
+    yield _suv(suv.maximum, SUV_MAX, pet.sop_instance_uids[suv.maximum_at[0]])
     if suv.peak is not None and suv.peak_at is not None:
-        yield _suv(suv.peak, codes.DCM.PeakValueWithinROI, pet.sop_instance_uids[suv.peak_at[0]])
+        yield _suv(suv.peak, SUV_PEAK, pet.sop_instance_uids[suv.peak_at[0]])
 
 
-def _suv(value: float, derivation: Code, pet_instance_uid: str | None = None) -> Measurement:
-    """A value in g/ml to four digits after the point (finer than any RescaleSlope), and the PET slice that holds it."""
+def _suv(value: float, quantity: Quantity, pet_instance_uid: str | None = None) -> Measurement:
+    """A value in g/ml, and the PET slice that holds it."""
     images = [] if pet_instance_uid is None else [SourceImageForMeasurement(PET_CLASS, pet_instance_uid)]
     return Measurement(
-        name=SUV_BW, value=round(value, 4), unit=SUV_UNIT, derivation=derivation, referenced_images=images or None
+        name=quantity.concept,
+        value=round(value, quantity.digits),
+        unit=quantity.unit,
+        derivation=quantity.derivation,
+        referenced_images=images or None,
     )

@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from functools import partial
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from twin_scanner.dicom.equipment import (
 from twin_scanner.dicom.read.ct_series import CtSeries
 from twin_scanner.dicom.read.patient import CHARACTER_SET, patient_and_study, required_uid, text
 from twin_scanner.errors import Defect, Transient
-from twin_scanner.files.durable_file import sync_folder, write_whole
+from twin_scanner.files.durable_file import sync_folder, write_all_whole
 from twin_scanner.imaging.volume import Geometry, Volume
 
 STORED_MAXIMUM: Final = 32767
@@ -58,6 +58,9 @@ BODY_PARTS_WITHOUT_SIDE: Final = frozenset(
         "HEAD",
         "HEADNECK",
         "NECK",
+        "NECKCHEST",
+        "NECKCHESTABDOMEN",
+        "NECKCHESTABDPELV",
         "CHEST",
         "CHESTABDOMEN",
         "CHESTABDPELVIS",
@@ -66,7 +69,7 @@ BODY_PARTS_WITHOUT_SIDE: Final = frozenset(
         "PELVIS",
     }
 )
-"""BodyPartExamined values that need no Laterality (PS3.16 Annex L); another CT's value gives way to WHOLEBODY."""
+"""BodyPartExamined values that need no Laterality (PS3.16 Annex L); another gives way to the CT's or to WHOLEBODY."""
 _FIRST: Final = {"HF": codes.cid21.Headfirst, "FF": codes.cid21.FeetFirst}
 _LYING: Final = {
     "S": codes.cid20.Supine,
@@ -76,6 +79,14 @@ _LYING: Final = {
 }
 """PatientPosition's two parts (PS3.3 C.7.3.1.1.2) as codes of PS3.16 CID 21 and CID 20."""
 _FILE: Final = "pet-{:04d}.dcm"
+_REFERENCED_UID: Final = 0x00081155
+_REFERENCED_INSTANCES: Final = 0x0008114A
+_REFERENCED_SERIES: Final = 0x00081115
+_SOURCE_IMAGES: Final = 0x00082112
+_SHORT_FORM: Final = struct.Struct("<HH2sH")
+_LONG_FORM: Final = struct.Struct("<HH2sxxL")
+_ITEM: Final = struct.Struct("<HHL")
+"""Explicit VR Little Endian: what stands before a value, PS3.5 7.1.2, and before an item, PS3.5 7.5."""
 _TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 """A TM (PS3.5 6.2)."""
 _OURS: Final = re.compile(r"pet-\d{4,}\.dcm(\.part)?")
@@ -88,6 +99,8 @@ class Synthesis:
     ``made_at`` is aware and comes from the ledger's row, so that a second rendering is the same bytes; give it in the
     site's zone. ``revision`` counts deliberate repetitions of the same job. ``source_derivation`` is the sentence on
     how the CT was resampled before; empty where it was not. ``zero_dose`` states the dose that was given: none.
+    ``body_part`` is what the CT shows, a term of PS3.16 Annex L; empty where that is not known. ``outside_training``
+    says what of the CT lies outside of the model's training data.
     """
 
     model_name: str
@@ -105,6 +118,8 @@ class Synthesis:
     source_derivation: str = ""
     stitching: str = "uniform"
     zero_dose: bool = False
+    body_part: str = ""
+    outside_training: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.made_at.tzinfo is None:
@@ -228,8 +243,8 @@ def _add_series(pet: Dataset, header: Dataset, source: CtSeries, synthesis: Synt
     pet.SeriesInstanceUID = pet_series_uid(source, synthesis)
     pet.SeriesNumber = series_number(text(header, "SeriesNumber"), synthesis.revision)
     pet.SeriesDescription = series_description(synthesis)
-    body_part = text(header, "BodyPartExamined")
-    pet.BodyPartExamined = body_part if body_part in BODY_PARTS_WITHOUT_SIDE else "WHOLEBODY"
+    candidates = (synthesis.body_part, text(header, "BodyPartExamined"))
+    pet.BodyPartExamined = next((part for part in candidates if part in BODY_PARTS_WITHOUT_SIDE), "WHOLEBODY")
     pet.SeriesDate, pet.SeriesTime = dicom_date(made_at), dicom_time(made_at)
     pet.FrameOfReferenceUID = required_uid(header, "FrameOfReferenceUID")
     pet.PositionReferenceIndicator = text(header, "PositionReferenceIndicator")
@@ -348,7 +363,8 @@ def _slices(
 ) -> Iterator[bytes]:
     """The files' contents, slice by slice; what the slices share is encoded once."""
     shared = _encoded_elements(template)
-    ct_series_uid = required_uid(source.header, "SeriesInstanceUID")
+    meta = file_meta(PositronEmissionTomographyImageStorage, instance_uid(template.SeriesInstanceUID, 0))
+    encoded_references = _references_encoder(source)
     for index, pixels in enumerate(stored):
         own = Dataset()
         position = geometry.position_lps_mm((index, 0, 0))
@@ -357,12 +373,11 @@ def _slices(
         own.ImagePositionPatient = [decimal(value) for value in position]
         own.SliceLocation = decimal(float(np.dot(position, geometry.direction[0])))
         uids = [source.sop_instance_uids[i] for i in sources[index]]
-        own.SourceImageSequence = [source_image(source.sop_class_uid, uid) for uid in uids]
-        own.ReferencedSeriesSequence = [series_reference(ct_series_uid, source.sop_class_uid, uids)]
         own.PixelData = pixels.astype("<i2").tobytes()
         own["PixelData"].VR = "OW"
-        elements = shared | _encoded_elements(own)
-        yield _file_start(own.SOPInstanceUID) + b"".join(elements[tag] for tag in sorted(elements))
+        elements = shared | _encoded_elements(own) | encoded_references(uids)
+        meta.MediaStorageSOPInstanceUID = own.SOPInstanceUID
+        yield _file_start(meta) + b"".join(elements[tag] for tag in sorted(elements))
 
 
 def _encoded_elements(dataset: Dataset) -> dict[int, bytes]:
@@ -376,33 +391,63 @@ def _encoded_elements(dataset: Dataset) -> dict[int, bytes]:
     return encoded
 
 
-def _file_start(sop_instance_uid: str) -> bytes:
+def _references_encoder(source: CtSeries) -> Callable[[Sequence[str]], dict[int, bytes]]:
+    """What encodes SourceImageSequence and ReferencedSeriesSequence of a slice from the UIDs of its CT images.
+
+    All items differ in their UIDs alone; pydicom would take half of the time of a series to encode each of them anew.
+    """
+    (image,) = source_images(source.sop_class_uid, [""])
+    series = series_reference(required_uid(source.header, "SeriesInstanceUID"), source.sop_class_uid, [""])
+    (instance,) = series.ReferencedInstanceSequence
+    as_source, as_instance, around = (_encoded_elements(item) for item in (image, instance, series))
+
+    def encoded(uids: Sequence[str]) -> dict[int, bytes]:
+        references = [{_REFERENCED_UID: _encoded_uid(_REFERENCED_UID, uid)} for uid in uids]
+        instances = _encoded_sequence(_REFERENCED_INSTANCES, [as_instance | one for one in references])
+        return {
+            _SOURCE_IMAGES: _encoded_sequence(_SOURCE_IMAGES, [as_source | one for one in references]),
+            _REFERENCED_SERIES: _encoded_sequence(_REFERENCED_SERIES, [around | {_REFERENCED_INSTANCES: instances}]),
+        }
+
+    return encoded
+
+
+def _encoded_uid(tag: int, uid: str) -> bytes:
+    """A UI of one value, PS3.5 7.1.2: short form, padded by NUL to an even length."""
+    value = uid.encode("ascii") + b"\0" * (len(uid) % 2)
+    return _SHORT_FORM.pack(tag >> 16, tag & 0xFFFF, b"UI", len(value)) + value
+
+
+def _encoded_sequence(tag: int, items: Iterable[dict[int, bytes]]) -> bytes:
+    """An SQ of encoded items, PS3.5 7.5: sequence and items with their lengths."""
+    content = b""
+    for item in items:
+        elements = b"".join(item[tag] for tag in sorted(item))
+        content += _ITEM.pack(0xFFFE, 0xE000, len(elements)) + elements
+    return _LONG_FORM.pack(tag >> 16, tag & 0xFFFF, b"SQ", len(content)) + content
+
+
+def _file_start(meta: FileMetaDataset) -> bytes:
     """Preamble, prefix and File Meta Information: PS3.10 7.1."""
-    meta = file_meta(PositronEmissionTomographyImageStorage, sop_instance_uid)
     buffer = DicomBytesIO()
     write_file_meta_info(buffer, meta, enforce_standard=True)
     return bytes(128) + b"DICM" + buffer.getvalue()
 
 
 def _write_files(folder: Path, contents: Iterator[bytes], count: int) -> tuple[Path, ...]:
-    """Each content under its final name only when it is whole and on disk; what an earlier run left is removed."""
+    """The contents under their final names once all are whole and on disk; what an earlier run left is removed."""
     files = tuple(folder / _FILE.format(index + 1) for index in range(count))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
             if _OURS.fullmatch(path.name) and path not in files:
                 path.unlink()
-        for path, content in zip(files, contents, strict=True):
-            write_whole(path, partial(_put, content))
+        write_all_whole(zip(files, contents, strict=True))
         for directory in (folder, folder.parent):
             sync_folder(directory)
     except OSError as error:
         raise Transient(f"The PET series cannot be written to {folder}: check its free space and rights.") from error
     return files
-
-
-def _put(content: bytes, stream: IO[bytes]) -> None:
-    stream.write(content)
 
 
 def series_description(synthesis: Synthesis) -> str:
@@ -516,9 +561,18 @@ def file_meta(sop_class_uid: str, sop_instance_uid: str, syntax: str = ExplicitV
     return meta
 
 
-def source_image(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
-    """An item of SourceImageSequence: what an image was computed from."""
-    item = reference_to(sop_class_uid, sop_instance_uid)
-    item.PurposeOfReferenceCodeSequence = [coded(SOURCE_IMAGE_PURPOSE)]
-    item.SpatialLocationsPreserved = "YES"
-    return item
+def source_images(sop_class_uid: str, sop_instance_uids: Iterable[str], preserved: str = "YES") -> list[Dataset]:
+    """The items of SourceImageSequence: what an image was computed from, and whether a place in it is the same there.
+
+    They share all elements but the UID: none of those is changed later.
+    """
+    shared = Dataset()
+    shared.ReferencedSOPClassUID = sop_class_uid
+    shared.PurposeOfReferenceCodeSequence = [coded(SOURCE_IMAGE_PURPOSE)]
+    shared.SpatialLocationsPreserved = preserved
+    items = []
+    for uid in sop_instance_uids:
+        item = Dataset(dict(shared.items()))
+        item.ReferencedSOPInstanceUID = uid
+        items.append(item)
+    return items

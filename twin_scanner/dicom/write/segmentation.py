@@ -7,13 +7,15 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
+from highdicom._standard_utils import is_attribute_in_iod
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless, SegmentationStorage
 
+from twin_scanner.dicom.district_measurements import CATEGORY, code_of
 from twin_scanner.dicom.equipment import MANUFACTURER, MODEL_NAME, derive_uid
 from twin_scanner.dicom.read.ct_series import CtSeries
 from twin_scanner.dicom.write.companions import (
@@ -31,16 +33,6 @@ from twin_scanner.imaging.district_labels import DISTRICT_COLOURS, DISTRICT_LABE
 from twin_scanner.imaging.volume import Geometry, LabelArray, label_counts
 
 SegmentationKind: TypeAlias = Literal["binary", "labelmap"]
-DISTRICT_CODES: Final[Mapping[str, Code]] = MappingProxyType(
-    {
-        "head": codes.SCT.Head,
-        "trunk": codes.SCT.Trunk,
-        "arms": codes.SCT.UpperLimb,
-        "legs": codes.SCT.LowerLimb,
-    }
-)
-CATEGORY: Final[Code] = codes.SCT.AnatomicalStructure
-"""Segmented Property Category of PS3.16 CID 7150; also the type of a label that has no code of its own."""
 TRANSFER_SYNTAXES: Final[Mapping[SegmentationKind, str]] = MappingProxyType(
     {"binary": ExplicitVRLittleEndian, "labelmap": RLELossless}
 )
@@ -51,9 +43,9 @@ _FAMILIES: Final = MappingProxyType(
 """PS3.16 CID 7162; every other backend is a network."""
 
 
-def code_of(name: str, own: Mapping[str, Code] = MappingProxyType({})) -> Code:
-    """The concept of a district by its name: a configured one, ours, or 'anatomical structure'."""
-    return own.get(name) or DISTRICT_CODES.get(name) or CATEGORY
+def load_definitions() -> None:
+    """Read highdicom's tables of modules and attributes now: else the first segmentation of a process waits for it."""
+    is_attribute_in_iod("PixelData", SegmentationStorage)
 
 
 def segment_numbers(present: Iterable[int]) -> dict[int, int]:

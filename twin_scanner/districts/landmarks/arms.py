@@ -22,7 +22,7 @@ from twin_scanner.districts.landmarks.shoulders import (
     towards_the_joint,
     tube,
 )
-from twin_scanner.districts.morphology import BOLD, BoolArray, dilated, disc, flooded, joined_to
+from twin_scanner.districts.morphology import BoolArray, dilated, disc, flooded, grown, joined_to
 from twin_scanner.imaging.volume import FloatArray
 
 SKIN_CONTACT_MM: Final = 6.0
@@ -223,9 +223,9 @@ def _arm_bones(
     deep[around.legs_below :] &= (np.abs(around.lateral) < CENTRAL_MM)[around.legs_below :]
     trunk = (deep | dilated(around.lungs, RIB_MM, ct.spacing_mm) | shoulder | behind) & bone
     height = 2 * round(BESIDE_LOOSE_MM / ct.spacing_mm[0]) + 1
-    beside = ndimage.binary_dilation(loose, np.ones((height, 1, 1), np.bool_)) & ~trunk
+    beside = grown(loose, (height, 1, 1)) & ~trunk
     own = (heads | shafts | (loose & ~shoulder) | beside) & bone & ~behind
     marks = np.where(own, np.uint8(1), np.where(trunk, np.uint8(2), np.uint8(0)))
-    bridged = (ndimage.binary_dilation(bone, BOLD) & around.body) | (marks > 0)
+    bridged = (grown(bone) & around.body) | (marks > 0)
     result = flooded(marks, np.where(bridged, np.uint8(0), np.uint8(255)))
     return np.asarray((result == 1) & bone & joined_to(bridged, own))

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from twin_scanner.districts.body import LUNG_HU, at_the_side
 from twin_scanner.districts.coarse_grid import CoarseCt
-from twin_scanner.districts.morphology import BOLD, BoolArray, Box, box_around, depth_mm, distance_mm, flooded
+from twin_scanner.districts.morphology import BoolArray, Box, box_around, depth_mm, distance_mm, flooded, grown
 from twin_scanner.imaging.volume import FloatArray, Triple
 
 SKIN_MM: Final = 6.0
@@ -99,7 +99,7 @@ def _cut_flesh(rest: BoolArray, arm: BoolArray, side: BoolArray, spacing_mm: Tri
     labels, count = ndimage.label(thin)
     at_side, hangs = np.zeros(count + 1, np.bool_), np.zeros(count + 1, np.bool_)
     at_side[labels[:, side]] = True
-    hangs[labels[ndimage.binary_dilation(arm, BOLD)]] = True
+    hangs[labels[grown(arm)]] = True
     chosen = at_side & hangs
     chosen[0] = False
     return np.asarray(chosen[labels])

@@ -70,9 +70,8 @@ def _districts(ct: CoarseCt, mask: BoolArray) -> tuple[LabelArray, tuple[PartQua
 def extended_to_skin(districts: LabelArray, ct: CoarseCt, skin: BoolArray) -> LabelArray:
     """Coarse districts on the upright CT's grid: every voxel of the fine body mask takes the nearest coarse label."""
     spread = np.where(districts > 0, districts, _dilated(districts))
-    fine = to_fine(spread, ct).astype(np.uint8, copy=True)
-    fine[~skin] = 0
-    return fine
+    fine = to_fine(spread, ct).astype(np.uint8, copy=False)
+    return np.multiply(fine, skin, out=fine)
 
 
 def _dilated(districts: LabelArray) -> LabelArray:

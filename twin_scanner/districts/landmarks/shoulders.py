@@ -5,11 +5,10 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import signal
 
 from twin_scanner.districts.coarse_grid import CoarseCt
 from twin_scanner.districts.landmarks.long_bones import Shaft, find_shafts
-from twin_scanner.districts.morphology import BoolArray, Box, Point, ball, points_mm
+from twin_scanner.districts.morphology import BoolArray, Box, Point, ball, convolved, points_mm
 from twin_scanner.imaging.volume import FloatArray, Triple
 
 HEAD_RADIUS_MM: Final = 23.5
@@ -121,7 +120,7 @@ def _head_scores(ct: CoarseCt, bone: BoolArray, floor: int) -> FloatArray:
     if start >= len(bone):
         return scores
     part = np.where(bone[start:], ct.bone[start:], np.float32(0))
-    scores[start:] = signal.fftconvolve(part, shell, mode="same")
+    scores[start:] = convolved(part, shell)
     return scores
 
 

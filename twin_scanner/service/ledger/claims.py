@@ -8,7 +8,7 @@ import threading
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 
@@ -75,6 +75,7 @@ class Tokens:
 
 
 R = TypeVar("R", bound=Claimed)
+Order: TypeAlias = tuple[sa.ColumnElement[Any], ...]
 
 
 class Claims(Generic[R]):
@@ -102,7 +103,8 @@ class Claims(Generic[R]):
             self._mine(write, row)
             due_at = write.steady + timedelta(seconds=delay_s)
             attempts = row.attempts if counts else 0
-            self._update(write, row, due_at=due_at, reason=reason, lease_owner=None, attempts=attempts)
+            values = {"due_at": due_at, "reason": reason, "lease_owner": None, "attempts": attempts}
+            self._update(write, row, **values, **self._postponed(write, row))
             self._note(write, row, "alarm" if alarm else "tried", error=error, attempts=row.attempts)
 
     def hold(self, row: R, reason: str, held_for: str = "") -> None:
@@ -122,6 +124,11 @@ class Claims(Generic[R]):
         with self._database.write() as write:
             self._mine(write, row)
             self._update(write, row, due_at=write.steady, attempts=max(row.attempts - 1, 0), lease_owner=None)
+
+    def all_of(self, query: sa.Select[Any]) -> list[R]:
+        """The rows that a query of this table finds, on whichever node."""
+        with self._database.read() as connection:
+            return [self._row(row) for row in connection.execute(query)]
 
     def forget(self, row: R) -> None:
         """The thread that held the row is done with it: what it could not record is freed by ``free``."""
@@ -162,13 +169,13 @@ class Claims(Generic[R]):
             later = (waits, columns.node == self._database.node, columns.due_at > AT_ONCE)
             write.execute(self.table.update().where(*later, columns.due_at > write.steady).values(due_at=write.steady))
 
-    def _claim(self, *conditions: sa.ColumnElement[bool]) -> R | None:
+    def _claim(self, *conditions: sa.ColumnElement[bool], order: Order | None = None) -> R | None:
         """The row that comes first, claimed for the calling thread; its attempt is counted before the work begins."""
-        claims = (self._claim_in(state, *conditions) for state in self.waits)
+        claims = (self._claim_in(state, order or self._order(), *conditions) for state in self.waits)
         return next((row for row in claims if row is not None), None)
 
-    def _claim_in(self, state: StrEnum, *conditions: sa.ColumnElement[bool]) -> R | None:
-        due = self._due(state, *conditions)
+    def _claim_in(self, state: StrEnum, order: Order, *conditions: sa.ColumnElement[bool]) -> R | None:
+        due = self._due(state, *conditions).order_by(*order)
         with self._database.read() as connection:
             if connection.execute(due).first() is None:
                 return None
@@ -179,8 +186,10 @@ class Claims(Generic[R]):
                 found = write.execute(due.with_for_update(skip_locked=True)).one_or_none()
                 if found is not None:
                     row = self._row(found)
-                    row = self.row_type(**{**vars(row), "lease_owner": token, "attempts": row.attempts + 1})
-                    self._update(write, row, lease_owner=token, attempts=row.attempts)
+                    begun = {"lease_owner": token, "attempts": row.attempts + 1, "begun_at": write.now}
+                    begun |= self._begun()
+                    row = self.row_type(**{**vars(row), **begun})
+                    self._update(write, row, **begun)
             claimed = None if found is None else row
         finally:
             if claimed is None:
@@ -198,11 +207,18 @@ class Claims(Generic[R]):
                 columns.due_at <= self._database.steady(),
                 *conditions,
             )
-            .order_by(*self._order())
             .limit(1)
         )
 
-    def _order(self) -> tuple[sa.ColumnElement[Any], ...]:
+    def _begun(self) -> dict[str, Any]:
+        """What else a claim changes in the row."""
+        return {}
+
+    def _postponed(self, write: Transaction, row: R) -> dict[str, Any]:
+        """What else a failed attempt changes in the row."""
+        return {}
+
+    def _order(self) -> Order:
         return (self.table.c.due_at, self.table.c[self.key])
 
     def _mine(self, write: Transaction, row: R) -> R:

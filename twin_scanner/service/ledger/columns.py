@@ -32,7 +32,8 @@ def waiting_columns() -> list[sa.Column[Any]]:
     """A row that a lane claims says where its files lie, when it is due, who works on it, and how often that began.
 
     ``due_at`` and ``waiting_since`` are steady times (``Database.steady``), which only the row's own node compares.
-    A row without ``due_at`` waits for something else than time.
+    A row without ``due_at`` waits for something else than time. ``begun_at`` is a wall time, for people: when the work
+    that a claim stands for began.
     """
     return [
         sa.Column("node", sa.String(64)),
@@ -41,5 +42,6 @@ def waiting_columns() -> list[sa.Column[Any]]:
         sa.Column("due_at", UtcDateTime),
         sa.Column("waiting_since", UtcDateTime),
         sa.Column("lease_owner", sa.String(128)),
+        sa.Column("begun_at", UtcDateTime),
         sa.Column("reason", sa.Text, nullable=False),
     ]

@@ -4,6 +4,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,19 @@ def chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
 def utc_now() -> datetime:
     """The wall clock, aware."""
     return datetime.now(UTC)
+
+
+_ACTING: Final[ContextVar[str | None]] = ContextVar("acting", default=None)
+
+
+@contextmanager
+def acting_as(who: str) -> Iterator[None]:
+    """What is written meanwhile in this context was done by that person, not by the program's own login."""
+    token = _ACTING.set(who)
+    try:
+        yield
+    finally:
+        _ACTING.reset(token)
 
 
 class Transaction:
@@ -97,6 +111,10 @@ class Database:
         """The monotonic clock."""
         return self._monotonic_s()
 
+    def now(self) -> datetime:
+        """The wall clock."""
+        return self._now()
+
     def steady(self) -> datetime:
         """The steady clock."""
         wall, opened_s = self._opened
@@ -119,7 +137,8 @@ class Database:
             if transaction.notes:
                 # The last lock that a transaction takes, so that no two can wait for each other because of it.
                 transaction.lock(f"events of {self.node}")
-                append(connection, self.node, self._who, transaction.now, transaction.notes)
+                who = _ACTING.get() or self._who
+                append(connection, self.node, who, transaction.now, transaction.notes)
 
     def close(self) -> None:
         """Give the connections back."""

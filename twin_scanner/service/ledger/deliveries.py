@@ -20,6 +20,7 @@ from twin_scanner.service.ledger.commitments import (
 from twin_scanner.service.ledger.database import Database, Transaction
 from twin_scanner.service.ledger.jobs import JOBS, Job, Jobs
 from twin_scanner.service.ledger.moves import DeliveryState, State
+from twin_scanner.service.ledger.priority import turn_at
 
 _CLAIMED: Final = sa.text("lease_owner IS NOT NULL")
 DELIVERIES: Final = sa.Table(
@@ -36,8 +37,10 @@ DELIVERIES: Final = sa.Table(
     sa.Column("required", sa.Boolean, nullable=False),
     sa.Column("after_required", sa.Boolean, nullable=False),
     sa.Column("outcome", sa.JSON),
+    sa.Column("turn_at", UtcDateTime),
     sa.UniqueConstraint("job_id", "destination", name="uq_deliveries_job"),
-    sa.Index("ix_deliveries_lane", "state", "node", "destination", "due_at"),
+    sa.Index("ix_deliveries_lane", "state", "node", "destination", "turn_at", "due_at", "delivery_id"),
+    sa.Index("ix_deliveries_confirmed", "destination", "confirmed_at"),
     sa.Index("ix_deliveries_claimed", "node", sqlite_where=_CLAIMED, postgresql_where=_CLAIMED),
 )
 
@@ -46,8 +49,13 @@ GONE: Final = (
     "The configuration has no destination '{}' any more: give it back and release this job, or release it without "
     "that destination (jobs release --without)."
 )
+PATIENCE: Final = 5
+"""So many failed attempts in a row put a delivery behind what came before that moment: one that never succeeds holds up
+nothing else."""
 REPLACED: Final = "replaced by a later revision"
 """Confirms a delivery that is not made any more: its destination gets the later revision instead."""
+ERASED: Final = "the patient was erased"
+"""Confirms a delivery to the twin record that is not made any more: `twin erase` is not undone by what still waits."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Delivery:
-    """One row; a waiting one without ``due_at`` waits for the other deliveries of its job."""
+    """One row; a waiting one without ``due_at`` waits for the other deliveries of its job.
+
+    ``turn_at`` is its job's turn, a steady time: of two deliveries the earlier turn is first.
+    """
 
     delivery_id: int
     node: str | None
@@ -88,6 +99,7 @@ class Delivery:
     due_at: datetime | None
     waiting_since: datetime | None
     lease_owner: str | None
+    begun_at: datetime | None
     reason: str
     job_id: str
     destination: str
@@ -98,6 +110,7 @@ class Delivery:
     required: bool
     after_required: bool
     outcome: Outcome | None
+    turn_at: datetime | None
 
 
 class Deliveries(Claims[Delivery]):
@@ -129,14 +142,18 @@ class Deliveries(Claims[Delivery]):
                 "confirmed_by": "",
                 "required": destination.required,
                 "after_required": destination.after_required,
+                "turn_at": job.turn_at or write.steady,
             }
             write.execute(DELIVERIES.insert().values(**values))
         self._begin_last(write, job.job_id)
         self.settle(write, job.job_id)
 
-    def claim(self, destination: str) -> Delivery | None:
-        """The delivery to this destination that has been due longest, claimed for the calling thread."""
-        return self._claim(DELIVERIES.c.destination == destination)
+    def claim(self, destination: str, *, probing: bool = False) -> Delivery | None:
+        """The delivery to this destination whose turn it is, claimed for the calling thread.
+
+        ``probing``: the destination is down, and the one that has been due longest is tried, so that each is in turn.
+        """
+        return self._claim(DELIVERIES.c.destination == destination, order=super()._order() if probing else None)
 
     def note_outcome(self, delivery: Delivery, outcome: Outcome) -> None:
         """Keep what became of each instance so far, while the work goes on."""
@@ -211,18 +228,22 @@ class Deliveries(Claims[Delivery]):
     def confirmed(self, delivery: Delivery, by: str, outcome: Outcome | None = None) -> None:
         """The destination keeps it; ``by`` says how we know. What was waiting for this delivery comes due."""
         with self._database.write() as write:
-            self._jobs.locked(write, delivery.job_id)
-            mine = self._mine(write, delivery)
-            values: dict[str, Any] = {
-                "stored_at": mine.stored_at or write.now,
-                "confirmed_at": write.now,
-                "due_at": None,
-            }
-            if outcome is not None:
-                values["outcome"] = asdict(outcome)
-            self._move(write, mine, DeliveryState.CONFIRMED, confirmed_by=by, reason="", **values)
-            self._begin_last(write, mine.job_id)
-            self.settle(write, mine.job_id)
+            self.confirm(write, delivery, by, outcome)
+
+    def confirm(self, write: Transaction, delivery: Delivery, by: str, outcome: Outcome | None = None) -> None:
+        """As ``confirmed``, in the caller's transaction."""
+        self._jobs.locked(write, delivery.job_id)
+        mine = self._mine(write, delivery)
+        values: dict[str, Any] = {
+            "stored_at": mine.stored_at or write.now,
+            "confirmed_at": write.now,
+            "due_at": None,
+        }
+        if outcome is not None:
+            values["outcome"] = asdict(outcome)
+        self._move(write, mine, DeliveryState.CONFIRMED, confirmed_by=by, reason="", **values)
+        self._begin_last(write, mine.job_id)
+        self.settle(write, mine.job_id)
 
     def hold(self, delivery: Delivery, reason: str, held_for: str = "") -> None:
         """This destination refuses this result alone: a person must decide."""
@@ -235,6 +256,26 @@ class Deliveries(Claims[Delivery]):
     def fail(self, delivery: Delivery, reason: str) -> None:
         """A fault of ours, or the age limit."""
         self._give_up(delivery, DeliveryState.FAILED, reason)
+
+    def withdraw(self, delivery: Delivery, reason: str) -> None:
+        """Nothing of the job has left for anywhere, and nothing is to: it is rejected, its deliveries wait for a retry.
+
+        Where another thread delivers meanwhile, or the job has ended, this delivery alone is held.
+        """
+        with self._database.write() as write:
+            job = self._jobs.locked(write, delivery.job_id)
+            mine = self._mine(write, delivery)
+            others = [other for other in self._of_job(write, job.job_id) if other.delivery_id != mine.delivery_id]
+            under_way = (DeliveryState.STORED, DeliveryState.CONFIRMED)
+            alone = any(other.lease_owner is not None or other.state in under_way for other in others)
+            alone = alone or job.state != State.RENDERED
+            waiting = [other for other in others if other.state == DeliveryState.WAITING and other.due_at is not None]
+            for each in [mine] if alone else [mine, *waiting]:
+                self._move(write, each, DeliveryState.HELD, due_at=None, reason=reason)
+            if alone:
+                self.settle(write, job.job_id)
+            else:
+                self._jobs.move(write, job, State.REJECTED, reason=reason, stood_at=State.RENDERED.value)
 
     def put_on(self, write: Transaction, job_id: str, state: DeliveryState) -> int:
         """The job's failed (or held) deliveries wait again; how many there were."""
@@ -346,6 +387,15 @@ class Deliveries(Claims[Delivery]):
             self._jobs.locked(write, delivery.job_id)
             self._move(write, self._mine(write, delivery), state, due_at=None, reason=reason)
             self.settle(write, delivery.job_id)
+
+    def _order(self) -> tuple[sa.ColumnElement[Any], ...]:
+        return (DELIVERIES.c.turn_at, *super()._order())
+
+    def _postponed(self, write: Transaction, row: Delivery) -> dict[str, Any]:
+        if row.attempts < PATIENCE:
+            return {}
+        priority = write.execute(sa.select(JOBS.c.priority).where(JOBS.c.job_id == row.job_id)).scalar_one()
+        return {"turn_at": turn_at(write.steady, priority)}
 
     def _of_job(self, write: Transaction, job_id: str) -> list[Delivery]:
         query = sa.select(DELIVERIES).where(DELIVERIES.c.job_id == job_id).order_by(DELIVERIES.c.delivery_id)

@@ -2,7 +2,7 @@
 
 import hashlib
 import string
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -22,6 +22,12 @@ OTHER_NODE: Final = "other node"
 """What a job is held for whose series another node has more of."""
 REAL_PET: Final = "real PET"
 """What a job is held for whose study holds a PET that is not ours."""
+IDENTITY: Final = "identity"
+"""What a job is held for whose CT contradicts the twin record's patient."""
+OTHER_PATIENT: Final = "other patient"
+"""What a job is held for whose study was another patient's until now."""
+OUTSIDE_TRAINING: Final = "outside training"
+"""What a job is held for whose CT is of a kind that its model was not trained on."""
 _NOT_CLEARED: Final = sa.text("cleared_at IS NULL")
 _CLAIMED: Final = sa.text("lease_owner IS NOT NULL")
 JOBS: Final = sa.Table(
@@ -48,6 +54,8 @@ JOBS: Final = sa.Table(
     sa.Column("model_hash", sa.String(64)),
     sa.Column("turn_at", UtcDateTime),
     sa.Column("evidence", sa.String(64), nullable=False, server_default=""),
+    sa.Column("windows_done", sa.Integer),
+    sa.Column("windows", sa.Integer),
     sa.Index("ix_jobs_lane", "state", "node", "turn_at", "due_at", "job_id"),
     sa.Index("ix_jobs_newest", "made_at", "job_id"),
     sa.Index("ix_jobs_newest_in_state", "state", "made_at", "job_id"),
@@ -60,7 +68,8 @@ JOBS: Final = sa.Table(
 class Job:
     """One row. ``stood_at`` is where it goes on after a release or a retry; of two jobs the earlier turn is first.
 
-    ``evidence`` says why the CT was taken for complete. ``made_at`` and ``updated_at`` are wall times, ``ended_at``,
+    ``evidence`` says why the CT was taken for complete, ``windows_done`` of ``windows`` how far the networks are in the
+    render that runs, or came in the last one. ``made_at`` and ``updated_at`` are wall times, ``ended_at``,
     ``due_at``, ``turn_at`` and ``waiting_since`` steady ones.
     """
 
@@ -71,6 +80,7 @@ class Job:
     due_at: datetime | None
     waiting_since: datetime | None
     lease_owner: str | None
+    begun_at: datetime | None
     reason: str
     kind: str
     priority: int
@@ -91,6 +101,13 @@ class Job:
     model_hash: str | None
     turn_at: datetime | None
     evidence: str
+    windows_done: int | None
+    windows: int | None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What each line of the log on this job says of it."""
+        return {"job_id": self.job_id, "study_uid": self.study_uid, "series_uid": self.series_uid}
 
 
 @dataclass(frozen=True)
@@ -195,6 +212,12 @@ class Jobs(Claims[Job]):
         """The queued job that comes first, claimed for the calling thread."""
         return self._claim(JOBS.c.kind == kind)
 
+    def note_windows(self, job: Job, done: int, windows: int) -> None:
+        """Say how far the networks of a render are; nothing is said of a job that is not this thread's any more."""
+        mine = (JOBS.c.job_id == job.job_id, JOBS.c.lease_owner == job.lease_owner)
+        with self._database.write() as write:
+            write.execute(JOBS.update().where(*mine).values(windows_done=done, windows=windows))
+
     def mine(self, write: Transaction, job: Job) -> Job:
         """The job as it is now, locked; raises LeaseLost where it is not this thread's any more."""
         return self._mine(write, job)
@@ -204,6 +227,8 @@ class Jobs(Claims[Job]):
         with self._database.write() as write:
             held = self._mine(write, job)
             self.move(write, held, State.HELD, reason=reason, held_for=held_for, stood_at=held.state.value)
+            if held_for:
+                write.note("jobs", held.job_id, f"held for {held_for}")
 
     def reject(self, job: Job, reason: str) -> None:
         """The CT itself is wrong, for a reason that a PACS administrator understands."""
@@ -268,6 +293,35 @@ class Jobs(Claims[Job]):
         """The jobs of one study and frame of reference, oldest first."""
         with self._database.read() as connection:
             return [self._row(row) for row in connection.execute(_of_study(study_uid, frame_of_reference_uid))]
+
+    def with_files(self, job_ids: Sequence[str]) -> list[str]:
+        """Those of these jobs whose files are still kept, on whichever node."""
+        found: list[str] = []
+        for some in chunks(job_ids):
+            kept = sa.select(JOBS.c.job_id).where(JOBS.c.job_id.in_(some), JOBS.c.cleared_at.is_(None))
+            with self._database.read() as connection:
+                found += connection.execute(kept.order_by(JOBS.c.made_at, JOBS.c.job_id)).scalars()
+        return found
+
+    def held_of_study(self, study_uid: str) -> list[Job]:
+        """The jobs of a study that are held."""
+        held = (JOBS.c.study_uid == study_uid, JOBS.c.state == State.HELD.value)
+        with self._database.read() as connection:
+            return [self._row(row) for row in connection.execute(sa.select(JOBS).where(*held))]
+
+    def rendered_of_study(self, study_uid: str) -> list[Job]:
+        """The jobs of a study, of whatever frame of reference, that have made a PET; oldest first."""
+        made = (JOBS.c.study_uid == study_uid, JOBS.c.pet_series_uid.is_not(None))
+        with self._database.read() as connection:
+            query = sa.select(JOBS).where(*made).order_by(JOBS.c.made_at, JOBS.c.job_id)
+            return [self._row(row) for row in connection.execute(query)]
+
+    def rendered_since(self, since: datetime | None) -> list[Job]:
+        """The jobs that have made a PET since that moment, or ever; oldest first."""
+        made = [JOBS.c.pet_series_uid.is_not(None)] + ([] if since is None else [JOBS.c.made_at >= since])
+        with self._database.read() as connection:
+            query = sa.select(JOBS).where(*made).order_by(JOBS.c.made_at, JOBS.c.job_id)
+            return [self._row(row) for row in connection.execute(query)]
 
     def to_clear(self, before: datetime, after: Job | None, limit: int) -> list[Job]:
         """This node's jobs that ended before a steady moment and have files, in the order in which they ended.
@@ -347,6 +401,9 @@ class Jobs(Claims[Job]):
             mine = self._mine(write, job)
             self.move(write, mine, state, reason=reason, stood_at=mine.state.value)
 
+    def _begun(self) -> dict[str, Any]:
+        return {"windows_done": None, "windows": None}
+
     def _order(self) -> tuple[sa.ColumnElement[Any], ...]:
         return (JOBS.c.turn_at, *super()._order())
 
@@ -365,6 +422,11 @@ def _gives_way(older: Job) -> bool:
     """Whether nothing of the job was rendered yet, and it may still be: more of its study takes its place."""
     waits = older.state in (State.QUEUED, State.HELD, State.FAILED)
     return waits and State.QUEUED in (older.state, older.stood_at)
+
+
+def is_replaced(job: Job, revisions: Iterable[Job]) -> bool:
+    """Whether one of the revisions of its PET was rendered and is a later one."""
+    return any(other.pet_series_uid and other.revision > job.revision for other in revisions)
 
 
 def _of_study(study_uid: str, frame_of_reference_uid: str) -> sa.Select[Any]:

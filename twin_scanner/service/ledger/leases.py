@@ -1,8 +1,8 @@
 """Table ``leases``: what one process in the whole installation may do at a time, and which process a node is.
 
-A lease has no time in it. Its holder renews it by counting ``beat`` up; it is given to another only when that one has
-itself seen the same beat for ``lease_s`` seconds of its own monotonic clock. A look that comes late (a stopped
-process, a sleeping machine, a database that was away) counts for two beats at most.
+Nothing is decided by a time: a lease's holder renews it by counting ``beat`` up; it is given to another only when that
+one has itself seen the same beat for ``lease_s`` seconds of its own monotonic clock. A look that comes late (a stopped
+process, a sleeping machine, a database that was away) counts for two beats at most. ``renewed_at`` is for people.
 """
 
 import threading
@@ -29,6 +29,7 @@ LEASES: Final = sa.Table(
     sa.Column("holder", sa.String(64), nullable=False),
     sa.Column("beat", sa.Integer, nullable=False),
     sa.Column("taken_at", UtcDateTime),
+    sa.Column("renewed_at", UtcDateTime),
 )
 
 
@@ -73,7 +74,8 @@ class Leases:
         with self._database.write() as write:
             write.lock(f"lease {name}")
             row = write.execute(sa.select(LEASES).where(LEASES.c.name == name)).one_or_none()
-            values = {"node": self._database.node, "owner": lease.owner, "holder": holder, "taken_at": write.now}
+            values: dict[str, object] = {"node": self._database.node, "owner": lease.owner, "holder": holder}
+            values |= {"taken_at": write.now, "renewed_at": write.now}
             if row is None:
                 write.execute(LEASES.insert().values(name=name, beat=1, **values))
             else:
@@ -140,7 +142,8 @@ class Leases:
             write.execute(LEASES.update().where(*earlier, theirs).values(owner=None))
 
     def _renewed(self, write: Transaction, lease: Lease) -> bool:
-        return write.execute(_of(lease).values(beat=LEASES.c.beat + 1)).rowcount == 1
+        renewed = _of(lease).values(beat=LEASES.c.beat + 1, renewed_at=write.now)
+        return write.execute(renewed).rowcount == 1
 
     def _look(self, row: sa.Row[tuple[object, ...]]) -> float:
         """For how many seconds this process has seen the row's beat stand still."""

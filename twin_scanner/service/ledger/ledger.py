@@ -10,16 +10,21 @@ from datetime import datetime
 from twin_scanner.errors import Defect, Rejected, Transient
 from twin_scanner.service.ledger.claims import Tokens
 from twin_scanner.service.ledger.database import Database, chunks, utc_now
-from twin_scanner.service.ledger.deliveries import Deliveries, Destination
+from twin_scanner.service.ledger.deliveries import Deliveries, Delivery, Destination
 from twin_scanner.service.ledger.events import Events
 from twin_scanner.service.ledger.jobs import Job, Jobs
 from twin_scanner.service.ledger.leases import Leases, node_lease
+from twin_scanner.service.ledger.measures import Measures
 from twin_scanner.service.ledger.migrate import check_migrated
 from twin_scanner.service.ledger.moves import DeliveryState, State
 from twin_scanner.service.ledger.objects import IssuedSeries, Objects
+from twin_scanner.service.ledger.overview import Overview
 from twin_scanner.service.ledger.results import Result, Results
 from twin_scanner.service.ledger.runs import Runs
+from twin_scanner.service.ledger.sessions import Sessions
 from twin_scanner.service.ledger.studies import Studies
+from twin_scanner.service.ledger.updates import Updates
+from twin_scanner.service.ledger.users import Users
 
 
 class NodeLost(Defect):
@@ -65,9 +70,14 @@ class Ledger:
         self.deliveries = Deliveries(self.database, tokens, self.jobs)
         self.objects = Objects(self.database)
         self.results = Results(self.database)
+        self.updates = Updates(self.database)
         self.events = Events(self.database)
+        self.overview = Overview(self.database, self.studies, self.jobs, self.deliveries, self.events)
         self.leases = Leases(self.database, lease_s)
+        self.measures = Measures(self.database)
         self.runs = Runs(self.database)
+        self.users = Users(self.database)
+        self.sessions = Sessions(self.database)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -108,6 +118,33 @@ class Ledger:
             self.deliveries.open(write, job, render.destinations)
             self.deliveries.wake_replaced(write, job)
 
+    def recorded(self, delivery: Delivery, target: str) -> None:
+        """The twin record at this target holds what the delivery's job adds to it."""
+        with self.database.write() as write:
+            self.deliveries.confirm(write, delivery, "FHIR transaction")
+            self.updates.note_recorded(write, delivery.job_id, target)
+
+    def saw(self, of_table: str, row_id: str, what: str = "seen") -> None:
+        """Note that a person looked: ``of_table`` says at what, ``row_id`` is a key of ours, never an identity."""
+        with self.database.write() as write:
+            write.note(of_table, row_id, what)
+
+    def saw_each(self, of_table: str, row_ids: Sequence[str], what: str) -> None:
+        """The same of many rows at once."""
+        with self.database.write() as write:
+            for row_id in row_ids:
+                write.note(of_table, row_id, what)
+
+    def note(self, job_id: str, what: str) -> None:
+        """Note in the job's events what happened to it, whatever its state."""
+        with self.database.write() as write:
+            write.note("jobs", job_id, what)
+
+    def alarm(self, job_id: str, error: str) -> None:
+        """Note in the job's events that a person must look at it, whatever its state."""
+        with self.database.write() as write:
+            write.note("jobs", job_id, "alarm", error=error)
+
     def retry(self, beginning: str) -> Job:
         """Let a failed or rejected job, or its failed deliveries, go on; raises Rejected where nothing has failed."""
         job = self.jobs.find(beginning)
@@ -123,6 +160,8 @@ class Ledger:
                 raise Rejected(f"The files of job {job.job_id} were cleared: send the study again.")
             if given_up:
                 self.jobs.check_newest(write, current)
+                if current.state == State.REJECTED:
+                    self.deliveries.put_on(write, job.job_id, DeliveryState.HELD)
                 self.jobs.put_on(write, current)
             write.note("jobs", job.job_id, "retried")
             return self.jobs.locked(write, job.job_id)

@@ -71,10 +71,15 @@ def migration_state(url: str) -> MigrationState | None:
         engine.dispose()
 
 
+def known_migrations() -> frozenset[str]:
+    """Every migration that this version has."""
+    versions = [_REVISION.fullmatch(file.name) for file in (_SCRIPTS / "versions").iterdir()]
+    return frozenset(version.group(1) for version in versions if version is not None)
+
+
 def state_of(engine: sa.Engine) -> MigrationState:
     """How the ledger behind an engine stands."""
-    versions = [_REVISION.fullmatch(file.name) for file in (_SCRIPTS / "versions").iterdir()]
-    known = frozenset(version.group(1) for version in versions if version is not None)
+    known = known_migrations()
     found = None
     with translated_errors(), engine.connect().execution_options(looks=True) as connection:
         if sa.inspect(connection).has_table("alembic_version"):

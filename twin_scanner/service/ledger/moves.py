@@ -55,9 +55,9 @@ MOVES: Final[Mapping[type[StrEnum], Mapping[str, frozenset[str]]]] = MappingProx
         StudyState: _moves(arriving="taken held", taken="arriving", held="arriving"),
         State: _moves(
             queued="rendered held rejected failed superseded",
-            rendered="done held failed",
+            rendered="done held failed rejected",
             held="queued rendered superseded",
-            rejected="queued",
+            rejected="queued rendered",
             failed="queued rendered superseded",
             done="",
             superseded="",

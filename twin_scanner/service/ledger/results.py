@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from twin_scanner.service.ledger.columns import METADATA
 from twin_scanner.service.ledger.database import Database, Transaction
+from twin_scanner.service.ledger.jobs import JOBS
 
 RESULTS: Final = sa.Table(
     "results",
@@ -40,3 +41,10 @@ class Results:
         with self._database.read() as connection:
             row = connection.execute(sa.select(RESULTS).where(RESULTS.c.job_id == job_id)).one_or_none()
             return None if row is None else Result(row.report, row.features)
+
+    def newest(self, limit: int) -> list[Result]:
+        """The results of the newest jobs that have one, newest first."""
+        joined = sa.select(RESULTS.c.features).join(JOBS, JOBS.c.job_id == RESULTS.c.job_id)
+        query = joined.order_by(JOBS.c.made_at.desc(), JOBS.c.job_id.desc()).limit(limit)
+        with self._database.read() as connection:
+            return [Result({}, features) for features in connection.execute(query).scalars()]

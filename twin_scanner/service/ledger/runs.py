@@ -68,6 +68,12 @@ class Runs:
             row = connection.execute(query).one_or_none()
             return None if row is None else _run(row)
 
+    def newest(self, name: str, limit: int) -> list[ScheduledRun]:
+        """The command's runs on all nodes, newest first."""
+        query = sa.select(RUNS).where(RUNS.c.name == name).order_by(RUNS.c.run_id.desc()).limit(limit)
+        with self._database.read() as connection:
+            return [_run(row) for row in connection.execute(query)]
+
     def interrupt_earlier(self) -> None:
         """What an earlier process of this node left running has lost its parent: it counts as interrupted."""
         running = (RUNS.c.node == self._database.node, RUNS.c.state == RunState.RUNNING.value)

@@ -1,6 +1,6 @@
 """Table ``studies``: what arrives at which node, from whom, how many instances, and whether intake went through it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -18,6 +18,10 @@ from twin_scanner.service.ledger.priority import Priority, turn_at
 INCOMPLETE: Final = "incomplete"
 """How the evidence of a study begins that has none."""
 
+REAL_PET_KNOWN: Final = "real PET"
+"""The event of a study that a PET of it is known that is not ours."""
+_APART: Final = sa.text("kept_apart > 0")
+
 STUDIES: Final = sa.Table(
     "studies",
     METADATA,
@@ -34,7 +38,13 @@ STUDIES: Final = sa.Table(
     sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
     sa.Column("turn_at", UtcDateTime),
     sa.Column("real_pet", sa.String(64), nullable=False, server_default=""),
+    sa.Column("study_date", sa.String(8)),
+    sa.Column("accession_number", sa.String(64)),
+    sa.Column("study_description", sa.String(64)),
+    sa.Column("kept_apart", sa.Integer, nullable=False, server_default="0"),
     sa.UniqueConstraint("node", "study_uid", name="uq_studies_node"),
+    sa.Index("ix_studies_study", "study_uid"),
+    sa.Index("ix_studies_apart", "study_id", sqlite_where=_APART, postgresql_where=_APART),
     sa.Index("ix_studies_lane", "state", "node", "turn_at", "due_at", "study_id"),
     sa.Index(
         "ix_studies_claimed",
@@ -58,10 +68,24 @@ class Arrival:
 
 
 @dataclass(frozen=True)
+class StudyFacts:
+    """What its first instance says of a study, by which a hospital knows it: nothing of the patient.
+
+    ``study_date`` is a DA (PS3.5 6.2), each is empty where the instance has none.
+    """
+
+    study_date: str = ""
+    accession_number: str = ""
+    study_description: str = ""
+
+
+@dataclass(frozen=True)
 class Study:
     """One row: a study as one node receives it; ``received`` counts every instance that was acknowledged.
 
     ``evidence`` says why nothing more is expected, ``real_pet`` names a PET series of the study that is not ours.
+    ``study_date``, ``accession_number`` and ``study_description`` are None until an instance was read for them.
+    ``kept_apart`` counts contents that came under UIDs of the study that were here already; none is translated.
     """
 
     study_id: int
@@ -71,6 +95,7 @@ class Study:
     due_at: datetime | None
     waiting_since: datetime | None
     lease_owner: str | None
+    begun_at: datetime | None
     reason: str
     study_uid: str
     calling_ae: str
@@ -83,6 +108,10 @@ class Study:
     priority: int
     turn_at: datetime | None
     real_pet: str
+    study_date: str | None
+    accession_number: str | None
+    study_description: str | None
+    kept_apart: int
 
 
 class Studies(Claims[Study]):
@@ -94,11 +123,17 @@ class Studies(Claims[Study]):
     states = StudyState
     waits = (StudyState.ARRIVING,)
 
-    def arrived(self, arrivals: Sequence[Arrival]) -> None:
-        """Count what came in; a study that was taken already is arriving again, a held one stays held."""
+    def arrived(self, arrivals: Sequence[Arrival]) -> list[str]:
+        """Count what came in; a study that was taken already is arriving again, a held one stays held.
+
+        Returns those of the studies that are not described yet.
+        """
+        new = []
         with self._database.write() as write:
             for arrival in arrivals:
                 study = self._found_or_new(write, arrival.study_uid)
+                if study.study_date is None:
+                    new.append(arrival.study_uid)
                 begins = study.received == 0 or study.state == StudyState.TAKEN
                 self._arriving(write, study)
                 values = {
@@ -110,6 +145,7 @@ class Studies(Claims[Study]):
                     "due_at": None,
                 }
                 self._update(write, study, **values)
+        return new
 
     def complete(self, study_uid: str, evidence: str) -> None:
         """Hand a study to intake; ``evidence`` says why nothing more is expected.
@@ -137,17 +173,32 @@ class Studies(Claims[Study]):
                 self._move(write, study, StudyState.HELD, **facts)
 
     def has_real_pet(self, study_uid: str, series_uid: str) -> None:
-        """The study holds a PET series that is not ours, here or at a peer."""
+        """The study holds a PET series that is not ours, here or at a peer; the first that is known stays."""
         with self._database.write() as write:
             study = self._found_or_new(write, study_uid)
-            if study.real_pet != series_uid:
+            if not study.real_pet:
                 self._update(write, study, real_pet=series_uid)
-                self._note(write, study, "real PET")
+                self._note(write, study, REAL_PET_KNOWN)
 
-    def kept_apart(self, study: Study, count: int) -> None:
+    def note_apart(self, study: Study, count: int) -> None:
         """So many contents came under UIDs of the study that were here already; none of them is translated."""
         with self._database.write() as write:
+            self._update(write, study, kept_apart=count)
             self._note(write, study, "kept apart", count=count)
+
+    def describe(self, study_uid: str, facts: StudyFacts) -> None:
+        """Keep by what the hospital knows the study."""
+        with self._database.write() as write:
+            mine = (STUDIES.c.node == self._database.node, STUDIES.c.study_uid == study_uid)
+            write.execute(STUDIES.update().where(*mine).values(**vars(facts)))
+
+    def forget_facts(self, job_ids: Collection[str]) -> None:
+        """Take accession number and description out of the studies of these jobs, on every node, for good."""
+        with self._database.write() as write:
+            for some in chunks(list(job_ids)):
+                theirs = sa.select(JOBS.c.study_uid).where(JOBS.c.job_id.in_(some))
+                gone = {"accession_number": "", "study_description": ""}
+                write.execute(STUDIES.update().where(STUDIES.c.study_uid.in_(theirs)).values(**gone))
 
     def claim(self) -> Study | None:
         """The complete study whose turn it is, claimed for the calling thread."""
@@ -223,6 +274,7 @@ class Studies(Claims[Study]):
     def cleared(self, study: Study) -> None:
         """The study left the spool."""
         with self._database.write() as write:
+            self._update(write, study, kept_apart=0)
             self._note(write, study, "cleared")
 
     def adopt(self, study_uids: Sequence[str]) -> None:

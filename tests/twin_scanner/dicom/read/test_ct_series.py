@@ -213,6 +213,18 @@ def test_spacing_comes_from_positions_and_not_from_slice_thickness(tmp_path: Pat
     assert read_ct_series(tmp_path).volume.geometry.spacing_mm == pytest.approx((3.0, 1.1, 0.9), abs=1e-9)
 
 
+def test_each_instance_keeps_its_own_number_in_the_order_of_the_stack(tmp_path: Path) -> None:
+    """A scanner that counts from the head down numbers a stack that goes from the feet up backwards."""
+    write_series(tmp_path)
+    numbers = {}
+    for count, file in enumerate(sorted(tmp_path.iterdir())):
+        image = pydicom.dcmread(file)
+        numbers[str(image.SOPInstanceUID)] = image.InstanceNumber = None if count == 0 else 100 - count
+        image.save_as(file)
+    series = read_ct_series(tmp_path)
+    assert dict(zip(series.sop_instance_uids, series.instance_numbers, strict=True)) == numbers
+
+
 def test_each_slice_is_rescaled_with_its_own_slope(tmp_path: Path) -> None:
     def change(image: Dataset, index: int) -> None:
         image.RescaleSlope, image.RescaleIntercept = f"{1 + 0.25 * index}", f"{-100 - index}"

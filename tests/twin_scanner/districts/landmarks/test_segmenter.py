@@ -67,6 +67,7 @@ def head(data: Path) -> tuple[Volume, DistrictMap]:
     return ct, LandmarkSegmenter().segment(ct)
 
 
+@cache
 def patient(ct: Volume) -> BoolArray:
     """The largest piece of tissue and what its axial sections enclose, without opening or landmarks."""
     tissue = ndimage.binary_erosion(ct.array > -200.0, np.ones((1, 3, 3), np.bool_))
@@ -163,7 +164,7 @@ def test_an_abdomen_down_to_the_ischia_is_all_trunk_with_its_hip_screw(shared_da
     assert share(ct.array > 300.0, found.labels, TRUNK) >= 0.95
 
 
-@pytest.mark.parametrize("orientation", ["RAS", "PIR", "SLA", "LPI"])
+@pytest.mark.parametrize("orientation", quick_and_long(["PIR"], ["RAS", "SLA", "LPI"]))
 def test_the_labels_come_back_on_the_grid_of_the_ct_whatever_its_axes(shared_data: Path, orientation: str) -> None:
     ct, found = pelvis(shared_data)
     turned = sitk.DICOMOrient(to_sitk(ct.array, ct.geometry), orientation)
@@ -203,8 +204,13 @@ def dice(found: LabelArray, truth: LabelArray) -> list[float]:
 @pytest.mark.parametrize(
     ("arms_held", "field_of_view"),
     quick_and_long(
-        [("up", "skull-base-to-mid-thigh")],
-        [("down", "skull-base-to-mid-thigh"), ("up", "head-to-toe"), ("down", "head-to-toe")],
+        [],
+        [
+            ("up", "skull-base-to-mid-thigh"),
+            ("down", "skull-base-to-mid-thigh"),
+            ("up", "head-to-toe"),
+            ("down", "head-to-toe"),
+        ],
     ),
 )
 def test_the_districts_of_a_phantom_are_those_it_was_drawn_with(
@@ -237,7 +243,7 @@ def test_a_field_of_view_that_starts_and_ends_anywhere_shows_no_district_that_it
     assert float((found == truth[box])[truth[box] > 0].mean()) >= 0.95
 
 
-@pytest.mark.parametrize("seed", quick_and_long([4, 16], [5, 13, 22, 27, 30, 37]))
+@pytest.mark.parametrize("seed", quick_and_long([4], [16, 5, 13, 22, 27, 30, 37]))
 def test_a_drawn_examination_meets_the_goals_of_the_benchmark(seed: int) -> None:
     row = next(benchmark.measure(seed, 1))
     assert benchmark.is_good(row), (row.words, row.dice, row.wrong_voxels)
@@ -273,7 +279,7 @@ def small_thorax(data: Path) -> tuple[Volume, LabelArray]:
 
 @pytest.mark.parametrize(
     ("degrees", "axes"),
-    quick_and_long([(20.0, (1, 2))], [(-20.0, (1, 2)), (10.0, (0, 1)), (-10.0, (0, 1)), (12.0, (0, 2))]),
+    quick_and_long([], [(20.0, (1, 2)), (-20.0, (1, 2)), (10.0, (0, 1)), (-10.0, (0, 1)), (12.0, (0, 2))]),
 )
 def test_lungs_and_body_of_a_turned_thorax_obey_the_same_rules(
     shared_data: Path, degrees: float, axes: tuple[int, int]

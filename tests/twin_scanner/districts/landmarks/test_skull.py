@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from tests.samples.cases import quick_and_long
 from training.phantom.phantom import PhantomOptions, make_phantom
 from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.imaging.volume import FloatArray, Geometry, LabelArray, Volume
@@ -37,7 +38,7 @@ def stretched(degrees: float) -> tuple[Volume, LabelArray]:
     return Volume(ct, Geometry(shape, SPACING_MM, (0.0, 0.0, 0.0))), truth
 
 
-@pytest.mark.parametrize("degrees", [0.0, 25.0])
+@pytest.mark.parametrize("degrees", quick_and_long([25.0], [0.0]))
 def test_the_spine_of_a_neck_however_it_leans_is_not_taken_for_the_jaw(degrees: float) -> None:
     ct, truth = stretched(degrees)
     found = LandmarkSegmenter().segment(ct)

@@ -17,10 +17,12 @@ from twin_scanner.service.ledger import (
     Ledger,
     NewJob,
     Outcome,
+    Priority,
     Rendered,
     Result,
     State,
 )
+from twin_scanner.service.ledger.deliveries import PATIENCE
 
 pytestmark = pytest.mark.record
 
@@ -28,8 +30,13 @@ PACS_THEN_TWIN = (Destination("pacs"), Destination("twin", after_required=True))
 SIDE_BY_SIDE = (Destination("pacs"), Destination("archive"))
 
 
-def rendered(ledger: Ledger, number: int = 1, destinations: tuple[Destination, ...] = PACS_THEN_TWIN) -> Job:
-    ledger.jobs.open(NewJob(f"1.{number}", "1.9", "1.2.3", f"{number:064x}", 20))
+def rendered(
+    ledger: Ledger,
+    number: int = 1,
+    destinations: tuple[Destination, ...] = PACS_THEN_TWIN,
+    priority: Priority = Priority.ROUTINE,
+) -> Job:
+    ledger.jobs.open(NewJob(f"1.{number}", "1.9", "1.2.3", f"{number:064x}", 20, priority=priority))
     job = ledger.jobs.claim()
     assert job is not None
     issued = (IssuedSeries(f"2.25.{number}", "PT", 3), IssuedSeries(f"2.25.{number}.1", "SEG", 1))
@@ -43,6 +50,14 @@ def claimed(ledger: Ledger, destination: str = "pacs") -> Delivery:
     delivery = ledger.deliveries.claim(destination)
     assert delivery is not None
     return delivery
+
+
+def order(ledger: Ledger) -> list[str]:
+    """The jobs in the order in which the PACS would get them."""
+    found = []
+    while (delivery := ledger.deliveries.claim("pacs")) is not None:
+        found.append(delivery.job_id)
+    return found
 
 
 def states(ledger: Ledger, job: Job) -> list[str]:
@@ -331,3 +346,47 @@ def test_a_job_held_before_its_render_is_released_to_the_queue(ledger: Ledger) -
     assert again is not None and (again.attempts, again.reason, again.held_for) == (1, "", "")
     with pytest.raises(Rejected, match="nothing of it is held"):
         ledger.release(job.job_id)
+
+
+def test_an_urgent_result_goes_before_those_that_wait_and_backfill_goes_when_nothing_else_does(
+    ledger: Ledger, clock: Clock
+) -> None:
+    jobs = []
+    for number, priority in enumerate((Priority.BACKFILL, Priority.ROUTINE, Priority.URGENT), start=1):
+        jobs.append(rendered(ledger, number, priority=priority).job_id)
+        clock.pass_s(60.0)
+    assert order(ledger) == jobs[::-1]
+
+
+def test_no_result_waits_for_ever_for_more_urgent_ones(ledger: Ledger, clock: Clock) -> None:
+    first = rendered(ledger, 1, priority=Priority.BACKFILL).job_id
+    clock.pass_s(28 * 3600.0 + 1.0)
+    second = rendered(ledger, 2, priority=Priority.URGENT).job_id
+    assert order(ledger) == [first, second]
+
+
+def test_a_result_that_fails_time_and_again_lets_the_others_go_first(ledger: Ledger, clock: Clock) -> None:
+    stuck = rendered(ledger, 1).job_id
+    for attempt in range(1, PATIENCE + 1):
+        clock.pass_s(60.0)
+        delivery = claimed(ledger)
+        assert (delivery.job_id, delivery.attempts) == (stuck, attempt)
+        if attempt == 1:
+            other = rendered(ledger, 2).job_id
+        ledger.deliveries.postpone(delivery, 0.0, "The server has an error.")
+    assert order(ledger) == [other, stuck]
+
+
+def test_while_a_destination_is_down_each_result_is_tried_in_turn(ledger: Ledger, clock: Clock) -> None:
+    urgent = rendered(ledger, 1, priority=Priority.URGENT).job_id
+    clock.pass_s(1.0)
+    other = rendered(ledger, 2).job_id
+    tried = []
+    for _ in range(4):
+        delivery = ledger.deliveries.claim("pacs", probing=True)
+        assert delivery is not None
+        tried.append(delivery.job_id)
+        clock.pass_s(1.0)
+        ledger.deliveries.postpone(delivery, 0.0, "The server is down.")
+    assert tried == [urgent, other, urgent, other]
+    assert order(ledger) == [urgent, other]

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from tests.fakes.clock import Clock
 from twin_scanner.errors import Transient
-from twin_scanner.service.ledger import Arrival, Ledger, NewJob
+from twin_scanner.service.ledger import Arrival, Ledger, NewJob, acting_as
 from twin_scanner.service.ledger.events import EVENTS
 
 pytestmark = pytest.mark.record
@@ -95,3 +95,29 @@ def test_no_event_holds_free_text_or_an_identity(ledger: Ledger, clock: Clock) -
         assert "1.2" not in row.row_id and "DOE" not in str(row)
         for value in row.detail.values():
             assert isinstance(value, int | float) or " " not in value
+
+
+def test_an_event_that_is_missing_at_the_end_is_found(ledger: Ledger, clock: Clock) -> None:
+    job_id = job_that_failed(ledger, clock)
+    last = ledger.events.of_row("jobs", job_id)[-1]
+    with ledger.database.engine.begin() as connection:
+        connection.execute(sa.delete(EVENTS).where(EVENTS.c.event_id == last.event_id))
+    broken = ledger.events.first_break("node")
+    assert broken is not None and broken.event is None and broken.event_id < last.event_id
+    ledger.jobs.open(NewJob("1.2.9", "1.9", "1.2.3", "9" * 64, 20))
+    broken = ledger.events.first_break("node")
+    assert broken is not None and broken.event is not None and broken.event.what == "opened"
+
+
+def test_what_a_person_does_is_noted_by_the_persons_name(ledger: Ledger) -> None:
+    with acting_as("maria"):
+        job = ledger.jobs.open(NewJob("1.2.1", "1.9", "1.2.3", "a" * 64, 20))
+    ledger.note(job.job_id, "looked at")
+    assert [event.who for event in ledger.events.of_row("jobs", job.job_id)] == ["maria", "test"]
+
+
+def test_what_was_sent_on_is_not_sent_again(ledger: Ledger, clock: Clock) -> None:
+    job_that_failed(ledger, clock)
+    first, second = ledger.events.unsent(2)
+    ledger.events.sent(second)
+    assert first.event_id < second.event_id < min(event.event_id for event in ledger.events.unsent(100))

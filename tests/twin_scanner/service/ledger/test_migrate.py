@@ -127,6 +127,29 @@ def test_after_the_migration_of_the_second_version_the_twin_waits_for_what_its_j
     engine.dispose()
 
 
+def test_what_was_kept_apart_is_counted_from_the_events_of_before(empty_url: str, open_ledger: Open) -> None:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(files("twin_scanner.service.ledger") / "migrations"))
+    engine = make_engine(empty_url, create=True)
+    values = "'twin', '2026-03-01 12:00:00', 'test', {}, 'studies', '{}', '{}', 'h'"
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "0006")
+        for study_id in (1, 2):
+            row = f"{study_id}, 'node', 'taken', 0, '', '1.2.{study_id}', '', 9, '', ''"
+            columns = "study_id, node, state, attempts, reason, study_uid, calling_ae, received, evidence, fingerprint"
+            connection.exec_driver_sql(f"INSERT INTO studies ({columns}) VALUES ({row})")
+        for study_id, what, detail in ((1, "kept apart", '{"count": 2}'), (1, "kept apart", '{"count": 3}'),
+                                       (2, "kept apart", '{"count": 4}'), (2, "cleared", "{}")):  # fmt: skip
+            columns = "node, at, who, what, of_table, row_id, detail, hash"
+            row = values.format(f"'{what}'", study_id, detail)
+            connection.exec_driver_sql(f"INSERT INTO events ({columns}) VALUES ({row})")
+    engine.dispose()
+    migrate(empty_url)
+    apart = open_ledger(empty_url).overview.apart(10)
+    assert [(study.study_uid, study.kept_apart, study.study_date) for study in apart] == [("1.2.1", 3, None)]
+
+
 def test_the_migrations_make_the_tables_and_indexes_that_the_code_has(empty_url: str, names: dict[str, str]) -> None:
     engine = sa.create_engine(empty_url)
     there = sa.inspect(engine)

@@ -1,0 +1,44 @@
+"""Metrics and health of a real scanner: its page, its threads, its end, and nothing of the patient whom it got.
+
+Oracle: the identity that a test has sent, and a model package that it reads itself.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.samples.console_answers import answer_of
+from tests.samples.examined import examined_settings
+from twin_scanner.app import Scanner
+from twin_scanner.console import health, metrics
+from twin_scanner.monitoring import health_of, monitored_of
+from twin_scanner.service.ledger import NewJob, StudyFacts
+from twin_scanner.service.ledger.studies import Arrival
+
+pytestmark = pytest.mark.node
+
+IDENTITY = ("DOE^JANE", "PID-0815", "ACC-4711", "1.2.840.99.1", "SENDER")
+
+
+def test_a_running_scanner_says_how_it_is_and_never_whose_a_study_is(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    settings = examined_settings(tmp_path, free_port(), model={"accept_phantom_only": True})
+    with Scanner(settings).running() as scanner:
+        ledger = scanner.ledger
+        now = ledger.database.now()
+        ledger.studies.arrived([Arrival("1.2.840.99.1", "SENDER", 20, now, now)])
+        ledger.studies.describe("1.2.840.99.1", StudyFacts("20260301", "ACC-4711", "of DOE^JANE PID-0815"))
+        job = ledger.jobs.open(NewJob("1.2.840.99.1", "1.9", "1.2.840.99.1.4", "0" * 64, 20))
+        pages = [
+            answer_of(metrics.router(monitored_of(settings, ledger, has_storage=True)), "/metrics"),
+            answer_of(health.router(health_of(settings, ledger, scanner)), "/healthz"),
+            answer_of(health.router(health_of(settings, ledger, scanner)), "/readyz"),
+        ]
+        assert [page.status_code for page in pages] == [200, 200, 200]
+        for secret in (*IDENTITY, job.job_id):
+            assert not [page for page in pages if secret in page.text], secret
+        assert "twin_scanner_model_phantoms_only 1.0" in pages[0].text
+        assert "twin_scanner_disk_free_bytes" in pages[0].text
+    assert scanner.thread_fault() is not None
