@@ -1,9 +1,10 @@
 """A plugin for two runs over the same tests: the second leaves out what the first has shown already.
 
-With `-p tests.second_run --shown FILE` a run notes in the file which tests passed; a later run with the same file
-leaves those out. A test is left out only if its whole name stands there: without the file, with an empty one and for
-a test that was skipped, failed, renamed or never begun, it runs. What may behave differently once an optional extra is
-installed always runs: all that is marked `system`, and each test file that names an extra which `dev` does not bring.
+With `-p tests.second_run --shown=FILE` a run notes in the file which tests passed; a later run with the same file
+leaves those out. (Without the equals sign, pytest takes a file that exists for a test and its folder for the root.) A
+test is left out only if its whole name stands there: without the file, with an empty one and for a test that was
+skipped, failed, renamed or never begun, it runs. What may behave differently once an optional extra is installed
+always runs: all that is marked `system`, and each test file that names an extra which `dev` does not bring.
 """
 
 import re
@@ -21,6 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if not (config.rootpath / "pyproject.toml").is_file():
+        raise pytest.UsageError(f"{config.rootpath} is not the project: write --shown=FILE, with the equals sign.")
     config.pluginmanager.register(SecondRun(config), "what was shown")
 
 

@@ -49,11 +49,11 @@ def suite(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(suite: Path, project: Path) -> tuple[int, list[str]]:
+def run(suite: Path, project: Path, shown: Path) -> tuple[int, list[str]]:
     """The exit code and the tests that ran, sorted: by a worker of xdist, as in the gate."""
     command = [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", "-p", "xdist", "-n", "1"]
     done = subprocess.run(
-        [*command, "-p", "tests.second_run", "--shown", "shown"],
+        [*command, "-p", "tests.second_run", f"--shown={shown}"],
         cwd=suite,
         env={"PYTHONPATH": str(project), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PATH": ""},
         capture_output=True,
@@ -64,13 +64,19 @@ def run(suite: Path, project: Path) -> tuple[int, list[str]]:
     return done.returncode, sorted(set(ran))
 
 
-def test_the_second_run_repeats_what_did_not_pass_and_what_an_extra_may_change(suite: Path, project: Path) -> None:
-    assert run(suite, project) == (1, ["test_behind_an_extra", "test_plain", "test_programs", "test_torn"])
-    shown = (suite / "shown").read_text().splitlines()
-    assert shown == ["test_extra.py::test_behind_an_extra", "test_plain.py::test_plain", "test_plain.py::test_programs"]
+def test_the_second_run_repeats_what_did_not_pass_and_what_an_extra_may_change(
+    suite: Path, project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    shown = tmp_path_factory.mktemp("of the gate") / "shown"  # Outside of the project, as in the gate.
+    assert run(suite, project, shown) == (1, ["test_behind_an_extra", "test_plain", "test_programs", "test_torn"])
+    assert shown.read_text().splitlines() == [
+        "test_extra.py::test_behind_an_extra",
+        "test_plain.py::test_plain",
+        "test_plain.py::test_programs",
+    ]
     (suite / "peer").write_text("ill")
     again = ["test_behind_an_extra", "test_peer[a b]", "test_peer[c]", "test_programs", "test_torn"]
-    assert run(suite, project) == (1, again), "a peer's failure fails the second run"
+    assert run(suite, project, shown) == (1, again), "a peer's failure fails the second run"
 
 
 class Item(SimpleNamespace):
