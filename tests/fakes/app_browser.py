@@ -9,7 +9,7 @@ import httpx
 class AppBrowser:
     """Asks one application from one address."""
 
-    def __init__(self, application: Any, base_url: str, address: str) -> None:
+    def __init__(self, application: Any, base_url: str = "http://node.example", address: str = "127.0.0.1") -> None:
         self._transport = httpx.ASGITransport(application, client=(address, 5000))
         self._base_url = base_url
         self.cookies = httpx.Cookies()

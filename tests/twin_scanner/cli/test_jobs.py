@@ -1,7 +1,7 @@
 """The verbs on jobs, on a ledger in which a test holds, fails and rejects: list, show, retry, release."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,25 +16,11 @@ from twin_scanner.service.ledger import (
     Result,
     State,
     StudyState,
-    migrate,
 )
 
 pytestmark = pytest.mark.record
 
-NODE = "twin-scanner-1"
 Verb = Callable[..., str]
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    """The ledger that the default configuration finds in the test's folder."""
-    folder = tmp_path / "twin-scanner-data"
-    folder.mkdir()
-    url = f"sqlite:///{folder / 'ledger.sqlite'}"
-    migrate(url)
-    opened = Ledger(url, node=NODE)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -2,16 +2,16 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Form, HTTPException, Path, Request, Response
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 
 from twin_scanner.console.access.roles import Role, needs
 from twin_scanner.console.frame import Frame
+from twin_scanner.console.job_id import JobId
 from twin_scanner.console.site import Site
 from twin_scanner.errors import Rejected
-from twin_scanner.service.ledger import DeliveryState, Standing, State, Work
+from twin_scanner.service.ledger import DeliveryState, State, Work
 
-JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 PREVIEW: Final = "preview.png"
 PROVENANCE: Final = {
     "model_name": "Model",
@@ -100,5 +100,4 @@ def _content(site: Site, work: Work) -> dict[str, Any]:
         "can_retry": job.state in (State.FAILED, State.REJECTED) or DeliveryState.FAILED in states,
         "can_release": job.state == State.HELD or DeliveryState.HELD in states,
         "stuck": stuck,
-        "is_running": work.standing == Standing.RUNNING,
     }

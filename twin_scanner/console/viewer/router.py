@@ -20,6 +20,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from twin_scanner.console.access.roles import Role, needs
+from twin_scanner.console.job_id import JobId
 from twin_scanner.console.viewer.drawing import WARNING, WINDOWS, Format, Look, Shown, Window, draw, encode
 from twin_scanner.console.viewer.images import CLEARED, DISTRICTS_FILE, PET_FILE, JobImages, job_files
 from twin_scanner.console.viewer.looks import LookLog
@@ -48,7 +49,6 @@ FREE: Final = "free"
 
 Page: TypeAlias = Callable[[Request, str, Mapping[str, Any]], Response]
 """Renders a template with the console's frame around it."""
-JobId = Annotated[str, PathPart(pattern="^[0-9a-f]{32}$")]
 Place = Annotated[str, PathPart(pattern="^([0-9]{1,5}|middle)$")]
 Millimetres = Annotated[float, Query(ge=-10_000, le=10_000, allow_inf_nan=False)]
 
