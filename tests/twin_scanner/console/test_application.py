@@ -15,7 +15,7 @@ from twin_scanner.console.application import create_application
 from twin_scanner.console.serving import ConsoleServer, Listening
 from twin_scanner.console_server import make_site
 from twin_scanner.service.ledger import Ledger, State, migrate
-from twin_scanner.settings import Settings
+from twin_scanner.settings import Folders, Settings
 
 pytestmark = pytest.mark.record
 HTML = {"accept": "text/html"}
@@ -31,8 +31,18 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
 
 
 @pytest.fixture(scope="module")
-def browser(ledger: Ledger, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    settings = Settings.model_validate({"storage": {"folder": tmp_path_factory.mktemp("site")}})
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def jobs_folder(storage: Path) -> Path:
+    return Folders(storage.resolve()).jobs
+
+
+@pytest.fixture(scope="module")
+def browser(ledger: Ledger, storage: Path) -> Iterator[httpx.Client]:
+    settings = Settings.model_validate({"storage": {"folder": storage}})
     application = create_application(make_site(settings, None, ledger), AccessRules())
     server = ConsoleServer(application, Listening("127.0.0.1", 0))
     server.start()
@@ -67,6 +77,26 @@ def test_a_failed_job_is_retried_from_its_page_and_who_did_it_is_kept(browser: h
     assert browser.post(f"/jobs/{job_id}/retry", data={"csrf_token": token[1]}).status_code == 303
     assert ledger.jobs.find(job_id).state == State.QUEUED
     assert ("retried", "this machine") in [(e.what, e.who) for e in ledger.events.of_row("jobs", job_id)]
+
+
+def test_reloads_of_a_job_and_its_picture_are_one_look_of_a_person(
+    browser: httpx.Client, ledger: Ledger, jobs_folder: Path
+) -> None:
+    (rejected,) = ledger.overview.jobs(1, state=State.REJECTED)
+    assert rejected.job is not None
+    job_id = rejected.job.job_id
+    picture = jobs_folder / job_id / "result" / "preview.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"a picture")
+
+    def looks() -> list[str]:
+        return [event.who for event in ledger.events.of_row("jobs", job_id) if event.what == "seen"]
+
+    assert browser.get(f"/jobs/{'0' * 32}/preview.png").status_code == 404
+    assert browser.get(f"/jobs/{job_id}/preview.png").content == b"a picture"
+    assert looks() == ["this machine"]
+    assert [browser.get(f"/jobs/{job_id}").status_code for _ in range(3)] == [200] * 3
+    assert looks() == ["this machine"]
 
 
 def test_pages_of_jobs_go_on_where_the_one_before_ended(ledger: Ledger) -> None:

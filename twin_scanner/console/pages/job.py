@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse, RedirectResponse
 from twin_scanner.console.access.roles import Role, needs
 from twin_scanner.console.frame import Frame
 from twin_scanner.console.job_id import JobId
+from twin_scanner.console.looks import LookLog
 from twin_scanner.console.site import Site
 from twin_scanner.errors import Rejected
 from twin_scanner.service.ledger import DeliveryState, State, Work
@@ -30,24 +31,25 @@ PROVENANCE: Final = {
 }
 
 
-def router(site: Site, frame: Frame) -> APIRouter:
-    """``/jobs/{job_id}`` and the forms on it."""
+def router(site: Site, frame: Frame, looks: LookLog) -> APIRouter:
+    """``/jobs/{job_id}`` and the forms on it; ``looks`` notes who sees a job or its picture."""
     routes = APIRouter(prefix="/jobs/{job_id}", dependencies=[Depends(needs(Role.VIEWER))], tags=["jobs"])
     operator = [Depends(needs(Role.OPERATOR))]
 
     @routes.get("", include_in_schema=False)
     def job(request: Request, job_id: JobId) -> Response:
         work = _found(site, job_id)
-        site.ledger.saw("jobs", job_id)
+        looks(request, job_id)
         return frame(request, "job.html", _content(site, work))
 
     @routes.get("/preview.png", response_class=FileResponse)
-    def preview(job_id: JobId) -> FileResponse:
+    def preview(request: Request, job_id: JobId) -> FileResponse:
         """The projections of CT, districts and PET, as the render wrote them."""
         _found(site, job_id)
         file = site.jobs_folder / job_id / "result" / PREVIEW
         if not file.is_file():
             raise HTTPException(404, "The pictures of this job were cleared.")
+        looks(request, job_id)
         return FileResponse(file, media_type="image/png", headers={"Cache-Control": "no-store"})
 
     @routes.post("/retry", dependencies=operator, include_in_schema=False)

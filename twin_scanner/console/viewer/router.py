@@ -8,9 +8,8 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 from urllib.parse import urlencode
 
 import numpy as np
@@ -21,14 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from twin_scanner.console.access.roles import Role, needs
 from twin_scanner.console.job_id import JobId
+from twin_scanner.console.looks import LookLog
 from twin_scanner.console.viewer.drawing import WARNING, WINDOWS, Format, Look, Shown, Window, draw, encode
 from twin_scanner.console.viewer.images import CLEARED, DISTRICTS_FILE, PET_FILE, JobImages, job_files
-from twin_scanner.console.viewer.looks import LookLog
 from twin_scanner.console.viewer.memory import ImageMemory
 from twin_scanner.console.viewer.planes import Plane, Sight, nearest_value
 from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.imaging.volume import AIR_HU, Triple, Volume, resample, write_nifti
-from twin_scanner.service.ledger import Ledger
 
 PAGE_POLICY: Final = "; ".join(
     (
@@ -51,20 +49,6 @@ Page: TypeAlias = Callable[[Request, str, Mapping[str, Any]], Response]
 """Renders a template with the console's frame around it."""
 Place = Annotated[str, PathPart(pattern="^([0-9]{1,5}|middle)$")]
 Millimetres = Annotated[float, Query(ge=-10_000, le=10_000, allow_inf_nan=False)]
-
-
-class ViewedSite(Protocol):
-    """What the viewer needs of a site."""
-
-    @property
-    def ledger(self) -> Ledger:
-        """It takes the audit's events."""
-        ...
-
-    @property
-    def jobs_folder(self) -> Path:
-        """One folder per job."""
-        ...
 
 
 class VolumeName(StrEnum):
@@ -123,10 +107,9 @@ class ValuesUnderPointer(BaseModel):
     slices: dict[Plane, int]
 
 
-def router(site: ViewedSite, page: Page) -> APIRouter:
-    """The viewer of a site's jobs, for who may see; each look of a person at a job is in the ledger's events."""
-    looks = LookLog(partial(site.ledger.saw, "jobs"))
-    return viewer_router(site.jobs_folder, ImageMemory(), page, looks, [Depends(needs(Role.VIEWER))])
+def router(jobs_folder: Path, page: Page, looks: LookLog) -> APIRouter:
+    """The viewer of a site's jobs, one folder each, for who may see; ``looks`` notes who does."""
+    return viewer_router(jobs_folder, ImageMemory(), page, looks, [Depends(needs(Role.VIEWER))])
 
 
 def viewer_router(
