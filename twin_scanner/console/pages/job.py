@@ -11,8 +11,15 @@ from twin_scanner.console.job_id import JobId
 from twin_scanner.console.looks import LookLog
 from twin_scanner.console.site import Site
 from twin_scanner.errors import Rejected
-from twin_scanner.service.ledger import DeliveryState, State, Work
+from twin_scanner.service.ledger import DeliveryState, ResendReason, State, Work
 
+REASONS: Final = {
+    ResendReason.LOST: "The destination does not have it any more",
+    ResendReason.RESTORED: "The destination was restored or replaced",
+    ResendReason.INCOMPLETE: "A part is missing there",
+    ResendReason.DAMAGED: "What is there cannot be read or was altered",
+    ResendReason.REQUESTED: "Whoever runs the destination asks for it",
+}
 PREVIEW: Final = "preview.png"
 PROVENANCE: Final = {
     "model_name": "Model",
@@ -67,6 +74,16 @@ def router(site: Site, frame: Frame, looks: LookLog) -> APIRouter:
             site.ledger.release(job_id)
         return _back(job_id, "released")
 
+    @routes.post("/resend", dependencies=operator, include_in_schema=False)
+    def resend(
+        job_id: JobId, destination: Annotated[str, Form(max_length=32)], reason: Annotated[ResendReason, Form()]
+    ) -> Response:
+        _found(site, job_id)
+        if destination not in {one.name for one in site.destinations()}:
+            raise Rejected("The configuration has no such destination: nobody would serve it.")
+        site.ledger.resend(job_id, destination, reason)
+        return _back(job_id, "asked to send it again")
+
     return routes
 
 
@@ -80,6 +97,15 @@ def _found(site: Site, job_id: str) -> Work:
 
 def _back(job_id: str, said: str) -> Response:
     return RedirectResponse(f"/jobs/{job_id}?said={said}", 303)
+
+
+def _resendable(site: Site, work: Work) -> list[str]:
+    """The destinations that have confirmed the job's images, while its files are kept."""
+    if work.job is None or work.job.cleared_at is not None:
+        return []
+    known = {one.name for one in site.destinations()}
+    confirmed = [one for one in work.deliveries if one.state == DeliveryState.CONFIRMED and one.was_confirmed]
+    return [one.destination for one in confirmed if one.destination in known]
 
 
 def _content(site: Site, work: Work) -> dict[str, Any]:
@@ -102,4 +128,6 @@ def _content(site: Site, work: Work) -> dict[str, Any]:
         "can_retry": job.state in (State.FAILED, State.REJECTED) or DeliveryState.FAILED in states,
         "can_release": job.state == State.HELD or DeliveryState.HELD in states,
         "stuck": stuck,
+        "resendable": _resendable(site, work),
+        "reasons": REASONS,
     }
