@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from dicom_node.addresses import is_loopback
 from dicom_node.associations import Timeouts
@@ -33,6 +34,7 @@ from twin_scanner.errors import Misconfigured, Rejected, Transient
 from twin_scanner.models.store import ModelStore
 from twin_scanner.monitoring import health_of, monitored_of
 from twin_scanner.service.ledger import KeptUpdate, Ledger
+from twin_scanner.service.steps import TWIN
 from twin_scanner.settings import DestinationSection, Folders, OidcSection, Settings
 
 if TYPE_CHECKING:
@@ -136,11 +138,20 @@ def _destinations(settings: Settings, scanner: "Scanner | None") -> list[Destina
     found = []
     for section in settings.known_destinations:
         is_down = None if names is None else section.name in names
-        address = section.url or str(_peer(settings, section))
+        address = _shown_url(section.url) or str(_peer(settings, section))
         found.append(
             DestinationState(section.name, address, section.confirm, section.required, is_down, not section.url)
         )
+    record = _shown_url(settings.twin.url) or "the embedded store"
+    is_down = None if names is None else TWIN in names
+    found.append(DestinationState(TWIN, record, "FHIR transaction", True, is_down, takes_echo=False))
     return found
+
+
+def _shown_url(url: str) -> str:
+    """Without a name and a password, where somebody has put them into it."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _peer(settings: Settings, section: DestinationSection) -> Peer:

@@ -14,7 +14,7 @@ from twin_scanner.service.ledger import KeptUpdate, Ledger
 
 @dataclass(frozen=True)
 class DestinationState:
-    """One destination as it stands; ``is_down`` is None where no worker of this process serves it."""
+    """A destination or the twin record; ``is_down`` is None where no worker of this process serves it."""
 
     name: str
     address: str

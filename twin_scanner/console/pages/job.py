@@ -104,8 +104,8 @@ def _resendable(site: Site, work: Work) -> list[str]:
     if work.job is None or work.job.cleared_at is not None:
         return []
     known = {one.name for one in site.destinations()}
-    confirmed = [one for one in work.deliveries if one.state == DeliveryState.CONFIRMED and one.was_confirmed]
-    return [one.destination for one in confirmed if one.destination in known]
+    images = [one for one in work.deliveries if not one.after_required and one.destination in known]
+    return [one.destination for one in images if one.state == DeliveryState.CONFIRMED and one.was_confirmed]
 
 
 def _content(site: Site, work: Work) -> dict[str, Any]:
