@@ -10,17 +10,27 @@ import pydicom
 import pytest
 
 from dicom_node.commitment import CommitmentReport, CommitmentReports
+from dicom_node.peers import Peer
 from dicom_node.spool import Spool
 from dicom_node.stow import StowService
 from tests.fakes.archive import Archive
 from tests.fakes.clock import Clock
-from tests.fakes.delivery_site import CALLING_AE, HOUR_S, PROBE_S, DeliverySite, archive_destination, eventually
+from tests.fakes.delivery_site import (
+    CALLING_AE,
+    HOUR_S,
+    PROBE_S,
+    TIMEOUTS,
+    DeliverySite,
+    archive_destination,
+    eventually,
+)
 from tests.fakes.full_disk import files_end_at
 from tests.fakes.scripted_stow import ScriptedStow
+from tests.peers.orthanc import Orthanc
 from tests.samples.loopback_node import Node, start_node
 from twin_scanner.service.answered_instances import answering, forget_answered, read_answered
 from twin_scanner.service.image_delivery import SETTLING_S, ImageDestination
-from twin_scanner.service.image_target import StowTarget
+from twin_scanner.service.image_target import DicomTarget, StowTarget
 from twin_scanner.service.ledger import REPLACED, DeliveryState, Ledger, ResendReason
 from twin_scanner.service.retry import DAY_S
 from twin_scanner.service.worker import Stopped
@@ -710,3 +720,31 @@ def test_an_archive_that_got_a_pet_is_not_sent_it_again_beside_a_real_one_withou
     site.ledger.release(job.job_id)
     site.run()
     assert site.state(job) == "done" and set(archive.counts()) == {2}
+
+
+def test_a_real_orthanc_that_still_has_a_pet_holds_one_after_it_was_sent_again_and_gets_back_what_was_deleted(
+    make: Callable[..., DeliverySite], tmp_path: Path, free_port: Callable[[], int], peer: Callable[[str], str]
+) -> None:
+    with Orthanc(tmp_path / "orthanc", free_port(), free_port(), "PACS", program=peer("Orthanc")) as orthanc:
+        target = DicomTarget(
+            Peer("PACS", "127.0.0.1", orthanc.dicom_port), CALLING_AE, TIMEOUTS, CommitmentReports(lambda report: False)
+        )
+        site = make(ImageDestination("pacs", target, confirm="query"))
+        job = site.job()
+
+        def held() -> set[str]:
+            found = orthanc.find("Instance", {"StudyInstanceUID": job.study_uid})
+            assert len(orthanc.find("Series", {"StudyInstanceUID": job.study_uid})) == 2
+            return {one["MainDicomTags"]["SOPInstanceUID"] for one in found}
+
+        site.run()
+        assert held() == set(site.issued(job))
+        site.ledger.resend(job.job_id, "pacs", ResendReason.REQUESTED)
+        site.run()
+        assert (site.state(job), held()) == ("done", set(site.issued(job)))
+        (lost,) = orthanc.find("Instance", {"SOPInstanceUID": site.issued(job)[1]})
+        orthanc.rest(f"/instances/{lost['ID']}", method="DELETE")
+        assert len(held()) == len(site.issued(job)) - 1
+        site.ledger.resend(job.job_id, "pacs", ResendReason.INCOMPLETE)
+        site.run()
+        assert (site.state(job), held()) == ("done", set(site.issued(job)))

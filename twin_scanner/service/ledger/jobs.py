@@ -209,7 +209,10 @@ class Jobs(Claims[Job]):
                 )
 
     def check_not_replaced(self, write: Transaction, job: Job) -> None:
-        """Raise Rejected where a later revision of the job's PET was made: that one is to be sent."""
+        """Raise Rejected where a later revision of the job's PET was made: that one is to be sent.
+
+        All of them are locked, in one order, so that no two wait for each other.
+        """
         siblings = self._siblings(write, job.study_uid, job.frame_of_reference_uid)
         if is_replaced(job, siblings):
             latest = max((one for one in siblings if one.pet_series_uid), key=lambda one: one.revision)

@@ -213,10 +213,10 @@ class Ledger:
         """
         job = self.jobs.find(beginning)
         with self.database.write() as write:
+            self.jobs.check_not_replaced(write, job)
             current = self.jobs.locked(write, job.job_id)
             if current.cleared_at is not None:
                 raise Rejected(f"The files of job {job.job_id} were cleared: send the study again.")
-            self.jobs.check_not_replaced(write, current)
             self.deliveries.send_again(write, current, destination, reason)
             if current.state == State.DONE:
                 self.jobs.move(write, current, State.RENDERED)
