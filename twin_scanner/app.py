@@ -215,7 +215,8 @@ def dicom_target(settings: Settings, section: DestinationSection, reports: Commi
     peer = next(peer for peer in settings.known_peers if peer.name == section.peer)
     timeouts = Timeouts(connection_s=peer.timeout_s, response_s=peer.timeout_s)
     implicit = section.transfer_syntax == "implicit"
-    return DicomTarget(peer_of(settings, peer), settings.node.ae_title, timeouts, reports, implicit)
+    how = (timeouts, reports, implicit, section.associations)
+    return DicomTarget(peer_of(settings, peer), settings.node.ae_title, *how)
 
 
 def image_destinations(

@@ -1,5 +1,6 @@
 """A render as a worker process runs it: torch is imported there, and never by whoever asks for it."""
 
+import gc
 from pathlib import Path
 
 from twin_scanner.districts.choice import SegmenterChoice
@@ -30,15 +31,22 @@ def render_in_worker(request: RenderRequest) -> RenderReport:
 
 
 def load_in_worker(model: str, model_store: Path, segmenter: SegmenterChoice, compute: Compute = PROCESSOR) -> None:
-    """Load torch, the model, the segmenter's code and what DICOM objects are made by, which all stay for the renders to
-    come; raises as a render would."""
+    """Load torch, the model, the segmenter's code and what makes DICOM objects and pictures, for the renders to come.
+
+    All of it stays, so the garbage collector is told to look through it no more: one of its passes took a quarter of a
+    second, some of them in every render. Raises as a render would.
+    """
     from twin_scanner.dicom.write.segmentation import load_definitions
     from twin_scanner.districts.choice import make_segmenter
+    from twin_scanner.pictures.preview import load_drawing
     from twin_scanner.render.render import load_model
 
     load_model(model, model_store, compute)
     make_segmenter(segmenter)
     load_definitions()
+    load_drawing()
+    gc.collect()
+    gc.freeze()
 
 
 def check_compute_in_worker(compute: Compute) -> None:
