@@ -1,9 +1,11 @@
 """A render as a worker process runs it: torch is imported there, and never by whoever asks for it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Transient
+from twin_scanner.executor.memory import memory_of_this_machine
 from twin_scanner.executor.wanted import is_wanted
 from twin_scanner.models.compute import PROCESSOR, Compute
 from twin_scanner.render.report import RenderReport
@@ -27,6 +29,13 @@ def render_in_worker(request: RenderRequest) -> RenderReport:
         note(done, total)
 
     return render(request, progress)
+
+
+def read_ahead_in_worker(files: Sequence[Path], request: RenderRequest) -> bool:
+    """Read the CT of a study, before it is known to be complete, for a render like ``request``; whether it is kept."""
+    from twin_scanner.render.read_ahead import READ_AHEAD
+
+    return READ_AHEAD.read(files, request, memory_of_this_machine())
 
 
 def load_in_worker(model: str, model_store: Path, segmenter: SegmenterChoice, compute: Compute = PROCESSOR) -> None:

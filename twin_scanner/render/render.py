@@ -32,6 +32,7 @@ from twin_scanner.progress import Progress
 from twin_scanner.render.dicom_objects import DicomObjects, software_version, write_dicom
 from twin_scanner.render.measurements import district_values, measurements, shown_body_part
 from twin_scanner.render.optional_outputs import write_optional_outputs
+from twin_scanner.render.read_ahead import READ_AHEAD
 from twin_scanner.render.report import FOLDERS, REPORT, Companion, RenderReport, read_report, write_report
 from twin_scanner.render.request import RenderRequest
 from twin_scanner.synthesis.pipeline import PipelineOptions, SyntheticPet, translate_ct
@@ -135,7 +136,7 @@ def _loaded(folder: Path, compute: Compute) -> ModelPackage:
 def _read(request: RenderRequest) -> tuple[CtSeries | None, Volume]:
     if request.source.name.endswith((".nii", ".nii.gz")):
         return None, read_nifti_ct(request.source)
-    series = read_ct_series(
+    series = READ_AHEAD.take(request) or read_ct_series(
         request.source,
         preference=request.preference,
         accept_synthetic=request.accept_synthetic_ct,
