@@ -1,12 +1,13 @@
 """A CT that a worker has read before its render was asked for: at most one, for a moment, and without any say in it.
 
-Whoever waits for the proof that a study is complete lets its CT be read meanwhile. The render takes what was read only
-where it is asked for the very same files, read in the same way; else it reads them itself.
+Whoever waits for the proof that a study is complete lets its CT be read meanwhile, and its districts be found by the
+embedded segmenter. The render takes what was read only where it is asked for the very same files, read and segmented in
+the same way; else it does all of that itself.
 """
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -14,9 +15,11 @@ from twin_scanner.dicom.read.ct_series import CtSeries, read_chosen_series
 from twin_scanner.dicom.read.gantry_tilt import GantryTilt
 from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.dicom.read.stored_pixels import JPEG_BY_GDCM
-from twin_scanner.errors import Rejected, Transient
+from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
+from twin_scanner.districts.district_map import DistrictMap
+from twin_scanner.errors import Defect, Rejected, Transient
 from twin_scanner.executor.memory import Memory
-from twin_scanner.imaging.volume import Geometry
+from twin_scanner.imaging.volume import Geometry, Volume
 from twin_scanner.render.request import RenderRequest
 
 KEEP_S: Final = 30.0
@@ -30,15 +33,42 @@ VOXEL_BYTES: Final = 4
 
 FileIdentity: TypeAlias = tuple[str, int, int, int, int]
 """Name, device, inode, size and time of the last change (ns): hard links to one file have one."""
-Reading: TypeAlias = tuple[Preference, bool, GantryTilt]
-"""How a CT is read."""
+Reading: TypeAlias = tuple[Preference, bool, GantryTilt, SegmenterChoice]
+"""How a CT is read and segmented."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Kept:
+class AlreadySegmented:
+    """A segmenter that has segmented one CT, and gives what it found; it does not hold the CT itself."""
+
+    geometry: Geometry
+    districts: DistrictMap
+
+    @property
+    def name(self) -> str:
+        """That of the segmenter which did it."""
+        return self.districts.segmenter
+
+    @property
+    def segmenter_hash(self) -> str:
+        """That of the segmenter which did it."""
+        return self.districts.segmenter_hash
+
+    def segment(self, ct: Volume) -> DistrictMap:
+        """The districts of that CT, and of no other; raises Defect."""
+        if ct.geometry is not self.geometry:
+            raise Defect("These districts are those of another CT.")
+        return self.districts
+
+
+@dataclass(frozen=True, eq=False)
+class ReadCt:
+    """A CT that was read, of which files and how; ``segmenter`` is None where its districts were not sought."""
+
     files: list[FileIdentity]
     reading: Reading
     series: CtSeries
+    segmenter: AlreadySegmented | None = None
 
 
 class ReadAhead:
@@ -47,11 +77,12 @@ class ReadAhead:
     def __init__(self, keep_s: float = KEEP_S) -> None:
         self._keep_s = keep_s
         self._lock = threading.Lock()
-        self._kept: _Kept | None = None
+        self._kept: ReadCt | None = None
+        self._turn = 0
         self._forgetting: threading.Timer | None = None
 
     def read(self, files: Sequence[Path], request: RenderRequest, memory: Memory | None) -> bool:
-        """Read the CT that the service would choose of a study's files, and say whether it is kept.
+        """Read the CT that the service would choose of a study's files, seek its districts, and say whether it is kept.
 
         What cannot be read is left to the render, which says why.
         """
@@ -64,14 +95,17 @@ class ReadAhead:
                 gantry_tilt=request.gantry_tilt,
                 has_room=lambda geometry, syntaxes: has_room(geometry, syntaxes, memory),
             )
-            kept = None if chosen is None else _Kept(identities(chosen.files), _reading(request), chosen.series)
+            if chosen is None:
+                return False
+            read = ReadCt(identities(chosen.files), _reading(request), chosen.series)
+            self._keep(read)
+            self._keep(replace(read, segmenter=_segmented(request, chosen.series.volume)))
         except (Rejected, Transient, MemoryError, OSError):
-            return False
-        self._keep(kept)
-        return kept is not None
+            return self._kept is not None
+        return True
 
-    def take(self, request: RenderRequest) -> CtSeries | None:
-        """The series in the request's folder, if it is the one that was read; nothing is kept from then on."""
+    def take(self, request: RenderRequest) -> ReadCt | None:
+        """The CT in the request's folder, if it is the one that was read; nothing is kept from then on."""
         kept = self._keep(None)
         if kept is None or kept.reading != _reading(request):
             return None
@@ -79,24 +113,26 @@ class ReadAhead:
             files = identities(path for path in request.source.rglob("*") if path.is_file())
         except OSError:
             return None
-        return kept.series if files == kept.files else None
+        return kept if files == kept.files else None
 
-    def _keep(self, kept: _Kept | None) -> _Kept | None:
+    def _keep(self, kept: ReadCt | None) -> ReadCt | None:
         """Keep this instead of what was kept, which is given back."""
         with self._lock:
             before, self._kept = self._kept, kept
+            self._turn += 1
             if self._forgetting is not None:
                 self._forgetting.cancel()
                 self._forgetting = None
             if kept is not None:
-                self._forgetting = threading.Timer(self._keep_s, self._forget, (kept,))
+                self._forgetting = threading.Timer(self._keep_s, self._forget, (self._turn,))
                 self._forgetting.daemon = True
                 self._forgetting.start()
             return before
 
-    def _forget(self, kept: _Kept) -> None:
+    def _forget(self, turn: int) -> None:
+        """What was kept in that turn; a timer that held the CT itself would keep it while its thread ends."""
         with self._lock:
-            if self._kept is kept:
+            if self._turn == turn:
                 self._kept = None
 
 
@@ -122,4 +158,11 @@ def identities(files: Iterable[Path]) -> list[FileIdentity]:
 
 
 def _reading(request: RenderRequest) -> Reading:
-    return request.preference, request.accept_synthetic_ct, request.gantry_tilt
+    return request.preference, request.accept_synthetic_ct, request.gantry_tilt, request.segmenter
+
+
+def _segmented(request: RenderRequest, ct: Volume) -> AlreadySegmented | None:
+    """What the embedded segmenter finds; networks take minutes, and a label map is read in a moment."""
+    if request.segmenter.name != "landmarks":
+        return None
+    return AlreadySegmented(ct.geometry, make_segmenter(request.segmenter).segment(ct))

@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,11 +17,14 @@ from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless
 from tests.samples.ct_files import write_series
 from twin_scanner.dicom.read.ct_series import CtSeries, read_ct_series
 from twin_scanner.dicom.read.preference import Preference
-from twin_scanner.districts.choice import SegmenterChoice
+from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
+from twin_scanner.districts.district_map import DistrictMap
+from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
+from twin_scanner.errors import Defect
 from twin_scanner.executor.memory import Memory
-from twin_scanner.imaging.volume import Geometry
+from twin_scanner.imaging.volume import Geometry, Volume
 from twin_scanner.render import render
-from twin_scanner.render.read_ahead import MOST_VOXELS, ReadAhead, has_room
+from twin_scanner.render.read_ahead import MOST_VOXELS, ReadAhead, ReadCt, has_room
 from twin_scanner.render.request import RenderRequest
 
 pytestmark = pytest.mark.unit
@@ -51,8 +55,9 @@ def linked(files: list[Path], folder: Path) -> Path:
     return folder
 
 
-def assert_same(taken: CtSeries | None, read: CtSeries) -> None:
-    assert taken is not None
+def assert_same(ahead: ReadCt | None, read: CtSeries) -> None:
+    assert ahead is not None
+    taken = ahead.series
     assert np.array_equal(taken.volume.array, read.volume.array)
     assert taken.volume.array.dtype == read.volume.array.dtype
     same = (
@@ -79,7 +84,13 @@ def test_a_real_ct_is_the_same_read_ahead(tmp_path: Path, shared_data: Path) -> 
     request = request_for(linked(copies, tmp_path / "ct"))
     ahead = ReadAhead()
     assert ahead.read(copies, request, AMPLE)
-    assert_same(ahead.take(request), read_ct_series(tmp_path / "ct"))
+    taken, series = ahead.take(request), read_ct_series(tmp_path / "ct")
+    assert_same(taken, series)
+    assert taken is not None and taken.segmenter is not None
+    districts = make_segmenter(request.segmenter).segment(series.volume)
+    found = taken.segmenter.segment(taken.series.volume)
+    assert np.array_equal(found.labels, districts.labels) and found.labels.any()
+    assert replace(found, labels=districts.labels).__dict__ == districts.__dict__
 
 
 def test_of_several_series_the_chosen_one_is_read_as_if_it_had_been_alone(tmp_path: Path) -> None:
@@ -90,7 +101,7 @@ def test_of_several_series_the_chosen_one_is_read_as_if_it_had_been_alone(tmp_pa
     assert ahead.read([*few, *thin], replace(request, preference=Preference(minimum_coverage_mm=0.0)), AMPLE)
     taken = ahead.take(replace(request, preference=Preference(minimum_coverage_mm=0.0)))
     assert_same(taken, read_ct_series(tmp_path / "ct"))
-    assert taken is not None and taken.set_aside == ()
+    assert taken is not None and taken.series.set_aside == ()
 
 
 def _sent_again(ct: Path) -> None:
@@ -143,6 +154,7 @@ def test_another_way_of_reading_takes_nothing_and_leaves_nothing(tmp_path: Path)
         replace(request, gantry_tilt="resample"),
         replace(request, accept_synthetic_ct=True),
         replace(request, preference=Preference(contrast="with")),
+        replace(request, segmenter=SegmenterChoice("labelmap")),
     ):
         assert ahead.read(files, request, AMPLE)
         assert ahead.take(other) is None
@@ -187,17 +199,51 @@ def test_what_no_render_asks_for_is_forgotten_after_a_while(tmp_path: Path, monk
     assert ahead._kept is None and after_s == 30.0
 
 
+def _found(self: LandmarkSegmenter, ct: Volume) -> DistrictMap:
+    return DistrictMap(np.ones(ct.geometry.shape, np.uint8), ct.geometry, "landmarks", "1")
+
+
 def test_a_render_takes_what_was_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LandmarkSegmenter, "segment", _found)
     files = write_series(tmp_path / "spool")
     request = request_for(linked(files, tmp_path / "ct"))
     ahead = ReadAhead()
     monkeypatch.setattr(render, "READ_AHEAD", ahead)
     assert ahead.read(files, request, AMPLE)
     kept = ahead._kept
-    series, _ = render._read(request)
-    assert kept is not None and series is kept.series
-    again, volume = render._read(request)
+    series, _, segmenter = render._read(request)
+    assert kept is not None and series is kept.series and segmenter is kept.segmenter
+    again, volume, other = render._read(request)
     assert again is not kept.series and np.array_equal(volume.array, kept.series.volume.array)
+    assert isinstance(other, LandmarkSegmenter)
+    with pytest.raises(Defect, match="another CT"):
+        segmenter.segment(volume)
+
+
+def test_districts_found_ahead_do_not_keep_the_ct_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A render lets go of the CT before it writes; the prediction of its memory counts on that."""
+    monkeypatch.setattr(LandmarkSegmenter, "segment", _found)
+    files = write_series(tmp_path / "spool")
+    request = request_for(linked(files, tmp_path / "ct"))
+    ahead = ReadAhead()
+    monkeypatch.setattr(render, "READ_AHEAD", ahead)
+    assert ahead.read(files, request, AMPLE)
+    series, volume, segmenter = render._read(request)
+    assert series is not None
+    districts, array = segmenter.segment(volume), weakref.ref(volume.array)
+    series = series.without_voxels()
+    del volume
+    assert array() is None and districts.labels.all()
+
+
+def test_a_ct_without_districts_is_kept_and_other_segmenters_are_left_to_the_render(tmp_path: Path) -> None:
+    files = write_series(tmp_path / "spool")
+    request = request_for(linked(files, tmp_path / "ct"))
+    ahead = ReadAhead()
+    for one in (request, replace(request, segmenter=SegmenterChoice("labelmap"))):
+        assert ahead.read(files, one, AMPLE)
+        taken = ahead.take(one)
+        assert taken is not None and taken.segmenter is None
 
 
 def test_only_a_ct_that_is_small_beside_the_free_memory_is_read_ahead_and_never_by_gdcm() -> None:
