@@ -4,7 +4,7 @@ from typing import Final
 
 FSYNCS: Final = "Two fsyncs per instance come before its acknowledgement; the other receivers promise less."
 CAUSES: Final[dict[tuple[str, str], str]] = {
-    ("latency", "all but districts and networks"): (
+    ("latency", "all but the networks"): (
         "Writing the results, reading the CT and the PACS's count of the study are most of it, each on one core."
     ),
     ("receipt", "600 CT slices"): FSYNCS,

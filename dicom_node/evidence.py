@@ -73,6 +73,11 @@ class Look:
     gap_free: bool
     counted: Counted | None = None
 
+    @property
+    def promises(self) -> bool:
+        """Whether the same found again would be evidence: a beginning may be made of what it would allow."""
+        return self.gap_free and (self.counted is None or self.counted.equal)
+
 
 def compare(ours: Mapping[str, int], theirs: Sequence[SeriesCount]) -> Counted:
     """Our instances by series against the series of the study at a peer."""
@@ -190,6 +195,12 @@ class Completeness:
             if study.came_whole and study.looks == 1:
                 delay_s = _SECOND_LOOK_AT_WHOLE_S
             study.look_from_s = now_s + delay_s if again else float("inf")
+
+    def came_whole(self, study_uid: str, version: int) -> bool:
+        """Whether one association has brought this version of a study that is still open, and was released."""
+        with self._lock:
+            study = self._studies.get(study_uid)
+            return study is not None and study.version == version and study.came_whole
 
     def complete(self, now_s: float) -> list[tuple[str, Evidence]]:
         """The studies that are complete now, or never will be, the longest silent first; they are forgotten here."""

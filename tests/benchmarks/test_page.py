@@ -36,7 +36,7 @@ def test_what_was_measured_is_not_measured_again_and_a_failure_is_kept_nowhere(t
 
 
 def test_a_goal_that_was_missed_stands_with_its_cause_or_without_one(tmp_path: Path) -> None:
-    known = at_most("latency", "all but districts and networks", 15.0, 5.0, "s")
+    known = at_most("latency", "all but the networks", 15.0, 5.0, "s")
     strange = at_most("latency", "something new", 15.0, 5.0, "s")
     page.measured("latency", tmp_path, lambda name: lines(known, strange))
     known_row, strange_row = (row for row in page.page(tmp_path).splitlines() if "0.33 behind" in row)
