@@ -7,7 +7,7 @@ beside the level below is written once. The result is the generator's to a hundr
 precisions use the generator itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Final
@@ -30,7 +30,7 @@ FEW: Final = 8
 
 
 class UNetArithmetic(nn.Module):
-    """What a U-Net says of float32 windows, from a copy of its weights."""
+    """What a U-Net says of float32 windows, from its weights in other layouts."""
 
     def __init__(self, network: UNetGenerator) -> None:
         """Takes the generator as it stands; later changes of its weights are not seen."""
@@ -38,6 +38,12 @@ class UNetArithmetic(nn.Module):
         self._encoder = network.encoder
         self._levels = [_Weights.of(layers) for layers in network.layers_of_levels()]
         self._doublings = [_Doubling(level.up, level.up_bias) for level in self._levels]
+
+    def kept(self) -> Iterator[Tensor]:
+        """The weights as they are computed with; most are views of the generator's own."""
+        for weights, double in zip(self._levels, self._doublings, strict=True):
+            yield from (weights.down, weights.up)
+            yield from double.kept()
 
     def forward(self, ct: Tensor, context: Tensor | None = None) -> Tensor:
         """The PET (N, 1, 32, 32, 32) of a batch of CT windows and their contexts, (N, channels, 32, 32, 32) each."""
@@ -106,6 +112,12 @@ class _Doubling:
         self._weight, self._bias, self._out = weight, bias, weight.shape[1]
         self._of_eighths = _of_eighths(weight) if self._out <= FEW else None
         self._matrix = weight.permute(0, 2, 3, 4, 1).flatten(1)
+
+    def kept(self) -> Iterator[Tensor]:
+        """Every layout of the weights."""
+        yield self._matrix
+        if self._of_eighths is not None:
+            yield self._of_eighths
 
     def __call__(self, values: Tensor) -> Tensor:
         """(N, in, n, n, n) to (N, out, 2 n, 2 n, 2 n), channels innermost."""
