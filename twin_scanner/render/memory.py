@@ -38,7 +38,7 @@ GRID_BYTES: Final = 17.0
 CHANNEL_BYTES: Final = 4.0
 WEIGHT_BYTES: Final = {"float32": 1.0, "float16": 2.0}
 """In memory, where weights are float32, for each byte in their file."""
-ARITHMETIC: Final = 0.02
+ARITHMETIC: Final = 0.09
 """Of the weights in memory, what the U-Net's arithmetic keeps beside them; networks of more features keep less."""
 HEADERS: Final = ("Rows", "Columns", "NumberOfFrames", "PixelSpacing", "ImagePositionPatient", "SliceThickness")
 
