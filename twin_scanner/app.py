@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydicom import Dataset
@@ -505,13 +505,8 @@ class Scanner:
         return "A thread of the scanner does not live: restart it."
 
     def executor_fault(self) -> str | None:
-        """What is wrong where no render can begin; worker processes of this machine are made anew by themselves."""
-        if isinstance(self._executor, LocalProcesses):
-            return None
-        try:
-            return None if cast("DaskCluster", self._executor).places() else "No Dask worker takes renders."
-        except Transient as error:
-            return str(error)
+        """What is wrong where no render can begin."""
+        return self._executor.fault()
 
     def _give_folder_back(self) -> None:
         if self._started and self.at_work:
@@ -564,8 +559,7 @@ class Scanner:
         beat()
         self._renders = True
         try:
-            if self._executor.memory() is not None:
-                self._check_memory(request, beat)
+            self._check_memory(request, beat)
             self._let_end(self._executor, self._ahead.reading(), beat)
             work = self._exchange.begin(self._executor, request)
             end = partial(self._executor.end_work, work)
@@ -576,9 +570,12 @@ class Scanner:
 
     def _check_memory(self, request: RenderRequest, beat: Beat) -> None:
         """Before the render: a worker that is killed for memory says nothing. The headers are another process's."""
+        memory = self._executor.memory()
+        if memory is None:
+            return
         self._let_choices_end(beat)
         need = self._headers_read(self._reader.submit(need_of, request), beat, self._settings.limits.reading_s)
-        check_memory(need, self._executor.memory())
+        check_memory(need, memory)
 
     def _outside_training(self, ct: Path) -> tuple[str, ...]:
         """What of the CT in a folder the model was not trained on; the headers are another process's."""
