@@ -18,7 +18,7 @@ from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node.associations import SUCCESS, Timeouts, rest_reactor
+from dicom_node.associations import SUCCESS, RestingReactor, Timeouts, resting_reactor
 from dicom_node.client import NothingAccepted, accepted_pairs, associated
 from dicom_node.peers import Peer
 from dicom_node.store_messages import StoreMessages
@@ -226,12 +226,13 @@ def _send_over(
     first: Association, instances: Sequence[Instance], queue: StoreQueue, work: _Work, *, shared: bool
 ) -> None:
     """Store what the queue has; an answer that says that the peer takes no more is the last."""
-    while (place := queue.take(shared=shared)) is not None:
-        with queue.working():
-            answer = _store(first, instances[place], place)
-            if _is_last(answer):
-                queue.end()
-            work.note(place, answer, len(instances))
+    with resting_reactor(first) as reactor:
+        while (place := queue.take(shared=shared)) is not None:
+            with queue.working():
+                answer = _store(first, reactor, instances[place], place)
+                if _is_last(answer):
+                    queue.end()
+                work.note(place, answer, len(instances))
 
 
 def _send_beside(instances: Sequence[Instance], shared: int, queue: StoreQueue, work: _Work) -> None:
@@ -249,9 +250,10 @@ def _send_beside(instances: Sequence[Instance], shared: int, queue: StoreQueue, 
         except Transient as error:
             logger.info("%s is sent to over fewer associations: %s", work.peer, error)
             return
+        reactor = closing.enter_context(resting_reactor(another))
         while (place := queue.take(shared=True)) is not None:
             with queue.working():
-                answer = _store(another, instances[place], place)
+                answer = _store(another, reactor, instances[place], place)
                 if _is_last(answer):
                     queue.give_back(place)
                     return
@@ -299,17 +301,17 @@ def _check_contexts(instances: Sequence[Instance], association: Association, pee
             )
 
 
-def _store(association: Association, instance: Instance, number: int) -> InstanceStatus:
+def _store(association: Association, reactor: RestingReactor, instance: Instance, number: int) -> InstanceStatus:
+    reactor.rest()
     if not association.is_established:
         return InstanceStatus(instance.uid, NO_ANSWER)
-    rest_reactor(association)
     try:
         content = instance.file if instance.as_it_is else _in_implicit_vr(instance.file)
         answer = association.send_c_store(content, msg_id=number % 0xFFFF + 1, priority=0)
     except OSError as error:
         raise _unreadable(instance.file, error) from error
     except RuntimeError:
-        association._reactor_checkpoint.set()
+        reactor.let_go()
         return InstanceStatus(instance.uid, NO_ANSWER)
     if "Status" not in answer:
         return InstanceStatus(instance.uid, NO_ANSWER)

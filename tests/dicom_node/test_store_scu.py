@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -209,6 +210,27 @@ def test_a_peer_that_aborts_leaves_the_rest_without_an_answer(listen: Listen, pe
     with pytest.raises(NotStored, match="ended the association or did not answer, 2 of 4 instances") as error:
         send(pet, listen(answer), calling_ae="TWINSCANNER", timeouts=SHORT)
     assert [instance.status for instance in error.value.report.instances] == [0, 0, NO_ANSWER, NO_ANSWER]
+
+
+def test_a_peer_that_aborts_between_two_instances_leaves_the_rest_without_an_answer(
+    listen: Listen, pet: list[Path]
+) -> None:
+    """It is seen at once, not at the response's timeout, although our reactor thread rests between two instances."""
+    theirs: list[Any] = []
+
+    def answer(event: evt.Event) -> int:
+        theirs.append(event.assoc)
+        return 0x0000
+
+    def end(status: InstanceStatus) -> None:
+        if len(theirs) == 2 and status.stored:
+            theirs[0].abort()
+
+    begun_s = time.monotonic()
+    with pytest.raises(NotStored, match="2 of 4 instances") as error:
+        send(pet, listen(answer), calling_ae="TWINSCANNER", timeouts=replace(SHORT, response_s=60.0), on_answer=end)
+    assert [instance.status for instance in error.value.report.instances] == [0, 0, NO_ANSWER, NO_ANSWER]
+    assert time.monotonic() - begun_s < 30.0
 
 
 def test_a_peer_that_never_answers_ends_at_the_response_timeout(listen: Listen, pet: list[Path]) -> None:
