@@ -136,11 +136,14 @@ class SystemdMachine:
             for folder in (*sorted(folders, reverse=True), cgroup):
                 _remove(folder, deadline)
 
-    def run(self, command: str) -> "subprocess.CompletedProcess[str]":
-        """A shell command as root of the machine."""
+    def command(self, command: str) -> list[str]:
+        """What runs a shell command as root of the machine."""
         enter = ["nsenter", f"--target={self._first}", "--mount", "--pid", "--net", "--ipc", "--uts", "--cgroup"]
-        words = [*enter, "--root", "--wd", "sh", "-c", command]
-        return subprocess.run(words, capture_output=True, text=True, timeout=COMMAND_S)
+        return [*enter, "--root", "--wd", "sh", "-c", command]
+
+    def run(self, command: str) -> "subprocess.CompletedProcess[str]":
+        """Run it to its end."""
+        return subprocess.run(self.command(command), capture_output=True, text=True, timeout=COMMAND_S)
 
     def in_its_network(self, *words: str) -> list[str]:
         """The command that runs a program of this machine in that one's network."""
