@@ -7,10 +7,10 @@ import httpx
 
 
 class AppBrowser:
-    """Asks one application from one address."""
+    """Asks one application from one address; ``raises``: a fault of the application is raised here too."""
 
-    def __init__(self, application: Any, base_url: str, address: str) -> None:
-        self._transport = httpx.ASGITransport(application, client=(address, 5000))
+    def __init__(self, application: Any, base_url: str, address: str, *, raises: bool = True) -> None:
+        self._transport = httpx.ASGITransport(application, raise_app_exceptions=raises, client=(address, 5000))
         self._base_url = base_url
         self.cookies = httpx.Cookies()
 
