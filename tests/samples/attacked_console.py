@@ -4,6 +4,7 @@ The application, its ledger, its records, models and files are real; a C-ECHO an
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from tests.fakes.app_browser import AppBrowser
 from tests.samples.twin_updates import measured_update
 from tests.samples.viewed_job import write_viewed_job
 from twin_scanner.app import open_twin
-from twin_scanner.console.access.control import SESSION
+from twin_scanner.console.access.control import BROWSER, SESSION
 from twin_scanner.console.access.guard import AccessRules
 from twin_scanner.console.access.passwords import Passwords
 from twin_scanner.console.access.roles import Role
@@ -26,7 +27,7 @@ from twin_scanner.console.access.sessions import Lifetime, Sessions
 from twin_scanner.console.application import create_application
 from twin_scanner.console_server import make_site
 from twin_scanner.errors import Unavailable
-from twin_scanner.models.card import CARD
+from twin_scanner.models.card import CARD, model_hash_of, read_card
 from twin_scanner.models.store import DEMONSTRATION_FOLDER
 from twin_scanner.service.ledger import (
     Arrival,
@@ -53,7 +54,6 @@ AE_TITLE: Final = "'\"><xss-probe>"
 """The same in the 16 characters of an AE (PS3.5 6.2)."""
 NODE: Final = "twin-scanner-1"
 PASSWORD: Final = "correct horse battery"
-OTHER_MODEL: Final = "a" * 64
 CANARY: Final = "a file that no address leads to"
 PEER: Final = {"name": "archive", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": 11113}
 DESTINATIONS: Final = (
@@ -75,6 +75,8 @@ class AttackedConsole:
     """A job with images, a report, deliveries and a twin."""
     held_id: str
     failed_id: str
+    patient_id: str = ""
+    """The patient's logical id in the records."""
     asked: list[tuple[str, ...]] = field(default_factory=list)
     silent: set[str] = field(default_factory=set)
     """Destinations that do not answer."""
@@ -85,9 +87,10 @@ class AttackedConsole:
         if name in self.silent:
             raise Unavailable(ATTACK)
 
-    def browser(self, role: Role | None, scheme: str = "http") -> AppBrowser:
+    def browser(self, role: Role | None, *, raises: bool = True) -> AppBrowser:
         """A browser that is logged in as a user of this role, or not at all."""
-        browser = AppBrowser(self.app, f"{scheme}://localhost", "127.0.0.1")
+        browser = AppBrowser(self.app, "http://localhost", "127.0.0.1", raises=raises)
+        browser.cookies.set(BROWSER, "the secret of a browser")
         if role is not None:
             browser.cookies.set(SESSION, self.session(role))
         return browser
@@ -157,6 +160,8 @@ def attacked_console(folder: Path, passwords: Passwords) -> Iterator[AttackedCon
             promote=lambda model_hash, reason: console.asked.append(("promote", model_hash, reason)),
         )
         console.app = create_application(site, AccessRules())
+        found = console.browser(Role.VIEWER).get("/fhir/Patient").json()
+        console.patient_id = found["entry"][0]["resource"]["id"]
         yield console
 
 
@@ -233,17 +238,21 @@ def _add_compared(ledger: Ledger) -> None:
 
 def _write_models(store: Path) -> None:
     """A champion, another model whose card is an attack, a change of champion, and a decision of the gate."""
-    card = json.loads((DEMONSTRATION_FOLDER / CARD).read_text("utf-8"))
-    champion = card["model_hash"]
-    data = {**card["training_data"], "kind": ATTACK}
-    about = {"name": ATTACK, "intended_use": ATTACK, "training_data": data, "metrics": {ATTACK: {"mae": ATTACK}}}
-    (store / OTHER_MODEL).mkdir(parents=True)
-    (store / OTHER_MODEL / CARD).write_text(json.dumps({**card, "model_hash": OTHER_MODEL, **about}))
-    aliases = {"champion": champion, "previous": OTHER_MODEL, "challenger": OTHER_MODEL}
+    card = read_card(DEMONSTRATION_FOLDER)
+    decides = card.weights_sha256, card.plan, card.partition, card.architecture
+    other, champion = model_hash_of(*decides), card.model_hash
+    data = {**card.training_data, "kind": ATTACK}
+    about = {"intended_use": ATTACK, "training_data": data, "metrics": {ATTACK: {"mae": ATTACK}}}
+    attack = replace(card, name=ATTACK, model_hash=other, stitching="uniform", about=about)
+    (store / other).mkdir(parents=True)
+    (store / other / CARD).write_bytes(attack.as_bytes())
+    for weights in DEMONSTRATION_FOLDER.glob("*.safetensors"):
+        shutil.copyfile(weights, store / other / weights.name)
+    aliases = {"champion": champion, "previous": other, "challenger": other}
     (store / "aliases.json").write_text(json.dumps(aliases))
-    change = {"number": 1, "at": "2026-03-01T00:00:00+00:00", "champion": champion, "previous": OTHER_MODEL}
+    change = {"number": 1, "at": "2026-03-01T00:00:00+00:00", "champion": champion, "previous": other}
     _write(store / "promotions" / "000001.json", {**change, "by": "force", "reason": ATTACK})
-    decision = {"verdict": ATTACK, "challenger": OTHER_MODEL, "reason": ATTACK}
+    decision = {"verdict": ATTACK, "challenger": other, "reason": ATTACK}
     _write(store / "decisions" / "000001.json", decision)
 
 

@@ -1,5 +1,6 @@
 """Renders a template with the console's frame around it: who asks, where one is, and how moments are written."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ MENU: Final = (
     ("/retraining", "Retraining"),
     ("/drift", "Drift"),
 )
+SAID: Final = re.compile(r"[a-z -]{1,16}")
+"""What a page repeats of its address as done: a word of ours, too short for a sentence that somebody else sends."""
 NO_LONGER: Final = "-"
 """Where there is no value."""
 
@@ -38,6 +41,7 @@ class Frame:
     def __call__(self, request: Request, template: str, content: Mapping[str, Any], status: int = 200) -> Response:
         """The page."""
         user: User | None = getattr(request.state, "user", None)
+        said = request.query_params.get("said", "")
         around = {
             "site_name": self.site_name,
             "menu": MENU,
@@ -47,7 +51,7 @@ class Frame:
             "may_administer": user is not None and user.role.includes(Role.ADMIN),
             "csrf_token": csrf_token(request),
             "may_log_out": bool(getattr(request.state, "session_id", "")),
-            "said": request.query_params.get("said", ""),
+            "said": said if SAID.fullmatch(said) else "",
         }
         return self.templates.TemplateResponse(request, template, {**around, **content}, status_code=status)
 

@@ -176,3 +176,15 @@ def test_a_model_is_promoted_by_the_gate_unless_a_reason_against_it_is_given(led
     finally:
         server.stop()
     assert asked == [("a" * 64, ""), ("a" * 64, "A trial.")]
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_moment_outside_of_the_calendar_is_a_fault_of_whoever_asks(browser: httpx.Client, moment: str) -> None:
+    assert browser.get(f"/jobs?before={moment}").status_code == 422
+    assert browser.get("/jobs?before=2026-03-01T00:00:00").status_code == 200
+
+
+def test_a_page_repeats_no_sentence_that_somebody_else_has_put_into_its_address(browser: httpx.Client) -> None:
+    assert "Done: rolled back." in browser.get("/models?said=rolled back").text
+    for sentence in ("your session is over, call 555 and say your password", "Call555", "<b>"):
+        assert "Done:" not in browser.get("/", params={"said": sentence}).text

@@ -151,7 +151,7 @@ def _is_known(request: Request, etag: str, changed_at: datetime) -> bool:
         return known.strip() == "*" or etag in [part.strip() for part in known.split(",")]
     try:
         since = parsedate_to_datetime(request.headers.get("if-modified-since", ""))
-    except ValueError:
+    except (ValueError, OverflowError):
         return False
     return since.tzinfo is not None and changed_at.replace(microsecond=0) <= since
 

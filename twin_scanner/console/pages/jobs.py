@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from twin_scanner.console.access.roles import Role, needs
 from twin_scanner.console.frame import Frame
@@ -15,6 +15,16 @@ from twin_scanner.service.ledger import State, Work
 PAGE: Final = 50
 
 
+def _in_utc(at: datetime | None) -> datetime | None:
+    """A moment with the zone of the ledger's; raises ValueError where there is none: the calendar ends before."""
+    if at is None:
+        return None
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("there is no such moment") from error
+
+
 class JobsQuery(BaseModel):
     """Which jobs; ``before`` and ``before_job`` are the moment and the id of the last one of the page before."""
 
@@ -22,7 +32,7 @@ class JobsQuery(BaseModel):
 
     state: State | Literal[""] = ""
     since: date | Literal[""] = ""
-    before: datetime | None = None
+    before: Annotated[datetime | None, AfterValidator(_in_utc)] = None
     before_job: str = Field("", pattern="^[0-9a-f]{0,32}$")
 
 
@@ -60,10 +70,7 @@ def router(site: Site, frame: Frame) -> APIRouter:
 
 def _page(site: Site, query: JobsQuery) -> list[Work]:
     since = datetime.combine(query.since, time(), UTC) if query.since else None
-    before = None
-    if query.before is not None:
-        at = query.before if query.before.tzinfo is not None else query.before.replace(tzinfo=UTC)
-        before = (at, query.before_job)
+    before = None if query.before is None else (query.before, query.before_job)
     return site.ledger.overview.jobs(PAGE, since=since, state=query.state or None, before=before)
 
 

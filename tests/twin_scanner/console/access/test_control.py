@@ -41,7 +41,8 @@ def test_a_change_without_the_sessions_own_token_is_refused(console: Console) ->
 
 
 @pytest.mark.parametrize(
-    "headers", [{"origin": "https://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}]
+    "headers",
+    [{"origin": "https://evil.example"}, {"origin": "null"}, {"origin": "http://["}, {"sec-fetch-site": "cross-site"}],
 )
 def test_a_change_that_another_site_sends_is_refused_even_with_the_token(
     console: Console, headers: dict[str, str]
