@@ -121,7 +121,8 @@ def test_a_confirmed_delivery_is_sent_again_from_the_jobs_page_by_an_operator_wi
     assert browser.post(f"{address}/resend", data={**form, "reason": "Jane Doe's"}).status_code == 422
     assert browser.post(f"{address}/resend", data={**form, "destination": "elsewhere"}).status_code == 409
     assert ledger.jobs.find(work.job.job_id).state == State.DONE
-    assert browser.post(f"{address}/resend", data=form).status_code == 303
+    answer = browser.post(f"{address}/resend", data=form)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{address}?said=resend%20asked")
     assert ledger.jobs.find(work.job.job_id).state == State.RENDERED
     shown = browser.get(address).text
     assert "resend asked" in shown and "pacs, lost" in shown and "Send again to pacs" not in shown

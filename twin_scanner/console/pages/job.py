@@ -82,7 +82,7 @@ def router(site: Site, frame: Frame, looks: LookLog) -> APIRouter:
         if destination not in {one.name for one in site.destinations()}:
             raise Rejected("The configuration has no such destination: nobody would serve it.")
         site.ledger.resend(job_id, destination, reason)
-        return _back(job_id, "asked to send it again")
+        return _back(job_id, "resend asked")
 
     return routes
 
