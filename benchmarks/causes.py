@@ -5,7 +5,7 @@ from typing import Final
 FSYNCS: Final = "Two fsyncs per instance come before its acknowledgement; the other receivers promise less."
 CAUSES: Final[dict[tuple[str, str], str]] = {
     ("latency", "all but the networks"): (
-        "Writing the results, reading the CT and the PACS's count of the study are most of it, each on one core."
+        "Writing the results, the districts and the PACS's count of the study are most of it, each on one core."
     ),
     ("receipt", "600 CT slices"): FSYNCS,
     ("receipt", "times as fast as"): FSYNCS,
