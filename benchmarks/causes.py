@@ -39,7 +39,7 @@ CAUSES: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "latency",
         "all but the networks",
-        "Writing the results, reading the CT and the PACS's count of the study are most of it, each on one core.",
+        "Writing the results, the districts and the PACS's count of the study are most of it, each on one core.",
     ),
     (
         "rendering",

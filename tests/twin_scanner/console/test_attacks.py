@@ -36,6 +36,7 @@ ROLES: Final[dict[tuple[str, str], tuple[int, list[int]]]] = {
     ("GET", "/jobs/{job_id}/preview.png"): (CLOSED, VIEWER),
     ("POST", "/jobs/{job_id}/retry"): (CLOSED, OPERATOR),
     ("POST", "/jobs/{job_id}/release"): (CLOSED, OPERATOR),
+    ("POST", "/jobs/{job_id}/resend"): (CLOSED, [403, 303, 409]),
     ("GET", "/jobs/{job_id}/slices"): (CLOSED, VIEWER),
     ("GET", "/jobs/{job_id}/slices/values"): (CLOSED, VIEWER),
     ("GET", "/jobs/{job_id}/slices/volumes/{name}.nii.gz"): (CLOSED, VIEWER),
@@ -106,7 +107,7 @@ class Request:
         self.form = {
             "destination": "archive",
             "model_hash": "b" * 64,
-            "reason": "A test.",
+            "reason": "lost",
             "name": "nobody",
             "password": "a wrong password",
         }
