@@ -11,10 +11,22 @@ from pathlib import Path
 
 ROOMS = ("twin_scanner", "training", "dicom_node", "fhir", "tests", "benchmarks")
 OURS = {"twin_scanner", "training", "dicom_node", "twin_record", "tests", "benchmarks"}
-BEHIND_AN_EXTRA = {"nnunetv2", "totalsegmentator", "dask", "distributed", "psutil", "sekmet", "uvicorn", "playwright"}
+BEHIND_AN_EXTRA = {
+    "axe_playwright_python",
+    "dask",
+    "distributed",
+    "nnunetv2",
+    "playwright",
+    "psutil",
+    "schemathesis",
+    "sekmet",
+    "totalsegmentator",
+    "uvicorn",
+}
 """Only ever imported where what brings them was installed beside ours, and nowhere but in these files."""
 FILES_BEHIND_AN_EXTRA = {
     "test_in_browser.py",
+    "test_any_request.py",
     "moose_process.py",
     "totalsegmentator_process.py",
     "nnunet_folder.py",
