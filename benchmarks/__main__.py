@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from benchmarks import (
+    console,
     dask,
     evaluation,
     floors,
@@ -37,6 +38,7 @@ NAMES: Final = (
     floors.NAME,
     evaluation.NAME,
     ledger.NAME,
+    console.NAME,
     receipt.NAME,
     latency.NAME,
     rendering.NAME,
@@ -76,7 +78,7 @@ def main(
         results += _segmentation(out, as_json, seed, phantoms, speed, write)
     if training.NAME in chosen:
         results += _training(out, as_json, options_of(training.NAME, quick=quick))
-    for benchmark in (floors, evaluation, ledger, receipt, twin, dask, memory):
+    for benchmark in (floors, evaluation, ledger, console, receipt, twin, dask, memory):
         if benchmark.NAME in chosen:
             with _progress() as bars:
                 report = partial(_update, bars, bars.add_task(benchmark.NAME, total=None))

@@ -39,7 +39,7 @@ KEEP_DAYS: Final = 7.0
 def measure(progress: Progress = lambda done, total: None, many: int = MANY) -> list[Figure]:
     """Both ledgers, their steps in turns, and how much slower the large one is."""
     with tempfile.TemporaryDirectory() as folder:
-        small, large = (_filled(Path(folder) / str(count), count) for count in (FEW, many))
+        small, large = (filled(Path(folder) / str(count), count) for count in (FEW, many))
         progress(1, 3)
         steps_ms = _steps_ms(small, large)
         progress(2, 3)
@@ -57,7 +57,7 @@ def _slower(what: str, by_ms: float, many: int) -> Figure:
     return at_most(NAME, f"{what}, {many:,} ended jobs against {FEW}: slower by", max(0.0, by_ms), STEP_GOAL_MS, "ms")
 
 
-def _filled(folder: Path, count: int) -> Path:
+def filled(folder: Path, count: int) -> Path:
     """A ledger with so many jobs that are done and too young to be cleared, each with its deliveries and events."""
     folder.mkdir()
     migrate(_url(folder))

@@ -76,7 +76,7 @@ def _best(times: list[tuple[float, float]]) -> tuple[float, float]:
 
 def _times_ms(store: EmbeddedStore) -> tuple[float, float]:
     """What one more study of a patient with 5 costs, and then the patient's timeline."""
-    *before, last = _updates(f"P-{uuid.uuid4().hex}", STUDIES + 1)
+    *before, last = updates(f"P-{uuid.uuid4().hex}", STUDIES + 1)
     for update in before:
         store.record(update)
     begin_s = time.perf_counter()
@@ -91,7 +91,7 @@ def _times_ms(store: EmbeddedStore) -> tuple[float, float]:
 def _fill(file: Path, patients: int) -> None:
     """A store of so many patients: one is recorded, the others are copies of its rows under names of their own."""
     with closing(EmbeddedStore(file, SITE)) as store:
-        for update in _updates("P-first", STUDIES):
+        for update in updates("P-first", STUDIES):
             store.record(update)
     engine = sa.create_engine(f"sqlite:///{file}")
     with engine.begin() as connection:
@@ -115,7 +115,7 @@ def _copies(parts: list[tuple[dict[str, Any], list[str]]], own: set[str], number
         yield {**row, "id": f"{row['id']}-{number}", "content": content}
 
 
-def _updates(patient_id: str, count: int) -> list[TwinUpdate]:
+def updates(patient_id: str, count: int) -> list[TwinUpdate]:
     """So many studies of one patient, a month apart."""
     first = TwinUpdate(
         patient_id=patient_id,

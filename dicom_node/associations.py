@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+import pynetdicom
 from pynetdicom import _config
 from pynetdicom.association import Association
 
@@ -18,6 +19,8 @@ PENDING: Final = (0xFF00, 0xFF01)
 """More answers of a query or retrieval follow."""
 MAXIMUM_PDU_BYTES: Final = 131072
 """Measured: 15 % faster than 16382; 0 (no limit) gains nothing more and takes the bound off a PDU's memory."""
+KNOWN_LIBRARY: Final = "3.0."
+"""How the version of a pynetdicom begins whose private parts are those that we replace."""
 _REST_S: Final = 5.0
 """The reactor looks every millisecond; one that does not rest by then never will."""
 _REST_POLL_S: Final = 0.0002
@@ -37,6 +40,11 @@ class Timeouts:
     """For the next PDU of a peer that sends to us; then the association is aborted."""
     read_s: float = 20.0
     """For the next bytes inside a PDU; then the connection is closed."""
+
+
+def is_known_library() -> bool:
+    """Whether the pynetdicom that is installed is one whose private parts we know."""
+    return pynetdicom.__version__.startswith(KNOWN_LIBRARY)
 
 
 def connection_of(association: Association) -> socket.socket | None:
@@ -64,7 +72,8 @@ def rest_reactor(association: Association) -> None:
 class RestingReactor:
     """pynetdicom's reactor thread at rest from one request to the next, instead of a turn between every two.
 
-    What it alone looks at (a release or an abort by the peer) waits meanwhile: then ``rest`` gives it its turn.
+    What it alone looks at (a release or an abort by the peer) waits meanwhile: then ``rest`` gives it its turn. With a
+    pynetdicom that is not known it has its turn between every two.
     """
 
     def __init__(self, association: Association) -> None:
@@ -77,6 +86,8 @@ class RestingReactor:
             return
         self.let_go()
         rest_reactor(self._association)
+        if not is_known_library():
+            return
         self._held = self._association._reactor_checkpoint
         self._association._reactor_checkpoint = threading.Event()  # which the library sets behind each request
 

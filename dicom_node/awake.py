@@ -10,11 +10,10 @@ import ssl
 from contextlib import suppress
 from typing import Final
 
-import pynetdicom
 from pynetdicom.association import Association
 
-from dicom_node.associations import connection_of
-from dicom_node.upper_layer import KNOWN_LIBRARY, Telling, Waiting
+from dicom_node.associations import connection_of, is_known_library
+from dicom_node.upper_layer import Telling, Waiting
 
 _LOOK_MS: Final = 10
 """How often the thread looks up although nothing woke it: at timers, and whether it is to end."""
@@ -25,7 +24,7 @@ def keep_awake(association: Association) -> tuple[socket.socket, ...]:
 
     Returns what is to be closed once the association has ended. A pynetdicom that is not known stays as it is.
     """
-    if not pynetdicom.__version__.startswith(KNOWN_LIBRARY):
+    if not is_known_library():
         return ()
     provider = association.dul
     waker, woken = socket.socketpair()

@@ -2,7 +2,7 @@
 
 pynetdicom reads as many bytes as a PDU claims, for as long as the peer drips them, and sleeps between two looks.
 Here the length is checked before anything is read, a whole PDU has one deadline, and both threads of an association
-wait for events. Replaced are private parts of pynetdicom: ``KNOWN_LIBRARY`` says of which releases.
+wait for events. Replaced are private parts of pynetdicom: ``associations.KNOWN_LIBRARY`` says of which releases.
 """
 
 import queue
@@ -23,14 +23,12 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
 from pynetdicom.transport import AssociationSocket
 
-from dicom_node.associations import Timeouts
+from dicom_node.associations import KNOWN_LIBRARY, Timeouts, is_known_library
 from dicom_node.instance_header import PARSE_ERRORS
 from dicom_node.messages import Begin, BrokenMessage, Messages
 from dicom_node.pdu_limits import P_DATA, fault_of
 from twin_scanner.errors import Misconfigured
 
-KNOWN_LIBRARY: Final = "3.0."
-"""How the version of a pynetdicom begins whose private parts are those replaced here."""
 _HEADER: Final = struct.Struct(">BxL")
 _LOOK_S: Final = 0.5
 """How often a thread looks up although nothing woke it: at timers, and at a neighbour that ended in an error."""
@@ -302,7 +300,7 @@ def take_over(
 
 def check_library() -> None:
     """Raise Misconfigured where pynetdicom is another one than that whose parts are replaced here."""
-    if not pynetdicom.__version__.startswith(KNOWN_LIBRARY):
+    if not is_known_library():
         raise Misconfigured(
             f"pynetdicom {pynetdicom.__version__} is installed, {KNOWN_LIBRARY}x is needed: install the pinned version."
         )

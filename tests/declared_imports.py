@@ -12,16 +12,16 @@ from pathlib import Path
 ROOMS = ("twin_scanner", "training", "dicom_node", "fhir", "tests", "benchmarks")
 OURS = {"twin_scanner", "training", "dicom_node", "twin_record", "tests", "benchmarks"}
 BEHIND_AN_EXTRA = {
-    "nnunetv2",
-    "totalsegmentator",
+    "axe_playwright_python",
     "dask",
     "distributed",
-    "psutil",
-    "sekmet",
-    "uvicorn",
+    "nnunetv2",
     "playwright",
+    "psutil",
     "schemathesis",
-    "axe_playwright_python",
+    "sekmet",
+    "totalsegmentator",
+    "uvicorn",
 }
 """Only ever imported where what brings them was installed beside ours, and nowhere but in these files."""
 FILES_BEHIND_AN_EXTRA = {

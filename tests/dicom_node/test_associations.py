@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import pynetdicom
 import pytest
 from pynetdicom import AE, build_context, evt
 
@@ -43,6 +44,19 @@ def test_the_reactor_rests_over_several_requests_and_goes_on_after_them(verifyin
                 assert not own.is_set()
         assert own.is_set()
         assert association._reactor_checkpoint is own
+
+
+def test_a_reactor_that_is_not_known_has_its_turn_between_two_requests(
+    verifying: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pynetdicom, "__version__", "9.0.0")
+    with associated(verifying, "TWINSCANNER", [build_context(VERIFICATION)], SHORT) as association:
+        own = association._reactor_checkpoint
+        with resting_reactor(association) as reactor:
+            for _ in range(2):
+                reactor.rest()
+                assert association.send_c_echo().Status == 0x0000
+                assert association._reactor_checkpoint is own and own.is_set()
 
 
 def test_a_release_by_the_peer_is_answered_before_the_next_request(verifying: Peer, theirs: list[Any]) -> None:

@@ -18,8 +18,11 @@ def router(site: Site, frame: Frame) -> APIRouter:
     @routes.get("/arriving", include_in_schema=False)
     def arriving(request: Request) -> Response:
         look = site.ledger.overview
-        held = [work for work in look.held(SHOWN) if work.job is None]
-        content = {"arriving": look.arriving(SHOWN), "held": held, "apart": look.apart(SHOWN)}
+        content = {
+            "arriving": look.arriving(SHOWN),
+            "held": look.held_studies(SHOWN),
+            "apart": look.apart(SHOWN),
+        }
         return frame(request, "arriving.html", content)
 
     return routes
