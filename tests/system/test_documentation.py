@@ -108,6 +108,24 @@ def test_every_documented_command_line_is_understood(project: Path) -> None:
         known[name].make_context(name, words[len(name.split()) :], resilient_parsing=False)
 
 
+def test_a_command_that_a_sentence_names_exists(project: Path) -> None:
+    """Lines of blocks are run by test_documented_commands.py; what stands within a sentence is at least a command."""
+    known = commands(typer.main.get_command(cli))
+    pages = [project / "README.md", project / "deploy" / "README.md", *sorted((project / "docs").rglob("*.md"))]
+    named = [
+        (page, words) for page in pages for words in re.findall(r"`twin-scanner ([^`]+)`", page.read_text("utf-8"))
+    ]
+    assert len(named) >= 40
+    for page, words in named:
+        if words == "virtual PET":  # the ManufacturerModelName
+            continue
+        groups = {name.split()[0] for name in known}
+        first = words.split("[")[0].split()
+        assert first[0] in groups or first[0].startswith("--"), f"{page}: {words}"
+        if first[0] not in known and not first[0].startswith("--") and len(first) > 1:
+            assert {" ".join([first[0], verb]) for verb in first[1].split("|")} <= known.keys(), f"{page}: {words}"
+
+
 def test_what_a_configuration_says_to_prepare_is_what_it_reads(project: Path) -> None:
     """The store, the split, and the air that a whole-volume network learns."""
     for path in sorted((project / "training" / "configs").glob("autopet-*.toml")):
