@@ -17,7 +17,6 @@ from benchmarks import (
     segmentation,
     simulate,
     training,
-    translation,
     twin,
 )
 
@@ -31,7 +30,6 @@ class Quick:
 
 
 _DEPARTMENT: Final = dict(list(simulate.DAYS.items())[:1])
-_COARSE: Final = MappingProxyType(dict(list(translation.BODIES.items())[:1]))
 QUICK: Final[Mapping[str, Quick]] = MappingProxyType(
     {
         segmentation.NAME: Quick(f"8 of {segmentation.PHANTOMS} phantoms", {"count": 8}),
@@ -43,10 +41,6 @@ QUICK: Final[Mapping[str, Quick]] = MappingProxyType(
         ledger.NAME: Quick(f"10,000 jobs instead of {ledger.MANY:,}", {"many": 10_000}),
         receipt.NAME: Quick(
             f"one turn of 200 slices instead of {receipt.ROUNDS} of {receipt.SLICES}", {"slices": 200, "rounds": 1}
-        ),
-        translation.NAME: Quick(
-            "no whole body at 2 mm, 2 rounds of each width",
-            {"bodies": _COARSE, "rounds": MappingProxyType(dict.fromkeys(translation.ROUNDS, 2))},
         ),
         twin.NAME: Quick(f"400 patients instead of {twin.MANY:,}", {"many": 400}),
         dask.NAME: Quick(f"one turn instead of {dask.TURNS}", {"turns": 1}),
