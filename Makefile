@@ -34,6 +34,7 @@ check: setup
 site: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir "$${SITE:-$$(mktemp -d)}"
 
-# Hours: it goes on where an earlier run was interrupted (.bench/), and writes the page.
+# Hours, or with QUICK=1 at most 40 minutes on 2 idle cores: it goes on where an earlier run was interrupted (.bench/), and
+# writes the page. CT=FOLDER also measures on that CT series; BENCHMARKS="NAME ..." runs some alone.
 bench: setup
-	$(BIN)/python -m benchmarks.page --out docs/performance.md $(BENCHMARKS)
+	$(BIN)/python -m benchmarks.page $(if $(QUICK),--quick) $(if $(CT),--ct $(CT)) --out docs/performance.md $(BENCHMARKS)

@@ -1,9 +1,10 @@
 """``python -m benchmarks [NAME...] [--json]``: measures, and prints itself and its peers from one run."""
 
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import torch
 import typer
@@ -29,6 +30,7 @@ from benchmarks import (
     twin,
 )
 from benchmarks.figures import Figure, table_of
+from benchmarks.quick import options_of
 
 NAMES: Final = (
     segmentation.NAME,
@@ -54,7 +56,8 @@ TABLE_WIDTH: Final = 150
 def main(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help=f"Of {', '.join(NAMES)}.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and figure.")] = False,
-    count: Annotated[int, typer.Option(min=1, help="segmentation: so many phantoms.")] = segmentation.PHANTOMS,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions and smaller sizes: minutes each.")] = False,
+    count: Annotated[int | None, typer.Option(min=1, help="segmentation: so many phantoms.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="segmentation: the first phantom's seed.")] = 0,
     speed: Annotated[bool, typer.Option(help="segmentation: also time and memory at 512x512x400.")] = True,
     ct: Annotated[
@@ -71,21 +74,24 @@ def main(
     out = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH, highlight=False)
     results: list[Figure] = []
     if segmentation.NAME in chosen:
-        results += _segmentation(out, as_json, seed, count, speed, write)
+        phantoms = count or options_of(segmentation.NAME, quick=quick).get("count", segmentation.PHANTOMS)
+        results += _segmentation(out, as_json, seed, phantoms, speed, write)
     if training.NAME in chosen:
-        results += _training(out, as_json)
+        results += _training(out, as_json, options_of(training.NAME, quick=quick))
     for benchmark in (floors, evaluation, ledger, console, receipt, twin, dask, memory):
         if benchmark.NAME in chosen:
             with _progress() as bars:
                 report = partial(_update, bars, bars.add_task(benchmark.NAME, total=None))
-                results += benchmark.measure(report)
+                results += benchmark.measure(report, **options_of(benchmark.NAME, quick=quick))
     if simulate.NAME in chosen:
         with _progress() as bars:
-            results += simulate.measure(partial(_update, bars, bars.add_task(simulate.NAME, total=None)), url=url)
+            report = partial(_update, bars, bars.add_task(simulate.NAME, total=None))
+            results += simulate.measure(report, url=url, **options_of(simulate.NAME, quick=quick))
     for of_a_ct in (latency, rendering, translation):
         if of_a_ct.NAME in chosen:
             with _progress() as bars:
-                results += of_a_ct.measure(partial(_update, bars, bars.add_task(of_a_ct.NAME, total=None)), ct)
+                report = partial(_update, bars, bars.add_task(of_a_ct.NAME, total=None))
+                results += of_a_ct.measure(report, ct, **options_of(of_a_ct.NAME, quick=quick))
     if gpu.NAME in chosen:
         results += _gpu()
     if as_json:
@@ -110,10 +116,10 @@ def _segmentation(out: Console, as_json: bool, seed: int, count: int, speed: boo
     return results
 
 
-def _training(out: Console, as_json: bool) -> list[Figure]:
+def _training(out: Console, as_json: bool, options: Mapping[str, Any]) -> list[Figure]:
     with _progress() as bars:
         task = bars.add_task("training", total=None)
-        rows, memory = training.measure(lambda done, total: bars.update(task, completed=done, total=total))
+        rows, memory = training.measure(partial(_update, bars, task), **options)
     if not as_json:
         out.print(training.table_of(rows, memory))
     return training.figures(rows, memory)

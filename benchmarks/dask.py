@@ -40,7 +40,7 @@ RENDER_S: Final = 600.0
 ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), "1")
 
 
-def measure(progress: Progress = lambda done, total: None) -> list[Figure]:
+def measure(progress: Progress = lambda done, total: None, turns: int = TURNS) -> list[Figure]:
     """Renders an hour by each; every worker has one thread, and has loaded everything before.
 
     Nothing is measured where the extra ``dask`` is not installed.
@@ -64,13 +64,13 @@ def measure(progress: Progress = lambda done, total: None) -> list[Figure]:
         }
         for way in ways.values():
             _turn(way, _requests(folder, way[2]))
-        turns: dict[str, list[_Turn]] = {which: [] for which in ways}
-        for number in range(TURNS):
+        taken: dict[str, list[_Turn]] = {which: [] for which in ways}
+        for number in range(turns):
             for which, way in ways.items():
-                progress(sum(map(len, turns.values())), TURNS * len(ways))
-                turns[which].append(_turn(way, _requests(folder, RENDERS)))
-            progress((number + 1) * len(ways), TURNS * len(ways))
-    return _figures(turns)
+                progress(sum(map(len, taken.values())), turns * len(ways))
+                taken[which].append(_turn(way, _requests(folder, RENDERS)))
+            progress((number + 1) * len(ways), turns * len(ways))
+    return _figures(taken)
 
 
 def _figures(turns: dict[str, list["_Turn"]]) -> list[Figure]:

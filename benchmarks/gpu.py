@@ -19,11 +19,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.figures import Figure, at_least, at_most
 from training.data.sampling import Sampler
-from training.fit.batches import Batch, batches
+from training.fit.batches import Batch, Cut, batches
 from training.fit.config import ComputeConfig, NetworkConfig, OptimiserConfig, PackageConfig, TrainConfig
+from training.fit.device_pairs import DevicePairs
 from training.fit.fit import STEPS
 from training.fit.phantom_pairs import make_pairs
-from training.fit.state import fresh_state
+from training.fit.state import TrainState, fresh_state
 from twin_scanner.imaging.district_labels import DISTRICT_LABELS
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape
 from twin_scanner.models.card import Architecture, Card
@@ -83,7 +84,7 @@ def measure(
         for precision in PRECISIONS:
             one_more(_translation(width, precision, seconds[precision], monai))
     for batch_size in (PAPERS_BATCH, LARGE_BATCH):
-        one_more([_training(device, batch_size, steps, features[-1])])
+        one_more(_training(device, batch_size, steps, features[-1]))
     return figures
 
 
@@ -171,8 +172,8 @@ def _share_of_rate(package: ModelPackage, labels: LabelArray, features: int, sec
     return at_least(NAME, f"share of the matrix product's rate, {features} features, float16", share, MATRIX_SHARE, "")
 
 
-def _training(device: str, batch_size: int, steps: int, features: int) -> Figure:
-    """Training steps a second of the trunk's Pix2Pix, data and augmentation included."""
+def _training(device: str, batch_size: int, steps: int, features: int) -> list[Figure]:
+    """Training steps a second of the trunk's Pix2Pix, data and augmentation included: pairs on the host, on the GPU."""
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig(
             NAME,
@@ -187,16 +188,25 @@ def _training(device: str, batch_size: int, steps: int, features: int) -> Figure
         pairs = make_pairs(config.data, config.plan, keep_air=False)
         sampler = Sampler(pairs, (DISTRICT_LABELS[TRAINED],), config.plan)
         state = fresh_state(config, TRAINED, {})
-        with closing(batches(config, TRAINED, sampler, range(1_000_000), pin=state.device.type == "cuda")) as source:
-
-            def turn() -> None:
-                for batch in _first(source, steps):
-                    STEPS[config.method](config, state, batch.to(state.device))
-
-            turn()
-            speed = steps / statistics.median(_timed(device, turn) for _ in range(ROUNDS))
+        host = _steps_per_second(config, state, sampler, None, steps)
+        on_device = _steps_per_second(config, state, sampler, DevicePairs(sampler, state.device).cut, steps)
     what = f"training, batch {batch_size}, {features} features, bfloat16"
-    return Figure(NAME, what, speed * batch_size, "patches/s", "steps", speed, 1.0)
+    return [
+        Figure(NAME, f"{what}, pairs on the host", host * batch_size, "patches/s", "steps", host, 1.0),
+        Figure(NAME, f"{what}, pairs on the GPU", on_device, "steps/s", "pairs on the host", host, on_device / host),
+    ]
+
+
+def _steps_per_second(config: TrainConfig, state: TrainState, sampler: Sampler, cut: Cut | None, steps: int) -> float:
+    pin = state.device.type == "cuda"
+    with closing(batches(config, TRAINED, sampler, range(1_000_000), pin=pin, cut=cut)) as source:
+
+        def turn() -> None:
+            for batch in _first(source, steps):
+                STEPS[config.method](config, state, batch.to(state.device))
+
+        turn()
+        return steps / statistics.median(_timed(config.compute.device, turn) for _ in range(ROUNDS))
 
 
 def _first(source: Iterator[Batch], count: int) -> Iterator[Batch]:

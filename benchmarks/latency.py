@@ -24,14 +24,17 @@ SEED: Final = 7
 TRUNK: Final = PhantomOptions(spacing_mm=(3.0, 0.98, 0.98), field_of_view=(900.0, 1420.0), height_mm=1750.0)
 """Where no CT is given: slices of 512 x 512 as a scanner makes them."""
 MOST_S: Final = 5.0
-"""What everything but districts and networks may take where the PACS says that the CT is complete."""
-STAGES: Final = ("evidence", "intake", "read", "districts and networks", "write", "delivery", "confirmation", "twin")
+"""What everything but the networks may take where the PACS says that the CT is complete."""
+STAGES: Final = (
+    *("evidence", "intake", "begin", "read", "districts", "networks"),
+    *("write", "delivery", "confirmation", "twin"),
+)
 _DONE_S: Final = 1200.0
 _POLL_S: Final = 0.1
 
 
 def measure(progress: Callable[[int, int], None] = lambda done, total: None, ct: Path | None = None) -> list[Figure]:
-    """Seconds of each stage, and of all but the second half of the render; raises RuntimeError without Orthanc."""
+    """Seconds of each stage, and of all but the networks; raises RuntimeError without Orthanc."""
     command = receivers().get(ORTHANC)
     if command is None:
         raise RuntimeError("Orthanc is not installed: apt-get install orthanc.")
@@ -58,8 +61,11 @@ def _figures(moments: dict[str, datetime], seconds: dict[str, float], slices: in
     stages = {
         "evidence": between("last instance", "complete"),
         "intake": between("complete", "opened"),
+        # Memory predicted, the CT that is read ahead awaited, the report taken.
+        "begin": between("opened", "rendered") - sum(seconds[name] for name in ("read", "translate", "write")),
         "read": seconds["read"],
-        "districts and networks": seconds["translate"],
+        "districts": seconds["translate"] - seconds["networks"],
+        "networks": seconds["networks"],
         "write": seconds["write"],
         "delivery": between("rendered", "stored"),
         "confirmation": between("stored", "confirmed"),
@@ -67,9 +73,9 @@ def _figures(moments: dict[str, datetime], seconds: dict[str, float], slices: in
     }
     whole = between("last instance", "confirmed")
     figures = [Figure(NAME, f"{slices} slices: {stage}", stages[stage], "s", "whole", whole, 1.0) for stage in STAGES]
-    rest = whole - stages["districts and networks"]
+    rest = whole - stages["networks"]
     figures.append(Figure(NAME, "last C-STORE to PET confirmed in the PACS", whole, "s", "whole", whole, 1.0))
-    return [*figures, at_most(NAME, "all but districts and networks", rest, MOST_S, "s")]
+    return [*figures, at_most(NAME, "all but the networks", rest, MOST_S, "s")]
 
 
 def _moments(ledger: Ledger, job: Job) -> dict[str, datetime]:

@@ -8,7 +8,9 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
@@ -18,15 +20,21 @@ import typer
 from benchmarks.__main__ import NAMES
 from benchmarks.causes import cause_of
 from benchmarks.figures import Figure
+from benchmarks.quick import words_of
 
 KEPT: Final = Path(".bench")
 PACKAGES: Final = ("twin-scanner", "torch", "monai", "numpy", "pydicom", "pynetdicom", "highdicom", "sqlalchemy")
+BAR: Final = "\\|"
+"""A bar in a cell of a table."""
 NO_CAUSE: Final = "NO CAUSE IS GIVEN"
 HEAD: Final = """# Performance
 
 `make bench` writes this page: every benchmark, one after the other, each with its peers in the same run. A ratio above
 1 says that we are ahead of the peer or of the goal; what falls short names its cause. A figure without a goal has the
 ratio 1.
+
+`make bench QUICK=1` has fewer repetitions and smaller sizes, and ends within 40 minutes on 2 idle cores; each part of
+the page says how it was measured. `CT=FOLDER` measures on that CT series too.
 
 """
 Run = Callable[[str], str]
@@ -38,35 +46,51 @@ def main(
         "docs/performance.md"
     ),
     again: Annotated[bool, typer.Option("--again", help="Also measure what was measured before.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="In the quick settings: all in 40 minutes.")] = False,
+    ct: Annotated[
+        Path | None, typer.Option("--ct", help="A folder with a CT series, for those that take one.", file_okay=False)
+    ] = None,
 ) -> None:
-    """Measure NAME (default: all) where that was not done yet, and write the page of all that was measured."""
+    """Measure NAME (default: all) where that was not done yet, and write the page of all that was measured.
+
+    What was measured in its quick setting counts as measured for a quick run alone.
+    """
     chosen = names or list(NAMES)
     if unknown := sorted(set(chosen) - set(NAMES)):
         raise typer.BadParameter(f"there is no benchmark {', '.join(unknown)}: choose of {', '.join(NAMES)}.")
-    failed = [name for name in chosen if not measured(name, KEPT, run, again=again)]
+    measure = partial(run, quick=quick, ct=ct)
+    failed = [name for name in chosen if not measured(name, KEPT, measure, again=again, quick=quick)]
     out.write_text(page(KEPT), encoding="utf-8")
     print(f"{out}" + (f"; not measured: {', '.join(failed)}" if failed else ""))
     raise typer.Exit(1 if failed else 0)
 
 
-def run(name: str) -> str:
+def run(name: str, *, quick: bool = False, ct: Path | None = None) -> str:
     """The figures of one benchmark, as lines of JSON; raises CalledProcessError where it failed."""
-    command = [sys.executable, "-m", "benchmarks", name, "--json"]
+    options = [*(["--quick"] if quick else []), *([] if ct is None else ["--ct", str(ct)])]
+    command = [sys.executable, "-m", "benchmarks", name, "--json", *options]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def measured(name: str, kept: Path, run: Run, *, again: bool = False) -> bool:
+def measured(name: str, kept: Path, run: Run, *, again: bool = False, quick: bool = False) -> bool:
     """Whether the benchmark's figures are kept, after a run where they were not."""
-    file = kept / f"{name}.json"
-    if file.exists() and not again:
+    file, setting = kept / f"{name}.json", words_of(name, quick=quick)
+    if file.exists() and not again and _setting(file) in ("", setting):
         return True
+    begun_s = time.monotonic()
     try:
         lines = run(name).splitlines()
     except subprocess.CalledProcessError as error:
         print(f"{name} ended with {error.returncode}", file=sys.stderr)
         return False
     kept.mkdir(exist_ok=True)
-    found = {"machine": machine(), "versions": versions(), "figures": [json.loads(line) for line in lines]}
+    found = {
+        "machine": machine(),
+        "versions": versions(),
+        "setting": setting,
+        "minutes": round((time.monotonic() - begun_s) / 60, 1),
+        "figures": [json.loads(line) for line in lines],
+    }
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
     partial.replace(file)
@@ -79,12 +103,18 @@ def page(kept: Path) -> str:
     text = HEAD
     for name, found in results.items():
         figures = [Figure(**values) for values in found["figures"]]
-        text += f"## {name}\n\n{found['machine']}; {found['versions']}.\n\n"
+        how = f"Quick setting: {found['setting']}. " if found.get("setting") else ""
+        text += f"## {name}\n\n{how}{found.get('minutes', 0):g} minutes. {found['machine']}; {found['versions']}.\n\n"
         text += (
             "\n".join(_table(figures)) + "\n\n" if figures else "Not measured: this machine has not what it needs.\n\n"
         )
     missing = [name for name in NAMES if name not in results]
     return text + (f"Not measured: {', '.join(missing)}.\n" if missing else "")
+
+
+def _setting(file: Path) -> str:
+    """In which setting the kept figures were measured; empty for the full one."""
+    return str(json.loads(file.read_text("utf-8")).get("setting", ""))
 
 
 def _is_kept(kept: Path, name: str) -> bool:
@@ -99,7 +129,7 @@ def _table(figures: Sequence[Figure]) -> Iterator[str]:
         cause = (cause_of(f.name, f.figure) or NO_CAUSE) if short else ""
         ratio = f"{f.ratio:.2f}" + (" behind" if short else "")
         values = (f.figure, f"{f.value:,.3g} {f.unit}", f.peer, f"{f.peer_value:,.3g} {f.unit}", ratio, cause)
-        yield f"| {' | '.join(value.strip() for value in values)} |"
+        yield f"| {' | '.join(value.strip().replace('|', BAR) for value in values)} |"
 
 
 def machine() -> str:

@@ -80,7 +80,13 @@ class Memory:
     peak_mb: float
 
 
-def measure(progress: Progress | None = None, threads: int = 1) -> tuple[list[Row], Memory]:
+def measure(
+    progress: Progress | None = None,
+    threads: int = 1,
+    rounds: int = ROUNDS,
+    seconds: float = SECONDS_A_TURN,
+    patches: int = PATCHES,
+) -> tuple[list[Row], Memory]:
     """Draw phantoms on autoPET's grid and train on them, in as many threads as are free for it."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -91,10 +97,10 @@ def measure(progress: Progress | None = None, threads: int = 1) -> tuple[list[Ro
             cases = [(features, "pix2pix") for features in FEATURES] + [(FEATURES[0], "cyclegan")]
             rows = []
             for number, (features, method) in enumerate(cases, start=1):
-                rows.append(_row(_sized(config, features, method), pairs))
+                rows.append(_row(_sized(config, features, method), pairs, rounds, seconds))
                 if progress is not None:
                     progress(number, len(cases) + 1)
-            memory = _memory(config, pairs)
+            memory = _memory(config, pairs, patches)
     finally:
         torch.set_num_threads(before)
     if progress is not None:
@@ -141,7 +147,7 @@ def _sized(config: TrainConfig, features: int, method: str) -> TrainConfig:
     return replace(config, **changed)
 
 
-def _row(config: TrainConfig, pairs: Sequence[Pair]) -> Row:
+def _row(config: TrainConfig, pairs: Sequence[Pair], rounds: int, seconds: float) -> Row:
     """Everyone's turn, several times."""
     sampler = Sampler(pairs, (DISTRICT_LABELS[NETWORK],), config.plan)
     state = fresh_state(config, NETWORK, {})
@@ -152,9 +158,7 @@ def _row(config: TrainConfig, pairs: Sequence[Pair]) -> Row:
         sources: list[Iterator[Batch]] = [fixed, own, plain, tuned]
         for source in sources:
             _steps_per_second(config, state, source, 0.0)
-        turns = [
-            [_steps_per_second(config, state, source, SECONDS_A_TURN) for source in sources] for _ in range(ROUNDS)
-        ]
+        turns = [[_steps_per_second(config, state, source, seconds) for source in sources] for _ in range(rounds)]
     speeds = [statistics.median(column) for column in zip(*turns, strict=True)]
     return Row(config.network.features, config.method, *speeds)
 
@@ -235,16 +239,16 @@ def _monai_transforms(config: TrainConfig) -> Any:
     )
 
 
-def _memory(config: TrainConfig, pairs: Sequence[Pair]) -> Memory:
+def _memory(config: TrainConfig, pairs: Sequence[Pair], patches: int) -> Memory:
     """Patches drawn by the pipeline and thrown away; the first hundred fill the allocator's pools."""
     sampler = Sampler(pairs, (DISTRICT_LABELS[NETWORK],), config.plan)
-    with closing(batches(config, NETWORK, sampler, range(PATCHES + 100))) as items:
+    with closing(batches(config, NETWORK, sampler, range(patches + 100))) as items:
         for _ in range(100):
             next(items)
         before = _resident_mb("VmRSS")
         for _ in items:
             pass
-    return Memory(PATCHES, before, _resident_mb("VmRSS"), _resident_mb("VmHWM"))
+    return Memory(patches, before, _resident_mb("VmRSS"), _resident_mb("VmHWM"))
 
 
 def _resident_mb(what: str) -> float:

@@ -30,6 +30,14 @@ def parsed(address: str) -> Address:
     return ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens at this name or address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def network_of(text: str) -> Network | None:
     """The text as a network or a single address; None where it is a host name."""
     try:

@@ -1,7 +1,10 @@
 """What every association has, whichever side asked for it: timeouts, the size of a PDU, the library's options."""
 
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,6 +59,42 @@ def rest_reactor(association: Association) -> None:
     deadline = time.monotonic() + _REST_S
     while not checkpoint._cond._waiters and association.is_alive() and time.monotonic() < deadline:  # type: ignore[attr-defined]
         time.sleep(_REST_POLL_S)
+
+
+class RestingReactor:
+    """pynetdicom's reactor thread at rest from one request to the next, instead of a turn between every two.
+
+    What it alone looks at (a release or an abort by the peer) waits meanwhile: then ``rest`` gives it its turn.
+    """
+
+    def __init__(self, association: Association) -> None:
+        self._association = association
+        self._held: threading.Event | None = None
+
+    def rest(self) -> None:
+        """Before a request: the reactor rests, and has seen what came before."""
+        if self._held is not None and self._association.dul.to_user_queue.empty():
+            return
+        self.let_go()
+        rest_reactor(self._association)
+        self._held = self._association._reactor_checkpoint
+        self._association._reactor_checkpoint = threading.Event()  # which the library sets behind each request
+
+    def let_go(self) -> None:
+        """The reactor goes on."""
+        if self._held is not None:
+            self._association._reactor_checkpoint, self._held = self._held, None
+            self._association._reactor_checkpoint.set()
+
+
+@contextmanager
+def resting_reactor(association: Association) -> Iterator[RestingReactor]:
+    """The association's reactor, for several requests in a row; it goes on at the end."""
+    reactor = RestingReactor(association)
+    try:
+        yield reactor
+    finally:
+        reactor.let_go()
 
 
 def configure_library() -> None:

@@ -22,6 +22,7 @@ from dicom_node.associations import (
     connection_of,
     rest_reactor,
 )
+from dicom_node.awake import keep_awake
 from dicom_node.peers import Peer
 from dicom_node.sop_classes import VERIFICATION
 from dicom_node.tls import client_context
@@ -84,6 +85,7 @@ def associated(
     def on_open(event: evt.Event) -> None:
         connected.append(True)
         keep_connection(event)  # By TLS it is another socket than before.
+        connections.extend(keep_awake(event.assoc))
         _send_at_once(event)
 
     def keep_rejection(event: evt.Event) -> None:

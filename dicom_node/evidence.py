@@ -19,9 +19,12 @@ _LONGEST_LOOK_DELAY_S: Final = 60.0
 """Each further look waits twice as long as the one before, up to this."""
 _BROUGHT_WHOLE: Final = 16
 """So many instances over one association, which was released, are no scanner's that sends slice by slice: the study is
-looked at sooner, and a second time sooner after the first."""
-_FIRST_LOOK_AT_WHOLE_S: Final = 0.25
-_SECOND_LOOK_AT_WHOLE_S: Final = 0.5
+looked at sooner, and twice again sooner after that."""
+_FIRST_LOOK_AT_WHOLE_S: Final = 0.1
+_NEXT_LOOK_AT_WHOLE_S: Final = 0.5
+"""What proves a study complete are two answers of a peer, and the time between them: it stays."""
+_HURRIED_LOOKS: Final = 2
+"""The second of them finds a peer that had not yet counted the last instance when it was first asked."""
 _PAUSES: Final = 3.0
 """A sender that has paused between two instances may do so again: the settling time is so many of its pauses."""
 
@@ -72,6 +75,11 @@ class Look:
 
     gap_free: bool
     counted: Counted | None = None
+
+    @property
+    def promises(self) -> bool:
+        """Whether the same found again would be evidence: a beginning may be made of what it would allow."""
+        return self.gap_free and (self.counted is None or self.counted.equal)
 
 
 def compare(ours: Mapping[str, int], theirs: Sequence[SeriesCount]) -> Counted:
@@ -187,9 +195,15 @@ class Completeness:
             study.same = study.same + 1 if before is None or before == look.counted else 1
             study.look, study.looks = look, study.looks + 1
             delay_s = min(_FIRST_LOOK_S * 2 ** (study.looks - 1), _LONGEST_LOOK_DELAY_S)
-            if study.came_whole and study.looks == 1:
-                delay_s = _SECOND_LOOK_AT_WHOLE_S
+            if study.came_whole and study.looks <= _HURRIED_LOOKS:
+                delay_s = _NEXT_LOOK_AT_WHOLE_S
             study.look_from_s = now_s + delay_s if again else float("inf")
+
+    def came_whole(self, study_uid: str, version: int) -> bool:
+        """Whether one association has brought this version of a study that is still open, and was released."""
+        with self._lock:
+            study = self._studies.get(study_uid)
+            return study is not None and study.version == version and study.came_whole
 
     def complete(self, now_s: float) -> list[tuple[str, Evidence]]:
         """The studies that are complete now, or never will be, the longest silent first; they are forgotten here."""

@@ -1,8 +1,12 @@
-"""C-STORE to a peer: files as they are over one association, and the status of every one."""
+"""C-STORE to a peer: files as they are over one association or a few, and the status of every one."""
 
 import logging
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +18,11 @@ from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node.associations import SUCCESS, Timeouts, rest_reactor
+from dicom_node.associations import SUCCESS, RestingReactor, Timeouts, resting_reactor
 from dicom_node.client import NothingAccepted, accepted_pairs, associated
 from dicom_node.peers import Peer
 from dicom_node.store_messages import StoreMessages
+from dicom_node.store_queue import StoreQueue
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.progress import Progress
 
@@ -29,6 +34,10 @@ _WARNINGS: Final = range(0xB000, 0xC000)
 OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
 """The peer has no room, or takes nothing now (PS3.4 table B.2-1): that concerns whatever else is meant for it."""
 _MOST_CONTEXTS: Final = 128
+LEAST_EACH: Final = 8
+"""An association more is not worth its opening for fewer instances."""
+_BESIDE_S: Final = 3.0
+"""How long an association more may take to come about: a peer that takes one at a time leaves it unanswered."""
 _LEAST_PDU_BYTES: Final = 1024
 """A peer that takes less at once would be sent an image in a million parts, or in none; PACS in use take 16384."""
 
@@ -112,15 +121,20 @@ def send(
     where_taken: Sequence[Path] = (),
     skip: Collection[str] = (),
     implicit: bool = False,
+    associations: int = 1,
 ) -> SendReport:
-    """Store the files at the peer over one association, each in its own transfer syntax; safe to repeat.
+    """Store the files at the peer, each in its own transfer syntax; safe to repeat.
 
-    With ``implicit`` each is encoded anew in Implicit VR Little Endian, for a peer that takes nothing else.
+    With ``implicit`` each is encoded anew in Implicit VR Little Endian, for a peer that takes nothing else. With
+    ``associations`` at most so many are open at once, LEAST_EACH files or more for each: the files are begun in their
+    order and may be answered in another. One association must come about; where the peer takes no more, or gives up
+    another one, the first sends everything.
 
     ``where_taken`` are files that the peer need not know the kind of: those whose SOP class it does not accept are
-    left out and the class is named in the report's ``not_taken``. ``skip`` are SOP Instance UIDs that an earlier call
-    stored: they are neither sent nor reported.
-    ``on_answer`` receives each instance's status, ``on_progress`` (instances answered, instances in all).
+    left out and the class is named in the report's ``not_taken``. They are sent once all files are answered. ``skip``
+    are SOP Instance UIDs that an earlier call stored: they are neither sent nor reported.
+    ``on_answer`` receives each instance's status, ``on_progress`` (instances answered, instances in all), in one thread
+    at a time.
     ``check_stop`` is asked before each instance; once it says True nothing more is sent, the association is released
     and SendingStopped raised. Returns where the peer has every instance. Raises NotStored (Transient) where it has
     not, Unreadable (Transient) where a file cannot be read, Transient where no association comes about, Defect where a
@@ -132,52 +146,122 @@ def send(
     )
     if not instances and not wishes:
         return SendReport(())
+    work = _Work(peer, calling_ae, timeouts or Timeouts(), on_progress, on_answer, check_stop or _never)
     try:
-        return _sent(instances, wishes, peer, calling_ae, timeouts, on_progress, on_answer, check_stop)
+        return _sent(instances, wishes, work, associations)
     except NothingAccepted:
         if instances:
             raise
         return SendReport((), tuple(str(wish.sop_class_uid) for wish in wishes))
 
 
-def _sent(
-    instances: list[Instance],
-    wishes: Sequence[Instance],
-    peer: Peer,
-    calling_ae: str,
-    timeouts: Timeouts | None,
-    on_progress: Progress | None,
-    on_answer: Callable[[InstanceStatus], None] | None,
-    check_stop: Callable[[], bool] | None,
-) -> SendReport:
-    answers: list[InstanceStatus] = []
-    stopped = False
-    with associated(peer, calling_ae, _contexts([*instances, *wishes]), timeouts or Timeouts()) as association:
-        association.dimse = StoreMessages(association)
-        _check_contexts(instances, association, peer)
-        accepted = accepted_pairs(association)
-        instances += [wish for wish in wishes if wish.offer in accepted]
+def _never() -> bool:
+    return False
+
+
+@dataclass
+class _Work:
+    """One sending: where to, who wants to know, and what was answered so far, by the place of the instance."""
+
+    peer: Peer
+    calling_ae: str
+    timeouts: Timeouts
+    on_progress: Progress | None
+    on_answer: Callable[[InstanceStatus], None] | None
+    check_stop: Callable[[], bool]
+    answers: dict[int, InstanceStatus] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def association(self, instances: Sequence[Instance], timeouts: Timeouts) -> Iterator[Association]:
+        """An association with the contexts of these instances; raises Transient where there is none."""
+        with associated(self.peer, self.calling_ae, _contexts(instances), timeouts) as association:
+            association.dimse = StoreMessages(association)
+            yield association
+
+    def note(self, place: int, answer: InstanceStatus, total: int) -> None:
+        """Keep an answer, and tell whoever wants to know."""
+        with self.lock:
+            self.answers[place] = answer
+            if self.on_answer is not None:
+                self.on_answer(answer)
+            if self.on_progress is not None:
+                self.on_progress(len(self.answers), total)
+
+    def report(self, instances: Sequence[Instance], not_taken: tuple[str, ...]) -> SendReport:
+        """Every instance's status; NO_ANSWER of those that were not sent."""
+        found = (self.answers.get(place, InstanceStatus(one.uid, NO_ANSWER)) for place, one in enumerate(instances))
+        return SendReport(tuple(found), not_taken)
+
+
+def _sent(instances: list[Instance], wishes: Sequence[Instance], work: _Work, associations: int) -> SendReport:
+    peer, shared = work.peer, len(instances)
+    more = min(associations, shared // LEAST_EACH) - 1
+    # Left last: an association that the peer takes only once the first is released, ends at once then.
+    with (
+        ThreadPoolExecutor(max(1, more), "store") as pool,
+        work.association([*instances, *wishes], work.timeouts) as first,
+    ):
+        _check_contexts(instances, first, peer)
+        accepted = accepted_pairs(first)
+        everything = [*instances, *(wish for wish in wishes if wish.offer in accepted)]
         not_taken = tuple(str(wish.sop_class_uid) for wish in wishes if wish.offer not in accepted)
-        for number, instance in enumerate(instances):
-            stopped = check_stop is not None and check_stop()
-            if stopped:
-                break
-            answer = _store(association, instance, number)
-            answers.append(answer)
-            if on_answer is not None:
-                on_answer(answer)
-            if on_progress is not None:
-                on_progress(len(answers), len(instances))
-            if answer.status == NO_ANSWER or answer.status in OUT_OF_RESOURCES:
-                break
-    unsent = (InstanceStatus(instance.uid, NO_ANSWER) for instance in instances[len(answers) :])
-    report = SendReport((*answers, *unsent), not_taken)
-    if stopped:
+        queue = StoreQueue(len(everything), shared, work.check_stop)
+        beside = [pool.submit(copy_context().run, _send_beside, everything, shared, queue, work) for _ in range(more)]
+        _send_over(first, everything, queue, work, shared=True)
+        queue.settle()
+        _send_over(first, everything, queue, work, shared=False)
+    for one in beside:
+        one.result()
+    report = work.report(everything, not_taken)
+    if queue.stopped:
         raise SendingStopped(f"{_missing(report)} were not sent to {peer}, for this program was asked to stop.", report)
     if report.not_stored:
         raise NotStored(_explain(report, peer), report)
-    logger.info("%s stored %d instances.", peer, len(instances))
+    logger.info("%s stored %d instances.", peer, len(everything))
     return report
+
+
+def _send_over(
+    first: Association, instances: Sequence[Instance], queue: StoreQueue, work: _Work, *, shared: bool
+) -> None:
+    """Store what the queue has; an answer that says that the peer takes no more is the last."""
+    with resting_reactor(first) as reactor:
+        while (place := queue.take(shared=shared)) is not None:
+            with queue.working():
+                answer = _store(first, reactor, instances[place], place)
+                if _is_last(answer):
+                    queue.end()
+                work.note(place, answer, len(instances))
+
+
+def _send_beside(instances: Sequence[Instance], shared: int, queue: StoreQueue, work: _Work) -> None:
+    """Help over one association more; what it gets no answer for, or no room, is left to the first."""
+    limits = work.timeouts
+    opening = replace(
+        limits,
+        connection_s=min(limits.connection_s, _BESIDE_S),
+        negotiation_s=min(limits.negotiation_s, _BESIDE_S),
+    )
+    with ExitStack() as closing:
+        try:
+            another = closing.enter_context(work.association(instances[:shared], opening))
+            _check_contexts(instances[:shared], another, work.peer)
+        except Transient as error:
+            logger.info("%s is sent to over fewer associations: %s", work.peer, error)
+            return
+        reactor = closing.enter_context(resting_reactor(another))
+        while (place := queue.take(shared=True)) is not None:
+            with queue.working():
+                answer = _store(another, reactor, instances[place], place)
+                if _is_last(answer):
+                    queue.give_back(place)
+                    return
+                work.note(place, answer, len(instances))
+
+
+def _is_last(answer: InstanceStatus) -> bool:
+    return answer.status == NO_ANSWER or answer.status in OUT_OF_RESOURCES
 
 
 def instance_of(file: Path, implicit: bool = False) -> Instance:
@@ -217,17 +301,17 @@ def _check_contexts(instances: Sequence[Instance], association: Association, pee
             )
 
 
-def _store(association: Association, instance: Instance, number: int) -> InstanceStatus:
+def _store(association: Association, reactor: RestingReactor, instance: Instance, number: int) -> InstanceStatus:
+    reactor.rest()
     if not association.is_established:
         return InstanceStatus(instance.uid, NO_ANSWER)
-    rest_reactor(association)
     try:
         content = instance.file if instance.as_it_is else _in_implicit_vr(instance.file)
         answer = association.send_c_store(content, msg_id=number % 0xFFFF + 1, priority=0)
     except OSError as error:
         raise _unreadable(instance.file, error) from error
     except RuntimeError:
-        association._reactor_checkpoint.set()
+        reactor.let_go()
         return InstanceStatus(instance.uid, NO_ANSWER)
     if "Status" not in answer:
         return InstanceStatus(instance.uid, NO_ANSWER)

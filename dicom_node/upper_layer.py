@@ -68,8 +68,8 @@ class BoundedProvider(DULServiceProvider):
         self._waker.setblocking(False)
         self._waker_lock = threading.Lock()
         self._run_loop_delay = 0.0
-        self.event_queue = _Waiting(self._wait)
-        self.to_provider_queue = _Telling(self.wake)
+        self.event_queue = Waiting(self._wait)
+        self.to_provider_queue = Telling(self.wake)
 
     @property
     def _messages(self) -> Messages:
@@ -295,7 +295,7 @@ def take_over(
     association.dimse = messages
     checkpoint = _Checkpoint(lambda: not (messages.msg_queue.empty() and provider.to_user_queue.empty()))
     messages.msg_queue = _Handing(checkpoint.tell, provider.wake)
-    provider.to_user_queue = _Telling(checkpoint.tell)
+    provider.to_user_queue = Telling(checkpoint.tell)
     association._reactor_checkpoint = checkpoint
     provider.event_queue.put(_OPENED)
 
@@ -308,7 +308,7 @@ def check_library() -> None:
         )
 
 
-class _Waiting(queue.Queue[str]):
+class Waiting(queue.Queue[str]):
     """Events of the upper layer: whoever finds none waits until there may be one."""
 
     def __init__(self, wait: Callable[[], None]) -> None:
@@ -322,7 +322,7 @@ class _Waiting(queue.Queue[str]):
         return super().get(block=False)
 
 
-class _Telling(queue.Queue[Any]):
+class Telling(queue.Queue[Any]):
     """A queue that tells its reader what was put into it."""
 
     def __init__(self, tell: Callable[[], None]) -> None:
@@ -335,7 +335,7 @@ class _Telling(queue.Queue[Any]):
         self._tell()
 
 
-class _Handing(_Telling):
+class _Handing(Telling):
     """A queue that tells its reader what was put into it, and its writer what was taken."""
 
     def __init__(self, tell: Callable[[], None], tell_taken: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydicom import Dataset
@@ -53,7 +53,7 @@ from twin_scanner.dicom.read.series_choice import Choice
 from twin_scanner.districts.choice import SegmenterChoice
 from twin_scanner.errors import Misconfigured, Rejected, Transient
 from twin_scanner.executor.local import LocalProcesses
-from twin_scanner.executor.waiting import Limit, wait
+from twin_scanner.executor.waiting import Limit, let_end, wait
 from twin_scanner.executor.work_place import STORAGE_ID, WorkKind, WorkPlace, read_storage_id
 from twin_scanner.executor.workers import Workers
 from twin_scanner.files.durable_file import write_durably
@@ -62,11 +62,12 @@ from twin_scanner.logs import set_up_service_logging
 from twin_scanner.models.compute import Compute
 from twin_scanner.preconditions import check_model, check_segmenter
 from twin_scanner.render.exchange import Carried, Exchange, InPlace, Shared
-from twin_scanner.render.in_worker import check_compute_in_worker, load_in_worker
+from twin_scanner.render.in_worker import check_compute_in_worker, load_in_worker, read_ahead_in_worker
 from twin_scanner.render.memory import check_memory, need_of
 from twin_scanner.render.outside_training import outside_training, states_ranges
 from twin_scanner.render.report import RenderReport
 from twin_scanner.render.request import Outputs, RenderRequest
+from twin_scanner.service.ahead import Ahead
 from twin_scanner.service.breaker import Breaker
 from twin_scanner.service.image_delivery import ImageDestination
 from twin_scanner.service.image_target import DicomTarget, ImageTarget, StowTarget
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from twin_scanner.executor.dask_cluster import DaskCluster
 
 LOG = logging.getLogger("twin_scanner.app")
+R = TypeVar("R")
 
 DEMO_PACS_AE = "DEMOPACS"
 SWEEP_S = 0.5
@@ -106,6 +108,8 @@ DEVICE_S = 120.0
 """How often a stop is looked for while another process works."""
 FILES_PER_LIMIT = 1000
 """So many files of a study may take limits.reading_s; twice as many, twice as long."""
+AHEAD_S = 60.0
+"""What is read ahead of the proof that a study is complete holds up what is asked for no longer than this."""
 LONGEST_PROBE_DELAY_S = 60.0
 """A destination that is down is asked at least so often whether it is there again."""
 RECEIVER_STOP_S, RETRAINING_STOP_S, TASKS_STOP_S, WORKER_STOP_S = 10.0, 10.0, 5.0, 15.0
@@ -215,7 +219,8 @@ def dicom_target(settings: Settings, section: DestinationSection, reports: Commi
     peer = next(peer for peer in settings.known_peers if peer.name == section.peer)
     timeouts = Timeouts(connection_s=peer.timeout_s, response_s=peer.timeout_s)
     implicit = section.transfer_syntax == "implicit"
-    return DicomTarget(peer_of(settings, peer), settings.node.ae_title, timeouts, reports, implicit)
+    how = (timeouts, reports, implicit, section.associations)
+    return DicomTarget(peer_of(settings, peer), settings.node.ae_title, *how)
 
 
 def image_destinations(
@@ -401,6 +406,8 @@ class Scanner:
             self._reader = closing.enter_context(contextlib.closing(LocalProcesses(prepare=logs)))
             self._job_folders = JobFolders(self._folders.jobs)
             real_pet = settings.selection.real_pet
+            self._reads_ahead, self._renders = render is None and isinstance(executor, LocalProcesses), False
+            self._ahead = Ahead(self._spool, self._begin_look, self._begin_reading)
             self._inquiry = self._make_inquiry()
             look_for_pet = self._inquiry.look_for_pet
             self._intake = Intake(self.ledger, self._spool, self._job_folders, self._look, real_pet, look_for_pet)
@@ -498,13 +505,8 @@ class Scanner:
         return "A thread of the scanner does not live: restart it."
 
     def executor_fault(self) -> str | None:
-        """What is wrong where no render can begin; worker processes of this machine are made anew by themselves."""
-        if isinstance(self._executor, LocalProcesses):
-            return None
-        try:
-            return None if cast("DaskCluster", self._executor).places() else "No Dask worker takes renders."
-        except Transient as error:
-            return str(error)
+        """What is wrong where no render can begin."""
+        return self._executor.fault()
 
     def _give_folder_back(self) -> None:
         if self._started and self.at_work:
@@ -555,19 +557,25 @@ class Scanner:
 
     def _render(self, request: RenderRequest, beat: Beat) -> RenderReport:
         beat()
-        if self._executor.memory() is not None:
+        self._renders = True
+        try:
             self._check_memory(request, beat)
-        work = self._exchange.begin(self._executor, request)
-        end = partial(self._executor.end_work, work)
-        limit = Limit("The render", "limits.render_s", self._settings.limits.render_s, end)
-        return self._exchange.end(request, wait(work, beat, HEARTBEAT_S, limit))
+            self._let_end(self._executor, self._ahead.reading(), beat)
+            work = self._exchange.begin(self._executor, request)
+            end = partial(self._executor.end_work, work)
+            limit = Limit("The render", "limits.render_s", self._settings.limits.render_s, end)
+            return self._exchange.end(request, wait(work, beat, HEARTBEAT_S, limit))
+        finally:
+            self._renders = False
 
     def _check_memory(self, request: RenderRequest, beat: Beat) -> None:
         """Before the render: a worker that is killed for memory says nothing. The headers are another process's."""
-        reading = self._reader.submit(need_of, request)
-        end = partial(self._reader.end_work, reading)
-        limit = Limit("Reading the headers", "limits.reading_s", self._settings.limits.reading_s, end)
-        check_memory(wait(reading, beat, HEARTBEAT_S, limit), self._executor.memory())
+        memory = self._executor.memory()
+        if memory is None:
+            return
+        self._let_choices_end(beat)
+        need = self._headers_read(self._reader.submit(need_of, request), beat, self._settings.limits.reading_s)
+        check_memory(need, memory)
 
     def _outside_training(self, ct: Path) -> tuple[str, ...]:
         """What of the CT in a folder the model was not trained on; the headers are another process's."""
@@ -575,19 +583,42 @@ class Scanner:
         if not states_ranges(request):
             return ()
         reading = self._reader.submit(outside_training, request)
-        end = partial(self._reader.end_work, reading)
-        limit = Limit("Reading the headers", "limits.reading_s", self._settings.limits.reading_s, end)
-        return wait(reading, lambda: None, HEARTBEAT_S, limit)
+        return self._headers_read(reading, lambda: None, self._settings.limits.reading_s)
 
     def _look(self, study_uid: str, files: Sequence[Path], beat: Beat) -> list[Choice]:
         beat()
+        reading = self._ahead.take(study_uid)
+        if reading is None or (reading.done() and reading.exception() is not None):
+            self._let_choices_end(beat)
+            reading = self._begin_look(study_uid, files)
+        limit_s = self._settings.limits.reading_s * max(1, math.ceil(len(files) / FILES_PER_LIMIT))
+        return self._headers_read(reading, beat, limit_s)
+
+    def _begin_look(self, study_uid: str, files: Sequence[Path]) -> "Future[list[Choice]]":
         settings = self._settings
         accepted = settings.scanner.accept_synthetic_ct, settings.reading.gantry_tilt
-        limit_s = settings.limits.reading_s * max(1, math.ceil(len(files) / FILES_PER_LIMIT))
-        reading = self._reader.submit(choices_of, study_uid, files, series_preference(settings), *accepted)
+        return self._reader.submit(choices_of, study_uid, files, series_preference(settings), *accepted)
+
+    def _begin_reading(self, files: Sequence[Path]) -> "Future[bool] | None":
+        """Let the worker read the CT of a study ahead of its render, if it has nothing else to do."""
+        if self._renders or not self._reads_ahead:
+            return None
+        return self._executor.submit(read_ahead_in_worker, files, render_template(self._settings))
+
+    def _headers_read(self, reading: "Future[R]", beat: Beat, limit_s: float) -> R:
         end = partial(self._reader.end_work, reading)
-        limit = Limit("Reading the headers", "limits.reading_s", limit_s, end)
-        return wait(reading, beat, HEARTBEAT_S, limit)
+        return wait(reading, beat, HEARTBEAT_S, Limit("Reading the headers", "limits.reading_s", limit_s, end))
+
+    def _let_choices_end(self, beat: Beat) -> None:
+        """What hangs over the headers of one study, ahead of time, is not to be laid to another one's charge."""
+        for choosing in self._ahead.choosing():
+            self._let_end(self._reader, choosing, beat)
+
+    def _let_end(self, workers: Workers, ahead: "Future[Any] | None", beat: Beat) -> None:
+        """Wait for what is read ahead, and end its process where it hangs; what it gives or raises is not asked."""
+        if ahead is not None:
+            end = partial(workers.end_work, ahead)
+            let_end(ahead, beat, HEARTBEAT_S, Limit("Reading ahead", "AHEAD_S", AHEAD_S, end))
 
     def _is_own(self, header: Dataset) -> bool:
         if is_our_own(header, self._settings.scanner.device_serial_number):
@@ -617,6 +648,7 @@ class Scanner:
             sources,
             is_ours=self.ledger.objects.has_issued,
             on_real_pet=self.ledger.studies.has_real_pet,
+            on_promising=self._ahead.begin,
         )
 
     def _make_preflight(self) -> Preflight:

@@ -4,34 +4,37 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
+from dicom_node.addresses import is_loopback
 from dicom_node.associations import Timeouts
 from dicom_node.client import echo
 from dicom_node.peers import Peer
 from twin_record.embedded import EmbeddedStore
+from twin_record.target import TwinTarget
 from twin_record.timeline import Timeline, timeline_of
 from twin_record.update import TwinUpdate
 from twin_scanner.app import open_stow, open_twin, peer_of
 from twin_scanner.console import health, metrics
-from twin_scanner.console.access.control import check_may_listen, is_loopback
+from twin_scanner.console.access.control import check_may_listen
 from twin_scanner.console.access.guard import AccessRules
 from twin_scanner.console.access.oidc import Provider
 from twin_scanner.console.access.roles import Role
 from twin_scanner.console.access.sessions import Lifetime
 from twin_scanner.console.access.tokens import Machines, Purpose, read_tokens
 from twin_scanner.console.application import create_application
-from twin_scanner.console.fhir_api.router import RecordReader
 from twin_scanner.console.serving import ConsoleServer, Listening
 from twin_scanner.console.site import DestinationState, Site
 from twin_scanner.errors import Misconfigured, Rejected, Transient
 from twin_scanner.models.store import ModelStore
 from twin_scanner.monitoring import health_of, monitored_of
-from twin_scanner.service.ledger import Ledger
+from twin_scanner.service.ledger import KeptUpdate, Ledger
+from twin_scanner.service.steps import TWIN
 from twin_scanner.settings import DestinationSection, Folders, OidcSection, Settings
 
 if TYPE_CHECKING:
@@ -57,9 +60,8 @@ def serving(
     check_may_listen(section.host, has_tls=section.certificate is not None, has_login=has_login)
     port = PORT if section.port is None else section.port
     with ExitStack() as closing_last:
-        target = closing_last.enter_context(closing(open_twin(settings)))
-        records = target if isinstance(target, EmbeddedStore) else None
-        site = make_site(settings, config, ledger, scanner, records)
+        twin = closing_last.enter_context(closing(open_twin(settings)))
+        site = make_site(settings, config, ledger, scanner, twin)
         application = create_application(site, access_rules(settings))
         server = ConsoleServer(application, Listening(section.host, port, section.certificate, section.key))
         closing_last.callback(server.stop)
@@ -110,9 +112,9 @@ def make_site(
     config: Path | None,
     ledger: Ledger,
     scanner: "Scanner | None" = None,
-    records: RecordReader | None = None,
+    twin: TwinTarget | None = None,
 ) -> Site:
-    """What the pages need of this installation."""
+    """What the pages need of this installation; without ``twin`` the record is opened whenever a page shows it."""
     return Site(
         name=settings.node.name,
         ledger=ledger,
@@ -121,13 +123,13 @@ def make_site(
         destinations=partial(_destinations, settings, scanner),
         echo=partial(_echo, settings),
         promote=partial(_promote, config),
-        twin_of=partial(_twin_of, settings, ledger),
+        twin_of=partial(_twin_of, settings, twin),
         training_folder=partial(_training_folder, settings),
         operation=(
             health.router(health_of(settings, ledger, scanner)),
             metrics.router(monitored_of(settings, ledger, has_storage=scanner is not None)),
         ),
-        records=records,
+        records=twin if isinstance(twin, EmbeddedStore) else None,
     )
 
 
@@ -136,11 +138,20 @@ def _destinations(settings: Settings, scanner: "Scanner | None") -> list[Destina
     found = []
     for section in settings.known_destinations:
         is_down = None if names is None else section.name in names
-        address = section.url or str(_peer(settings, section))
+        address = _shown_url(section.url) or str(_peer(settings, section))
         found.append(
             DestinationState(section.name, address, section.confirm, section.required, is_down, not section.url)
         )
+    record = _shown_url(settings.twin.url) or "the embedded store"
+    is_down = None if names is None else TWIN in names
+    found.append(DestinationState(TWIN, record, "FHIR transaction", True, is_down, takes_echo=False))
     return found
+
+
+def _shown_url(url: str) -> str:
+    """Without a name and a password, where somebody has put them into it."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _peer(settings: Settings, section: DestinationSection) -> Peer:
@@ -171,13 +182,10 @@ def _promote(config: Path | None, model_hash: str, against_gate: str) -> None:
         raise Rejected(done.stderr.strip().removeprefix("error: ") or "The model could not be promoted.")
 
 
-def _twin_of(settings: Settings, ledger: Ledger, job_id: str) -> Timeline:
-    """The record of the patient whose update the ledger keeps of the job."""
-    update = ledger.updates.of_job(job_id)
-    if update is None:
-        raise Rejected("Nothing of this job is kept for a twin record.")
+def _twin_of(settings: Settings, twin: TwinTarget | None, update: KeptUpdate) -> Timeline:
+    """The record of the patient whom the update is about."""
     patient = TwinUpdate.from_json(update.document)
-    with closing(open_twin(settings)) as target:
+    with nullcontext(twin) if twin is not None else closing(open_twin(settings)) as target:
         return timeline_of(target.patient_record(patient.patient_id, patient.issuer_of_patient_id))
 
 

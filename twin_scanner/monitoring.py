@@ -16,6 +16,7 @@ from twin_scanner.console.metrics import Monitored
 from twin_scanner.errors import Misconfigured, Rejected
 from twin_scanner.models.card import Card, read_card
 from twin_scanner.models.store import ModelStore
+from twin_scanner.service.drift import drift_of
 from twin_scanner.service.ledger import Ledger
 from twin_scanner.service.steps import TWIN
 from twin_scanner.settings import Settings
@@ -35,6 +36,7 @@ def monitored_of(settings: Settings, ledger: Ledger, has_storage: bool) -> Monit
         disk=_disk_of(settings, has_storage),
         model=partial(_card, settings),
         certificate_days=partial(_certificate_days, settings),
+        drift=lambda: {shift.name: shift.shift for shift in drift_of(ledger).shifts},
     )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicom_node.addresses import AddressBook, parsed
+from dicom_node.addresses import AddressBook, is_loopback, parsed
 from dicom_node.peers import Peer
 
 pytestmark = pytest.mark.unit
@@ -43,6 +43,14 @@ def caller(*addresses: str, host: str = "") -> Peer:
 def test_an_address_or_a_network_holds_what_lies_in_it(listed: str, address: str, holds: bool) -> None:
     peer = caller(listed)
     assert AddressBook([peer]).holds(peer, parsed(address)) is holds
+
+
+@pytest.mark.parametrize(
+    ("host", "is_ours"),
+    [("localhost", True), ("127.3.2.1", True), ("::1", True), ("0.0.0.0", False), ("10.0.0.1", False), ("a.b", False)],
+)
+def test_loopback_is_known_by_name_and_by_address(host: str, is_ours: bool) -> None:
+    assert is_loopback(host) is is_ours
 
 
 def test_without_addresses_the_peer_calls_from_its_host() -> None:

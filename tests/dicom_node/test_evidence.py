@@ -265,11 +265,23 @@ def test_what_one_association_brought_whole_is_looked_at_sooner_and_twice_all_th
     for slice_number in range(16):
         studies.touch("1.2", slice_number / 100, association=7)
     studies.association_released(7)
-    assert studies.due(0.39) == []
-    _look(studies, Look(True, NONE_MISSING), 0.4)
-    assert _complete(studies, 0.4) == [] and studies.due(0.89) == []
-    _look(studies, Look(True, NONE_MISSING), 0.9)
-    assert _complete(studies, 0.9) == ["1.2"]
+    assert studies.due(0.24) == []
+    _look(studies, Look(True, NONE_MISSING), 0.26)
+    assert _complete(studies, 0.26) == [] and studies.due(0.75) == []
+    _look(studies, Look(True, NONE_MISSING), 0.76)
+    assert _complete(studies, 0.76) == ["1.2"]
+
+
+def test_a_peer_that_counts_the_last_instance_late_is_asked_a_third_time_soon(studies: Completeness) -> None:
+    """It was asked again after two seconds; what it says first is no answer, so two more are needed."""
+    for slice_number in range(16):
+        studies.touch("1.2", slice_number / 100, association=7)
+    studies.association_released(7)
+    _look(studies, Look(True, Counted(16, 15, equal=False, missing=False, other_ct=False)), 0.3)
+    _look(studies, Look(True, NONE_MISSING), 0.8)
+    assert _complete(studies, 0.8) == [] and studies.due(1.29) == []
+    _look(studies, Look(True, NONE_MISSING), 1.3)
+    assert _complete(studies, 1.3) == ["1.2"]
 
 
 @pytest.mark.parametrize(

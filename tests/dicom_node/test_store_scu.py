@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -211,6 +212,27 @@ def test_a_peer_that_aborts_leaves_the_rest_without_an_answer(listen: Listen, pe
     assert [instance.status for instance in error.value.report.instances] == [0, 0, NO_ANSWER, NO_ANSWER]
 
 
+def test_a_peer_that_aborts_between_two_instances_leaves_the_rest_without_an_answer(
+    listen: Listen, pet: list[Path]
+) -> None:
+    """It is seen at once, not at the response's timeout, although our reactor thread rests between two instances."""
+    theirs: list[Any] = []
+
+    def answer(event: evt.Event) -> int:
+        theirs.append(event.assoc)
+        return 0x0000
+
+    def end(status: InstanceStatus) -> None:
+        if len(theirs) == 2 and status.stored:
+            theirs[0].abort()
+
+    begun_s = time.monotonic()
+    with pytest.raises(NotStored, match="2 of 4 instances") as error:
+        send(pet, listen(answer), calling_ae="TWINSCANNER", timeouts=replace(SHORT, response_s=60.0), on_answer=end)
+    assert [instance.status for instance in error.value.report.instances] == [0, 0, NO_ANSWER, NO_ANSWER]
+    assert time.monotonic() - begun_s < 30.0
+
+
 def test_a_peer_that_never_answers_ends_at_the_response_timeout(listen: Listen, pet: list[Path]) -> None:
     let_go = threading.Event()
 
@@ -330,6 +352,182 @@ def test_no_thread_and_no_open_file_is_left(listen: Listen, pet: list[Path]) -> 
     assert eventually(
         lambda: not [t for t in threading.enumerate() if t.name.startswith(("Requestor", "AcceptorThread"))]
     )
+
+
+# Several associations at once
+
+
+class Taker:
+    """A peer that notes who sent what, in its order, and answers as it is told by the number of the association."""
+
+    def __init__(self, answer: Callable[["Taker", evt.Event, int], int] = lambda taker, event, number: 0x0000) -> None:
+        self._answer = answer
+        self._lock = threading.Lock()
+        self._associations: list[object] = []
+        self.taken: list[tuple[str, int]] = []
+        """SOP Instance UID and number of the association, of all that was stored."""
+        self.two_came = threading.Event()
+
+    def __call__(self, event: evt.Event) -> int:
+        with self._lock:
+            if event.assoc not in self._associations:
+                self._associations.append(event.assoc)
+            number = self._associations.index(event.assoc)
+            if number == 1:
+                self.two_came.set()
+        status = self._answer(self, event, number)
+        with self._lock:
+            if status == 0x0000:
+                self.taken.append((event.request.AffectedSOPInstanceUID, number))
+        return status
+
+
+@pytest.fixture
+def long_pet(tmp_path: Path) -> list[Path]:
+    return instances.series(tmp_path / "long", 24, sop_class_uid=PET)
+
+
+UIDS = [f"1.2.3.1.{number}" for number in range(1, 25)]
+SEG = UID("1.2.840.10008.5.1.4.1.1.66.4")
+
+
+def waiting_for_both(taker: Taker, event: evt.Event, number: int) -> int:
+    """Nothing is answered until two associations have come: neither is too fast for the other."""
+    assert taker.two_came.wait(DEADLINE_S)
+    return 0x0000
+
+
+def test_several_associations_store_every_file_once_and_what_the_peer_need_not_take_after_them(
+    listen: Listen, long_pet: list[Path], tmp_path: Path
+) -> None:
+    seg = instances.series(tmp_path / "seg", 1, sop_class_uid=SEG, SOPInstanceUID="1.2.3.8.1", Modality="SEG")
+    taker, answered, progress = Taker(waiting_for_both), list[str](), list[tuple[int, int]]()
+    report = send(
+        long_pet,
+        listen(taker, PET, SEG),
+        calling_ae="TWINSCANNER",
+        timeouts=SHORT,
+        where_taken=seg,
+        associations=2,
+        on_answer=lambda answer: answered.append(answer.sop_instance_uid),
+        on_progress=lambda done, total: progress.append((done, total)),
+    )
+    assert {number for _, number in taker.taken} == {0, 1}
+    assert sorted(uid for uid, _ in taker.taken) == sorted([*UIDS, "1.2.3.8.1"])
+    assert taker.taken[-1][0] == answered[-1] == "1.2.3.8.1"
+    assert [answer.sop_instance_uid for answer in report.instances] == [*UIDS, "1.2.3.8.1"]
+    assert sorted(answered) == sorted([*UIDS, "1.2.3.8.1"])
+    assert progress == [(number, 25) for number in range(1, 26)]
+
+
+def test_few_files_go_over_one_association_although_several_are_allowed(listen: Listen, pet: list[Path]) -> None:
+    taker = Taker()
+    send(pet, listen(taker), calling_ae="TWINSCANNER", timeouts=SHORT, associations=4)
+    assert taker.taken == [(uid, 0) for uid in UIDS[:4]]
+
+
+def test_a_peer_that_takes_one_association_gets_everything_over_it(long_pet: list[Path]) -> None:
+    taker = Taker()
+    application = AE(ae_title="PACS")
+    application.maximum_associations = 1
+    application.add_supported_context(PET, ExplicitVRLittleEndian)
+    server = application.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, taker)])
+    assert server is not None
+    try:
+        target = Peer("PACS", "127.0.0.1", server.server_address[1])
+        send(long_pet, target, calling_ae="TWINSCANNER", timeouts=SHORT, associations=3)
+    finally:
+        server.shutdown()
+    assert taker.taken == [(uid, 0) for uid in UIDS]
+
+
+def test_dcmtk_which_serves_one_association_after_the_other_has_every_byte(
+    peer: Callable[[str], str], tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    port, folder = free_port(), tmp_path / "dcmtk"
+    folder.mkdir()
+    files = instances.series(tmp_path / "pet", 24, sop_class_uid=PET)
+    storescp = [peer("storescp"), "--bit-preserving", "--output-directory", str(folder), str(port)]
+    process = subprocess.Popen(storescp)
+    try:
+        target = Peer("ANY", "127.0.0.1", port)
+        assert eventually(lambda: answers_echo(target))
+        send(files, target, calling_ae="TWINSCANNER", associations=2)
+    finally:
+        process.kill()
+        process.wait()
+    assert sent(*folder.iterdir()) == sent(*files)
+
+
+@pytest.mark.parametrize("status", [NO_ANSWER, 0xA700])
+def test_what_an_association_more_gets_no_answer_or_no_room_for_is_sent_over_the_first(
+    listen: Listen, long_pet: list[Path], status: int
+) -> None:
+    def answer(taker: Taker, event: evt.Event, number: int) -> int:
+        waiting_for_both(taker, event, number)
+        if number == 1 and status == NO_ANSWER:
+            event.assoc.abort()
+        return 0x0000 if number == 0 else 0xA700
+
+    taker, answered = Taker(answer), list[InstanceStatus]()
+    report = send(
+        long_pet,
+        listen(taker),
+        calling_ae="TWINSCANNER",
+        timeouts=SHORT,
+        associations=2,
+        on_answer=answered.append,
+    )
+    assert {answer.status for answer in (*report.instances, *answered)} == {0}
+    assert len(answered) == 24
+    assert sorted(taker.taken) == sorted((uid, 0) for uid in UIDS)
+
+
+def test_a_full_peer_is_not_sent_the_rest_over_any_association(listen: Listen, long_pet: list[Path]) -> None:
+    def answer(taker: Taker, event: evt.Event, number: int) -> int:
+        waiting_for_both(taker, event, number)
+        return 0xA700 if len(taker.taken) >= 6 else 0x0000
+
+    taker = Taker(answer)
+    with pytest.raises(NotStored, match=r"0xA700: out of resources|did not answer") as error:
+        send(long_pet, listen(taker), calling_ae="TWINSCANNER", timeouts=SHORT, associations=2)
+    report = error.value.report
+    assert {answer.sop_instance_uid for answer in report.instances if answer.stored} == {uid for uid, _ in taker.taken}
+    assert [answer.status for answer in report.instances].count(0xA700) == 1
+    assert len(taker.taken) <= 7
+
+
+def test_a_stop_ends_all_associations_and_a_later_call_sends_only_the_rest(
+    listen: Listen, long_pet: list[Path]
+) -> None:
+    taker = Taker(waiting_for_both)
+    target = listen(taker)
+    with pytest.raises(SendingStopped) as error:
+        send(
+            long_pet,
+            target,
+            calling_ae="TWINSCANNER",
+            timeouts=SHORT,
+            associations=2,
+            check_stop=lambda: len(taker.taken) >= 5,
+        )
+    stored = {answer.sop_instance_uid for answer in error.value.report.instances if answer.stored}
+    assert stored == {uid for uid, _ in taker.taken}
+    assert 5 <= len(stored) <= 7
+    send(long_pet, target, calling_ae="TWINSCANNER", timeouts=SHORT, associations=2, skip=stored)
+    assert sorted(uid for uid, _ in taker.taken) == sorted(UIDS)
+
+
+def test_an_error_of_the_caller_s_own_in_any_association_ends_all_of_them(listen: Listen, long_pet: list[Path]) -> None:
+    taker = Taker(waiting_for_both)
+
+    def on_answer(answer: InstanceStatus) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise KeyError("caller")
+
+    with pytest.raises(KeyError):
+        send(long_pet, listen(taker), calling_ae="TWINSCANNER", timeouts=SHORT, associations=2, on_answer=on_answer)
+    assert len(taker.taken) <= 4
 
 
 def test_what_the_peer_need_not_take_is_sent_where_it_does_and_named_where_it_does_not(

@@ -9,7 +9,14 @@ import httpx
 class AppBrowser:
     """Asks one application from one address; ``raises``: a fault of the application is raised here too."""
 
-    def __init__(self, application: Any, base_url: str, address: str, *, raises: bool = True) -> None:
+    def __init__(
+        self,
+        application: Any,
+        base_url: str = "http://node.example",
+        address: str = "127.0.0.1",
+        *,
+        raises: bool = True,
+    ) -> None:
         self._transport = httpx.ASGITransport(application, raise_app_exceptions=raises, client=(address, 5000))
         self._base_url = base_url
         self.cookies = httpx.Cookies()

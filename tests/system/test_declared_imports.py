@@ -1,17 +1,28 @@
 """Nothing imports what only an extra, or somebody's hand, has installed."""
 
+import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.declared_imports import undeclared
+from tests.declared_imports import BEHIND_AN_EXTRA, undeclared
 
 pytestmark = pytest.mark.unit
 
 
 def test_every_import_is_brought_by_a_declared_dependency(project: Path) -> None:
     assert undeclared(project) == []
+
+
+def test_what_an_extra_brings_is_named_by_that_extra(project: Path) -> None:
+    """psutil came with Dask's scheduler alone; sekmet is a test's peer in an environment of its own."""
+    content = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
+    lists = [content["dependencies"], *content["optional-dependencies"].values()]
+    packages = {re.split(r"[^\w.-]", requirement)[0].lower() for requirements in lists for requirement in requirements}
+    named = {package.replace("-", "_") for package in packages}
+    assert BEHIND_AN_EXTRA - named == {"sekmet"}
 
 
 @pytest.mark.parametrize(

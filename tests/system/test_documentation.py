@@ -54,6 +54,7 @@ NAMES_OF_THE_DESIGN = {
     "jobs show",
     "jobs retry",
     "jobs release",
+    "jobs resend",
     "ledger migrate",
     "twin show",
     "twin sync",

@@ -43,8 +43,8 @@ WRONG = 6
 KILL_EVERY_S = float(os.environ.get("TWIN_SCANNER_KILL_EVERY_S", "15"))
 ARRIVAL_S = 150.0
 """Over so long the studies arrive, so that every node is killed several times amid its work."""
-THREADS = 2
-"""Of the PACS lane on each node: so many instances can be on their way when it is killed."""
+THREADS, ASSOCIATIONS = 2, 2
+"""Of the PACS lane on each node, and of each delivery: so many instances can be on their way when it is killed."""
 DEADLINE_S = 540.0
 QUIET_S = 8.0
 """A sender whose node was killed amid a study comes back sooner, also where the machine has other work.
@@ -104,7 +104,13 @@ def nodes(tmp_path: Path, pacs: CountingPacs, url: str, free_port: Callable[[], 
         Node(
             tmp_path / f"node-{number}",
             node={"name": f"node-{number}", "port": free_port(), "quiet_period_s": QUIET_S, "minimum_free_mb": 0},
-            pacs={"ae_title": AE_TITLE, "port": pacs.port, "timeout_s": 10.0, "confirm": "status"},
+            pacs={
+                "ae_title": AE_TITLE,
+                "port": pacs.port,
+                "timeout_s": 10.0,
+                "confirm": "status",
+                "associations": ASSOCIATIONS,
+            },
             ledger={"url": url, "lease_s": 20.0, "workers": THREADS},
             retry={"first_delay_s": 0.5, "longest_delay_s": 5.0},
             selection={"minimum_coverage_mm": 10.0},
@@ -193,7 +199,7 @@ def everything_was_delivered_once(pacs: CountingPacs, ledger: Ledger, jobs: list
     assert all(len(set(contents)) == 1 for contents in pacs.stored.values())
     twice = [uid for uid, contents in pacs.stored.items() if len(contents) > 1]
     assert max(len(contents) for contents in pacs.stored.values()) <= 2
-    assert len(twice) <= kills * THREADS
+    assert len(twice) <= kills * THREADS * ASSOCIATIONS
     assert len({job.study_uid for job in done}) == STUDIES
     assert all(int(job.study_uid.split(".")[3]) > STUDIES for job in jobs if job.state == State.REJECTED)
 

@@ -6,7 +6,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -28,12 +29,14 @@ from twin_record.embedded import EmbeddedStore
 from twin_record.update import TwinSite
 from twin_scanner import app
 from twin_scanner.app import Scanner
+from twin_scanner.dicom.read.series_choice import Choice
 from twin_scanner.errors import Held, Misconfigured, Rejected, Transient
 from twin_scanner.executor import local
 from twin_scanner.executor.memory import Memory
 from twin_scanner.render.exchange import InPlace
 from twin_scanner.render.report import RenderReport
 from twin_scanner.render.request import RenderRequest
+from twin_scanner.service.ahead import _Begun
 from twin_scanner.service.ledger import DeliveryState, State, StudyState
 from twin_scanner.service.worker import Beat
 from twin_scanner.settings import Settings
@@ -180,6 +183,65 @@ def test_a_reader_that_hangs_is_ended_each_time_and_its_study_quarantined(
         wait_for(lambda: bool(scanner.ledger.studies.of_node(StudyState.HELD)))
         (study,) = scanner.ledger.studies.of_node(StudyState.HELD)
         assert "never ended in 3 attempts" in study.reason
+
+
+def test_a_study_whose_headers_hang_ahead_of_time_is_not_laid_to_another_ones_charge(
+    tmp_path: Path, short: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process was ended by the other study's limit, and an attempt of that one counted."""
+    monkeypatch.setattr(app, "AHEAD_S", 0.3)
+    with Scanner(settings(tmp_path)).running() as scanner:
+        hanging = scanner._reader.submit(hang)
+        scanner._ahead._begun["1.2.9"] = _Begun("", hanging)
+        push(short, scanner)
+        wait_for(lambda: states(scanner) == [State.REJECTED])
+        assert hanging.done()
+        (study,) = scanner.ledger.studies.of_node(StudyState.TAKEN)
+        assert study.attempts <= 1
+
+
+def test_a_ct_that_hangs_while_it_is_read_ahead_holds_up_no_render_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "AHEAD_S", 0.3)
+    with Scanner(settings(tmp_path)).running() as scanner:
+        hanging = scanner._executor.submit(hang)
+        scanner._ahead._reading = hanging
+        write_series(tmp_path / "ct")
+        request = replace(app.render_template(settings(tmp_path)), source=tmp_path / "ct", result=tmp_path / "result")
+
+        def begin(self: InPlace, executor: Executor, request: RenderRequest) -> Future[Any]:
+            raise Transient("The render has begun.")
+
+        monkeypatch.setattr(InPlace, "begin", begin)
+        with pytest.raises(Transient, match="has begun"):
+            scanner._render(request, lambda: None)
+        assert isinstance(hanging.exception(10.0), BrokenExecutor)
+        assert scanner._begin_reading(()) is not None, "and the worker is idle again"
+
+
+def test_a_study_that_was_looked_at_ahead_of_time_is_not_looked_at_again(
+    tmp_path: Path, short: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Scanner(settings(tmp_path)).running() as scanner:
+        begun: list[Future[list[Choice]]] = []
+        begin = scanner._begin_look
+
+        def count(study_uid: str, files: Sequence[Path]) -> Future[list[Choice]]:
+            begun.append(begin(study_uid, files))
+            return begun[-1]
+
+        monkeypatch.setattr(scanner._ahead, "_choose", count)
+        monkeypatch.setattr(scanner, "_begin_look", count)
+        for file in short:
+            header = pydicom.dcmread(file)
+            scanner._spool.store([file.read_bytes()], STUDY_UID, header.SeriesInstanceUID, header.SOPInstanceUID)
+        scanner._ahead.begin(STUDY_UID)
+        files = scanner._spool.files(STUDY_UID)
+        (choice,) = scanner._look(STUDY_UID, files, lambda: None)
+        assert len(begun) == 1 and "fewer than 16" in choice.skipped[0][1]
+        scanner._look(STUDY_UID, files, lambda: None)
+        assert len(begun) == 2, "what was begun counts once"
 
 
 def test_the_process_that_reads_headers_is_there_before_the_first_study_comes(scanner: Scanner) -> None:

@@ -9,9 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.samples.twin_updates import an_update
+from twin_record.target import TwinTarget
+from twin_scanner import console_server
+from twin_scanner.app import open_twin
 from twin_scanner.console_server import access_rules, serving
 from twin_scanner.errors import Misconfigured
-from twin_scanner.service.ledger import Ledger, migrate
+from twin_scanner.service.ledger import KeptUpdate, Ledger, NewJob, migrate
 from twin_scanner.settings import Settings
 
 pytestmark = pytest.mark.record
@@ -81,3 +85,27 @@ def test_a_console_that_others_reach_wants_tls_and_a_login(tmp_path: Path, ledge
 def test_half_an_identity_provider_is_a_fault(tmp_path: Path, oidc: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"oidc|address"):
         settings_of(tmp_path, oidc=oidc)
+
+
+def test_the_twin_of_a_job_is_read_from_the_store_that_the_console_holds(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, settings = an_update(), settings_of(tmp_path, console={"port": 0})
+    job = ledger.jobs.open(NewJob(update.study_uid, "1.3", "1.4", "1" * 64, 20))
+    other = ledger.jobs.open(NewJob("1.2", "1.3", "1.4", "2" * 64, 20))
+    ledger.updates.keep(KeptUpdate(job.job_id, update.made_at, update.patient_id, update.as_json()))
+    with closing(open_twin(settings)) as twin:
+        twin.record(update)
+    opened: list[Settings] = []
+
+    def count(of: Settings) -> TwinTarget:
+        opened.append(of)
+        return open_twin(of)
+
+    monkeypatch.setattr(console_server, "open_twin", count)
+    with serving(settings, None, ledger) as server, httpx.Client(base_url=server.url) as client:
+        page = client.get(f"/twin/{job.job_id}")
+        assert page.status_code == 200 and update.study_uid in page.text
+        assert update.patient_id not in page.text
+        assert client.get(f"/twin/{other.job_id}").status_code == 404
+    assert opened == [settings]

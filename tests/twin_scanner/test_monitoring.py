@@ -4,17 +4,21 @@ Oracle: the identity that a test has sent, and a model package that it reads its
 """
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.samples.console_answers import answer_of
 from tests.samples.examined import examined_settings
 from twin_scanner.app import Scanner
 from twin_scanner.console import health, metrics
 from twin_scanner.monitoring import health_of, monitored_of
-from twin_scanner.service.ledger import NewJob, StudyFacts
+from twin_scanner.service.drift import FEWEST, NEWEST, NOTABLE
+from twin_scanner.service.ledger import Ledger, NewJob, Result, StudyFacts, migrate
 from twin_scanner.service.ledger.studies import Arrival
+from twin_scanner.settings import Settings
 
 pytestmark = pytest.mark.node
 
@@ -42,3 +46,30 @@ def test_a_running_scanner_says_how_it_is_and_never_whose_a_study_is(
         assert "twin_scanner_model_phantoms_only 1.0" in pages[0].text
         assert "twin_scanner_disk_free_bytes" in pages[0].text
     assert scanner.thread_fault() is not None
+
+
+def test_an_input_that_shifts_shows_in_the_metrics_and_one_that_does_not_stays_quiet(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"storage": {"folder": tmp_path / "storage"}})
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    migrate(url)
+
+    def shift_of(ledger: Ledger) -> dict[str, float]:
+        page = answer_of(metrics.router(monitored_of(settings, ledger, has_storage=False)), "/metrics").text
+        (family,) = [one for one in text_string_to_metric_families(page) if one.name == "twin_scanner_drift_shift"]
+        return {sample.labels["feature"]: sample.value for sample in family.samples}
+
+    def render(ledger: Ledger, number: int, slices: int) -> None:
+        job = ledger.jobs.open(NewJob(f"1.2.{number}", "1.3", "1.4", f"{number:064x}", 20))
+        with ledger.database.write() as write:
+            ledger.results.put(
+                write, job.job_id, Result({}, {"slices": slices, "volume_ml": {"head": 4000 + number % 2}})
+            )
+
+    with closing(Ledger(url, node="node")) as ledger:
+        for number in range(FEWEST):
+            render(ledger, number, 300 + number % 3)
+        assert shift_of(ledger) == {}
+        for number in range(FEWEST, FEWEST + NEWEST):
+            render(ledger, number, 120)
+        found = shift_of(ledger)
+        assert found["slices"] < -NOTABLE and abs(found["volume ml head"]) < NOTABLE

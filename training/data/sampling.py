@@ -89,14 +89,23 @@ class Sampler:
         """How many pairs show the region; an epoch visits each of them."""
         return len(self._reaches)
 
+    @property
+    def pairs(self) -> list[Pair]:
+        """The pairs that show the region, in their order."""
+        return [reach.pair for reach in self._reaches]
+
     def sample(self, random: np.random.Generator, study: int) -> Patch:
         """A window of the ``study``-th pair that shows the region; it holds at least one voxel of it."""
+        return self.patch(study, self.place(random, study))
+
+    def place(self, random: np.random.Generator, study: int) -> Shape:
+        """Where ``sample`` takes it: its first voxel (d, h, w) in the whole field of view."""
         reach = self._reaches[study]
         start = self._around_voxel(random, study)
         while start is None:
             d, h, w = (int(random.integers(a, b + 1)) for a, b in zip(reach.first, reach.last, strict=True))
             start = (d, h, w) if _touches(reach.pair, self.covered, (d, h, w)) else None
-        return self._patch(study, start)
+        return start
 
     def other_patients_study(self, random: np.random.Generator, study: int) -> int:
         """A study of another patient than the ``study``-th's, each with the same probability.
@@ -112,12 +121,16 @@ class Sampler:
             )
         return others[int(random.integers(len(others)))]
 
-    def _patch(self, study: int, start: Shape) -> Patch:
-        """The window of a study at a place; what lies around all windows of a study is made once."""
-        pair = self._reaches[study].pair
+    def patch(self, study: int, start: Shape) -> Patch:
+        """The window of the ``study``-th pair at a place."""
+        pair, around = self._reaches[study].pair, self.surroundings(study)
+        return patch_at(pair, self.covered, start, self.plan, self.architecture, around)
+
+    def surroundings(self, study: int) -> Surroundings | None:
+        """What lies around all windows of a study, made once; None where the network sees no context."""
         if self.architecture.context and study not in self._around:
-            self._around[study] = pair_surroundings(pair, self.plan, self.architecture)
-        return patch_at(pair, self.covered, start, self.plan, self.architecture, self._around.get(study))
+            self._around[study] = pair_surroundings(self._reaches[study].pair, self.plan, self.architecture)
+        return self._around.get(study)
 
     def _around_voxel(self, random: np.random.Generator, study: int) -> Shape | None:
         """Where a window starts that holds a randomly chosen wanted voxel; None where any place will do."""
@@ -180,7 +193,7 @@ def patch_at(
 
     ``around`` are the pair's surroundings, for an architecture that sees a context.
     """
-    source, target = _overlap(pair, start)
+    source, target = overlap(pair, start)
     mask = np.zeros((WINDOW,) * 3, np.bool_)
     mask[target] = covers(pair.labels[source], covered)
     ct, pet = np.zeros((architecture.channels, *mask.shape), np.float32), np.zeros(mask.shape, np.float32)
@@ -219,11 +232,11 @@ def covers(labels: LabelArray, covered: tuple[int, ...]) -> BoolArray:
 
 
 def _touches(pair: Pair, covered: tuple[int, ...], start: Shape) -> bool:
-    source, _ = _overlap(pair, start)
+    source, _ = overlap(pair, start)
     return bool(covers(pair.labels[source], covered).any())
 
 
-def _overlap(pair: Pair, start: Shape) -> tuple[Box, Box]:
+def overlap(pair: Pair, start: Shape) -> tuple[Box, Box]:
     """Which part of the cut a window holds, and where in the window it lies."""
     inside, cube = [], []
     for at, corner, length in zip(start, pair.corner, pair.labels.shape, strict=True):

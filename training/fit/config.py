@@ -166,7 +166,9 @@ class ComputeConfig:
 
     ``auto`` takes a GPU where there is one, ``cuda:1`` is the second one. float16 scales its
     losses and needs a GPU. ``compile`` is torch.compile.
-    ``workers`` threads sample ``prefetch`` batches ahead; 0 samples each batch when its step begins.
+    ``workers`` threads sample ``prefetch`` batches ahead; 0 samples each batch when its step begins. ``pairs`` lie in
+    the GPU's memory (``device``), where patches are cut and augmented then, or in the processor's (``host``); ``auto``
+    is the GPU's where they fit.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -176,6 +178,7 @@ class ComputeConfig:
     compile: bool = False
     prefetch: Annotated[int, Field(ge=0)] = 4
     workers: Count = 1
+    pairs: Literal["auto", "device", "host"] = "auto"
 
     def __post_init__(self) -> None:
         if self.device == "cpu" and self.precision == "float16":
@@ -296,7 +299,7 @@ class TrainConfig:
         values = asdict(self)
         for key in ("out", "checkpoint_steps", "validation", "tensorboard"):
             del values[key]
-        for key in ("prefetch", "workers"):
+        for key in ("prefetch", "workers", "pairs"):
             del values["compute"][key]
         plain: dict[str, Any] = _plain(values)
         return plain

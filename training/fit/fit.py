@@ -18,6 +18,7 @@ from training.fit.checkpoint import checkpoint_file, load_checkpoint, save_check
 from training.fit.config import TrainConfig, on_device, read_config
 from training.fit.curve import Curve
 from training.fit.cyclegan import cyclegan_step
+from training.fit.device_pairs import device_pairs
 from training.fit.distributed import any_process, local_device, process_group, process_rank, wait_for_all
 from training.fit.event_log import EventLog, event_log
 from training.fit.finished_package import PACKAGE, FinishedPackage, read_finished, write_package
@@ -190,7 +191,9 @@ def fit(config: TrainConfig, state: TrainState, sampler: Sampler, run: Run = ALO
     steps = config.schedule.epochs * steps_per_epoch
     remaining = range(state.step, min(steps, until or steps))
     take_step = STEPS[config.method]
-    sampled = batches(config, state.network, sampler, remaining, pin=state.device.type == "cuda")
+    on_device = device_pairs(config, sampler, state.device) if remaining else None
+    cut, pin = None if on_device is None else on_device.cut, state.device.type == "cuda"
+    sampled = batches(config, state.network, sampler, remaining, pin=pin, cut=cut)
     events = event_log(config, state)
     with closing(sampled):
         if _validation_due(config, state, steps_per_epoch):

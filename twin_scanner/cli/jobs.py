@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from twin_scanner.service.ledger import Delivery, Job, Ledger, Work
 
-jobs_cli = typer.Typer(help="List, show, retry and release the jobs in the ledger.", no_args_is_help=True)
+jobs_cli = typer.Typer(help="List, show, retry, release and send again the jobs in the ledger.", no_args_is_help=True)
+RESEND_REASONS: Final = ("lost", "restored", "incomplete", "damaged", "requested")
+"""Those of the ledger's ``ResendReason``, which is not imported before a verb runs."""
 JOB_HELP = "The job's id, or its first characters."
 JobId = Annotated[str, typer.Argument(metavar="JOB", help=JOB_HELP)]
 Held = Annotated[str, typer.Argument(metavar="JOB", help=f"{JOB_HELP[:-1]}; or the UID of a held study.")]
@@ -162,6 +164,28 @@ def jobs_release(
             _print_states([ledger.release(held)])
 
 
+@jobs_cli.command("resend")
+def jobs_resend(
+    job_id: JobId,
+    destination: Annotated[
+        str,
+        typer.Option("--to", metavar="DESTINATION", help="The destination that has confirmed the job's PET before."),
+    ],
+    reason: Annotated[str, typer.Option("--reason", help=f"Why, for the audit: {', '.join(RESEND_REASONS)}.")],
+    config: ConfigFile = None,
+) -> None:
+    """Send a job's PET and what belongs to it again to one destination, as the same SOP instances."""
+    from twin_scanner.errors import Rejected
+    from twin_scanner.service.ledger import ResendReason
+
+    if reason not in RESEND_REASONS:
+        raise typer.BadParameter(f"choose one of {', '.join(RESEND_REASONS)}", param_hint="--reason")
+    with opened_ledger(config) as ledger:
+        if destination not in _known_destinations(config):
+            raise Rejected(f"The configuration has no destination '{destination}': nobody would serve it.")
+        _print_states([ledger.resend(job_id, destination, ResendReason(reason))])
+
+
 def _values(row: Any) -> dict[str, Any]:
     """A row as JSON has it."""
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(row).items()}
@@ -171,16 +195,20 @@ def _check_destinations(ledger: "Ledger", job_id: str, config: "Path | None") ->
     """Raise Rejected where a held delivery would wait for a destination that nobody serves."""
     from twin_scanner.errors import Rejected
     from twin_scanner.service.ledger import DeliveryState
-    from twin_scanner.settings.destinations import TWIN
 
-    job = ledger.jobs.find(job_id)
-    known = {TWIN, *(destination.name for destination in read_settings(config).known_destinations)}
+    job, known = ledger.jobs.find(job_id), _known_destinations(config)
     for delivery in ledger.deliveries.of_jobs([job.job_id])[job.job_id]:
         if delivery.state == DeliveryState.HELD and delivery.destination not in known:
             raise Rejected(
                 f"The configuration has no destination '{delivery.destination}': give it back, or release the job with "
                 f"--without {delivery.destination}."
             )
+
+
+def _known_destinations(config: "Path | None") -> set[str]:
+    from twin_scanner.settings.destinations import TWIN
+
+    return {TWIN, *(destination.name for destination in read_settings(config).known_destinations)}
 
 
 def _shown(delivery: "Delivery") -> dict[str, Any]:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 SECTIONS: Final = ("arriving", "running", "waiting", "held", "failed", "rejected", "done")
 WATCH_S: Final = 2.0
 RECENT: Final = timedelta(days=1)
-SILENT: Final = timedelta(minutes=2)
-"""A node that has given no sign of life for so long does not run, or cannot reach the ledger."""
 _CLEAR: Final = "\x1b[2J\x1b[H"
 
 Since = Annotated[
@@ -112,7 +110,7 @@ class _Seen:
             "at": moment(now),
             "since": moment(self._since),
             "nodes": [
-                {"node": node.name, "renewed_at": moment(node.renewed_at), "alive": _is_alive(node, now)}
+                {"node": node.name, "renewed_at": moment(node.renewed_at), "alive": node.is_alive(now)}
                 for node in self._nodes
             ],
             "counts": self._counts,
@@ -196,12 +194,8 @@ def _first_of(part: str) -> str:
     return "study" if part == "arriving" else "job"
 
 
-def _is_alive(node: "Node", now: datetime) -> bool:
-    return node.renewed_at is not None and now - node.renewed_at < SILENT
-
-
 def _sign_of_life(node: "Node", now: datetime) -> str:
-    if _is_alive(node, now):
+    if node.is_alive(now):
         return "runs"
     since = f"since {short(node.renewed_at)}" if node.renewed_at is not None else "in this version"
     return f"gave no sign of life {since}: it does not run, or it cannot reach the ledger"

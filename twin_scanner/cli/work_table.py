@@ -97,8 +97,9 @@ def delivered_to(work: "Work") -> str:
     """Each destination with what became of its delivery, and when it confirmed."""
     said = []
     for one in work.deliveries:
-        at = f" {short(one.confirmed_at)}" if one.confirmed_at is not None else ""
-        by = f" ({one.confirmed_by})" if one.confirmed_by else ""
+        is_open = one.is_resent or one.confirmed_at is None
+        at = "" if is_open else f" {short(one.confirmed_at)}"
+        by = f" ({one.confirmed_by})" if one.confirmed_by and not one.is_resent else ""
         part = f" {one.outcome.stored} of {one.outcome.asked}" if not at and one.outcome is not None else ""
         said.append(f"{one.destination}: {one.state}{part}{at}{by}")
     return "; ".join(said)

@@ -1,6 +1,7 @@
 """The console as one application: every router, the static files, and what stands before all of them."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from twin_scanner.console.access.guard import AccessRules, guard
 from twin_scanner.console.fhir_api import router as fhir
 from twin_scanner.console.frame import Frame, make_frame
+from twin_scanner.console.looks import LookLog
 from twin_scanner.console.pages import arriving, destinations, drift, job, jobs, models, overview, retraining, twin
 from twin_scanner.console.site import Site
 from twin_scanner.console.viewer import router as viewer
@@ -20,16 +22,18 @@ from twin_scanner.errors import Transient, TwinScannerError
 
 LOG = logging.getLogger("twin_scanner.console")
 STATIC: Final = Path(__file__).parent / "static"
-PAGES: Final = (overview, jobs, job, arriving, destinations, models, retraining, drift, twin)
+PAGES: Final = (overview, jobs, arriving, destinations, models, retraining, drift, twin)
 
 
 def create_application(site: Site, rules: AccessRules) -> FastAPI:
     """The console of a site; ``rules`` say who may come in."""
     frame = make_frame(site.name)
     application = FastAPI(title="twin-scanner console", docs_url=None, redoc_url=None)
+    looks = LookLog(partial(site.ledger.saw, "jobs"))
     for page in PAGES:
         application.include_router(page.router(site, frame))
-    application.include_router(viewer.router(site, frame))
+    application.include_router(job.router(site, frame, looks))
+    application.include_router(viewer.router(site.jobs_folder, frame, looks))
     application.include_router(fhir.router(site.ledger, site.records))
     for router in site.operation:
         application.include_router(router)

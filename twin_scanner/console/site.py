@@ -9,12 +9,12 @@ from fastapi import APIRouter
 from twin_record.timeline import Timeline
 from twin_scanner.console.fhir_api.router import RecordReader
 from twin_scanner.models.store import ModelStore
-from twin_scanner.service.ledger import Ledger
+from twin_scanner.service.ledger import KeptUpdate, Ledger
 
 
 @dataclass(frozen=True)
 class DestinationState:
-    """One destination as it stands; ``is_down`` is None where no worker of this process serves it."""
+    """A destination or the twin record; ``is_down`` is None where no worker of this process serves it."""
 
     name: str
     address: str
@@ -30,7 +30,7 @@ class Site:
 
     ``echo`` asks a destination whether it is there; ``promote`` makes a model (its hash) the champion where the gate
     has decided so, or against the gate for a reason that is recorded; both raise an error of ours that says why not.
-    ``twin_of`` gives the timeline of the patient of a job: a page never names a patient in its address.
+    ``twin_of`` gives the timeline of the patient whom a job's update is about: no page names a patient in its address.
     ``training_folder`` holds the retraining's runs with their curves.
     """
 
@@ -41,7 +41,7 @@ class Site:
     destinations: Callable[[], Sequence[DestinationState]]
     echo: Callable[[str], None]
     promote: Callable[[str, str], None]
-    twin_of: Callable[[str], Timeline]
+    twin_of: Callable[[KeptUpdate], Timeline]
     training_folder: Callable[[], Path | None]
     records: RecordReader | None = None
     """The embedded twin store; None where the records lie on a FHIR server."""

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from twin_scanner.districts.coarse_grid import CoarseCt, to_fine
+from twin_scanner.districts.coarse_grid import CoarseCt, fine_slabs
 from twin_scanner.districts.morphology import (
     SECTION,
     BoolArray,
@@ -73,9 +73,12 @@ def find_body(ct: CoarseCt) -> BoolArray:
 def refine_body(coarse: BoolArray, ct: CoarseCt) -> BoolArray:
     """The body on the upright CT's own grid: all that lies inside the coarse mask, and what is dense at its rim."""
     structure = ndimage.generate_binary_structure(3, 1)
-    fine = ct.fine > SKIN_HU
-    fine &= to_fine(ndimage.binary_dilation(coarse, structure), ct).astype(np.bool_, copy=False)
-    fine |= to_fine(ndimage.binary_erosion(coarse, structure, border_value=1), ct).astype(np.bool_, copy=False)
+    rim, inside = ndimage.binary_dilation(coarse, structure), ndimage.binary_erosion(coarse, structure, border_value=1)
+    fine = np.empty(ct.fine.shape, np.bool_)
+    for (slices, of_rim), (_, of_inside) in zip(fine_slabs(rim, ct), fine_slabs(inside, ct), strict=True):
+        np.greater(ct.fine[slices], SKIN_HU, out=fine[slices])
+        fine[slices] &= of_rim.astype(np.bool_, copy=False)
+        fine[slices] |= of_inside.astype(np.bool_, copy=False)
     return fine
 
 

@@ -1,6 +1,6 @@
 """The CT upright on a grid of about 4 mm, where landmarks are sought, and the way back to the CT's own grid."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -58,12 +58,13 @@ def coarse_ct(ct: Volume) -> CoarseCt:
     return CoarseCt(hu, bone, (d, h, w), (blocks[0], blocks[1], blocks[2]), fine, _field_of_view(hu, (h, w)))
 
 
-def to_fine(coarse: npt.NDArray[np.generic], ct: CoarseCt) -> npt.NDArray[np.generic]:
-    """Every coarse voxel repeated over its block, on the upright CT's grid."""
-    fine: npt.NDArray[np.generic] = coarse
-    for axis in (2, 1, 0):
-        fine = np.repeat(fine, ct.blocks[axis], axis=axis)
-    return fine
+def fine_slabs(coarse: npt.NDArray[np.generic], ct: CoarseCt) -> Iterator[tuple[slice, npt.NDArray[np.generic]]]:
+    """Every coarse voxel repeated over its block, on the upright CT's grid: the slices of each block of slices, and the
+    plane (H, W) that all of them have."""
+    start = 0
+    for plane, slices in zip(coarse, ct.blocks[0], strict=True):
+        yield slice(start, start + int(slices)), np.repeat(np.repeat(plane, ct.blocks[2], axis=1), ct.blocks[1], axis=0)
+        start += int(slices)
 
 
 def to_ct_grid(upright: LabelArray, geometry: Geometry) -> LabelArray:

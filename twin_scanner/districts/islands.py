@@ -36,20 +36,24 @@ def join_islands(labels: LabelArray, spacing_mm: Triple) -> None:
 
 def _islands(labels: LabelArray, label: int, box: tuple[slice, ...], voxel_ml: float) -> Index:
     """Where the small pieces of one label lie: (voxels, 3)."""
-    pieces, count = _numbered(labels[box] == label)
+    mask = labels[box] == label
+    voxels = np.count_nonzero(mask)
+    pieces, count = _numbered(mask)
+    del mask
     if count == 1:
         return np.zeros((0, 3), np.intp)
+    # Most of a district is its first piece: only the others are counted, the first has the rest.
     sizes, numbers = np.zeros(count + 1, np.int64), []
     for plane in pieces:
-        in_plane = np.bincount(plane.ravel(), minlength=count + 1)
-        numbers.append(np.flatnonzero(in_plane))
-        sizes += in_plane
-    sizes[0] = 0
+        others = np.bincount(plane[plane > 1], minlength=count + 1)
+        numbers.append(np.flatnonzero(others))
+        sizes += others
+    sizes[1] = voxels - sizes.sum()
     small = (sizes > 0) & (sizes * voxel_ml < LARGEST_ISLAND_ML) & (sizes < sizes.max())
     start = np.array([side.start for side in box])
     found = [np.zeros((0, 3), np.intp)]
     for depth, plane in enumerate(pieces):
-        if small[numbers[depth]].any():
+        if small[numbers[depth]].any() or (small[1] and (plane == 1).any()):
             found.append(np.insert(np.argwhere(small[plane]), 0, depth, axis=1) + start)
     return np.concatenate(found)
 

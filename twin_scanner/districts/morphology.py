@@ -126,6 +126,21 @@ def flooded(marks: npt.NDArray[np.uint8], relief: npt.NDArray[np.uint8]) -> npt.
     return np.asarray(sitk.GetArrayFromImage(image), dtype=np.uint8)
 
 
+def flooded_first(marks: npt.NDArray[np.uint8], passable: BoolArray) -> BoolArray:
+    """What the flood from the marks 1 reaches before that from the marks 2, both through a mask that holds all marks.
+
+    It is ``flooded`` over the whole image with a high relief around the mask: so high is flooded last, and what no mark
+    1 is joined to never gets it.
+    """
+    reached = joined_to(passable, marks == 1)
+    result = np.zeros_like(reached)
+    if reached.any():
+        box = box_around(reached, 0.0, (1.0, 1.0, 1.0))
+        relief = np.where(reached[box], np.uint8(0), np.uint8(255))
+        result[box] = (flooded(np.where(reached[box], marks[box], np.uint8(0)), relief) == 1) & reached[box]
+    return result
+
+
 def _size(radius_mm: float, spacing_mm: Triple) -> tuple[int, int, int]:
     d, h, w = (2 * int(radius_mm // s) + 1 for s in spacing_mm)
     return d, h, w

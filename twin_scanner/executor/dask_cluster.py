@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 import dask
@@ -28,7 +29,7 @@ from distributed.worker import WORKER_ANY_RUNNING
 from twin_scanner.errors import Transient
 from twin_scanner.executor.memory import Memory
 from twin_scanner.executor.wanted import wanted_while
-from twin_scanner.executor.work_place import WorkPlace
+from twin_scanner.executor.work_place import WorkKind, WorkPlace
 from twin_scanner.executor.workers import Workers
 from twin_scanner.logs import current_context, log_context
 
@@ -42,6 +43,12 @@ END_S: Final = 30.0
 """How long the end of a worker that hangs may take."""
 CLOSE_S: Final = 5.0
 """How long the farewell to the scheduler may take."""
+NO_WORKER: Final[Mapping[WorkKind, str]] = MappingProxyType(
+    {
+        "render": "No Dask worker takes renders: start one as docs/dask.md says.",
+        "training": "No Dask worker takes training: start one as docs/dask.md says.",
+    }
+)
 LARGE_WORK: Final = "10GiB"
 """Dask warns of more than 10 MB in one work; a CT that travels has more."""
 
@@ -173,6 +180,13 @@ class DaskCluster(Workers):
             self._closed = True
         self._release_all()
         self._disconnect()
+
+    def fault(self) -> str | None:
+        """That the scheduler does not answer, or that none of its workers takes this work."""
+        try:
+            return None if self.places() else NO_WORKER[self._place.kind]
+        except Transient as error:
+            return str(error)
 
     def memory(self) -> Memory | None:
         """None: a worker's machine has its own."""

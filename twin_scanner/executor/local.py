@@ -64,6 +64,10 @@ class LocalProcesses(Workers):
         """
         self._end(closed=True, grace_s=grace_s)
 
+    def fault(self) -> str | None:
+        """None: processes that are lost are made anew with the next work."""
+        return None
+
     def memory(self) -> Memory | None:
         """That of this machine."""
         return memory_of_this_machine()

@@ -1,4 +1,4 @@
-"""What every executor of ours offers beyond ``concurrent.futures.Executor``: its memory, and an end to work."""
+"""What every executor of ours offers beyond ``concurrent.futures.Executor``: memory, faults, an end to work."""
 
 from abc import abstractmethod
 from concurrent.futures import Executor, Future
@@ -20,6 +20,10 @@ class Workers(Executor):
 
         With ``grace_s`` work is asked first, and what hears it has so many seconds to end in.
         """
+
+    @abstractmethod
+    def fault(self) -> str | None:
+        """What is wrong where no work can begin, as one sentence; None where it can."""
 
     @abstractmethod
     def memory(self) -> Memory | None:

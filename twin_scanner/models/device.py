@@ -6,10 +6,13 @@ from types import MappingProxyType
 from typing import Final
 
 import torch
+from torch import nn
 
 from twin_scanner.errors import Misconfigured, Transient
 from twin_scanner.models.compute import DEVICES, Compute, ComputePrecision, processor_has_bfloat16
+from twin_scanner.models.networks import UNetGenerator
 from twin_scanner.models.package import ModelPackage
+from twin_scanner.models.unet_arithmetic import UNetArithmetic
 
 AUTOCAST: Final = MappingProxyType[ComputePrecision, torch.dtype](
     {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -51,7 +54,7 @@ def check_compute(compute: Compute) -> torch.device:
 
 
 def placed(package: ModelPackage, compute: Compute) -> ModelPackage:
-    """The package's networks on a device, computing in a precision.
+    """The package's networks on a device, computing in a precision, their quickest arithmetic with them.
 
     Raises Misconfigured as ``check_compute`` does, and Transient where the GPU has no memory left for them.
     """
@@ -61,7 +64,17 @@ def placed(package: ModelPackage, compute: Compute) -> ModelPackage:
             network.to(device)
     except torch.OutOfMemoryError as error:
         raise gpu_memory_spent(device) from error
-    return replace(package, computes_in=compute.precision)
+    resident = replace(package, computes_in=compute.precision)
+    for name, network in resident.networks.items():
+        resident.arithmetic[name] = quickest(network, device, compute.precision)
+    return resident
+
+
+def quickest(network: nn.Module, device: torch.device, precision: ComputePrecision) -> nn.Module:
+    """The network as this device computes it in the least time; the same numbers to a hundred thousandth."""
+    if isinstance(network, UNetGenerator) and device.type == "cpu" and precision == "float32":
+        return UNetArithmetic(network)
+    return network
 
 
 def gpu_memory_spent(device: torch.device) -> Transient:

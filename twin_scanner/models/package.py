@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -36,11 +36,14 @@ class ModelPackage:
     """A loaded package: one generator for each network of the partition, ready to run (evaluation mode).
 
     The weights are float32, on the device that the networks are to compute on; ``computes_in`` is their precision.
+    ``arithmetic`` holds the same networks as this device computes them in the least time, for as long as the package
+    is resident; it is empty where the weights still change, and in a copy with other networks or another precision.
     """
 
     card: Card
     networks: dict[str, nn.Module]
     computes_in: ComputePrecision = "float32"
+    arithmetic: dict[str, nn.Module] = field(default_factory=dict, init=False)
 
     @property
     def device(self) -> torch.device:

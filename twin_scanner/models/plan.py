@@ -112,8 +112,13 @@ def _around(ct: Volume, slab: Geometry) -> Volume:
 def ct_to_model(hu: FloatArray, plan: Plan) -> FloatArray:
     """HU to model space [0, 1], clipped; 0 is the window's lower end, air."""
     low, high = (plan.hu_low, plan.hu_high) if plan.ct_scaling == "window" else (float(hu.min()), float(hu.max()))
-    scaled = (hu - np.float32(low)) / np.float32(max(high - low, 1e-6))
+    scaled = (hu - np.float32(low)) / np.float32(hu_divisor(low, high))
     return np.clip(scaled, 0.0, 1.0, dtype=np.float32)
+
+
+def hu_divisor(low: float, high: float) -> float:
+    """What HU above ``low`` are divided by; an image of one value all over has a range of 0."""
+    return max(high - low, 1e-6)
 
 
 def ct_to_soft_tissue(hu: FloatArray) -> FloatArray:

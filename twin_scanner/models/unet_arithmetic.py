@@ -1,13 +1,13 @@
 """The U-Net as a processor computes it fastest: the generator's own weights in other, larger operations.
 
 PyTorch's transposed convolution with one output channel, the last of the network, took four fifths of a narrow
-network's time. The same sums are taken here as a convolution of all eight neighbouring voxels at once where the image
-is large, and as one matrix product where it is small. Norm and activation keep the channels innermost, and what goes on
-beside the level below is written once. The result is the generator's to a hundred thousandth; training, GPUs and other
-precisions use the generator itself.
+network's time. Where output channels are few, the same sums are taken here as a convolution of all eight neighbouring
+voxels at once. At the innermost level seven eighths of a kernel meet nothing but padding; the rest is a matrix product.
+Norm and activation keep the channels innermost, and what goes on beside the level below is written once. The result is
+the generator's to a hundred thousandth; training, GPUs and other precisions use the generator itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Final
@@ -23,14 +23,14 @@ EIGHTHS: Final = tuple(product((0, 1), repeat=3))
 """Which of the two voxels along D, H and W that a doubling makes of one."""
 TAPS: Final = ((3, 1), (2, 0))
 """What of a kernel of 4 falls on the voxel before and on the voxel itself, and on the voxel itself and the next."""
-LARGE: Final = 8
-"""Voxels an edge from which a convolution is quicker than a matrix product and the sums after it."""
+INNER: Final = (slice(None), slice(None), *[slice(1, 3)] * 3)
+"""What of a kernel of 4 falls on voxels where one voxel is halved from two along each axis, or doubled to two."""
 FEW: Final = 8
 """Output channels up to which a convolution of all eighths is quicker than the transposed one."""
 
 
 class UNetArithmetic(nn.Module):
-    """What a U-Net says of float32 windows, from a copy of its weights."""
+    """What a U-Net says of float32 windows, from its weights in other layouts."""
 
     def __init__(self, network: UNetGenerator) -> None:
         """Takes the generator as it stands; later changes of its weights are not seen."""
@@ -38,6 +38,15 @@ class UNetArithmetic(nn.Module):
         self._encoder = network.encoder
         self._levels = [_Weights.of(layers) for layers in network.layers_of_levels()]
         self._doublings = [_Doubling(level.up, level.up_bias) for level in self._levels]
+        self._doublings[-1].take_one_voxel()
+        self._to_one_voxel = self._levels[-1].down[INNER].permute(2, 3, 4, 1, 0).flatten(0, 3).contiguous()
+
+    def kept(self) -> Iterator[Tensor]:
+        """The weights as they are computed with; most are views of the generator's own."""
+        yield self._to_one_voxel
+        for weights, double in zip(self._levels, self._doublings, strict=True):
+            yield from (weights.down, weights.up)
+            yield from double.kept()
 
     def forward(self, ct: Tensor, context: Tensor | None = None) -> Tensor:
         """The PET (N, 1, 32, 32, 32) of a batch of CT windows and their contexts, (N, channels, 32, 32, 32) each."""
@@ -48,7 +57,7 @@ class UNetArithmetic(nn.Module):
             torch.clamp_min(values, 0.0, out=both[:, : values.shape[1]])
             beside.append(both)
             values = functional.leaky_relu_(values, NEGATIVE_SLOPE)
-        values = self._levels[-1].halved(values)
+        values = self._one_voxel(values)
         if self._encoder is not None:
             values = torch.cat([values, self._encoder(context)], 1)
         values = values.relu_()
@@ -58,6 +67,11 @@ class UNetArithmetic(nn.Module):
             torch.clamp_min(up, 0.0, out=both[:, up.shape[1] :])
             values = both
         return torch.sigmoid_(self._doublings[0](values))
+
+    def _one_voxel(self, values: Tensor) -> Tensor:
+        """(N, in, 2, 2, 2) to (N, out, 1, 1, 1) by the innermost convolution, which has no norm after it."""
+        products, bias = values.permute(0, 2, 3, 4, 1).flatten(1) @ self._to_one_voxel, self._levels[-1].down_bias
+        return (products if bias is None else products + bias)[..., None, None, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +119,21 @@ class _Doubling:
         """``weight`` (in, out, 4, 4, 4) as PyTorch has it."""
         self._weight, self._bias, self._out = weight, bias, weight.shape[1]
         self._of_eighths = _of_eighths(weight) if self._out <= FEW else None
-        self._matrix = weight.permute(0, 2, 3, 4, 1).flatten(1)
+        self._of_one_voxel: Tensor | None = None
+
+    def take_one_voxel(self) -> None:
+        """From now on images of one voxel."""
+        self._of_one_voxel = self._weight[INNER].permute(0, 2, 3, 4, 1).flatten(1).contiguous()
+
+    def kept(self) -> Iterator[Tensor]:
+        """Every layout of the weights."""
+        yield from (one for one in (self._of_one_voxel, self._of_eighths) if one is not None)
 
     def __call__(self, values: Tensor) -> Tensor:
         """(N, in, n, n, n) to (N, out, 2 n, 2 n, 2 n), channels innermost."""
-        if values.shape[2] < LARGE:
-            doubled = self._by_product(values)
+        if self._of_one_voxel is not None:
+            eight = (values.flatten(1) @ self._of_one_voxel).view(len(values), 2, 2, 2, self._out)
+            doubled = eight.permute(0, 4, 1, 2, 3)
         elif self._of_eighths is not None:
             doubled = self._by_eighths(values, self._of_eighths)
         else:
@@ -127,15 +150,6 @@ class _Doubling:
             doubled[:, :, d::2, h::2, w::2] = found[:, channels, d : d + n, h : h + n, w : w + n]
         return doubled
 
-    def _by_product(self, values: Tensor) -> Tensor:
-        """What each voxel adds to the 4 x 4 x 4 around it, summed along one axis after the other."""
-        count, channels, n = values.shape[:3]
-        added = (values.permute(0, 2, 3, 4, 1).reshape(-1, channels) @ self._matrix).view(count, *(n,) * 3, 4, 4, 4, -1)
-        for axis in (1, 2, 3):
-            added = _summed(added, axis)
-        doubled = added.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(count, 2 * n, 2 * n, 2 * n, self._out)
-        return doubled.permute(0, 4, 1, 2, 3)
-
 
 def _of_eighths(weight: Tensor) -> Tensor:
     """A kernel (in, out, 4, 4, 4) of a transposed convolution as one of a convolution (8 out, in, 2, 2, 2)."""
@@ -143,11 +157,3 @@ def _of_eighths(weight: Tensor) -> Tensor:
         weight[:, :, TAPS[d]][:, :, :, TAPS[h]][:, :, :, :, TAPS[w]].transpose(0, 1) for d, h, w in EIGHTHS
     ]
     return torch.cat(list(parts)).contiguous(memory_format=LAYOUT)
-
-
-def _summed(added: Tensor, axis: int) -> Tensor:
-    """Of the four voxels that each voxel adds to along an axis its own two, the outer ones given to its neighbours."""
-    of_voxels = added.movedim((axis, axis + 3), (0, 1))
-    of_voxels[1:, 1] += of_voxels[:-1, 3]
-    of_voxels[:-1, 2] += of_voxels[1:, 0]
-    return of_voxels[:, 1:3].movedim((0, 1), (axis, axis + 3))

@@ -18,7 +18,7 @@ from twin_scanner.dicom.write.measurement_report import DistrictMeasurement
 from twin_scanner.dicom.write.pet_series import PHANTOM_ONLY
 from twin_scanner.files.durable_file import write_durably, writing
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
-from twin_scanner.imaging.volume import LabelArray, Volume
+from twin_scanner.imaging.volume import Geometry, LabelArray, Volume
 from twin_scanner.pictures import panels
 from twin_scanner.pictures.panels import SUV_WINDOW, WARNING
 from twin_scanner.pictures.projections import Projections, View, project
@@ -155,6 +155,18 @@ def key_image(scene: Scene, model: str, measured: Sequence[DistrictMeasurement] 
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def load_drawing() -> None:
+    """Draw a few voxels to nowhere: else the first pictures of a process wait for fonts, contours and colour maps."""
+    grid = Geometry((4, 4, 4), (20.0, 20.0, 20.0), (0.0, 0.0, 0.0))
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[1:3, 1:3, 1:3] = 1
+    voxels = Volume(labels.astype(np.float32), grid)
+    scene = Scene(voxels, labels, voxels)
+    key_image(scene, "")
+    with panels.drawing_style():
+        _png(_preview(scene))
 
 
 def _preview(scene: Scene) -> Figure:

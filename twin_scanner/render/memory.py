@@ -38,6 +38,8 @@ GRID_BYTES: Final = 17.0
 CHANNEL_BYTES: Final = 4.0
 WEIGHT_BYTES: Final = {"float32": 1.0, "float16": 2.0}
 """In memory, where weights are float32, for each byte in their file."""
+ARITHMETIC: Final = 0.09
+"""Of the weights in memory, what the U-Net's arithmetic keeps beside them; networks of more features keep less."""
 HEADERS: Final = ("Rows", "Columns", "NumberOfFrames", "PixelSpacing", "ImagePositionPatient", "SliceThickness")
 
 
@@ -86,12 +88,13 @@ def need_of(request: RenderRequest) -> Need | None:
 def predicted(ct: CtExtent, card: Card, package: Path) -> Need:
     """What the process of a render of this CT holds, on a processor; ``package`` is the model's folder."""
     weights = sum(file.stat().st_size for file in package.glob("*.safetensors")) * WEIGHT_BYTES[card.precision]
+    resident = PROCESS + weights * (1.0 + ARITHMETIC)
     grid_voxels = ct.volume_mm3 / float(np.prod(card.plan.spacing_mm))
     on_grid = grid_voxels * (GRID_BYTES + CHANNEL_BYTES * card.architecture.channels)
     segmenting = ct.voxels * CT_BYTES + max(ct.voxels * SEGMENTING_BYTES, ct.volume_mm3 * COARSE_BYTES)
     translating = ct.voxels * (CT_BYTES + LABEL_BYTES) + on_grid
     writing = ct.voxels * (LABEL_BYTES + WRITING_BYTES) + on_grid
-    return Need(round(PROCESS + weights), round(max(segmenting, translating, writing)))
+    return Need(round(resident), round(max(segmenting, translating, writing)))
 
 
 def check_memory(need: Need | None, memory: Memory | None) -> None:

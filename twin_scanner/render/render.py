@@ -16,6 +16,7 @@ from twin_scanner.dicom.read.patient import text
 from twin_scanner.dicom.write.companions import WrittenObject
 from twin_scanner.dicom.write.pet_series import WrittenSeries, acquisition_moment
 from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
+from twin_scanner.districts.district_map import Segmenter
 from twin_scanner.districts.labelmap import find_labelmap
 from twin_scanner.errors import Misconfigured, Rejected
 from twin_scanner.files.durable_file import writing
@@ -32,6 +33,7 @@ from twin_scanner.progress import Progress
 from twin_scanner.render.dicom_objects import DicomObjects, software_version, write_dicom
 from twin_scanner.render.measurements import district_values, measurements, shown_body_part
 from twin_scanner.render.optional_outputs import write_optional_outputs
+from twin_scanner.render.read_ahead import READ_AHEAD
 from twin_scanner.render.report import FOLDERS, REPORT, Companion, RenderReport, read_report, write_report
 from twin_scanner.render.request import RenderRequest
 from twin_scanner.synthesis.pipeline import PipelineOptions, SyntheticPet, translate_ct
@@ -56,8 +58,7 @@ def render(request: RenderRequest, progress: Progress | None = None) -> RenderRe
     package = load_model(request.model, request.model_store, request.compute)
     check_serves_patients(package.card, accept_phantom_only=request.accept_phantom_only)
     # 3. The CT and the segmenter of its districts.
-    series, ct = _read(request)
-    segmenter = make_segmenter(_segmenter_choice(request, series))
+    series, ct, segmenter = _read(request)
     read = time.monotonic()
     # 4. The synthesis.
     pet = translate_ct(ct, package, segmenter, _options(request), progress)
@@ -132,18 +133,24 @@ def _loaded(folder: Path, compute: Compute) -> ModelPackage:
     return placed(load_package(folder), compute)
 
 
-def _read(request: RenderRequest) -> tuple[CtSeries | None, Volume]:
+def _read(request: RenderRequest) -> tuple[CtSeries | None, Volume, Segmenter]:
     if request.source.name.endswith((".nii", ".nii.gz")):
-        return None, read_nifti_ct(request.source)
-    series = read_ct_series(
-        request.source,
-        preference=request.preference,
-        accept_synthetic=request.accept_synthetic_ct,
-        gantry_tilt=request.gantry_tilt,
+        return None, read_nifti_ct(request.source), make_segmenter(_segmenter_choice(request, None))
+    ahead = READ_AHEAD.take(request)
+    series = (
+        ahead.series
+        if ahead
+        else read_ct_series(
+            request.source,
+            preference=request.preference,
+            accept_synthetic=request.accept_synthetic_ct,
+            gantry_tilt=request.gantry_tilt,
+        )
     )
     if request.needs_patient_id and not text(series.header, "PatientID").strip():
         raise Rejected("The CT has no PatientID (0010,0020), so its PET would belong to no twin: complete the CT.")
-    return series, series.volume
+    segmenter = ahead.segmenter if ahead else None
+    return series, series.volume, segmenter or make_segmenter(_segmenter_choice(request, series))
 
 
 def _number(value: str) -> int | None:

@@ -13,6 +13,7 @@ from dicom_node.store_scu import InstanceStatus
 from twin_scanner.files.durable_file import write_durably, writing
 
 _FILE: Final = "stored-at-{}"
+_AGAIN: Final = "resend-to-{}"
 _WHAT: Final = "What the destination has answered for"
 
 Answered = dict[str, str]
@@ -41,6 +42,19 @@ def answering(folder: Path, destination: str) -> Iterator[tuple[Answered, Callab
                     lines.flush()
 
             yield answered, note
+
+
+def answer_again(folder: Path, destination: str, wish: str) -> None:
+    """Nothing that was answered before this wish to send all again counts; once per wish, whatever crashes.
+
+    Raises Transient where the disk fails.
+    """
+    begun = folder / _AGAIN.format(destination)
+    if begun.exists() and begun.read_text("ascii") == wish:
+        return
+    with writing(_WHAT, folder):
+        write_durably(folder / _FILE.format(destination), b"")
+        write_durably(begun, wish.encode("ascii"))
 
 
 def forget_answered(folder: Path, destination: str, sop_instance_uids: Collection[str]) -> None:

@@ -25,10 +25,10 @@ from dicom_node.store_scu import (
 from twin_scanner.dicom.write.companions import PET_CLASS
 from twin_scanner.errors import Defect, Rejected, Transient, Unavailable
 from twin_scanner.render.report import RenderReport, read_report
-from twin_scanner.service.answered_instances import Answered, answering, forget_answered, read_answered
+from twin_scanner.service.answered_instances import Answered, answer_again, answering, forget_answered, read_answered
 from twin_scanner.service.image_target import Confirm, ImageTarget
 from twin_scanner.service.intake import JobFolders
-from twin_scanner.service.ledger import REPLACED, Delivery, DeliveryState, Job, Ledger, Outcome, is_replaced
+from twin_scanner.service.ledger import REPLACED, RESEND, Delivery, DeliveryState, Job, Ledger, Outcome, is_replaced
 from twin_scanner.service.rejection import write_rejection_notes
 from twin_scanner.service.worker import Beat, Record, Stopped
 
@@ -102,8 +102,12 @@ class ImageDelivery:
                 f"The result of job {job.job_id} is not in its folder any more, as after a restore on a new disk: put "
                 f"the folder back, or release the job --without {self.destination.name}."
             )
+        if delivery.is_resent:
+            self._begin_again(delivery, folder)
         begun = delivery.state == DeliveryState.STORED or bool(read_answered(folder, self.destination.name))
         if not begun and is_replaced(job, self.ledger.jobs.of_study(job.study_uid, job.frame_of_reference_uid)):
+            if delivery.is_resent:
+                return partial(self.ledger.deliveries.not_again, delivery)
             return partial(self.ledger.deliveries.confirmed, delivery, REPLACED)
         if not begun:
             try:
@@ -117,7 +121,14 @@ class ImageDelivery:
 
     def _has_left(self, job: Job, folder: Path) -> bool:
         deliveries = self.ledger.deliveries.of_jobs([job.job_id])[job.job_id]
-        return any(read_answered(folder, delivery.destination) for delivery in deliveries)
+        return any(one.was_confirmed or read_answered(folder, one.destination) for one in deliveries)
+
+    def _begin_again(self, delivery: Delivery, folder: Path) -> None:
+        """What was answered before the last wish to send it again counts no more."""
+        events = self.ledger.events.of_row("deliveries", delivery.delivery_id)
+        wishes = [event.hash for event in events if event.what == RESEND]
+        # A restored ledger may give an event's number out again, never its hash.
+        answer_again(folder, self.destination.name, wishes[-1])
 
     def _send(self, delivery: Delivery, parcel: _Parcel, beat: Beat) -> Record:
         report = parcel.report
@@ -285,8 +296,7 @@ class ImageDelivery:
 
 def held_companions(report: RenderReport, deliveries: Sequence[Delivery]) -> frozenset[str] | None:
     """The companions that some destination keeps, by SOP Instance UID; None where an earlier version delivered them."""
-    confirmed = [one for one in deliveries if one.state == DeliveryState.CONFIRMED and one.confirmed_by != REPLACED]
-    outcomes = [one.outcome for one in confirmed if one.outcome is not None]
+    outcomes = [one.outcome for one in deliveries if one.was_confirmed and one.outcome is not None]
     if not outcomes:
         return None
     return frozenset(

@@ -59,12 +59,21 @@ class DicomTarget:
     timeouts: Timeouts
     reports: CommitmentReports
     implicit: bool = False
+    associations: int = 1
+    """How many are open at once for one delivery, at most."""
     by_status: str = "C-STORE status"
 
     @property
     def send(self) -> Send:
-        """By C-STORE over one association."""
-        return partial(send, peer=self.peer, calling_ae=self.calling_ae, timeouts=self.timeouts, implicit=self.implicit)
+        """By C-STORE."""
+        return partial(
+            send,
+            peer=self.peer,
+            calling_ae=self.calling_ae,
+            timeouts=self.timeouts,
+            implicit=self.implicit,
+            associations=self.associations,
+        )
 
     def held(self, study_uid: str, series_uids: Collection[str]) -> frozenset[str]:
         """By C-FIND over one association; raises Transient where the peer may not be queried."""

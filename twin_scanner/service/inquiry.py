@@ -39,7 +39,8 @@ class Inquiry:
     """Reports to ``completeness`` what a look at each arriving study has found.
 
     ``is_ours`` says of a PET series' UID whether we made it; ``on_real_pet`` is given a study and its PET series that
-    nobody of us made.
+    nobody of us made. ``on_promising`` is given a study that one association brought and that a second look, or time,
+    will likely prove complete.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Inquiry:
         *,
         is_ours: Callable[[str], bool],
         on_real_pet: Callable[[str, str], None],
+        on_promising: Callable[[str], None] = lambda study_uid: None,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._completeness = completeness
@@ -57,6 +59,7 @@ class Inquiry:
         self._sources = tuple(sources)
         self._is_ours = is_ours
         self._on_real_pet = on_real_pet
+        self._on_promising = on_promising
         self._monotonic_s = monotonic_s
         self._places = SlicePlaces()
 
@@ -72,6 +75,8 @@ class Inquiry:
             counted = None if theirs is None else compare(ours, theirs)
             look = Look(self._places.gap_free(study_uid, files), counted)
             self._completeness.looked(study_uid, version, look, self._monotonic_s(), again=bool(self._sources))
+            if look.promises and self._completeness.came_whole(study_uid, version):
+                self._on_promising(study_uid)
         self._places.keep_only(self._completeness.arriving())
         return bool(due)
 

@@ -12,7 +12,7 @@ from twin_scanner.errors import Transient
 from twin_scanner.render.report import RenderReport
 from twin_scanner.service.answered_instances import read_answered
 from twin_scanner.service.intake import JobFolders
-from twin_scanner.service.ledger import REPLACED, Delivery, DeliveryState, Job, Ledger
+from twin_scanner.service.ledger import Delivery, DeliveryState, Job, Ledger
 
 FOLDER: Final = "rejected"
 """In the later revision's result: a folder for each destination, and in it one for each earlier job."""
@@ -66,8 +66,7 @@ def note_file(result: Path, destination: str, earlier_job_id: str) -> Path:
 
 def is_wholly_there(delivery: Delivery) -> bool:
     """Whether the destination has taken everything of this delivery that it takes."""
-    there = delivery.state in (DeliveryState.STORED, DeliveryState.CONFIRMED)
-    return there and delivery.confirmed_by != REPLACED
+    return delivery.was_confirmed or delivery.state == DeliveryState.STORED
 
 
 def instances_there(

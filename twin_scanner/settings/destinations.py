@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from twin_scanner.settings.section import Seconds, Section, text_like
 
 TWIN: Final = "twin"
 """Names the twin record among the deliveries."""
 Confirmation = Literal["commitment", "query", "status"]
+Associations = Annotated[int, Field(ge=1, le=16)]
 DestinationName = Annotated[
     str,
     text_like(
@@ -28,6 +29,7 @@ class DestinationSection(Section):
     token_file: Path | None = None
     ca_file: Path | None = None
     timeout_s: Seconds = 60.0
+    associations: Associations = 2
     transfer_syntax: Literal["explicit", "implicit"] = "explicit"
     confirm: Confirmation = "query"
     commitment_timeout_s: Seconds = 3600.0
@@ -45,6 +47,8 @@ class DestinationSection(Section):
             raise ValueError(f"{said} is a peer: token_file and ca_file are for a url, a peer has tls and [tls]")
         if self.url and self.transfer_syntax == "implicit":
             raise ValueError(f"{said} has a url: DICOMweb knows no implicit transfer syntax")
+        if self.url and "associations" in self.model_fields_set:
+            raise ValueError(f"{said} has a url: associations are for a peer")
         if self.url and self.confirm == "commitment":
             raise ValueError(f'{said} has a url, which is not asked for storage commitment: set confirm = "query"')
         return self

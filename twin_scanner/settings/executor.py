@@ -1,12 +1,12 @@
 """The section of the executor: where renders run."""
 
-import ipaddress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from dicom_node.addresses import is_loopback
 from twin_scanner.settings.section import Section
 
 
@@ -46,7 +46,7 @@ class ExecutorSection(Section):
 def is_safe_address(address: str) -> bool:
     """Whether a scheduler is asked by TLS, or on this machine alone: Dask runs whatever it receives."""
     parts = urlsplit(address)
-    return parts.scheme == "tls" or _is_loopback(parts.hostname or "")
+    return parts.scheme == "tls" or is_loopback(parts.hostname or "")
 
 
 def _port(address: str) -> int | None:
@@ -54,10 +54,3 @@ def _port(address: str) -> int | None:
         return urlsplit(address).port
     except ValueError:
         return None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

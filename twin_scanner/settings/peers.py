@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from dicom_node.peers import ALL_ROLES, Priority, Role
 from dicom_node.tls import MinimumVersion
-from twin_scanner.settings.destinations import Confirmation, DestinationSection
+from twin_scanner.settings.destinations import Associations, Confirmation, DestinationSection
 from twin_scanner.settings.section import AeTitle, Port, Seconds, Section, text_like
 
 PACS: Final = "pacs"
@@ -69,16 +69,19 @@ class PacsSection(Section):
     host: str = "127.0.0.1"
     port: Port = 104
     timeout_s: Seconds = 60.0
+    associations: Associations = 2
     confirm: Confirmation = "query"
 
     def as_peer(self) -> PeerSection:
         """The peer that it is short for; one that proves nothing but its status is not queried either."""
         roles = ALL_ROLES - {Role.QUERY} if self.confirm == "status" else ALL_ROLES
-        return PeerSection(name=PACS, roles=tuple(sorted(roles)), **self.model_dump(exclude={"confirm"}))
+        return PeerSection(
+            name=PACS, roles=tuple(sorted(roles)), **self.model_dump(exclude={"associations", "confirm"})
+        )
 
     def as_destination(self) -> DestinationSection:
         """The destination that it is short for."""
-        return DestinationSection(name=PACS, peer=PACS, confirm=self.confirm)
+        return DestinationSection(name=PACS, peer=PACS, associations=self.associations, confirm=self.confirm)
 
 
 class TlsSection(Section):

@@ -20,12 +20,11 @@ from twin_scanner.imaging.district_labels import DISTRICT_NAMES, label_name
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape, label_counts
 from twin_scanner.models.card import Stitching
 from twin_scanner.models.compute import ComputePrecision
-from twin_scanner.models.device import AUTOCAST, gpu_memory_spent
+from twin_scanner.models.device import AUTOCAST, gpu_memory_spent, quickest
 from twin_scanner.models.inputs import Surroundings, context_cells, surroundings
-from twin_scanner.models.networks import WINDOW, UNetGenerator
+from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.package import ModelPackage
 from twin_scanner.models.partition import Partition
-from twin_scanner.models.unet_arithmetic import UNetArithmetic
 from twin_scanner.progress import Progress
 
 STRIDE = 16
@@ -110,7 +109,8 @@ def _translated(
     works = []
     for name, covered in package.partition.networks.items():
         mask = region_of(padded_labels, covered, inner)
-        works.append(_Work(package.networks[name], torch.from_numpy(mask).to(device), windows_touching(mask)))
+        network = package.arithmetic.get(name) or quickest(package.networks[name], device, package.computes_in)
+        works.append(_Work(network, torch.from_numpy(mask).to(device), windows_touching(mask)))
     ct = torch.from_numpy(padded_ct).to(device)
     pet = torch.zeros(padded_labels.shape, device=device)
     weights = window_weights(stitching)
@@ -205,11 +205,11 @@ class _Batches:
         Where the device's memory does not suffice, half as many windows are tried from then on; raises
         torch.OutOfMemoryError where it does not suffice for one.
         """
-        at, network = 0, _quickest(work.network, work.mask.device, self._precision)
+        at = 0
         while at < len(work.starts):
             starts = work.starts[at : at + self._size]
             try:
-                pet = self._predict(network, inputs_of(starts))
+                pet = self._predict(work.network, inputs_of(starts))
             except torch.OutOfMemoryError:
                 if len(starts) == 1:
                     raise
@@ -226,13 +226,6 @@ class _Batches:
         with torch.autocast(inputs[0].device.type, dtype, enabled=dtype != torch.float32):
             pet: Tensor = network(*inputs)
         return pet[:, 0].float()
-
-
-def _quickest(network: nn.Module, device: torch.device, precision: ComputePrecision) -> nn.Module:
-    """The network as this device computes it in the least time; the same numbers to a hundred thousandth."""
-    if isinstance(network, UNetGenerator) and device.type == "cpu" and precision == "float32":
-        return UNetArithmetic(network)
-    return network
 
 
 def _translate_region(

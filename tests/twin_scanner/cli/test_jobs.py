@@ -1,40 +1,28 @@
 """The verbs on jobs, on a ledger in which a test holds, fails and rejects: list, show, retry, release."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.samples.command_line import run
+from twin_scanner.cli.jobs import RESEND_REASONS
 from twin_scanner.service.ledger import (
     Destination,
     Ledger,
     NewJob,
     Outcome,
     Rendered,
+    ResendReason,
     Result,
     State,
     StudyState,
-    migrate,
 )
 
 pytestmark = pytest.mark.record
 
-NODE = "twin-scanner-1"
 Verb = Callable[..., str]
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    """The ledger that the default configuration finds in the test's folder."""
-    folder = tmp_path / "twin-scanner-data"
-    folder.mkdir()
-    url = f"sqlite:///{folder / 'ledger.sqlite'}"
-    migrate(url)
-    opened = Ledger(url, node=NODE)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -117,3 +105,28 @@ def test_contents_that_were_kept_apart_are_shown_with_what_to_do(ledger: Ledger,
     assert "have a correction sent with new SOP Instance UIDs" in shown["kept_apart"]["reason"]
     assert "study 1.2.1: 3 instances of the study came again with another content" in verb("jobs", "list")
     assert json.loads(verb("jobs", "list", "--json"))[0]["kept_apart"] == 3
+
+
+def test_a_confirmed_delivery_is_sent_again_with_a_reason_that_the_timeline_keeps(
+    ledger: Ledger, verb: Verb, tmp_path: Path
+) -> None:
+    ledger.jobs.open(NewJob("1.2.1", "1.3", "1.4", "1" * 64, 20))
+    job = ledger.jobs.claim()
+    assert job is not None
+    ledger.rendered(job, Rendered("2.25.1", "m", (), Result({}, {}), (Destination("pacs"), Destination("gone"))))
+    for name in ("pacs", "gone"):
+        delivery = ledger.deliveries.claim(name)
+        assert delivery is not None
+        ledger.deliveries.confirmed(delivery, "query", Outcome(3, 3))
+    words = ("jobs", "resend", job.job_id[:8], "--to")
+    assert run(tmp_path, *words, "pacs").returncode == 2, "a reason is wanted"
+    assert run(tmp_path, *words, "pacs", "--reason", "because").returncode == 2
+    unknown = run(tmp_path, *words, "gone", "--reason", "lost")
+    assert unknown.returncode == 1 and "no destination 'gone'" in unknown.stderr.replace("\n", " ")
+    assert verb(*words, "pacs", "--reason", "restored") == f"{job.job_id} rendered\n"
+    assert "destination pacs, reason restored" in " ".join(verb("jobs", "show", job.job_id).split())
+    assert ledger.deliveries.claim("pacs") is not None
+
+
+def test_the_reasons_of_the_verb_are_those_of_the_ledger() -> None:
+    assert tuple(ResendReason) == RESEND_REASONS

@@ -1,7 +1,7 @@
 """The verbs on twin records, on a node with a ledger and an embedded store: show, sync, erase, export, import."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -14,24 +14,12 @@ from tests.samples.command_line import run
 from tests.samples.twin_updates import an_update, another_study
 from twin_record.embedded import EmbeddedStore
 from twin_record.update import TwinSite, TwinUpdate
-from twin_scanner.service.ledger import KeptUpdate, Ledger, NewJob, migrate
+from twin_scanner.service.ledger import KeptUpdate, Ledger, NewJob
 
 pytestmark = pytest.mark.record
 
 PATIENT = "PID-forget-me"
 Verb = Callable[..., "CompletedProcess[str]"]
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    """The ledger that the default configuration finds in the test's folder."""
-    folder = tmp_path / "twin-scanner-data"
-    folder.mkdir()
-    url = f"sqlite:///{folder / 'ledger.sqlite'}"
-    migrate(url)
-    opened = Ledger(url, node="twin-scanner-1")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -1,31 +1,16 @@
 """The verbs on users and on the audit trail: no default password, and one changed byte is found."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from tests.samples.command_line import run
-from twin_scanner.service.ledger import Ledger, NewJob, migrate
+from twin_scanner.service.ledger import Ledger, NewJob
 from twin_scanner.service.ledger.events import EVENTS
 
 pytestmark = pytest.mark.record
-
-NODE = "twin-scanner-1"
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    """The ledger that the default configuration finds in the test's folder."""
-    folder = tmp_path / "twin-scanner-data"
-    folder.mkdir()
-    url = f"sqlite:///{folder / 'ledger.sqlite'}"
-    migrate(url)
-    opened = Ledger(url, node=NODE)
-    yield opened
-    opened.close()
 
 
 def test_users_are_added_with_a_password_of_a_file_listed_and_removed(ledger: Ledger, tmp_path: Path) -> None:
@@ -57,7 +42,7 @@ def test_one_changed_byte_and_a_missing_last_event_are_found(ledger: Ledger, tmp
     for number in range(3):
         ledger.jobs.open(NewJob(f"1.2.{number}", "1.9", "1.2.3", f"{number:064x}", 20))
     holds = run(tmp_path, "audit", "verify")
-    assert holds.returncode == 0 and holds.stdout.startswith(f"{NODE}: the chain holds up to event 3, hash ")
+    assert holds.returncode == 0 and holds.stdout.startswith("twin-scanner-1: the chain holds up to event 3, hash ")
     (newest, *_) = json.loads(run(tmp_path, "audit", "show", "--limit", "1", "--json").stdout)
     assert (newest["what"], newest["of_table"], newest["event_id"]) == ("opened", "jobs", 3)
     with ledger.database.engine.begin() as connection:

@@ -36,6 +36,7 @@ ROLES: Final[dict[tuple[str, str], tuple[int, list[int]]]] = {
     ("GET", "/jobs/{job_id}/preview.png"): (CLOSED, VIEWER),
     ("POST", "/jobs/{job_id}/retry"): (CLOSED, OPERATOR),
     ("POST", "/jobs/{job_id}/release"): (CLOSED, OPERATOR),
+    ("POST", "/jobs/{job_id}/resend"): (CLOSED, OPERATOR),
     ("GET", "/jobs/{job_id}/slices"): (CLOSED, VIEWER),
     ("GET", "/jobs/{job_id}/slices/values"): (CLOSED, VIEWER),
     ("GET", "/jobs/{job_id}/slices/volumes/{name}.nii.gz"): (CLOSED, VIEWER),
@@ -106,7 +107,7 @@ class Request:
         self.form = {
             "destination": "archive",
             "model_hash": "b" * 64,
-            "reason": "A test.",
+            "reason": "lost",
             "name": "nobody",
             "password": "a wrong password",
         }
@@ -238,6 +239,8 @@ def _stand_again(console: AttackedConsole) -> None:
         for job_id, state in ((console.held_id, State.HELD), (console.failed_id, State.FAILED)):
             update = "UPDATE jobs SET state = ?, stood_at = 'queued' WHERE job_id = ?"
             connection.exec_driver_sql(update, (state.value, job_id))
+        stored = "UPDATE deliveries SET state = 'confirmed' WHERE destination = 'archive' AND job_id = ?"
+        connection.exec_driver_sql(stored, (console.job_id,))
 
 
 def test_the_stream_of_the_overview_is_closed_to_strangers(console: AttackedConsole) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from twin_scanner.districts.coarse_grid import coarse_ct
+from twin_scanner.districts.coarse_grid import coarse_ct, fine_slabs
 from twin_scanner.imaging.volume import Geometry, Triple, Volume
 
 pytestmark = pytest.mark.unit
@@ -20,3 +20,16 @@ def test_blocks_of_unequal_sizes_have_the_sums_of_add_reduceat_bit_for_bit(spaci
         sums = np.add.reduceat(np.add.reduceat(plane, starts[1], axis=0), starts[2], axis=1)
         count = (size * coarse.blocks[1][:, None] * coarse.blocks[2][None, :]).astype(np.float32)
         assert np.array_equal(coarse.hu[k], sums / count)
+
+
+def test_slab_by_slab_every_coarse_voxel_fills_its_block() -> None:
+    shape = (9, 41, 37)
+    coarse = coarse_ct(Volume(np.zeros(shape, np.float32), Geometry(shape, (3.0, 0.9, 1.1), (0.0, 0.0, 0.0))))
+    values = np.random.default_rng(0).integers(0, 5, coarse.hu.shape, np.uint8)
+    whole = values
+    for axis, sizes in enumerate(coarse.blocks):
+        whole = np.repeat(whole, sizes, axis=axis)
+    fine = np.full(shape, 9, np.uint8)
+    for slices, plane in fine_slabs(values, coarse):
+        fine[slices] = plane
+    assert np.array_equal(fine, whole)

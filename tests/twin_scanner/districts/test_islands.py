@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from twin_scanner.districts import islands
 from twin_scanner.districts.islands import join_islands
 from twin_scanner.imaging.volume import LabelArray
 
@@ -77,6 +78,22 @@ def test_the_largest_piece_stays_however_small_it_is() -> None:
 
 def test_a_map_without_districts_stays_empty() -> None:
     assert not joined(np.zeros((3, 3, 3), np.uint8)).any()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.9])
+def test_the_islands_are_those_that_counting_every_voxel_of_every_piece_gives(share: float) -> None:
+    """Also where the first piece by number is one of them: a corner's voxel is always the first."""
+    mask = np.random.default_rng(1).random((12, 13, 14)) < share
+    mask[0, 0, 0], mask[1, 0, 0], mask[0, 1, 0], mask[0, 0, 1] = True, False, False, False
+    pieces, count = ndimage.label(mask)
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    small = (sizes * 0.1 < 1.0) & (sizes < sizes.max())
+    small[0] = False
+    box = (slice(0, 12), slice(0, 13), slice(0, 14))
+    found = islands._islands(np.where(mask, np.uint8(2), np.uint8(0)), 2, box, voxel_ml=0.1)
+    assert np.array_equal(found, np.argwhere(small[pieces]))
+    assert small[1]
 
 
 def test_more_crumbs_than_two_bytes_can_number_are_all_joined() -> None:

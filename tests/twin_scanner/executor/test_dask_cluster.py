@@ -138,6 +138,7 @@ def test_work_goes_to_the_worker_that_sees_the_files_and_to_no_other(
 ) -> None:
     eventually(lambda: len(cluster.workers()) == 2)
     assert cluster.places() == 1
+    assert cluster.fault() is None
     pids = {cluster.submit(os.getpid) for _ in range(6)}
     assert {future.result(DEADLINE_S) for future in pids} == {worker.working_pid}
 
@@ -200,9 +201,11 @@ def test_a_lost_scheduler_is_transient_and_after_its_restart_work_waits_for_a_wo
         under_way.result(DEADLINE_S)
     with pytest.raises(Transient, match="does not answer"):
         cluster.submit(os.getpid)
+    assert "does not answer" in str(cluster.fault())
     worker.kill()
     scheduler.start()
     eventually(lambda: cluster.workers() is not None)
+    assert str(cluster.fault()).startswith("No Dask worker takes renders")
     waiting = cluster.submit(os.getpid)
     assert not waiting.running()
     worker.start()

@@ -47,6 +47,12 @@ def nap(seconds: float) -> str:
     return "slept"
 
 
+def test_work_can_always_begin_for_processes_are_made_anew(worker: LocalProcesses) -> None:
+    with pytest.raises(BrokenExecutor):
+        worker.submit(die).result(TIMEOUT_S)
+    assert worker.fault() is None
+
+
 def hear_no_sigterm(started: Path) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     started.touch()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.clock import Clock
 from twin_scanner.errors import Rejected, Transient
-from twin_scanner.executor.waiting import Limit, wait
+from twin_scanner.executor.waiting import Limit, let_end, wait
 
 pytestmark = pytest.mark.unit
 
@@ -89,3 +89,15 @@ def test_work_that_waits_for_a_worker_has_its_whole_limit_once_it_has_begun() ->
     with pytest.raises(Transient, match="did not end within 7 s"):
         wait(future, beat, 0.001, limit, clock.monotonic_s)
     assert ended == [begun_s + waited_s + 8.0]
+
+
+def test_what_is_only_let_end_raises_nothing_and_says_whether_it_ended_by_itself() -> None:
+    failed: Future[None] = Future()
+    failed.set_exception(Rejected("The slice at z = 3 mm is missing."))
+    assert let_end(failed, lambda: None, 1.0, NEVER)
+    hanging: Future[None] = Future()
+    hanging.set_running_or_notify_cancel()
+    clock, ended = Clock(), []
+    limit = Limit("Reading ahead", "AHEAD_S", 7.0, lambda: ended.append(clock.seconds))
+    assert not let_end(hanging, lambda: clock.pass_s(8.0), 0.001, limit, clock.monotonic_s)
+    assert len(ended) == 1

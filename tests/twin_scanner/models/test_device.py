@@ -1,5 +1,6 @@
 """Devices by name: what is not there is one sentence; which precisions a processor computes in."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from twin_scanner.errors import Misconfigured, Transient
 from twin_scanner.models import device
 from twin_scanner.models.compute import Compute, processor_has_bfloat16
 from twin_scanner.models.device import check_compute, find_device, placed
+from twin_scanner.models.unet_arithmetic import UNetArithmetic
 
 pytestmark = pytest.mark.unit
 
@@ -41,6 +43,18 @@ def test_half_precision_needs_a_device_that_has_it(monkeypatch: pytest.MonkeyPat
         check_compute(Compute("cpu", "bfloat16"))
     monkeypatch.setattr(device, "processor_has_bfloat16", lambda: True)
     assert placed(unet_package(), Compute("cpu", "bfloat16")).computes_in == "bfloat16"
+
+
+def test_networks_on_a_processor_keep_their_arithmetic_as_long_as_they_keep_their_weights_and_precision() -> None:
+    """It was built anew for each translation."""
+    package = unet_package()
+    assert not package.arithmetic
+    resident = placed(package, Compute())
+    assert {name: type(network) for name, network in resident.arithmetic.items()} == dict.fromkeys(
+        package.networks, UNetArithmetic
+    )
+    assert not replace(resident, networks=unet_package(seed=1).networks).arithmetic
+    assert not replace(resident, computes_in="bfloat16").arithmetic
 
 
 def test_linux_says_whether_a_processor_has_bfloat16(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import torch
 
 from twin_scanner.models.networks import UNetGenerator
 from twin_scanner.models.unet_arithmetic import UNetArithmetic
+from twin_scanner.render.memory import ARITHMETIC
 
 pytestmark = pytest.mark.unit
 
@@ -31,6 +32,16 @@ def test_it_says_what_the_generator_says(features: int, layout: torch.memory_for
         expected = network(windows)
         assert expected.std() > 0.02, "networks that say one value everywhere would prove nothing"
         torch.testing.assert_close(UNetArithmetic(network)(windows), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("features", [8, 16, 32])
+def test_beside_the_weights_it_keeps_no_more_than_the_prediction_of_a_renders_memory_counts(features: int) -> None:
+    """Weights as ``load_package`` lays them out; what has their memory is a view of them."""
+    network = spread_out(features).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    weights = {one.untyped_storage().data_ptr(): one.nbytes for one in network.parameters()}
+    kept = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in UNetArithmetic(network).kept()}
+    beside = sum(size for place, size in kept.items() if place not in weights)
+    assert 0 < beside <= ARITHMETIC * sum(weights.values())
 
 
 def test_it_sees_every_channel_and_the_context() -> None:

@@ -1,5 +1,7 @@
 """The pictures; the oracle is the pixels: where a known mark, colour or length must be, and what must not be there."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -253,3 +255,13 @@ def test_a_panel_lays_out_no_ticks_which_nobody_would_see() -> None:
     axis = Figure().add_axes((0.0, 0.0, 1.0, 1.0))
     panels.prepare(axis, one.projections.coronal, "CT")
     assert not len(axis.get_xticks()) and not len(axis.get_yticks())
+
+
+def test_a_process_that_has_loaded_what_draws_imports_nothing_for_its_first_pictures() -> None:
+    """In a new process: here, other tests have drawn before."""
+    program = (
+        "import sys; from twin_scanner.pictures import preview; preview.load_drawing(); there = set(sys.modules);"
+        "preview.load_drawing(); print(sorted(set(sys.modules) - there), 'contourpy' in there)"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert shown.stdout.strip() == "[] True"

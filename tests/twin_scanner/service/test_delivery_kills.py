@@ -23,7 +23,7 @@ from twin_scanner.dicom.write import companions
 from twin_scanner.files import durable_file
 from twin_scanner.service import answered_instances
 from twin_scanner.service.image_target import DicomTarget
-from twin_scanner.service.ledger import Ledger
+from twin_scanner.service.ledger import Ledger, ResendReason
 from twin_scanner.service.ledger.database import Database
 
 pytestmark = [pytest.mark.record, pytest.mark.long, pytest.mark.timeout(900)]
@@ -131,6 +131,46 @@ def test_a_kill_between_any_two_writes_of_a_delivery_loses_nothing_and_doubles_n
             if not was_killed:
                 break
         assert 12 < killed_at < MOST_POINTS - 1, "every point up to the last was cut"
+    node.listener.stop(20.0)
+
+
+@pytest.mark.parametrize("confirm", ["commitment", "status"])
+def test_a_kill_while_something_is_sent_again_leaves_none_of_it_out(
+    tmp_path: Path, sqlite_url: str, migrated_file: Path, open_ledger: Open, clock: Clock, kill: Kill, confirm: str
+) -> None:
+    Path(sqlite_url.removeprefix("sqlite:///")).write_bytes(migrated_file.read_bytes())
+    ledgers = [open_ledger(sqlite_url)]
+    reports = CommitmentReports(lambda report: keep(ledgers[-1], report))
+    with Archive() as archive:
+        node = start_node(Spool(tmp_path / "spool"), reports=reports, peers=[archive.peer])
+        archive.caller = (CALLING_AE, node.peer.port)
+        destination = archive_destination(archive, confirm=confirm, reports=reports)
+
+        def process() -> DeliverySite:
+            ledgers.append(open_ledger(sqlite_url))
+            return DeliverySite(tmp_path, ledgers[-1], clock, destination)
+
+        killed_at = 0
+        for point in range(1, MOST_POINTS):
+            site = process()
+            job = site.job(point, study=point)
+            until_done(site, job, archive, clock)
+            site.ledger.resend(job.job_id, "pacs", ResendReason.RESTORED)
+            kill.left = point
+            try:
+                until_done(site, job, archive, clock)
+            except Killed:
+                killed_at = point
+                kill.left = 0
+                site = process()
+                until_done(site, job, archive, clock)
+            was_killed, kill.left = killed_at == point, 0
+            for uid in site.issued(job):
+                assert len(set(archive.stored[uid])) == 1, "another content under the same UID"
+                assert 2 <= len(archive.stored[uid]) <= 3, "left out, or sent again although it was noted"
+            if not was_killed:
+                break
+        assert 8 < killed_at < MOST_POINTS - 1, "every point up to the last was cut"
     node.listener.stop(20.0)
 
 

@@ -10,18 +10,28 @@ import pydicom
 import pytest
 
 from dicom_node.commitment import CommitmentReport, CommitmentReports
+from dicom_node.peers import Peer
 from dicom_node.spool import Spool
 from dicom_node.stow import StowService
 from tests.fakes.archive import Archive
 from tests.fakes.clock import Clock
-from tests.fakes.delivery_site import CALLING_AE, HOUR_S, PROBE_S, DeliverySite, archive_destination, eventually
+from tests.fakes.delivery_site import (
+    CALLING_AE,
+    HOUR_S,
+    PROBE_S,
+    TIMEOUTS,
+    DeliverySite,
+    archive_destination,
+    eventually,
+)
 from tests.fakes.full_disk import files_end_at
 from tests.fakes.scripted_stow import ScriptedStow
+from tests.peers.orthanc import Orthanc
 from tests.samples.loopback_node import Node, start_node
 from twin_scanner.service.answered_instances import answering, forget_answered, read_answered
 from twin_scanner.service.image_delivery import SETTLING_S, ImageDestination
-from twin_scanner.service.image_target import StowTarget
-from twin_scanner.service.ledger import REPLACED, DeliveryState, Ledger
+from twin_scanner.service.image_target import DicomTarget, StowTarget
+from twin_scanner.service.ledger import REPLACED, DeliveryState, Ledger, ResendReason
 from twin_scanner.service.retry import DAY_S
 from twin_scanner.service.worker import Stopped
 
@@ -614,3 +624,127 @@ def test_a_release_from_before_the_real_pet_came_has_not_decided_on_it(
     site.real_pets[job.study_uid] = REAL_PET
     site.run()
     assert site.state(job) == "rejected" and archive.kept() == set()
+
+
+@pytest.mark.parametrize("confirm", ["status", "query"])
+def test_what_an_archive_has_lost_is_sent_again_as_the_same_instances_and_is_never_a_second_pet(
+    make: Callable[..., DeliverySite], archive: Archive, clock: Clock, confirm: str
+) -> None:
+    site = make(archive_destination(archive, confirm=confirm))
+    job = site.job()
+    site.run()
+    sent = set(archive.kept())
+    lost = site.issued(job)[1]
+    del archive.series[lost]
+    site.ledger.resend(job.job_id, "pacs", ResendReason.LOST)
+    site.run()
+    assert site.state(job) == "done" and site.delivery(job).confirmed_at == clock.now
+    assert archive.kept() == sent == set(site.issued(job)), "one PET, whole again"
+    assert set(archive.counts()) == {2}
+    first, second = archive.stored[lost]
+    assert first == second, "the same bytes"
+    assert len(site.recorded) == 1, "the twin is as it was"
+    assert site.run() == 0
+
+
+def test_a_destination_that_is_down_gets_again_what_it_was_to_get_and_what_it_took_is_not_sent_a_third_time(
+    make: Callable[..., DeliverySite], archive: Archive, clock: Clock
+) -> None:
+    site = make(archive_destination(archive))
+    job = site.job()
+    site.run()
+    archive.statuses = {site.issued(job)[3]: 0xC000}
+    site.ledger.resend(job.job_id, "pacs", ResendReason.DAMAGED)
+    site.run()
+    assert (site.state(job), site.delivery(job).state) == ("rendered", DeliveryState.WAITING)
+    archive.statuses = {}
+    clock.pass_s(16.0)
+    site.run()
+    assert site.state(job) == "done"
+    assert {uid: len(sent) for uid, sent in archive.stored.items()} == {
+        uid: 3 if uid == site.issued(job)[3] else 2 for uid in site.issued(job)
+    }
+    site.ledger.resend(job.job_id, "pacs", ResendReason.DAMAGED)
+    site.run()
+    assert min(archive.counts()) == 3, "each wish is served anew"
+
+
+def test_a_commitment_from_before_does_not_confirm_what_is_sent_again(
+    make: Callable[..., DeliverySite], archive: Archive, ledger: Ledger, node: Node
+) -> None:
+    site = make(archive_destination(archive, reports=reports_to(ledger), confirm="commitment"))
+    job = site.job()
+
+    def confirmed() -> bool:
+        site.run()
+        return site.state(job) == "done"
+
+    eventually(confirmed)
+    ledger.resend(job.job_id, "pacs", ResendReason.RESTORED)
+    eventually(confirmed)
+    delivery = site.delivery(job)
+    assert delivery.confirmed_by == "storage commitment" and set(archive.counts()) == {2}
+    asked = [e.what for e in ledger.events.of_row("deliveries", delivery.delivery_id) if e.what == "commitment asked"]
+    assert len(asked) == 2
+
+
+def test_a_pet_that_is_replaced_while_it_waits_to_be_sent_again_stays_as_it_was(
+    make: Callable[..., DeliverySite], archive: Archive, clock: Clock
+) -> None:
+    site = make(archive_destination(archive))
+    job = site.job()
+    site.run()
+    confirmed_at = site.delivery(job).confirmed_at
+    clock.pass_s(60.0)
+    site.ledger.resend(job.job_id, "pacs", ResendReason.REQUESTED)
+    later = site.job(2, slices=4)
+    site.run()
+    assert [site.state(one) for one in (job, later)] == ["done", "done"]
+    assert (site.delivery(job).confirmed_by, site.delivery(job).confirmed_at) == ("query", confirmed_at)
+    assert set(archive.counts()) == {1}, "neither is there twice"
+    assert [series.series_uid for series in site.recorded[-1].superseded_series][:1] == [job.pet_series_uid]
+
+
+def test_an_archive_that_got_a_pet_is_not_sent_it_again_beside_a_real_one_without_a_person(
+    make: Callable[..., DeliverySite], archive: Archive
+) -> None:
+    site = make(archive_destination(archive))
+    job = site.job()
+    site.run()
+    site.ledger.studies.complete("1.2.1", "quiet period")
+    site.real_pets["1.2.1"] = "1.2.840.1"
+    site.ledger.resend(job.job_id, "pacs", ResendReason.LOST)
+    site.run()
+    assert (site.state(job), site.delivery(job).state) == ("held", DeliveryState.HELD)
+    assert site.delivery(job).was_confirmed and set(archive.counts()) == {1}
+    site.ledger.release(job.job_id)
+    site.run()
+    assert site.state(job) == "done" and set(archive.counts()) == {2}
+
+
+def test_a_real_orthanc_that_still_has_a_pet_holds_one_after_it_was_sent_again_and_gets_back_what_was_deleted(
+    make: Callable[..., DeliverySite], tmp_path: Path, free_port: Callable[[], int], peer: Callable[[str], str]
+) -> None:
+    with Orthanc(tmp_path / "orthanc", free_port(), free_port(), "PACS", program=peer("Orthanc")) as orthanc:
+        target = DicomTarget(
+            Peer("PACS", "127.0.0.1", orthanc.dicom_port), CALLING_AE, TIMEOUTS, CommitmentReports(lambda report: False)
+        )
+        site = make(ImageDestination("pacs", target, confirm="query"))
+        job = site.job()
+
+        def held() -> set[str]:
+            found = orthanc.find("Instance", {"StudyInstanceUID": job.study_uid})
+            assert len(orthanc.find("Series", {"StudyInstanceUID": job.study_uid})) == 2
+            return {one["MainDicomTags"]["SOPInstanceUID"] for one in found}
+
+        site.run()
+        assert held() == set(site.issued(job))
+        site.ledger.resend(job.job_id, "pacs", ResendReason.REQUESTED)
+        site.run()
+        assert (site.state(job), held()) == ("done", set(site.issued(job)))
+        (lost,) = orthanc.find("Instance", {"SOPInstanceUID": site.issued(job)[1]})
+        orthanc.rest(f"/instances/{lost['ID']}", method="DELETE")
+        assert len(held()) == len(site.issued(job)) - 1
+        site.ledger.resend(job.job_id, "pacs", ResendReason.INCOMPLETE)
+        site.run()
+        assert (site.state(job), held()) == ("done", set(site.issued(job)))

@@ -35,6 +35,7 @@ class Rig:
         self.completeness = Completeness(quiet_period_s=30.0, longest_wait_s=300.0, settle_s=5.0, look_patience_s=60.0)
         self.asked: list[int] = []
         self.real_pets: list[tuple[str, str]] = []
+        self.promising: list[str] = []
         sources = [
             Source(
                 f"pacs-{number}", partial(self._find, number, find), Breaker(lambda failures: 60.0, clock.monotonic_s)
@@ -47,6 +48,7 @@ class Rig:
             sources,
             is_ours=lambda series_uid: series_uid == "2.25.1",
             on_real_pet=lambda study_uid, series_uid: self.real_pets.append((study_uid, series_uid)),
+            on_promising=self.promising.append,
             monotonic_s=clock.monotonic_s,
         )
 
@@ -120,6 +122,42 @@ def test_without_a_source_a_missing_slice_leaves_the_quiet_period(tmp_path: Path
     rig.completeness.association_released(1)
     assert rig.evidence_after(29) == ""
     assert rig.evidence_after(1) == EvidenceKind.QUIET
+
+
+def test_a_study_that_came_whole_is_begun_with_after_the_first_of_two_looks(tmp_path: Path, clock: Clock) -> None:
+    rig = Rig(tmp_path, clock, _has(_ct(24)))
+    rig.receive(write_series(tmp_path / "ct"))
+    rig.completeness.association_released(1)
+    assert rig.evidence_after(1) == ""
+    assert rig.promising == [STUDY]
+    assert rig.evidence_after(1) == "C-FIND: 24 of 24", "and it is still looked at twice"
+
+
+@pytest.mark.parametrize(
+    ("find", "associations", "lost"),
+    [(_has(_ct(25)), 1, 0), (_has(), 1, 0), (_has(_ct(23)), 1, 9), (_has(_ct(24)), 2, 0)],
+    ids=["the peer has more", "the peer does not know it", "a gap", "two associations"],
+)
+def test_nothing_is_begun_with_a_study_that_may_not_be_whole(
+    tmp_path: Path, clock: Clock, find: Find, associations: int, lost: int
+) -> None:
+    rig = Rig(tmp_path, clock, find)
+    files = write_series(tmp_path / "ct")
+    if lost:
+        del files[lost]
+    rig.receive(files[:12], association=1)
+    rig.receive(files[12:], association=associations)
+    for association in range(1, associations + 1):
+        rig.completeness.association_released(association)
+    rig.evidence_after(1)
+    assert rig.promising == []
+
+
+def test_nothing_is_begun_while_the_sender_may_send_more(tmp_path: Path, clock: Clock) -> None:
+    rig = Rig(tmp_path, clock, _has(_ct(24)))
+    rig.receive(write_series(tmp_path / "ct"))
+    rig.evidence_after(1)
+    assert rig.promising == []
 
 
 def test_a_pet_that_nobody_of_us_made_is_reported(tmp_path: Path, clock: Clock) -> None:

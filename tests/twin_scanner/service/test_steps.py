@@ -1,7 +1,7 @@
 """What the twin is told of a delivered job: of the companions, those that the PACS holds and no others."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,8 +81,14 @@ def test_a_report_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
 
 
 def delivered(outcome: Outcome | None, by: str = "query") -> Delivery:
-    row = SimpleNamespace(state=DeliveryState.CONFIRMED, confirmed_by=by, outcome=outcome, after_required=False)
-    return cast(Delivery, row)
+    nothing = dict.fromkeys(field.name for field in fields(Delivery))
+    known = {"state": DeliveryState.CONFIRMED, "confirmed_by": by, "outcome": outcome, "after_required": False}
+    return Delivery(**cast(Any, {**nothing, **known, "confirmed_at": datetime(2026, 3, 1, tzinfo=UTC)}))
+
+
+def test_the_twin_still_lists_what_is_sent_again() -> None:
+    again = replace(delivered(Outcome(3, 3)), state=DeliveryState.WAITING)
+    assert held_companions(a_report(), [again]) == held_companions(a_report(), [delivered(Outcome(3, 3))])
 
 
 def test_the_twin_lists_a_companion_that_any_destination_took() -> None:

@@ -15,6 +15,8 @@ from tests.samples.known_networks import package_of as known_package
 from twin_scanner.errors import Transient
 from twin_scanner.imaging.volume import FloatArray, LabelArray, Shape
 from twin_scanner.models.card import Architecture, Card, Stitching
+from twin_scanner.models.compute import Compute
+from twin_scanner.models.device import placed
 from twin_scanner.models.inputs import context_cells, ct_channels
 from twin_scanner.models.networks import WINDOW
 from twin_scanner.models.package import ModelPackage, build_network
@@ -296,3 +298,12 @@ def test_a_translation_never_takes_tf32_and_leaves_the_setting_as_it_was() -> No
     translate(ct[None], labels, known_package({"body": Looks(room=99)}, partition))
     assert set(seen) == {(False, True, "ieee")}
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == before
+
+
+def test_a_resident_package_translates_with_the_arithmetic_that_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = package_of(DISTRICTS)
+    channels, labels = ct_and_labels((40, 36, 40))
+    expected = translate(channels[None], labels, package)
+    resident = placed(package, Compute())
+    monkeypatch.setattr("twin_scanner.synthesis.translate.quickest", None)
+    np.testing.assert_array_equal(translate(channels[None], labels, resident), expected)

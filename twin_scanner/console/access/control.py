@@ -3,7 +3,6 @@
 It stands before every route: a route that forgets to state its role is still closed to whoever is not logged in.
 """
 
-import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dicom_node.addresses import is_loopback
 from twin_scanner.console.access.csrf import FIELD, HEADER, SAFE_METHODS, comes_from_here, fits
 from twin_scanner.console.access.roles import Role, User
 from twin_scanner.console.access.sessions import Sessions, new_secret, read_cookie, set_cookie
@@ -62,14 +62,6 @@ def check_may_listen(host: str, *, has_tls: bool, has_login: bool) -> None:
             f"The console listens on {host}, which is not loopback, and nobody can log in: run 'twin-scanner users "
             "add', or set oidc.issuer, or set console.host = '127.0.0.1'."
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens there."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class AccessControl:

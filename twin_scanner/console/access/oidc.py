@@ -18,7 +18,7 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 import httpx
 import jwt
 
-from twin_scanner.console.access.control import is_loopback
+from dicom_node.addresses import is_loopback
 from twin_scanner.console.access.roles import Role
 from twin_scanner.console.access.sessions import new_secret
 from twin_scanner.errors import Misconfigured, Rejected, Transient, Unavailable

@@ -1,4 +1,4 @@
-"""The destinations: whether each takes images now, when it last did, what waits for it, and a C-ECHO by hand."""
+"""The destinations, with the twin record: whether each serves now, its last success, what waits, a C-ECHO by hand."""
 
 from typing import Annotated, Final
 

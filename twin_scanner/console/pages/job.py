@@ -2,16 +2,24 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Form, HTTPException, Path, Request, Response
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 
 from twin_scanner.console.access.roles import Role, needs
 from twin_scanner.console.frame import Frame
+from twin_scanner.console.job_id import JobId
+from twin_scanner.console.looks import LookLog
 from twin_scanner.console.site import Site
 from twin_scanner.errors import Rejected
-from twin_scanner.service.ledger import DeliveryState, Standing, State, Work
+from twin_scanner.service.ledger import DeliveryState, ResendReason, State, Work
 
-JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+REASONS: Final = {
+    ResendReason.LOST: "The destination does not have it any more",
+    ResendReason.RESTORED: "The destination was restored or replaced",
+    ResendReason.INCOMPLETE: "A part is missing there",
+    ResendReason.DAMAGED: "What is there cannot be read or was altered",
+    ResendReason.REQUESTED: "Whoever runs the destination asks for it",
+}
 PREVIEW: Final = "preview.png"
 PROVENANCE: Final = {
     "model_name": "Model",
@@ -30,24 +38,25 @@ PROVENANCE: Final = {
 }
 
 
-def router(site: Site, frame: Frame) -> APIRouter:
-    """``/jobs/{job_id}`` and the forms on it."""
+def router(site: Site, frame: Frame, looks: LookLog) -> APIRouter:
+    """``/jobs/{job_id}`` and the forms on it; ``looks`` notes who sees a job or its picture."""
     routes = APIRouter(prefix="/jobs/{job_id}", dependencies=[Depends(needs(Role.VIEWER))], tags=["jobs"])
     operator = [Depends(needs(Role.OPERATOR))]
 
     @routes.get("", include_in_schema=False)
     def job(request: Request, job_id: JobId) -> Response:
         work = _found(site, job_id)
-        site.ledger.saw("jobs", job_id)
+        looks(request, job_id)
         return frame(request, "job.html", _content(site, work))
 
     @routes.get("/preview.png", response_class=FileResponse)
-    def preview(job_id: JobId) -> FileResponse:
+    def preview(request: Request, job_id: JobId) -> FileResponse:
         """The projections of CT, districts and PET, as the render wrote them."""
         _found(site, job_id)
         file = site.jobs_folder / job_id / "result" / PREVIEW
         if not file.is_file():
             raise HTTPException(404, "The pictures of this job were cleared.")
+        looks(request, job_id)
         return FileResponse(file, media_type="image/png", headers={"Cache-Control": "no-store"})
 
     @routes.post("/retry", dependencies=operator, include_in_schema=False)
@@ -65,6 +74,16 @@ def router(site: Site, frame: Frame) -> APIRouter:
             site.ledger.release(job_id)
         return _back(job_id, "released")
 
+    @routes.post("/resend", dependencies=operator, include_in_schema=False)
+    def resend(
+        job_id: JobId, destination: Annotated[str, Form(max_length=32)], reason: Annotated[ResendReason, Form()]
+    ) -> Response:
+        _found(site, job_id)
+        if destination not in {one.name for one in site.destinations()}:
+            raise Rejected("The configuration has no such destination: nobody would serve it.")
+        site.ledger.resend(job_id, destination, reason)
+        return _back(job_id, "resend asked")
+
     return routes
 
 
@@ -78,6 +97,15 @@ def _found(site: Site, job_id: str) -> Work:
 
 def _back(job_id: str, said: str) -> Response:
     return RedirectResponse(f"/jobs/{job_id}?said={said}", 303)
+
+
+def _resendable(site: Site, work: Work) -> list[str]:
+    """The destinations that have confirmed the job's images, while its files are kept."""
+    if work.job is None or work.job.cleared_at is not None:
+        return []
+    known = {one.name for one in site.destinations()}
+    images = [one for one in work.deliveries if not one.after_required and one.destination in known]
+    return [one.destination for one in images if one.state == DeliveryState.CONFIRMED and one.was_confirmed]
 
 
 def _content(site: Site, work: Work) -> dict[str, Any]:
@@ -100,5 +128,6 @@ def _content(site: Site, work: Work) -> dict[str, Any]:
         "can_retry": job.state in (State.FAILED, State.REJECTED) or DeliveryState.FAILED in states,
         "can_release": job.state == State.HELD or DeliveryState.HELD in states,
         "stuck": stuck,
-        "is_running": work.standing == Standing.RUNNING,
+        "resendable": _resendable(site, work),
+        "reasons": REASONS,
     }

@@ -1,5 +1,7 @@
 """The models: which serves, their metrics, every change of champion, and promotion and rollback by hand."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request, Response
@@ -8,6 +10,7 @@ from fastapi.responses import RedirectResponse
 from twin_scanner.console.access.roles import Role, needs
 from twin_scanner.console.frame import Frame
 from twin_scanner.console.site import Site
+from twin_scanner.errors import TwinScannerError
 from twin_scanner.models.card import read_card
 from twin_scanner.models.store import PackageSummary
 
@@ -31,18 +34,31 @@ def router(site: Site, frame: Frame) -> APIRouter:
 
     @routes.post("/models/promote", dependencies=admin, include_in_schema=False)
     def promote(model_hash: Annotated[str, Form(pattern="^[0-9a-f]{64}$")], against_gate: AgainstGate = "") -> Response:
-        site.ledger.saw("models", model_hash, "promotion against the gate asked" if against_gate else "promotion asked")
-        site.promote(model_hash, against_gate)
-        site.ledger.saw("models", model_hash, "promoted")
+        asked = "promotion against the gate asked" if against_gate else "promotion asked"
+        with _noted(site, model_hash, asked, "promoted", "promotion refused"):
+            site.promote(model_hash, against_gate)
         return RedirectResponse("/models?said=promoted", 303)
 
     @routes.post("/models/rollback", dependencies=admin, include_in_schema=False)
     def rollback(reason: Reason) -> Response:
-        promotion = site.models.rollback(reason)
-        site.ledger.saw("models", promotion.champion, "rolled back")
+        previous = site.models.aliases().get("previous", "")
+        with _noted(site, previous, "rollback asked", "rolled back", "rollback refused"):
+            site.models.rollback(reason)
         return RedirectResponse("/models?said=rolled back", 303)
 
     return routes
+
+
+@contextmanager
+def _noted(site: Site, model_hash: str, asked: str, done: str, refused: str) -> Iterator[None]:
+    """The audit has the change before it begins and what became of it; a wish without either was cut off by a crash."""
+    site.ledger.saw("models", model_hash, asked)
+    try:
+        yield
+    except TwinScannerError:
+        site.ledger.saw("models", model_hash, refused)
+        raise
+    site.ledger.saw("models", model_hash, done)
 
 
 def _row(package: PackageSummary) -> dict[str, Any]:

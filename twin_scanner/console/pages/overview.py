@@ -14,8 +14,6 @@ from twin_scanner.console.site import Site
 
 SHOWN: Final = 20
 RECENT: Final = timedelta(days=1)
-SILENT: Final = timedelta(minutes=2)
-"""A node that has given no sign of life for so long does not run, or cannot reach the ledger."""
 
 
 def router(site: Site, frame: Frame) -> APIRouter:
@@ -38,7 +36,7 @@ def router(site: Site, frame: Frame) -> APIRouter:
 
 def _seen(site: Site) -> dict[str, Any]:
     now, look = datetime.now(UTC), site.ledger.overview
-    nodes = [(node, node.renewed_at is not None and now - node.renewed_at < SILENT) for node in look.nodes()]
+    nodes = [(node, node.is_alive(now)) for node in look.nodes()]
     counts = {state.value: count for state, count in look.counts(now - RECENT).items()}
     return {
         "nodes": nodes,

@@ -1,6 +1,5 @@
 """What a finished job has to show: its CT, its PET and its districts in one axis order, and what was cleared."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
 
+from twin_scanner.console.job_id import is_job_id
 from twin_scanner.dicom.read.ct_series import read_ct_series
 from twin_scanner.errors import Rejected, Transient
 from twin_scanner.imaging.district_labels import DISTRICT_NAMES
@@ -25,7 +25,6 @@ CT_TOO_LARGE: Final = "The CT is larger than the viewer's memory: the PET and th
 NO_CT_FILES: Final = "The CT cannot be read any more: the PET and the districts are shown without it."
 SAME_AXIS: Final = 1e-3
 """Cosines within it are one axis: over a metre, two grids then part by a millimetre, less than a voxel of the PET."""
-_JOB_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +79,7 @@ class JobImages:
 
 def job_files(jobs_folder: Path, job_id: str) -> JobFiles:
     """The files of a job; raises Rejected for what is no job's id, so that no address leads out of the folder."""
-    if _JOB_ID.fullmatch(job_id) is None:
+    if not is_job_id(job_id):
         raise Rejected("There is no such job.")
     folder = jobs_folder / job_id
     return JobFiles(folder / "result", folder / "ct")

@@ -6,11 +6,10 @@ Everything is below ``/jobs/{job_id}/slices``. An address holds a job's id and n
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 from urllib.parse import urlencode
 
 import numpy as np
@@ -20,14 +19,14 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from twin_scanner.console.access.roles import Role, needs
+from twin_scanner.console.job_id import JobId
+from twin_scanner.console.looks import LookLog
 from twin_scanner.console.viewer.drawing import WARNING, WINDOWS, Format, Look, Shown, Window, draw, encode
-from twin_scanner.console.viewer.images import CLEARED, DISTRICTS_FILE, PET_FILE, JobImages, job_files
-from twin_scanner.console.viewer.looks import LookLog
+from twin_scanner.console.viewer.images import CLEARED, DISTRICTS_FILE, PET_FILE, JobFiles, JobImages, job_files
 from twin_scanner.console.viewer.memory import ImageMemory
 from twin_scanner.console.viewer.planes import Plane, Sight, nearest_value
 from twin_scanner.errors import Rejected, TwinScannerError
 from twin_scanner.imaging.volume import AIR_HU, Triple, Volume, resample, write_nifti
-from twin_scanner.service.ledger import Ledger
 
 PAGE_POLICY: Final = "; ".join(
     (
@@ -48,23 +47,8 @@ FREE: Final = "free"
 
 Page: TypeAlias = Callable[[Request, str, Mapping[str, Any]], Response]
 """Renders a template with the console's frame around it."""
-JobId = Annotated[str, PathPart(pattern="^[0-9a-f]{32}$")]
 Place = Annotated[str, PathPart(pattern="^([0-9]{1,5}|middle)$")]
 Millimetres = Annotated[float, Query(ge=-10_000, le=10_000, allow_inf_nan=False)]
-
-
-class ViewedSite(Protocol):
-    """What the viewer needs of a site."""
-
-    @property
-    def ledger(self) -> Ledger:
-        """It takes the audit's events."""
-        ...
-
-    @property
-    def jobs_folder(self) -> Path:
-        """One folder per job."""
-        ...
 
 
 class VolumeName(StrEnum):
@@ -123,10 +107,29 @@ class ValuesUnderPointer(BaseModel):
     slices: dict[Plane, int]
 
 
-def router(site: ViewedSite, page: Page) -> APIRouter:
-    """The viewer of a site's jobs, for who may see; each look of a person at a job is in the ledger's events."""
-    looks = LookLog(partial(site.ledger.saw, "jobs"))
-    return viewer_router(site.jobs_folder, ImageMemory(), page, looks, [Depends(needs(Role.VIEWER))])
+def router(jobs_folder: Path, page: Page, looks: LookLog) -> APIRouter:
+    """The viewer of a site's jobs, one folder each, for who may see; ``looks`` notes who does."""
+    return viewer_router(jobs_folder, ImageMemory(), page, looks, [Depends(needs(Role.VIEWER))])
+
+
+@dataclass(frozen=True)
+class _Viewed:
+    """The jobs' images, and who is told that somebody looks at them."""
+
+    jobs_folder: Path
+    memory: ImageMemory
+    seen: Callable[[Request, str], None]
+
+    def files(self, job_id: str) -> JobFiles:
+        """Where a job's images lie."""
+        return job_files(self.jobs_folder, job_id)
+
+    def images(self, job_id: str) -> JobImages:
+        """A job's images; a 404 that says why where there are none."""
+        try:
+            return self.memory.images(self.files(job_id))
+        except TwinScannerError as error:
+            raise HTTPException(404, str(error)) from error
 
 
 def viewer_router(
@@ -137,59 +140,67 @@ def viewer_router(
     dependencies: Sequence[params.Depends] = (),
 ) -> APIRouter:
     """The routes; ``seen`` notes in the audit that somebody looks at a job's images, and runs before they are sent."""
-    router = APIRouter(prefix="/jobs/{job_id}/slices", tags=["viewer"], dependencies=list(dependencies))
+    routes = APIRouter(prefix="/jobs/{job_id}/slices", tags=["viewer"], dependencies=list(dependencies))
+    viewed = _Viewed(jobs_folder, memory, seen)
+    _add_page(routes, viewed, page)
+    _add_volumes(routes, viewed)  # before the pictures, whose addresses these would also be
+    _add_pictures(routes, viewed)
+    _add_values(routes, viewed)
+    return routes
 
-    def found(job_id: str) -> JobImages:
-        try:
-            return memory.images(job_files(jobs_folder, job_id))
-        except TwinScannerError as error:
-            raise HTTPException(404, str(error)) from error
 
-    @router.get("", include_in_schema=False)
+def _add_page(routes: APIRouter, viewed: _Viewed, page: Page) -> None:
+    @routes.get("", include_in_schema=False)
     def slices(request: Request, job_id: JobId, query: Annotated[PageQuery, Query()]) -> Response:
         try:
-            images = memory.images(job_files(jobs_folder, job_id))
+            images = viewed.memory.images(viewed.files(job_id))
         except Rejected as error:
             answer = page(request, "slices.html", {"job_id": job_id, "remarks": [str(error)], "views": []})
             answer.status_code = 404
         else:
-            seen(request, job_id)
+            viewed.seen(request, job_id)
             answer = page(request, "slices.html", _page_content(job_id, images, query))
         answer.headers["Content-Security-Policy"] = PAGE_POLICY
         answer.headers.update(NO_STORE)
         return answer
 
-    @router.get("/values")
-    def values(job_id: JobId, x: Millimetres, y: Millimetres, z: Millimetres) -> ValuesUnderPointer:
-        """The voxels at a place in the patient (DICOM's coordinates, mm)."""
-        return _values(found(job_id), (x, y, z))
 
-    @router.get("/volumes/{name}.nii.gz", response_class=Response)
+def _add_volumes(routes: APIRouter, viewed: _Viewed) -> None:
+    @routes.get("/volumes/{name}.nii.gz", response_class=Response)
     def volume(request: Request, job_id: JobId, name: VolumeName) -> Response:
         """A whole volume for the browser to draw, the CT on the PET's grid."""
-        files = job_files(jobs_folder, job_id)
+        files = viewed.files(job_id)
         if files.stamp() is None:
             raise HTTPException(404, CLEARED)
-        seen(request, job_id)
+        viewed.seen(request, job_id)
         if name == VolumeName.CT:
-            content = _ct_file(found(job_id))
+            content = _ct_file(viewed.images(job_id))
             return Response(content, media_type="application/gzip", headers=NO_STORE)
         file = files.result / (PET_FILE if name == VolumeName.PET else DISTRICTS_FILE)
         return FileResponse(file, media_type="application/gzip", headers=NO_STORE)
 
-    @router.get("/{plane}/{place}.{form}", response_class=Response)
+
+def _add_pictures(routes: APIRouter, viewed: _Viewed) -> None:
+    @routes.get("/{plane}/{place}.{form}", response_class=Response)
     def picture(
         request: Request, job_id: JobId, plane: Plane, place: Place, form: Format, query: Annotated[LookQuery, Query()]
     ) -> Response:
         """One slice as JPEG or PNG."""
-        images = found(job_id)
+        images = viewed.images(job_id)
         sight = Sight(plane, images.base)
         index = _slice_index(sight, place)
-        seen(request, job_id)
+        viewed.seen(request, job_id)
         content = encode(draw(images, sight, index, query.look), form)
         return Response(content, media_type=f"image/{form.value}", headers=NO_STORE)
 
-    @router.get("/{plane}/{place}/values")
+
+def _add_values(routes: APIRouter, viewed: _Viewed) -> None:
+    @routes.get("/values")
+    def values(job_id: JobId, x: Millimetres, y: Millimetres, z: Millimetres) -> ValuesUnderPointer:
+        """The voxels at a place in the patient (DICOM's coordinates, mm)."""
+        return _values(viewed.images(job_id), (x, y, z))
+
+    @routes.get("/{plane}/{place}/values")
     def values_in_picture(
         job_id: JobId,
         plane: Plane,
@@ -198,14 +209,12 @@ def viewer_router(
         column: Annotated[int, Query(ge=0)],
     ) -> ValuesUnderPointer:
         """The voxels under a pixel of a picture."""
-        images = found(job_id)
+        images = viewed.images(job_id)
         sight = Sight(plane, images.base)
         rows, columns = sight.size_px
         if row >= rows or column >= columns:
             raise HTTPException(404, "The picture has no such pixel.")
         return _values(images, sight.position_lps_mm(_slice_index(sight, place), row, column))
-
-    return router
 
 
 def _slice_index(sight: Sight, place: str) -> int:

@@ -1,8 +1,9 @@
 """A CT series from its files to a volume in HU: read_ct_series, exact in geometry or Rejected."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -15,7 +16,7 @@ from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.dicom.read.series_choice import chosen_series
 from twin_scanner.dicom.read.slice_headers import ImageSlice, lossy_remark, naming_series, optional_integer
 from twin_scanner.dicom.read.stored_pixels import confirmed_repeats
-from twin_scanner.imaging.volume import FloatArray, Volume
+from twin_scanner.imaging.volume import FloatArray, Geometry, Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +66,48 @@ def read_ct_series(
         wanted = replace(preference, minimum_coverage_mm=0.0)
         series, skipped = chosen_series(instances, wanted, accept_synthetic=accept_synthetic, gantry_tilt=gantry_tilt)
         stack = stack_of(series, preference=wanted, accept_synthetic=accept_synthetic, gantry_tilt=gantry_tilt)
-        with naming_series(stack.slices[0].header):
-            array = _hounsfield(stack)
-            repeats = confirmed_repeats(stack.repeated, _slice_hounsfield)
-        header = _first_header(stack.slices[0])
+        return _read_stack(stack, (*found.set_aside, *skipped))
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenSeries:
+    """The CT series among many files that ``read_ct_series`` would be given alone, and what it would read of them."""
+
+    files: tuple[Path, ...]
+    series: CtSeries
+
+
+def read_chosen_series(
+    files: Sequence[Path],
+    *,
+    preference: Preference,
+    accept_synthetic: bool,
+    gantry_tilt: GantryTilt,
+    has_room: Callable[[Geometry, Iterable[str]], bool],
+) -> ChosenSeries | None:
+    """Choose a CT series among a study's files as the service does, and read it as if its files had been alone.
+
+    ``has_room`` is asked before pixels are decoded, with the grid and the transfer syntaxes of the series; None where
+    it says no. Raises as ``read_ct_series`` does, also where the study has one such series in each of several frames
+    of reference.
+    """
+    how: dict[str, Any] = {"accept_synthetic": accept_synthetic, "gantry_tilt": gantry_tilt}
+    with quiet_pydicom():
+        instances = [read_instance(file) for file in find_dicom_files(files).dicom]
+        series, _ = chosen_series(instances, preference, **how)
+        stack = stack_of(series, preference=replace(preference, minimum_coverage_mm=0.0), **how)
+        syntaxes = {str(instance.header.file_meta.get("TransferSyntaxUID", "")) for instance in series}
+        if not has_room(stack.geometry, syntaxes):
+            return None
+        return ChosenSeries(tuple(instance.file for instance in series), _read_stack(stack, ()))
+
+
+def _read_stack(stack: CtStack, set_aside: Sequence[str]) -> CtSeries:
+    """The series that a stack of slices is; ``set_aside`` says what was left out before it."""
+    with naming_series(stack.slices[0].header):
+        array = _hounsfield(stack)
+        repeats = confirmed_repeats(stack.repeated, _slice_hounsfield)
+    header = _first_header(stack.slices[0])
     remarks = lossy_remark(stack.slices, "HU")
     derivation = stack.tilt.sentence() if stack.tilt else ""
     headers = {image.sop_instance_uid: image.header for image in stack.slices}
@@ -77,7 +116,7 @@ def read_ct_series(
         header=header,
         sop_instance_uids=tuple(headers),
         sop_class_uid=stack.slices[0].sop_class_uid,
-        set_aside=(*found.set_aside, *skipped, *stack.set_aside, *repeats, *remarks, *filter(None, [derivation])),
+        set_aside=(*set_aside, *stack.set_aside, *repeats, *remarks, *filter(None, [derivation])),
         lossy=bool(remarks),
         derivation=derivation,
         instance_numbers=tuple(optional_integer(header, "InstanceNumber") for header in headers.values()),

@@ -75,9 +75,6 @@ def write_segmentation(
     numbers = segment_numbers(int(label) for label in np.flatnonzero(label_counts(labels)) if label)
     if not numbers:
         raise Defect("The district map is empty: there is nothing to write as a segmentation.")
-    lookup = np.zeros(256, np.uint8)
-    for label, number in numbers.items():
-        lookup[label] = number
     series_uid = companion_series_uid("segmentation", pet.series_uid)
     segments = [
         _segment(number, label, label_name(label, names), series_uid, synthesis, own_codes)
@@ -85,7 +82,7 @@ def write_segmentation(
     ]
     segmentation = Segmentation(
         source_images=nameless_ct(source),
-        pixel_array=lookup[labels],
+        pixel_array=_numbered(labels, numbers),
         segmentation_type=SegmentationTypeValues[kind.upper()],
         segment_descriptions=segments,
         series_instance_uid=series_uid,
@@ -111,6 +108,17 @@ def write_segmentation(
         synthetic=False,
     )
     return write_object(segmentation, "segmentation", folder)
+
+
+def _numbered(labels: LabelArray, numbers: Mapping[int, int]) -> LabelArray:
+    """Each voxel's segment number; where the labels are these, they themselves, which nobody may write to."""
+    if all(label == number for label, number in numbers.items()):
+        same = labels.view()
+        same.flags.writeable = False
+        return same
+    lookup = np.zeros(256, np.uint8)
+    lookup[list(numbers)] = list(numbers.values())
+    return lookup[labels]
 
 
 def _segment(

@@ -22,7 +22,7 @@ from twin_scanner.districts.landmarks.shoulders import (
     towards_the_joint,
     tube,
 )
-from twin_scanner.districts.morphology import BoolArray, dilated, disc, flooded, grown, joined_to
+from twin_scanner.districts.morphology import BoolArray, dilated, disc, flooded_first, grown
 from twin_scanner.imaging.volume import FloatArray
 
 SKIN_CONTACT_MM: Final = 6.0
@@ -226,6 +226,4 @@ def _arm_bones(
     beside = grown(loose, (height, 1, 1)) & ~trunk
     own = (heads | shafts | (loose & ~shoulder) | beside) & bone & ~behind
     marks = np.where(own, np.uint8(1), np.where(trunk, np.uint8(2), np.uint8(0)))
-    bridged = (grown(bone) & around.body) | (marks > 0)
-    result = flooded(marks, np.where(bridged, np.uint8(0), np.uint8(255)))
-    return np.asarray((result == 1) & bone & joined_to(bridged, own))
+    return flooded_first(marks, (grown(bone) & around.body) | (marks > 0)) & bone

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from twin_scanner.districts import body, coarse_grid, islands, morphology
-from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, to_ct_grid, to_fine, upright_spacing_mm
+from twin_scanner.districts.coarse_grid import CoarseCt, coarse_ct, fine_slabs, to_ct_grid, upright_spacing_mm
 from twin_scanner.districts.district_map import DistrictMap, PartQuality
 from twin_scanner.districts.landmarks import arms, axial_skeleton, flesh, long_bones, lungs, shoulders, skull
 from twin_scanner.districts.landmarks.quality import part_qualities
@@ -70,8 +70,10 @@ def _districts(ct: CoarseCt, mask: BoolArray) -> tuple[LabelArray, tuple[PartQua
 def extended_to_skin(districts: LabelArray, ct: CoarseCt, skin: BoolArray) -> LabelArray:
     """Coarse districts on the upright CT's grid: every voxel of the fine body mask takes the nearest coarse label."""
     spread = np.where(districts > 0, districts, _dilated(districts))
-    fine = to_fine(spread, ct).astype(np.uint8, copy=False)
-    return np.multiply(fine, skin, out=fine)
+    fine = np.empty(skin.shape, np.uint8)
+    for slices, labels in fine_slabs(spread, ct):
+        np.multiply(labels, skin[slices], out=fine[slices])
+    return fine
 
 
 def _dilated(districts: LabelArray) -> LabelArray:

@@ -3,14 +3,14 @@
 from twin_scanner.service.ledger.claims import LeaseLost
 from twin_scanner.service.ledger.commitments import Commitment
 from twin_scanner.service.ledger.database import acting_as, utc_now
-from twin_scanner.service.ledger.deliveries import ERASED, REPLACED, Delivery, Destination, Outcome
+from twin_scanner.service.ledger.deliveries import ERASED, REPLACED, RESEND, Delivery, Destination, Outcome
 from twin_scanner.service.ledger.events import Break, Chain, Event
 from twin_scanner.service.ledger.jobs import IDENTITY, OTHER_PATIENT, OUTSIDE_TRAINING, Job, NewJob, is_replaced
 from twin_scanner.service.ledger.leases import Lease
 from twin_scanner.service.ledger.ledger import Ledger, Rendered
 from twin_scanner.service.ledger.measures import BUCKETS_S, Measures, Queue, StageTimes
 from twin_scanner.service.ledger.migrate import MigrationState, migrate, migration_state
-from twin_scanner.service.ledger.moves import DeliveryState, RunState, State, StudyState
+from twin_scanner.service.ledger.moves import DeliveryState, ResendReason, RunState, State, StudyState
 from twin_scanner.service.ledger.objects import IssuedSeries
 from twin_scanner.service.ledger.overview import Node, Standing, Traffic, Work
 from twin_scanner.service.ledger.priority import Priority
@@ -29,6 +29,7 @@ __all__ = [
     "OUTSIDE_TRAINING",
     "REAL_PET_KNOWN",
     "REPLACED",
+    "RESEND",
     "Account",
     "Arrival",
     "Break",
@@ -52,6 +53,7 @@ __all__ = [
     "Priority",
     "Queue",
     "Rendered",
+    "ResendReason",
     "Result",
     "RunState",
     "ScheduledRun",

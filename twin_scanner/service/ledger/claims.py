@@ -236,12 +236,12 @@ class Claims(Generic[R]):
         write.execute(self.table.update().where(mine).values(**values))
 
     def _move(self, write: Transaction, row: R, state: StrEnum, **values: Any) -> None:
-        """Go to another state, which ends the claim; the move and its seconds are noted."""
+        """Go to another state, which ends the claim; the move and the seconds of the claim, if any, are noted."""
         check_move(self._name(row), getattr(row, "state"), state)  # noqa: B009  not part of the protocol
         now_s = self._database.monotonic_s()
         seconds = round(now_s - self._tokens.claimed_at_s(row.lease_owner, now_s), 3)
         self._update(write, row, **{"state": state.value, "lease_owner": None, **values})
-        self._note(write, row, state.value, seconds=seconds)
+        self._note(write, row, state.value, **({} if row.lease_owner is None else {"seconds": seconds}))
 
     def _note(self, write: Transaction, row: R, what: str, **detail: Any) -> None:
         write.note(self.table.name, getattr(row, self.key), what, **detail)

@@ -43,6 +43,11 @@ def add_commitment(write: Transaction, delivery_id: int, transaction_uid: str) -
     write.execute(COMMITMENTS.insert().values(**values))
 
 
+def forget_commitments(write: Transaction, delivery_id: int) -> None:
+    """What a destination has answered for says nothing any more: it is sent again."""
+    write.execute(COMMITMENTS.delete().where(COMMITMENTS.c.delivery_id == delivery_id))
+
+
 def accept_commitment(write: Transaction, transaction_uid: str) -> bool:
     """The destination will report on this one; whether it already has."""
     mine = COMMITMENTS.c.transaction_uid == transaction_uid

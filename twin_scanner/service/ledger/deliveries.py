@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from twin_scanner.errors import Rejected
 from twin_scanner.service.ledger.claims import AT_ONCE, Claims, Tokens
 from twin_scanner.service.ledger.columns import METADATA, UtcDateTime, waiting_columns
 from twin_scanner.service.ledger.commitments import (
@@ -15,11 +16,12 @@ from twin_scanner.service.ledger.commitments import (
     accept_commitment,
     add_commitment,
     commitment_row,
+    forget_commitments,
     report_commitment,
 )
 from twin_scanner.service.ledger.database import Database, Transaction
 from twin_scanner.service.ledger.jobs import JOBS, Job, Jobs
-from twin_scanner.service.ledger.moves import DeliveryState, State
+from twin_scanner.service.ledger.moves import DeliveryState, ResendReason, State
 from twin_scanner.service.ledger.priority import turn_at
 
 _CLAIMED: Final = sa.text("lease_owner IS NOT NULL")
@@ -54,6 +56,8 @@ PATIENCE: Final = 5
 nothing else."""
 REPLACED: Final = "replaced by a later revision"
 """Confirms a delivery that is not made any more: its destination gets the later revision instead."""
+RESEND: Final = "resend asked"
+"""The event of a delivery that a person lets be made again."""
 ERASED: Final = "the patient was erased"
 """Confirms a delivery to the twin record that is not made any more: `twin erase` is not undone by what still waits."""
 
@@ -111,6 +115,17 @@ class Delivery:
     after_required: bool
     outcome: Outcome | None
     turn_at: datetime | None
+
+    @property
+    def was_confirmed(self) -> bool:
+        """Whether the destination has said that it keeps it; also while it is sent there again."""
+        confirmed = self.state == DeliveryState.CONFIRMED or self.confirmed_at is not None
+        return confirmed and self.confirmed_by != REPLACED
+
+    @property
+    def is_resent(self) -> bool:
+        """Whether it was confirmed once, and is sent again."""
+        return self.confirmed_at is not None and self.state != DeliveryState.CONFIRMED
 
 
 class Deliveries(Claims[Delivery]):
@@ -284,6 +299,33 @@ class Deliveries(Claims[Delivery]):
         for delivery in given_up:
             self._move(write, delivery, DeliveryState.WAITING, **facts)
         return len(given_up)
+
+    def send_again(self, write: Transaction, job: Job, destination: str, reason: ResendReason) -> None:
+        """What the destination has confirmed goes there once more; the job's row is locked by the caller.
+
+        Raises Rejected where the destination has confirmed no images of the job.
+        """
+        found = next((one for one in self._of_job(write, job.job_id) if one.destination == destination), None)
+        if found is not None and found.after_required:
+            raise Rejected("The twin record holds no images: 'twin-scanner twin sync' records it again.")
+        if found is None or found.state != DeliveryState.CONFIRMED or not found.was_confirmed:
+            raise Rejected(
+                f"Job {job.job_id} has no delivery that '{destination}' has confirmed: 'twin-scanner jobs show' lists "
+                "them."
+            )
+        forget_commitments(write, found.delivery_id)
+        facts = {"attempts": 0, "due_at": AT_ONCE, "waiting_since": write.steady, "transaction_uid": None}
+        facts |= {"turn_at": turn_at(write.steady, job.priority), "stored_at": None}
+        self._note(write, found, RESEND, reason=reason.value)
+        self._move(write, found, DeliveryState.WAITING, **facts)
+
+    def not_again(self, delivery: Delivery) -> None:
+        """It was to be sent again, and is not: what the destination confirmed before still counts."""
+        with self._database.write() as write:
+            self._jobs.locked(write, delivery.job_id)
+            mine = self._mine(write, delivery)
+            self._move(write, mine, DeliveryState.CONFIRMED, due_at=None, reason="", stored_at=mine.confirmed_at)
+            self.settle(write, mine.job_id)
 
     def wake_replaced(self, write: Transaction, job: Job) -> None:
         """A later revision was rendered: what of the earlier ones still waits is looked at now, and given up."""

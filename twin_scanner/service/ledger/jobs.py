@@ -208,6 +208,18 @@ class Jobs(Claims[Job]):
                     f"More of the study has arrived since job {job.job_id}: job {other.job_id} has taken its place."
                 )
 
+    def check_not_replaced(self, write: Transaction, job: Job) -> None:
+        """Raise Rejected where a later revision of the job's PET was made: that one is to be sent.
+
+        All of them are locked, in one order, so that no two wait for each other.
+        """
+        siblings = self._siblings(write, job.study_uid, job.frame_of_reference_uid)
+        if is_replaced(job, siblings):
+            latest = max((one for one in siblings if one.pet_series_uid), key=lambda one: one.revision)
+            raise Rejected(
+                f"A later revision has replaced the PET of job {job.job_id}: send job {latest.job_id} again."
+            )
+
     def claim(self, kind: str = RENDER) -> Job | None:
         """The queued job that comes first, claimed for the calling thread."""
         return self._claim(JOBS.c.kind == kind)

@@ -16,7 +16,7 @@ from twin_scanner.service.ledger.jobs import Job, Jobs
 from twin_scanner.service.ledger.leases import Leases, node_lease
 from twin_scanner.service.ledger.measures import Measures
 from twin_scanner.service.ledger.migrate import check_migrated
-from twin_scanner.service.ledger.moves import DeliveryState, State
+from twin_scanner.service.ledger.moves import DeliveryState, ResendReason, State
 from twin_scanner.service.ledger.objects import IssuedSeries, Objects
 from twin_scanner.service.ledger.overview import Overview
 from twin_scanner.service.ledger.results import Result, Results
@@ -204,6 +204,22 @@ class Ledger:
                 self.jobs.put_on(write, current)
             self.deliveries.settle(write, job.job_id)
             write.note("jobs", job.job_id, "released")
+            return self.jobs.locked(write, job.job_id)
+
+    def resend(self, beginning: str, destination: str, reason: ResendReason) -> Job:
+        """Let what a destination has confirmed of a job go there again, as the same files; the reason is in the events.
+
+        Raises Rejected where the files were cleared, a later revision has replaced the PET, or nothing was confirmed.
+        """
+        job = self.jobs.find(beginning)
+        with self.database.write() as write:
+            self.jobs.check_not_replaced(write, job)
+            current = self.jobs.locked(write, job.job_id)
+            if current.cleared_at is not None:
+                raise Rejected(f"The files of job {job.job_id} were cleared: send the study again.")
+            self.deliveries.send_again(write, current, destination, reason)
+            if current.state == State.DONE:
+                self.jobs.move(write, current, State.RENDERED)
             return self.jobs.locked(write, job.job_id)
 
     def adopt(self, job_ids: Sequence[str], study_uids: Sequence[str]) -> None:

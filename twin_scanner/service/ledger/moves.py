@@ -38,6 +38,20 @@ class DeliveryState(StrEnum):
     HELD = "held"
 
 
+class ResendReason(StrEnum):
+    """Why a person sends again what a destination had confirmed; a word of ours, so that the audit holds no free text.
+
+    It does not have it any more; it was restored or replaced; a part is missing; what is there cannot be read or was
+    altered; whoever runs it asks for it.
+    """
+
+    LOST = "lost"
+    RESTORED = "restored"
+    INCOMPLETE = "incomplete"
+    DAMAGED = "damaged"
+    REQUESTED = "requested"
+
+
 class RunState(StrEnum):
     """A scheduled command's run."""
 
@@ -59,7 +73,7 @@ MOVES: Final[Mapping[type[StrEnum], Mapping[str, frozenset[str]]]] = MappingProx
             held="queued rendered superseded",
             rejected="queued rendered",
             failed="queued rendered superseded",
-            done="",
+            done="rendered",
             superseded="",
         ),
         DeliveryState: _moves(
@@ -67,12 +81,13 @@ MOVES: Final[Mapping[type[StrEnum], Mapping[str, frozenset[str]]]] = MappingProx
             stored="confirmed waiting failed held",
             failed="waiting",
             held="waiting",
-            confirmed="",
+            confirmed="waiting",
         ),
         RunState: _moves(running="ended interrupted", ended="", interrupted=""),
     }
 )
-"""Out of held a person's release leads, out of rejected and failed a person's retry, each to where the row stood."""
+"""Out of held a person's release leads, out of rejected and failed a person's retry, each to where the row stood;
+out of confirmed, and of done with it, a person's wish to have it sent again."""
 ENDED: Final = (State.DONE, State.SUPERSEDED, State.REJECTED)
 """Jobs that need no more help: their files may go. Held and failed ones wait for a person."""
 

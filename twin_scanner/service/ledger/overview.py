@@ -5,7 +5,7 @@ It works beside a running node and without one. What it costs does not grow with
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
@@ -24,6 +24,8 @@ from twin_scanner.service.ledger.studies import STUDIES, Studies, Study
 INTAKE, RENDER = "intake", "render"
 UNFINISHED: Final = (State.QUEUED, State.RENDERED)
 _NODES: Final = node_lease("")
+SILENT: Final = timedelta(minutes=2)
+"""A node that has given no sign of life for so long does not run, or cannot reach the ledger."""
 
 
 class Standing(StrEnum):
@@ -46,6 +48,10 @@ class Node:
     name: str
     boot: str
     renewed_at: datetime | None
+
+    def is_alive(self, now: datetime) -> bool:
+        """Whether it has given a sign of life lately."""
+        return self.renewed_at is not None and now - self.renewed_at < SILENT
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.templating import Jinja2Templates
 
-from tests.fakes.asgi_client import AsgiClient
+from tests.fakes.app_browser import AppBrowser
 from tests.samples.twin_updates import SITE, measured_update
 from twin_record.embedded import EmbeddedStore
 from twin_scanner.console.access.guard import AccessRules, guard
@@ -36,7 +36,7 @@ def test_a_token_opens_fhir_and_each_resource_it_was_given_is_in_the_events(ledg
         store.record(measured_update())
         application.include_router(router(ledger, store))
         guard(application, ledger, AccessRules(local_only=False, machines=machines), Jinja2Templates(tmp_path))
-        client = AsgiClient(application)
+        client = AppBrowser(application)
         refused = client.get("/fhir/Patient")
         assert (refused.status_code, refused.json()["resourceType"]) == (401, "OperationOutcome")
         bearer = {"Authorization": f"Bearer {TOKEN}"}

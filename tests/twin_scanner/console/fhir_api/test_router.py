@@ -14,7 +14,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fhir.resources.R4B import get_fhir_model_class
 
 from tests.conftest import missing
-from tests.fakes.asgi_client import AsgiClient
+from tests.fakes.app_browser import AppBrowser
 from tests.peers.fhir_server import r4_schema_path
 from tests.peers.r4_schema import schema_faults
 from tests.samples.twin_updates import SITE, another_study, measured_update
@@ -43,7 +43,7 @@ class Rig:
         application.include_router(
             fhir_router(self.store, lambda request, kind, given: self.seen.append((kind, list(given))))
         )
-        self.client = AsgiClient(application)
+        self.client = AppBrowser(application)
 
     def get(self, url: str, status: int = 200, **headers: str) -> dict[str, Any]:
         answer = self.client.get(url, headers=headers)
@@ -180,7 +180,7 @@ def test_the_login_is_refused_in_fhirs_words() -> None:
 
     application = FastAPI()
     application.include_router(fhir_router(None, lambda *_: None), dependencies=[Depends(refuse)])
-    answer = AsgiClient(application).get("/fhir/Patient")
+    answer = AppBrowser(application).get("/fhir/Patient")
     assert (answer.status_code, answer.json()["issue"][0]["code"]) == (401, "login")
     assert answer.headers["www-authenticate"] == "Bearer"
 
@@ -188,7 +188,7 @@ def test_the_login_is_refused_in_fhirs_words() -> None:
 def test_a_node_without_records_of_its_own_says_so() -> None:
     application = FastAPI()
     application.include_router(fhir_router(None, lambda *_: None))
-    answer = AsgiClient(application).get("/fhir/Patient")
+    answer = AppBrowser(application).get("/fhir/Patient")
     assert answer.status_code == 404
     assert "the FHIR server that it writes to" in answer.json()["issue"][0]["diagnostics"]
 
@@ -204,7 +204,7 @@ def test_what_was_given_is_audited_before_it_is_given(rig: Rig) -> None:
 
     application = FastAPI()
     application.include_router(fhir_router(rig.store, full))
-    answer = AsgiClient(application).get(f"/fhir/Patient/{patient}")
+    answer = AppBrowser(application).get(f"/fhir/Patient/{patient}")
     assert answer.status_code == 503
     assert patient not in answer.text
 

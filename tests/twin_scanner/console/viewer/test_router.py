@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
-from tests.fakes.asgi_client import AsgiClient
+from tests.fakes.app_browser import AppBrowser
 from tests.fakes.console_frame import bare_frame
 from tests.samples.viewed_job import BONE_HU, CT_GRID, HOT_SUV, JOB_ID, PET_GRID, hounsfield, suv, write_viewed_job
 from twin_scanner.console.viewer.memory import ImageMemory
@@ -32,7 +32,7 @@ class Rig:
         application.include_router(
             viewer_router(jobs, ImageMemory(), bare_frame, lambda request, job_id: self.seen.append(job_id))
         )
-        self.client = AsgiClient(application)
+        self.client = AppBrowser(application)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from twin_scanner.service.ledger import (
     Outcome,
     Priority,
     Rendered,
+    ResendReason,
     Result,
     State,
 )
@@ -390,3 +391,76 @@ def test_while_a_destination_is_down_each_result_is_tried_in_turn(ledger: Ledger
         ledger.deliveries.postpone(delivery, 0.0, "The server is down.")
     assert tried == [urgent, other, urgent, other]
     assert order(ledger) == [urgent, other]
+
+
+def done(ledger: Ledger, number: int = 1) -> Job:
+    """A job whose PACS has reported that it keeps everything, and whose twin is recorded."""
+    job = asked(ledger, f"2.25.77.{number}") if number == 1 else rendered(ledger, number)
+    if number == 1:
+        ledger.deliveries.reported("2.25.77.1", ["2.25.1.1"])
+    ledger.deliveries.confirmed(claimed(ledger), "storage commitment", Outcome(3, 3, not_taken=("1.2.66",)))
+    ledger.deliveries.confirmed(claimed(ledger, "twin"), "FHIR transaction")
+    return ledger.jobs.find(job.job_id)
+
+
+def test_what_was_confirmed_is_sent_again_to_that_destination_alone_and_the_job_is_done_after_it(
+    ledger: Ledger, clock: Clock
+) -> None:
+    job = done(ledger)
+    before = ledger.deliveries.of_jobs([job.job_id])[job.job_id][0]
+    clock.pass_s(60.0)
+    assert ledger.resend(job.job_id[:8], "pacs", ResendReason.LOST).state == State.RENDERED
+    assert states(ledger, job) == ["rendered", "waiting", "confirmed"]
+    assert ledger.deliveries.claim("twin") is None, "the twin holds it already"
+    assert ledger.jobs.to_clear(clock.now, None, 10) == [], "its files stay"
+    delivery = claimed(ledger)
+    assert (delivery.is_resent, delivery.was_confirmed, delivery.attempts) == (True, True, 1)
+    assert (delivery.outcome, delivery.stored_at) == (before.outcome, None)
+    assert ledger.deliveries.commitments(delivery) == [], "what was reported before counts no more"
+    ledger.deliveries.confirmed(delivery, "query")
+    assert states(ledger, job) == ["done", "confirmed", "confirmed"]
+    (row, _) = ledger.deliveries.of_jobs([job.job_id])[job.job_id]
+    assert (row.confirmed_by, row.confirmed_at, row.is_resent) == ("query", clock.now, False)
+    (event,) = [one for one in ledger.events.of_row("deliveries", row.delivery_id) if one.what == "resend asked"]
+    assert event.detail == {"destination": "pacs", "reason": "lost"}
+
+
+def test_a_wish_to_send_again_takes_its_turn_and_is_no_render(ledger: Ledger, clock: Clock) -> None:
+    old = done(ledger)
+    rendered(ledger, 2)
+    clock.pass_s(60.0)
+    ledger.resend(old.job_id, "pacs", ResendReason.RESTORED)
+    assert order(ledger)[-1] == old.job_id
+    assert sum(ledger.measures.counts().stages["render"].buckets) == 2
+
+
+def test_only_what_a_destination_has_confirmed_and_whose_files_are_kept_is_sent_again(
+    ledger: Ledger, clock: Clock
+) -> None:
+    job = done(ledger)
+    with pytest.raises(Rejected, match="no delivery that 'archive' has confirmed"):
+        ledger.resend(job.job_id, "archive", ResendReason.LOST)
+    with pytest.raises(Rejected, match="twin sync"):
+        ledger.resend(job.job_id, "twin", ResendReason.LOST)
+    ledger.resend(job.job_id, "pacs", ResendReason.LOST)
+    with pytest.raises(Rejected, match="no delivery that 'pacs' has confirmed"):
+        ledger.resend(job.job_id, "pacs", ResendReason.LOST)
+    ledger.deliveries.confirmed(claimed(ledger), "query")
+    assert ledger.jobs.clear([job.job_id]) == [job.job_id]
+    with pytest.raises(Rejected, match="were cleared"):
+        ledger.resend(job.job_id, "pacs", ResendReason.LOST)
+
+
+def test_a_pet_that_a_later_revision_has_replaced_is_not_sent_again(ledger: Ledger) -> None:
+    job = done(ledger)
+    ledger.jobs.open(NewJob("1.1", "1.9", "1.2.3", "f" * 64, 40))
+    later = ledger.jobs.claim()
+    assert later is not None
+    ledger.resend(job.job_id, "pacs", ResendReason.LOST)
+    ledger.rendered(later, Rendered("2.25.9", "m", (), Result({}, {}), PACS_THEN_TWIN))
+    again = claimed(ledger)
+    assert again.job_id == job.job_id
+    ledger.deliveries.not_again(again)
+    assert states(ledger, job) == ["done", "confirmed", "confirmed"]
+    with pytest.raises(Rejected, match=f"send job {later.job_id} again"):
+        ledger.resend(job.job_id, "pacs", ResendReason.LOST)

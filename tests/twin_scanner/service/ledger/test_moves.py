@@ -29,5 +29,7 @@ def test_every_state_is_in_the_table_and_leads_to_states_of_its_kind() -> None:
             assert targets <= set(moves)
 
 
-def test_what_is_done_or_confirmed_goes_nowhere() -> None:
-    assert not MOVES[State][State.DONE] and not MOVES[DeliveryState][DeliveryState.CONFIRMED]
+def test_out_of_done_and_confirmed_leads_only_the_wish_to_send_again() -> None:
+    assert MOVES[State][State.DONE] == {State.RENDERED}
+    assert MOVES[DeliveryState][DeliveryState.CONFIRMED] == {DeliveryState.WAITING}
+    assert not MOVES[State][State.SUPERSEDED]

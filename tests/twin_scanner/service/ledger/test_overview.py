@@ -1,6 +1,7 @@
 """How studies and jobs stand for a person, on a ledger in which a test claims, renders, delivers and gives up."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -150,6 +151,9 @@ def test_a_node_gives_a_sign_of_life_with_every_beat(ledger: Ledger, clock: Cloc
     clock.pass_s(12.0)
     ledger.beat()
     assert [(node.name, node.renewed_at) for node in ledger.overview.nodes()] == [("node", clock.now)]
+    (node,) = ledger.overview.nodes()
+    assert node.is_alive(clock.now + timedelta(seconds=119)) and not node.is_alive(clock.now + timedelta(seconds=120))
+    assert not replace(node, renewed_at=None).is_alive(clock.now), "a version that noted none"
 
 
 def test_traffic_says_of_each_destination_when_it_last_took_something_and_what_is_not_confirmed(

@@ -1,4 +1,4 @@
-"""Who looked at the images of which job: one event for a person who moves through the slices, not one a slice."""
+"""Who looked at which job: one event for a person who reloads a page or moves through the slices, not one a request."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ MOST_KEPT: Final = 10_000
 
 
 class LookLog:
-    """Notes a look before an image is sent: where the note fails, nothing is sent."""
+    """Notes a look before anything of the job is sent: where the note fails, nothing is sent."""
 
     def __init__(self, note: Callable[[str], None], monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._note = note
@@ -22,7 +22,7 @@ class LookLog:
         self._noted: dict[tuple[str, str], float] = {}
 
     def __call__(self, request: Request, job_id: str) -> None:
-        """Whoever asks sees the job's images."""
+        """Whoever asks sees the job."""
         user = getattr(request.state, "user", None)
         look = (user.name if user is not None else "", job_id)
         now_s = self._monotonic_s()

@@ -4,7 +4,7 @@ import pytest
 from fastapi import Request
 
 from twin_scanner.console.access.roles import Role, User
-from twin_scanner.console.viewer.looks import ONE_LOOK_S, LookLog
+from twin_scanner.console.looks import ONE_LOOK_S, LookLog
 
 pytestmark = pytest.mark.unit
 
