@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from benchmarks import (
+    console,
     dask,
     evaluation,
     ledger,
@@ -39,6 +40,9 @@ QUICK: Final[Mapping[str, Quick]] = MappingProxyType(
         ),
         evaluation.NAME: Quick(f"4 of {evaluation.STUDIES} studies", {"studies": 4}),
         ledger.NAME: Quick(f"10,000 jobs instead of {ledger.MANY:,}", {"many": 10_000}),
+        console.NAME: Quick(
+            f"10,000 jobs instead of {console.JOBS:,}, 20 turns of {console.TURNS}", {"jobs": 10_000, "turns": 20}
+        ),
         receipt.NAME: Quick(
             f"one turn of 200 slices instead of {receipt.ROUNDS} of {receipt.SLICES}", {"slices": 200, "rounds": 1}
         ),

@@ -28,7 +28,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PEERS_REQUIRED = os.environ.get("REQUIRE_PEERS") == "1"
 
 
-SLOWEST_FIRST = (ROOT / "tests" / "system", ROOT / "tests" / "twin_scanner" / "districts" / "external")
+SLOWEST_FIRST = tuple(
+    ROOT / "tests" / name
+    for name in ("system", "twin_scanner/districts/external", "twin_scanner/service/test_delivery_kills.py")
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import dask, evaluation, ledger, memory, page, receipt, simulate, training, twin
+from benchmarks import console, dask, evaluation, ledger, memory, page, receipt, simulate, training, twin
 from benchmarks.__main__ import NAMES
 from benchmarks.figures import at_most
 from benchmarks.quick import QUICK, options_of, words_of
 
 pytestmark = pytest.mark.unit
 
-MODULES = (training, evaluation, ledger, receipt, twin, dask, simulate, memory)
+MODULES = (training, evaluation, ledger, console, receipt, twin, dask, simulate, memory)
 
 
 def test_a_quick_setting_changes_what_the_benchmark_takes() -> None:

@@ -239,6 +239,8 @@ def _stand_again(console: AttackedConsole) -> None:
         for job_id, state in ((console.held_id, State.HELD), (console.failed_id, State.FAILED)):
             update = "UPDATE jobs SET state = ?, stood_at = 'queued' WHERE job_id = ?"
             connection.exec_driver_sql(update, (state.value, job_id))
+        stored = "UPDATE deliveries SET state = 'confirmed' WHERE destination = 'archive' AND job_id = ?"
+        connection.exec_driver_sql(stored, (console.job_id,))
 
 
 def test_the_stream_of_the_overview_is_closed_to_strangers(console: AttackedConsole) -> None:
