@@ -36,7 +36,7 @@ ROLES: Final[dict[tuple[str, str], tuple[int, list[int]]]] = {
     ("GET", "/jobs/{job_id}/preview.png"): (CLOSED, VIEWER),
     ("POST", "/jobs/{job_id}/retry"): (CLOSED, OPERATOR),
     ("POST", "/jobs/{job_id}/release"): (CLOSED, OPERATOR),
-    ("POST", "/jobs/{job_id}/resend"): (CLOSED, [403, 303, 409]),
+    ("POST", "/jobs/{job_id}/resend"): (CLOSED, OPERATOR),
     ("GET", "/jobs/{job_id}/slices"): (CLOSED, VIEWER),
     ("GET", "/jobs/{job_id}/slices/values"): (CLOSED, VIEWER),
     ("GET", "/jobs/{job_id}/slices/volumes/{name}.nii.gz"): (CLOSED, VIEWER),
