@@ -1,4 +1,4 @@
-"""Why a figure falls short of its goal or its peer: written by hand, one sentence for each, and shown on the page."""
+"""Why a figure likely falls short of its goal or its peer: written by hand, one sentence each, shown on the page."""
 
 from typing import Final
 

@@ -26,12 +26,12 @@ KEPT: Final = Path(".bench")
 PACKAGES: Final = ("twin-scanner", "torch", "monai", "numpy", "pydicom", "pynetdicom", "highdicom", "sqlalchemy")
 BAR: Final = "\\|"
 """A bar in a cell of a table."""
-NO_CAUSE: Final = "NO CAUSE IS GIVEN"
+NO_CAUSE: Final = "not known"
 HEAD: Final = """# Performance
 
 `make bench` writes this page: every benchmark, one after the other, each with its peers in the same run. A ratio above
-1 says that we are ahead of the peer or of the goal; what falls short names its cause. A figure without a goal has the
-ratio 1.
+1 says that we are ahead of the peer or of the goal; what falls short names its likely cause, which no experiment has
+isolated unless it says so. A figure without a goal has the ratio 1.
 
 `make bench QUICK=1` has fewer repetitions and smaller sizes, and ends within 40 minutes on 2 idle cores; each part of
 the page says how it was measured. `CT=FOLDER` measures on that CT series too.
@@ -122,7 +122,7 @@ def _is_kept(kept: Path, name: str) -> bool:
 
 
 def _table(figures: Sequence[Figure]) -> Iterator[str]:
-    yield "| figure | value | peer | peer's value | ratio | cause, where it falls short |"
+    yield "| figure | value | peer | peer's value | ratio | likely cause, where it falls short |"
     yield "|---|---|---|---|---|---|"
     for f in figures:
         short = f.ratio < 1

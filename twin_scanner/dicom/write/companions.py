@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
 
 from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 
 from twin_scanner.dicom.equipment import derive_uid
 from twin_scanner.dicom.read.ct_series import CtSeries
 from twin_scanner.dicom.read.patient import CHARACTER_SET, patient_and_study, required_uid, text
-from twin_scanner.dicom.write.encoding import encoded_file
 from twin_scanner.dicom.write.pet_series import (
     Synthesis,
     WrittenSeries,
@@ -208,11 +209,12 @@ def write_object(companion: Dataset, kind: CompanionKind, folder: Path, file_nam
     theirs = getattr(companion, "file_meta", None)
     syntax = ExplicitVRLittleEndian if theirs is None else theirs.TransferSyntaxUID
     companion.file_meta = file_meta(companion.SOPClassUID, companion.SOPInstanceUID, syntax)
-    content = encoded_file(companion)
+    buffer = DicomBytesIO()
+    dcmwrite(buffer, companion, enforce_file_format=True)
     file = folder / (file_name or f"{kind}.dcm")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_durably(file, content)
+        write_durably(file, buffer.getvalue())
     except OSError as error:
         raise Transient(f"{file.name} cannot be written to {folder}: check its free space and rights.") from error
     return WrittenObject(

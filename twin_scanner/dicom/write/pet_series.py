@@ -2,6 +2,7 @@
 
 import math
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -11,6 +12,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element, write_file_meta_info
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import UID, ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
@@ -24,8 +27,7 @@ from twin_scanner.dicom.equipment import (
     implementation_class_uid,
 )
 from twin_scanner.dicom.read.ct_series import CtSeries
-from twin_scanner.dicom.read.patient import patient_and_study, required_uid, text
-from twin_scanner.dicom.write.encoding import encoded_elements, encoded_sequence, encoded_uid, file_starts
+from twin_scanner.dicom.read.patient import CHARACTER_SET, patient_and_study, required_uid, text
 from twin_scanner.errors import Defect, Transient
 from twin_scanner.files.durable_file import sync_folder, write_all_whole
 from twin_scanner.imaging.volume import Geometry, Volume
@@ -81,6 +83,10 @@ _REFERENCED_UID: Final = 0x00081155
 _REFERENCED_INSTANCES: Final = 0x0008114A
 _REFERENCED_SERIES: Final = 0x00081115
 _SOURCE_IMAGES: Final = 0x00082112
+_SHORT_FORM: Final = struct.Struct("<HH2sH")
+_LONG_FORM: Final = struct.Struct("<HH2sxxL")
+_ITEM: Final = struct.Struct("<HHL")
+"""Explicit VR Little Endian: what stands before a value, PS3.5 7.1.2, and before an item, PS3.5 7.5."""
 _TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 """A TM (PS3.5 6.2)."""
 _OURS: Final = re.compile(r"pet-\d{4,}\.dcm(\.part)?")
@@ -356,8 +362,8 @@ def _slices(
     sources: Sequence[tuple[int, ...]],
 ) -> Iterator[bytes]:
     """The files' contents, slice by slice; what the slices share is encoded once."""
-    shared = encoded_elements(template)
-    start = file_starts(file_meta(PositronEmissionTomographyImageStorage, instance_uid(template.SeriesInstanceUID, 0)))
+    shared = _encoded_elements(template)
+    meta = file_meta(PositronEmissionTomographyImageStorage, instance_uid(template.SeriesInstanceUID, 0))
     encoded_references = _references_encoder(source)
     for index, pixels in enumerate(stored):
         own = Dataset()
@@ -369,8 +375,20 @@ def _slices(
         uids = [source.sop_instance_uids[i] for i in sources[index]]
         own.PixelData = pixels.astype("<i2").tobytes()
         own["PixelData"].VR = "OW"
-        elements = shared | encoded_elements(own) | encoded_references(uids)
-        yield start(own.SOPInstanceUID) + _in_order(elements)
+        elements = shared | _encoded_elements(own) | encoded_references(uids)
+        meta.MediaStorageSOPInstanceUID = own.SOPInstanceUID
+        yield _file_start(meta) + b"".join(elements[tag] for tag in sorted(elements))
+
+
+def _encoded_elements(dataset: Dataset) -> dict[int, bytes]:
+    """Every data element by its tag, in Explicit VR Little Endian and UTF-8."""
+    encoded = {}
+    for element in dataset:
+        buffer = DicomBytesIO()
+        buffer.is_little_endian, buffer.is_implicit_VR = True, False
+        write_data_element(buffer, element, CHARACTER_SET)
+        encoded[int(element.tag)] = buffer.getvalue()
+    return encoded
 
 
 def _references_encoder(source: CtSeries) -> Callable[[Sequence[str]], dict[int, bytes]]:
@@ -381,23 +399,39 @@ def _references_encoder(source: CtSeries) -> Callable[[Sequence[str]], dict[int,
     (image,) = source_images(source.sop_class_uid, [""])
     series = series_reference(required_uid(source.header, "SeriesInstanceUID"), source.sop_class_uid, [""])
     (instance,) = series.ReferencedInstanceSequence
-    as_source, as_instance, around = (encoded_elements(item) for item in (image, instance, series))
+    as_source, as_instance, around = (_encoded_elements(item) for item in (image, instance, series))
 
-    def encoded_references(uids: Sequence[str]) -> dict[int, bytes]:
-        references = [{_REFERENCED_UID: encoded_uid(_REFERENCED_UID, uid)} for uid in uids]
-        instances = encoded_sequence(_REFERENCED_INSTANCES, [_in_order(as_instance | one) for one in references])
+    def encoded(uids: Sequence[str]) -> dict[int, bytes]:
+        references = [{_REFERENCED_UID: _encoded_uid(_REFERENCED_UID, uid)} for uid in uids]
+        instances = _encoded_sequence(_REFERENCED_INSTANCES, [as_instance | one for one in references])
         return {
-            _SOURCE_IMAGES: encoded_sequence(_SOURCE_IMAGES, [_in_order(as_source | one) for one in references]),
-            _REFERENCED_SERIES: encoded_sequence(
-                _REFERENCED_SERIES, [_in_order(around | {_REFERENCED_INSTANCES: instances})]
-            ),
+            _SOURCE_IMAGES: _encoded_sequence(_SOURCE_IMAGES, [as_source | one for one in references]),
+            _REFERENCED_SERIES: _encoded_sequence(_REFERENCED_SERIES, [around | {_REFERENCED_INSTANCES: instances}]),
         }
 
-    return encoded_references
+    return encoded
 
 
-def _in_order(elements: dict[int, bytes]) -> bytes:
-    return b"".join(elements[tag] for tag in sorted(elements))
+def _encoded_uid(tag: int, uid: str) -> bytes:
+    """A UI of one value, PS3.5 7.1.2: short form, padded by NUL to an even length."""
+    value = uid.encode("ascii") + b"\0" * (len(uid) % 2)
+    return _SHORT_FORM.pack(tag >> 16, tag & 0xFFFF, b"UI", len(value)) + value
+
+
+def _encoded_sequence(tag: int, items: Iterable[dict[int, bytes]]) -> bytes:
+    """An SQ of encoded items, PS3.5 7.5: sequence and items with their lengths."""
+    content = b""
+    for item in items:
+        elements = b"".join(item[tag] for tag in sorted(item))
+        content += _ITEM.pack(0xFFFE, 0xE000, len(elements)) + elements
+    return _LONG_FORM.pack(tag >> 16, tag & 0xFFFF, b"SQ", len(content)) + content
+
+
+def _file_start(meta: FileMetaDataset) -> bytes:
+    """Preamble, prefix and File Meta Information: PS3.10 7.1."""
+    buffer = DicomBytesIO()
+    write_file_meta_info(buffer, meta, enforce_standard=True)
+    return bytes(128) + b"DICM" + buffer.getvalue()
 
 
 def _write_files(folder: Path, contents: Iterator[bytes], count: int) -> tuple[Path, ...]:
