@@ -189,7 +189,8 @@ def erase_patient(settings: Settings, patient_id: str, issuer: str | None) -> Er
             stores = [closing.enter_context(contextlib.closing(EmbeddedStore(file, one))) for one in sites]
         if settings.twin.url:
             server = closing.enter_context(contextlib.closing(open_twin(settings)))
-        return erase(ledger, stores, server, partial(patient_key, site=site), (patient_id, issuer))
+        job_folders = JobFolders(Folders(settings.storage.folder).jobs)
+        return erase(ledger, job_folders, stores, server, partial(patient_key, site=site), (patient_id, issuer))
 
 
 def syslog_server(settings: Settings) -> SyslogServer:

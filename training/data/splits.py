@@ -52,18 +52,22 @@ def make_split(studies: Sequence[Examined], seed: int, *, store: str | None = No
     if kept is not None:
         _check(kept, studies, "The earlier split")
     strata = _strata(studies)
-    patients = sum(len(members) for members in strata.values())
-    if patients < LEAST_PATIENTS:
-        raise Rejected(
-            f"{patients} patients are too few to make a split of, {LEAST_PATIENTS} are needed: write a split file "
-            "that says who is trained on, validated on and tested."
-        )
+    check_patients(sum(len(members) for members in strata.values()))
     placed = _Places(strata, {} if kept is None else _patients_of(kept, studies))
     placed.fill(seed)
     names: dict[str, list[str]] = {part: [] for part in SHARES}
     for study in studies:
         names[placed.part[study.patient]].append(study.name)
     return Split(**{part: tuple(sorted(found)) for part, found in names.items()}, seed=seed, store=store)
+
+
+def check_patients(patients: int) -> None:
+    """Raise Rejected where so many patients are too few to make a split of."""
+    if patients < LEAST_PATIENTS:
+        raise Rejected(
+            f"{patients} patients are too few to make a split of, {LEAST_PATIENTS} are needed: prepare them without a "
+            "split, and write a split file that says who is trained on, validated on and tested."
+        )
 
 
 def write_split(path: Path, split: Split) -> None:

@@ -223,6 +223,11 @@ def open_store(folder: Path) -> TrainingStore:
     return TrainingStore(folder, kind, entries, refused, _fingerprint(kind, entries))
 
 
+def patients_in(folder: Path) -> set[str]:
+    """The patients of the store in a folder, none where there is none; raises as ``open_store`` does."""
+    return set() if read_kind(folder) is None else {entry.patient for entry in open_store(folder).entries}
+
+
 def read_kind(folder: Path) -> StoreKind | None:
     """What the studies of a folder have in common, None where it is no store; raises Rejected for another schema."""
     path = folder / STORE_FILE

@@ -48,8 +48,9 @@ def prepare(
 ) -> None:
     """Bring PET/CT studies into a training store: checked, registered, on the networks' grid, with districts."""
     from training.data.prepare import prepare as fill
-    from training.data.splits import make_split_file
+    from training.data.splits import check_patients, make_split_file
     from training.data.studies import find_studies
+    from training.data.training_store import patients_in
     from twin_scanner.executor.local import LocalProcesses
     from twin_scanner.models.package import load_package
     from twin_scanner.models.plan import Plan
@@ -60,6 +61,8 @@ def prepare(
         plan = replace(load_package(package_folder(settings, model)).plan, training_grid=plan.training_grid)
     with closing(LocalProcesses(workers)) as processes, stages() as stage:
         studies = find_studies(source, accept_synthetic=accept_synthetic, progress=stage("Headers"))
+        if split is not None:
+            check_patients(len(patients_in(out).union(study.patient for study in studies)))
         store = fill(
             studies,
             out,

@@ -88,6 +88,11 @@ class JobFolders:
         """The folders that were put away; the suffix of each is its job."""
         return sorted(self.root.glob(".*"))
 
+    def with_files(self, job_ids: Sequence[str]) -> list[str]:
+        """Those of these jobs of which images lie here, in their place or put away."""
+        away = {folder.suffix[1:] for folder in self.away()}
+        return [job_id for job_id in job_ids if job_id in away or self.of(job_id).exists()]
+
 
 class Arrivals:
     """What the receiver reports between two sweeps; kept in memory only, for the spool is the truth.

@@ -11,6 +11,7 @@ from twin_record.resources.patient import PatientKey
 from twin_record.target import TwinTarget
 from twin_scanner.errors import Rejected
 from twin_scanner.files.sqlite_file import write_back
+from twin_scanner.service.intake import JobFolders
 from twin_scanner.service.ledger import KeptUpdate, Ledger
 
 NOT_OURS: Final = ("Patient", "Device")
@@ -21,7 +22,8 @@ NOT_OURS: Final = ("Patient", "Device")
 class Erased:
     """What is gone, ``resources`` of the embedded store and ``updates`` of these jobs, and what is not.
 
-    ``files`` are jobs whose images are still kept; ``elsewhere`` are resources with our content on a FHIR server.
+    ``files`` are jobs whose images lie here still, or on another node; ``elsewhere`` are resources with our content on
+    a FHIR server.
     """
 
     resources: tuple[str, ...]
@@ -32,6 +34,7 @@ class Erased:
 
 def erase(
     ledger: Ledger | None,
+    folders: JobFolders,
     stores: Sequence[EmbeddedStore],
     server: TwinTarget | None,
     key_of: Callable[[str, str | None], PatientKey],
@@ -46,7 +49,7 @@ def erase(
     files: tuple[str, ...] = ()
     if ledger is not None and kept:
         job_ids = [update.job_id for update in kept]
-        files = tuple(ledger.jobs.with_files(job_ids))
+        files = (*folders.with_files(job_ids), *ledger.jobs.with_files_elsewhere(job_ids))
         ledger.updates.erase(job_ids)
         ledger.studies.forget_facts(job_ids)
         write_back(ledger.database.engine)

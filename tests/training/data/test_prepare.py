@@ -23,7 +23,7 @@ from training.data.prepare import registered_study, source_stamp
 from training.data.registration import register
 from training.data.splits import Split, write_split
 from training.data.study import StudyReference, TrainingStudy
-from training.data.training_store import TrainingStore, open_store
+from training.data.training_store import TrainingStore, open_store, patients_in
 from training.fit.curve import read_curve
 from training.phantom.files import write_studies
 from twin_scanner.errors import Rejected, Transient
@@ -416,14 +416,17 @@ def verb(folder: Path, *words: str) -> str:
 
 
 @pytest.mark.long
-def test_a_store_has_the_grid_of_a_model_and_is_complete_where_its_patients_are_too_few_for_a_split(
+def test_a_store_has_the_grid_of_a_model_and_too_few_patients_for_a_split_are_refused_before_it_is_made(
     tmp_path: Path,
 ) -> None:
     write_studies(tmp_path / "source", 1, 5, spacing_mm=(12.0, 9.0, 8.0))
-    words = ["prepare", "source", "--out", "store", "--model", "champion", "--split", "split.json"]
-    done = run(tmp_path, *words, timeout_s=240)
-    assert (done.returncode, done.stdout) == (1, "store: 1 studies, 0 refused\n")
-    assert "too few to make a split of, 10 are needed" in done.stderr and "Traceback" not in done.stderr
+    words = ["prepare", "source", "--out", "store", "--model", "champion"]
+    done = run(tmp_path, *words, "--split", "split.json", timeout_s=240)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "1 patients are too few to make a split of, 10 are needed" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "store").exists()
+    assert verb(tmp_path, *words) == "store: 1 studies, 0 refused\n"
     store = open_store(tmp_path / "store")
     assert store.plan == replace(load_package(DEMONSTRATION_FOLDER).plan, training_grid="pet") != Plan()
     assert [entry.is_phantom for entry in store.entries] == [True]
+    assert (patients_in(store.folder), patients_in(tmp_path / "none")) == ({store.entries[0].patient}, set())

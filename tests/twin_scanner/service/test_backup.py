@@ -171,6 +171,19 @@ def test_the_models_come_back_with_the_champion_and_why_it_is_one(
     assert not (elsewhere.models / ".half").exists()
 
 
+def no_wait(seconds: float) -> None:
+    raise AssertionError("the restored node waits for the one that was backed up")
+
+
+def test_a_node_that_was_backed_up_while_it_ran_starts_at_once_on_a_new_disk(
+    tmp_path: Path, places: Places, elsewhere: Places, open_ledger: Open
+) -> None:
+    open_ledger(places.ledger_url, holder="the old disk")
+    restore(elsewhere, write_backup(places, tmp_path / "backups"), quiet)
+    restored = open_ledger(elsewhere.ledger_url, holder=None)
+    assert restored.leases.take_node("the new disk", no_wait)
+
+
 def test_a_ledger_on_postgresql_goes_through_its_own_programs_and_comes_back_the_same(
     tmp_path: Path, postgresql: PostgreSQL, open_ledger: Open
 ) -> None:
@@ -187,7 +200,8 @@ def test_a_ledger_on_postgresql_goes_through_its_own_programs_and_comes_back_the
     backup = write_backup(origin, tmp_path / "backups")
     ledger.close()
     restore(target, backup, quiet)
-    found = open_ledger(urls[1])
+    found = open_ledger(urls[1], holder=None)
+    assert found.leases.take_node("the new disk", no_wait)
     assert found.jobs.find(job.job_id) == job
     with pytest.raises(Rejected, match="has tables already"):
         restore(target, backup, quiet)

@@ -13,6 +13,7 @@ from twin_scanner.errors import Defect, Misconfigured, Rejected, Transient
 from twin_scanner.files.durable_file import put_in_place
 from twin_scanner.files.sqlite_file import copy_sqlite
 from twin_scanner.service.ledger.database import make_engine, translated_errors
+from twin_scanner.service.ledger.leases import LEASES
 
 DUMP_TIMEOUT_S: Final = 3600.0
 """How long PostgreSQL's own program may take, either way."""
@@ -68,13 +69,17 @@ def check_not_there(file: Path) -> None:
 
 
 def place_ledger(url: str, copy: Path) -> None:
-    """Put a copy in the ledger's place, which is empty (``check_no_ledger``)."""
+    """Put a copy in the ledger's place, which is empty (``check_no_ledger``).
+
+    Who held a lease while it was copied does not hold it here: a node on a new disk starts without waiting for it.
+    """
     if copy_name(url) == NAMES["sqlite"]:
         place_database(copy, Path(sa.make_url(url).database or ""))
     else:
         database = sa.make_url(url)
         options = ("--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction")
         _postgresql(url, "pg_restore", *options, f"--dbname={_address(database)}", str(copy))
+    _free_leases(url)
 
 
 def place_database(copy: Path, target: Path) -> None:
@@ -83,6 +88,16 @@ def place_database(copy: Path, target: Path) -> None:
     part.unlink(missing_ok=True)
     copy_database(copy, part)
     put_in_place(part, target)
+
+
+def _free_leases(url: str) -> None:
+    engine = make_engine(url, create=False)
+    try:
+        with translated_errors(), engine.begin() as connection:
+            if sa.inspect(connection).has_table(LEASES.name):
+                connection.execute(LEASES.update().values(owner=None))
+    finally:
+        engine.dispose()
 
 
 def _address(database: sa.URL) -> str:

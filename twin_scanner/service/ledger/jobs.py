@@ -306,11 +306,12 @@ class Jobs(Claims[Job]):
         with self._database.read() as connection:
             return [self._row(row) for row in connection.execute(_of_study(study_uid, frame_of_reference_uid))]
 
-    def with_files(self, job_ids: Sequence[str]) -> list[str]:
-        """Those of these jobs whose files are still kept, on whichever node."""
+    def with_files_elsewhere(self, job_ids: Sequence[str]) -> list[str]:
+        """Those of these jobs whose files another node has and has not cleared; what lies here, the disk says."""
         found: list[str] = []
+        theirs = (JOBS.c.node != self._database.node, JOBS.c.cleared_at.is_(None))
         for some in chunks(job_ids):
-            kept = sa.select(JOBS.c.job_id).where(JOBS.c.job_id.in_(some), JOBS.c.cleared_at.is_(None))
+            kept = sa.select(JOBS.c.job_id).where(JOBS.c.job_id.in_(some), *theirs)
             with self._database.read() as connection:
                 found += connection.execute(kept.order_by(JOBS.c.made_at, JOBS.c.job_id)).scalars()
         return found
