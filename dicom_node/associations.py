@@ -56,9 +56,10 @@ def connection_of(association: Association) -> socket.socket | None:
     return None if transport is None else transport.socket
 
 
-def rest_reactor(association: Association) -> None:
+def rest_reactor(association: Association) -> bool:
     """Wait until pynetdicom's reactor thread really rests, so that it cannot take the answer that we wait for.
 
+    Returns whether it does: it may have ended, or this machine stood still for so long.
     Its own check looks at a flag that the reactor also raises while it runs on: on a busy machine the reactor then
     takes a response as an unexpected message and drops it, and the request ends in a timeout.
     """
@@ -67,6 +68,7 @@ def rest_reactor(association: Association) -> None:
     deadline = time.monotonic() + _REST_S
     while not checkpoint._cond._waiters and association.is_alive() and time.monotonic() < deadline:  # type: ignore[attr-defined]
         time.sleep(_REST_POLL_S)
+    return bool(checkpoint._cond._waiters)  # type: ignore[attr-defined]
 
 
 class RestingReactor:
@@ -85,8 +87,7 @@ class RestingReactor:
         if self._held is not None and self._association.dul.to_user_queue.empty():
             return
         self.let_go()
-        rest_reactor(self._association)
-        if not is_known_library():
+        if not rest_reactor(self._association) or not is_known_library():
             return
         self._held = self._association._reactor_checkpoint
         self._association._reactor_checkpoint = threading.Event()  # which the library sets behind each request

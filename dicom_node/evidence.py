@@ -192,7 +192,10 @@ class Completeness:
             if study is None or study.version != version:
                 return
             before = None if study.look is None else study.look.counted
-            study.same = study.same + 1 if before is None or before == look.counted else 1
+            if look.counted is None:
+                study.same = 0
+            else:
+                study.same = study.same + 1 if before == look.counted else 1
             study.look, study.looks = look, study.looks + 1
             delay_s = min(_FIRST_LOOK_S * 2 ** (study.looks - 1), _LONGEST_LOOK_DELAY_S)
             if study.came_whole and study.looks <= _HURRIED_LOOKS:

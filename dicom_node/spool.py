@@ -206,7 +206,7 @@ class Spool:
         """The study's files, sorted by series and instance; empty where there is no such study."""
         study = self._folder / _checked(study_uid)
         with _disk(f"Study {study_uid} cannot be read from the spool"):
-            return tuple(sorted(path for path in study.glob(f"*/*{SUFFIX}") if is_file_name_uid(path.parent.name)))
+            return tuple(sorted(_instances_in(study)))
 
     def apart(self, study_uid: str) -> tuple[Path, ...]:
         """Other contents that came under UIDs of the study, by series and instance; the first one is in ``files``."""
@@ -255,11 +255,12 @@ class Spool:
         It changes if and only if the content may have changed; what is kept apart does not change it.
         """
         digest = hashlib.sha256()
-        for path in self.files(study_uid):
-            status = _stat(path)
-            if status is not None:
-                entry = f"{path.parent.name}/{path.name} {status.st_size} {status.st_mtime_ns}\n"
-                digest.update(entry.encode())
+        with _disk(f"Study {study_uid} cannot be read from the spool"):
+            for path in self.files(study_uid):
+                status = _stat(path)
+                if status is not None:
+                    entry = f"{path.parent.name}/{path.name} {status.st_size} {status.st_mtime_ns}\n"
+                    digest.update(entry.encode())
         return digest.hexdigest()
 
     def remove(
@@ -403,6 +404,22 @@ def _is_later(one: Path, other: Path) -> bool:
 
 def _is_same(one: Path, other: Path) -> bool:
     return filecmp.cmp(one, other, shallow=False)
+
+
+def _instances_in(study: Path) -> Iterator[Path]:
+    """The files of a study's series; Path.glob would leave out in silence what it may not or cannot list."""
+    for series in _entries(study):
+        if is_file_name_uid(series.name) and series.is_dir():
+            yield from (Path(file.path) for file in _entries(series) if file.name.endswith(SUFFIX))
+
+
+def _entries(folder: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
+    """What is in a folder; nothing where it is not there (any more). Raises OSError."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -197,10 +197,12 @@ class _Work:
 def _sent(instances: list[Instance], wishes: Sequence[Instance], work: _Work, associations: int) -> SendReport:
     peer, shared = work.peer, len(instances)
     more = min(associations, shared // LEAST_EACH) - 1
+    # The first sends nothing while it waits for an answer over another one.
+    limits = replace(work.timeouts, idle_s=work.timeouts.idle_s + work.timeouts.response_s)
     # Left last: an association that the peer takes only once the first is released, ends at once then.
     with (
         ThreadPoolExecutor(max(1, more), "store") as pool,
-        work.association([*instances, *wishes], work.timeouts) as first,
+        work.association([*instances, *wishes], limits) as first,
     ):
         _check_contexts(instances, first, peer)
         accepted = accepted_pairs(first)

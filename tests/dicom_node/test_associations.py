@@ -8,6 +8,7 @@ import pynetdicom
 import pytest
 from pynetdicom import AE, build_context, evt
 
+from dicom_node import associations
 from dicom_node.associations import resting_reactor
 from dicom_node.client import associated
 from dicom_node.peers import Peer
@@ -57,6 +58,21 @@ def test_a_reactor_that_is_not_known_has_its_turn_between_two_requests(
                 reactor.rest()
                 assert association.send_c_echo().Status == 0x0000
                 assert association._reactor_checkpoint is own and own.is_set()
+
+
+def test_a_reactor_that_does_not_come_to_rest_is_not_left_behind_where_nobody_wakes_it(
+    verifying: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that stood still for seconds, such as a virtual one of which a snapshot is taken."""
+    monkeypatch.setattr(associations, "_REST_S", 0.0)
+    with associated(verifying, "TWINSCANNER", [build_context(VERIFICATION)], SHORT) as association:
+        own = association._reactor_checkpoint
+        with resting_reactor(association) as reactor:
+            reactor.rest()
+            assert association._reactor_checkpoint is own
+            assert association.send_c_echo().Status == 0x0000
+            reactor.rest()
+    assert eventually(lambda: not association.is_alive())
 
 
 def test_a_release_by_the_peer_is_answered_before_the_next_request(verifying: Peer, theirs: list[Any]) -> None:

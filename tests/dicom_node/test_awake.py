@@ -4,10 +4,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import pynetdicom
 import pytest
 from pynetdicom import AE, build_context, evt
 
-from dicom_node import awake
 from dicom_node.awake import keep_awake
 from dicom_node.client import associated
 from dicom_node.peers import Peer
@@ -45,6 +45,6 @@ def test_the_thread_waits_for_what_comes_and_serves_it(verifying: Peer, monkeypa
 
 
 def test_a_library_that_is_not_known_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(awake.pynetdicom, "__version__", "4.0.0")
+    monkeypatch.setattr(pynetdicom, "__version__", "4.0.0")
     untouched: Any = None
     assert keep_awake(untouched) == ()

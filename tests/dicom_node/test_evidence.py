@@ -299,3 +299,17 @@ def test_a_first_look_is_hurried_for_no_other_study(
     last_s = (instances - 1) * pause_s
     assert studies.due(last_s + 0.99) == []
     assert [study_uid for study_uid, _ in studies.due(last_s + 1.0)] == ["1.2"]
+
+
+def test_a_look_that_nobody_answered_counts_as_no_answer(studies: Completeness) -> None:
+    """One answer of a peer that is still receiving the study itself would else be taken for two."""
+    equal = Look(True, Counted(20, 20, equal=True, missing=False, other_ct=False))
+    studies.touch("1.2", 0.0)
+    studies.looked("1.2", 1, Look(True), 1.0)
+    studies.looked("1.2", 1, equal, 3.0)
+    assert _complete(studies, 3.0) == []
+    studies.looked("1.2", 1, Look(True), 7.0)
+    studies.looked("1.2", 1, equal, 15.0)
+    assert _complete(studies, 15.0) == [], "nor are two answers in a row those with an unanswered look between"
+    studies.looked("1.2", 1, equal, 16.0)
+    assert studies.complete(16.0) == [("1.2", Evidence(EvidenceKind.COUNTED, "20 of 20"))]

@@ -498,3 +498,32 @@ def test_a_study_folder_that_somebody_deleted_is_made_again(spool: Spool) -> Non
     keep(spool, b"slice")
     shutil.rmtree(spool.folder / STUDY)
     assert keep(spool, b"slice") == StoreOutcome.STORED
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_series_that_cannot_be_listed_is_no_series_that_is_not_there(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    keep(spool, b"slice")
+    spool.store([b"other"], STUDY, f"{SERIES}.5", f"{INSTANCE}.5")
+    scan = os.scandir
+
+    def refusing(folder: Any) -> Any:
+        if Path(folder).name == SERIES:
+            raise OSError(number, os.strerror(number))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    for look in (spool.files, spool.fingerprint):
+        with pytest.raises(Transient, match="cannot be read from the spool"):
+            look(STUDY)
+    assert spool.files("1.2.99") == ()
+
+
+def test_a_file_that_cannot_be_looked_at_is_a_matter_of_the_disk(spool: Spool) -> None:
+    keep(spool, b"slice")
+    (file,) = spool.files(STUDY)
+    file.unlink()
+    file.symlink_to(file)
+    with pytest.raises(Transient, match="cannot be read from the spool"):
+        spool.fingerprint(STUDY)

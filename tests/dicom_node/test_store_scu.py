@@ -483,6 +483,28 @@ def test_what_an_association_more_gets_no_answer_or_no_room_for_is_sent_over_the
     assert sorted(taker.taken) == sorted((uid, 0) for uid in UIDS)
 
 
+def test_the_first_association_outlives_the_wait_for_an_answer_over_another(
+    listen: Listen, long_pet: list[Path]
+) -> None:
+    """It has nothing to send meanwhile, and an association that is idle for too long would be aborted by us."""
+    ended = threading.Event()
+
+    def answer(taker: Taker, event: evt.Event, number: int) -> int:
+        waiting_for_both(taker, event, number)
+        if number == 1:
+            assert ended.wait(DEADLINE_S)
+        return 0x0000
+
+    taker = Taker(answer)
+    try:
+        limits = replace(SHORT, response_s=1.0, idle_s=0.3)
+        report = send(long_pet, listen(taker), calling_ae="TWINSCANNER", timeouts=limits, associations=2)
+    finally:
+        ended.set()
+    assert {one.status for one in report.instances} == {0}
+    assert {uid for uid, number in taker.taken if number == 0} == set(UIDS)
+
+
 def test_a_full_peer_is_not_sent_the_rest_over_any_association(listen: Listen, long_pet: list[Path]) -> None:
     def answer(taker: Taker, event: evt.Event, number: int) -> int:
         waiting_for_both(taker, event, number)

@@ -88,6 +88,7 @@ class ReadAhead:
         """
         self._keep(None)
         try:
+            before = frozenset(identities(files))
             chosen = read_chosen_series(
                 files,
                 preference=request.preference,
@@ -97,7 +98,11 @@ class ReadAhead:
             )
             if chosen is None:
                 return False
-            read = ReadCt(identities(chosen.files), _reading(request), chosen.series)
+            read_files = identities(chosen.files)
+            if not before.issuperset(read_files):
+                # A correction took the place of a file while it was read: nobody knows which content is in the CT.
+                return False
+            read = ReadCt(read_files, _reading(request), chosen.series)
             self._keep(read)
             self._keep(replace(read, segmenter=_segmented(request, chosen.series.volume)))
         except (Rejected, Transient, MemoryError, OSError):

@@ -51,13 +51,13 @@ class Ahead:
         if not 0 < len(files) <= MOST_FILES or (known is not None and known.fingerprint == fingerprint):
             return
         try:
-            reading = self._read(files) if self.reading() is None else None
+            if self.reading() is None:
+                self._reading = self._read(files)
             choosing = self._choose(study_uid, files)
-        except RuntimeError:
-            # An executor that is shut down: the service stops.
+        except (RuntimeError, OSError):
+            # The executor is shut down, for the service stops; or the machine gives no process or thread more.
             return
         with self._lock:
-            self._reading = reading or self._reading
             self._begun[study_uid] = _Begun(fingerprint, choosing)
             if len(self._begun) > MOST_STUDIES:
                 del self._begun[next(iter(self._begun))]

@@ -44,16 +44,16 @@ def answering(folder: Path, destination: str) -> Iterator[tuple[Answered, Callab
             yield answered, note
 
 
-def answer_again(folder: Path, destination: str, wish: str) -> None:
-    """Nothing that was answered before this wish to send all again counts; once per wish, whatever crashes.
+def answer_again(folder: Path, destination: str, wish: str, sop_instance_uids: Collection[str]) -> None:
+    """What was answered of these before this wish to send them again counts no more; once per wish, whatever crashes.
 
-    Raises Transient where the disk fails.
+    What rejected an earlier PET there does count. Raises Transient where the disk fails.
     """
     begun = folder / _AGAIN.format(destination)
     if begun.exists() and begun.read_text("ascii") == wish:
         return
+    forget_answered(folder, destination, sop_instance_uids)
     with writing(_WHAT, folder):
-        write_durably(folder / _FILE.format(destination), b"")
         write_durably(begun, wish.encode("ascii"))
 
 

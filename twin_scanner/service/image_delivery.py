@@ -102,9 +102,10 @@ class ImageDelivery:
                 f"The result of job {job.job_id} is not in its folder any more, as after a restore on a new disk: put "
                 f"the folder back, or release the job --without {self.destination.name}."
             )
+        parcel = _Parcel(job, folder, read_report(folder))
         if delivery.is_resent:
-            self._begin_again(delivery, folder)
-        begun = delivery.state == DeliveryState.STORED or bool(read_answered(folder, self.destination.name))
+            self._begin_again(delivery, parcel)
+        begun = delivery.state == DeliveryState.STORED or self._has_begun(parcel)
         if not begun and is_replaced(job, self.ledger.jobs.of_study(job.study_uid, job.frame_of_reference_uid)):
             if delivery.is_resent:
                 return partial(self.ledger.deliveries.not_again, delivery)
@@ -114,7 +115,6 @@ class ImageDelivery:
                 self.check_real_pet(job, self._has_left(job, folder))
             except Rejected as error:
                 return partial(self.ledger.deliveries.withdraw, delivery, str(error))
-        parcel = _Parcel(job, folder, read_report(folder))
         if delivery.state == DeliveryState.WAITING:
             return self._send(delivery, parcel, beat)
         return self._confirm(delivery, parcel, beat)
@@ -123,12 +123,16 @@ class ImageDelivery:
         deliveries = self.ledger.deliveries.of_jobs([job.job_id])[job.job_id]
         return any(one.was_confirmed or read_answered(folder, one.destination) for one in deliveries)
 
-    def _begin_again(self, delivery: Delivery, folder: Path) -> None:
+    def _has_begun(self, parcel: _Parcel) -> bool:
+        """Whether the destination has taken anything of it; what rejects an earlier PET there is no part of it."""
+        return not parcel.asked(()).keys().isdisjoint(read_answered(parcel.folder, self.destination.name))
+
+    def _begin_again(self, delivery: Delivery, parcel: _Parcel) -> None:
         """What was answered before the last wish to send it again counts no more."""
         events = self.ledger.events.of_row("deliveries", delivery.delivery_id)
         wishes = [event.hash for event in events if event.what == RESEND]
         # A restored ledger may give an event's number out again, never its hash.
-        answer_again(folder, self.destination.name, wishes[-1])
+        answer_again(parcel.folder, self.destination.name, wishes[-1], parcel.asked(()).keys())
 
     def _send(self, delivery: Delivery, parcel: _Parcel, beat: Beat) -> Record:
         report = parcel.report
@@ -151,7 +155,7 @@ class ImageDelivery:
             counts = {status: len(uids) for status, uids in outcome.warnings.items()}
             LOG.warning("stored with warnings", extra={"step": self.destination.name, "statuses": counts})
         if self.destination.confirm == "status":
-            self._reject_replaced(parcel, beat)
+            self._reject_replaced(delivery, parcel, beat)
             return partial(self.ledger.deliveries.confirmed, delivery, self.destination.target.by_status, outcome)
         return partial(self.ledger.deliveries.stored, delivery, outcome)
 
@@ -272,11 +276,14 @@ class ImageDelivery:
         )
 
     def _confirmed(self, delivery: Delivery, parcel: _Parcel, by: str, beat: Beat) -> Record:
-        self._reject_replaced(parcel, beat)
+        self._reject_replaced(delivery, parcel, beat)
         return partial(self.ledger.deliveries.confirmed, delivery, by)
 
-    def _reject_replaced(self, parcel: _Parcel, beat: Beat) -> None:
-        """Send what rejects the earlier revisions that this destination has, where the site wants that."""
+    def _reject_replaced(self, delivery: Delivery, parcel: _Parcel, beat: Beat) -> None:
+        """Send what rejects the earlier revisions that this destination has, where the site wants that.
+
+        With what is sent again it is sent again too: a PACS that was restored may have lost it.
+        """
         if not self.destination.rejects or parcel.job.revision == 1:
             return
         notes = write_rejection_notes(self.ledger, self.folders, parcel.job, parcel.report, self.destination.name)
@@ -284,7 +291,7 @@ class ImageDelivery:
             return
         with answering(parcel.folder, self.destination.name) as (answered, note):
             try:
-                sent = self._sent((), notes, answered, note, beat)
+                sent = self._sent((), notes, {} if delivery.is_resent else answered, note, beat)
             except NotStored as error:
                 raise self._translated(error) from error
         if sent.not_taken:

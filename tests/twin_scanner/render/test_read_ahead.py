@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -15,7 +16,7 @@ import pytest
 from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless
 
 from tests.samples.ct_files import write_series
-from twin_scanner.dicom.read.ct_series import CtSeries, read_ct_series
+from twin_scanner.dicom.read.ct_series import ChosenSeries, CtSeries, read_ct_series
 from twin_scanner.dicom.read.preference import Preference
 from twin_scanner.districts.choice import SegmenterChoice, make_segmenter
 from twin_scanner.districts.district_map import DistrictMap
@@ -23,7 +24,7 @@ from twin_scanner.districts.landmarks.segmenter import LandmarkSegmenter
 from twin_scanner.errors import Defect
 from twin_scanner.executor.memory import Memory
 from twin_scanner.imaging.volume import Geometry, Volume
-from twin_scanner.render import render
+from twin_scanner.render import read_ahead, render
 from twin_scanner.render.read_ahead import MOST_VOXELS, ReadAhead, ReadCt, has_room
 from twin_scanner.render.request import RenderRequest
 
@@ -144,6 +145,31 @@ def test_other_files_are_read_by_the_render_itself(tmp_path: Path, change: Calla
     assert ahead.read(files, request, AMPLE)
     change(request.source)
     assert ahead.take(request) is None
+
+
+def test_a_correction_that_comes_while_the_ct_is_read_is_never_served_as_what_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``Spool.take_apart`` renames a held study's new files into the place of the old ones, in the midst of a read."""
+    files = write_series(tmp_path / "spool")
+    request = request_for(tmp_path / "ct")
+    read = read_ahead.read_chosen_series
+
+    def read_while_corrected(*arguments: Any, **how: Any) -> ChosenSeries | None:
+        chosen = read(*arguments, **how)
+        for file in files:
+            image = pydicom.dcmread(file)
+            image.PatientID = "the right one"
+            image.save_as(tmp_path / "partial")
+            (tmp_path / "partial").rename(file)
+        return chosen
+
+    monkeypatch.setattr(read_ahead, "read_chosen_series", read_while_corrected)
+    ahead = ReadAhead()
+    is_kept = ahead.read(files, request, AMPLE)
+    linked(files, request.source)
+    assert ahead.take(request) is None, "these are the old slices under the identity of the new files"
+    assert not is_kept
 
 
 def test_another_way_of_reading_takes_nothing_and_leaves_nothing(tmp_path: Path) -> None:

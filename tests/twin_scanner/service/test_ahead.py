@@ -1,5 +1,6 @@
 """What is begun for a study before it is known to be complete, and that it counts only where the files are the same."""
 
+import errno
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -114,3 +115,18 @@ def test_a_service_that_stops_begins_nothing_more(rig: Rig, monkeypatch: pytest.
     rig.receive(1)
     rig.ahead.begin(STUDY)
     assert rig.ahead.take(STUDY) is None
+
+
+def test_a_machine_that_gives_no_process_more_begins_nothing_and_goes_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inquiry's thread ends the service with itself at whatever is no error of ours."""
+
+    def refuse(study_uid: str, files: Sequence[Path]) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(rig.ahead, "_choose", refuse)
+    rig.receive(1)
+    rig.ahead.begin(STUDY)
+    assert rig.ahead.take(STUDY) is None
+    assert rig.ahead.reading() is rig.reading[0], "a render waits for what has begun all the same"

@@ -705,6 +705,46 @@ def test_a_pet_that_is_replaced_while_it_waits_to_be_sent_again_stays_as_it_was(
     assert [series.series_uid for series in site.recorded[-1].superseded_series][:1] == [job.pet_series_uid]
 
 
+def test_a_note_that_rejected_an_earlier_pet_still_counts_while_and_after_its_pet_was_to_be_sent_again(
+    make: Callable[..., DeliverySite], archive: Archive, clock: Clock
+) -> None:
+    """Else the twin would list as there what the archive was told is replaced."""
+    site = make(archive_destination(archive, rejects=True))
+    first = site.job(1)
+    site.run()
+    second = site.job(2, slices=3)
+    site.run()
+    site.ledger.resend(second.job_id, "pacs", ResendReason.RESTORED)
+    archive.stop()
+    site.run()
+    archive.start()
+    assert site.delivery(second).state == DeliveryState.WAITING
+    third = site.job(3, slices=4)
+    clock.pass_s(HOUR_S)
+    site.run()
+    assert [site.state(one) for one in (first, second, third)] == ["done"] * 3
+    assert site.recorded[-1].pet_series.series_uid == third.pet_series_uid
+    assert site.recorded[-1].superseded_series == (), "both are rejected"
+
+
+def test_a_pet_that_is_sent_again_brings_again_the_note_that_rejects_the_one_before(
+    make: Callable[..., DeliverySite], archive: Archive
+) -> None:
+    """An archive that was restored has the earlier PET back, and not the note."""
+    site = make(archive_destination(archive, rejects=True))
+    first = site.job(1)
+    site.run()
+    second = site.job(2, slices=3)
+    site.run()
+    (note,) = archive.kept() - set(site.issued(first)) - set(site.issued(second))
+    site.ledger.resend(second.job_id, "pacs", ResendReason.RESTORED)
+    site.run()
+    assert site.state(second) == "done"
+    assert {uid: len(sent) for uid, sent in archive.stored.items()} == {
+        uid: 1 if uid in site.issued(first) else 2 for uid in (*site.issued(first), *site.issued(second), note)
+    }
+
+
 def test_an_archive_that_got_a_pet_is_not_sent_it_again_beside_a_real_one_without_a_person(
     make: Callable[..., DeliverySite], archive: Archive
 ) -> None:

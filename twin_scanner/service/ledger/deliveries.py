@@ -325,6 +325,7 @@ class Deliveries(Claims[Delivery]):
             self._jobs.locked(write, delivery.job_id)
             mine = self._mine(write, delivery)
             self._move(write, mine, DeliveryState.CONFIRMED, due_at=None, reason="", stored_at=mine.confirmed_at)
+            self._begin_last(write, mine.job_id)
             self.settle(write, mine.job_id)
 
     def wake_replaced(self, write: Transaction, job: Job) -> None:

@@ -8,6 +8,7 @@ import pytest
 from tests.fakes.clock import Clock
 from twin_scanner.errors import Rejected
 from twin_scanner.service.ledger import (
+    REPLACED,
     Delivery,
     DeliveryState,
     Destination,
@@ -464,3 +465,15 @@ def test_a_pet_that_a_later_revision_has_replaced_is_not_sent_again(ledger: Ledg
     assert states(ledger, job) == ["done", "confirmed", "confirmed"]
     with pytest.raises(Rejected, match=f"send job {later.job_id} again"):
         ledger.resend(job.job_id, "pacs", ResendReason.LOST)
+
+
+def test_what_comes_last_begins_also_where_what_was_to_be_sent_again_is_not(ledger: Ledger) -> None:
+    """The other destination's delivery ended while this one waited to be made again."""
+    job = rendered(ledger, 1, (*SIDE_BY_SIDE, Destination("twin", after_required=True)))
+    ledger.deliveries.confirmed(claimed(ledger), "query")
+    ledger.resend(job.job_id, "pacs", ResendReason.LOST)
+    ledger.deliveries.confirmed(claimed(ledger, "archive"), REPLACED)
+    ledger.deliveries.not_again(claimed(ledger))
+    assert states(ledger, job) == ["rendered", "confirmed", "confirmed", "waiting"]
+    ledger.deliveries.confirmed(claimed(ledger, "twin"), "FHIR transaction")
+    assert states(ledger, job)[0] == "done"
