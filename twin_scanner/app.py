@@ -790,6 +790,7 @@ def _lock(folder: Path) -> IO[str]:
     """One scanner a storage folder: two would double every PET. The file says which process runs."""
     busy = Rejected(f"Another scanner already runs on {folder}: stop it, or give this one its own folder.")
     handle = take_lock(folder / "lock", busy)
+    handle.truncate(0)
     handle.write(str(os.getpid()))
     handle.flush()
     return handle

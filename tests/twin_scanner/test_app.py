@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 import socket
 import sys
 import threading
@@ -94,6 +95,7 @@ def own_threads() -> set[threading.Thread]:
 def test_a_second_scanner_on_the_same_folder_is_refused(scanner: Scanner, tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="Another scanner already runs on"):
         Scanner(settings(tmp_path))
+    assert (tmp_path / "data" / "lock").read_text() == str(os.getpid()), "it says which process is to be stopped"
 
 
 def test_the_storage_folder_is_its_owners_alone(scanner: Scanner, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def take_lock(path: Path, busy: TwinScannerError | None) -> IO[str]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("w")
+        handle = path.open("a")
     except OSError as error:
         raise Transient(f"The folder {path.parent} cannot be written: check its free space and rights.") from error
     try:
