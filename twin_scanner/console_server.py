@@ -55,6 +55,22 @@ def serving(
 
     Raises Misconfigured where it would be open to others without TLS or login, Rejected where the port is not free.
     """
+    with _made(settings, config, ledger, scanner) as server:
+        server.start()
+        yield server
+
+
+def check_console(settings: Settings, config: Path | None, ledger: Ledger, scanner: "Scanner") -> None:
+    """Raise what ``serving`` would raise, before the scanner starts: one that ends again is to have taken no CT."""
+    if settings.console.port is not None:
+        with _made(settings, config, ledger, scanner):
+            pass
+
+
+@contextmanager
+def _made(
+    settings: Settings, config: Path | None, ledger: Ledger, scanner: "Scanner | None"
+) -> Iterator[ConsoleServer]:
     section = settings.console
     has_login = ledger.users.exist() or bool(settings.oidc.issuer)
     check_may_listen(section.host, has_tls=section.certificate is not None, has_login=has_login)
@@ -65,7 +81,6 @@ def serving(
         application = create_application(site, access_rules(settings))
         server = ConsoleServer(application, Listening(section.host, port, section.certificate, section.key))
         closing_last.callback(server.stop)
-        server.start()
         yield server
 
 

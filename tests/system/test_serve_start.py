@@ -49,6 +49,13 @@ def test_a_busy_port_ends_it_with_1_and_leaves_the_folder_to_the_next_start(tmp_
         assert scanner.stop() == 0
 
 
+def test_a_busy_port_of_the_console_ends_it_before_it_listens_for_a_ct(tmp_path: Path, busy_port: int) -> None:
+    ended = serve(tmp_path, node={"port": 0, "minimum_free_mb": 0}, console={"port": busy_port})
+    assert ended.returncode == 1, ended.stderr
+    assert f"port {busy_port}" in sentence_of(ended)
+    assert "Listening" not in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("sections", "sentence"),
     [

@@ -16,8 +16,8 @@ SIGNAL_POLL_S: Final = 0.2
 def serve(config: ConfigFile = None) -> None:
     """Run the scanner: receive CTs, send synthetic PETs back, record them in the twin; stops on SIGTERM or Ctrl-C."""
     from twin_scanner.app import STOP_BUDGET_S, Scanner
-    from twin_scanner.console_server import serving
-    from twin_scanner.errors import Defect
+    from twin_scanner.console_server import check_console, serving
+    from twin_scanner.errors import Defect, TwinScannerError
     from twin_scanner.files.writable import check_writable
     from twin_scanner.logs import set_up_service_logging
 
@@ -36,6 +36,11 @@ def serve(config: ConfigFile = None) -> None:
     for number in SIGNALS:
         signal.signal(number, ask_to_stop)
     scanner = Scanner(settings, config=config, on_fatal=died.set)
+    try:
+        check_console(settings, config, scanner.ledger, scanner)
+    except TwinScannerError:
+        scanner.stop()
+        raise
     with scanner.running(), ExitStack() as closing:
         print(f"listening {scanner.receiver.port}", flush=True)
         if settings.console.port is not None:
