@@ -157,7 +157,11 @@ def _arriving(work: "Work", now: datetime) -> list[str]:
     study = work.study
     received = "" if study is None else str(study.received)
     last_at = None if study is None else study.last_instance_at
-    return [received, short(last_at), "complete, waits for intake" if work.step else "instances still come"]
+    return [
+        received,
+        short(last_at),
+        "complete, waits for intake" if work.step else "instances still come, or proof is awaited",
+    ]
 
 
 def _running(work: "Work", now: datetime) -> list[str]:
