@@ -29,6 +29,8 @@ HEADER_KEYWORDS: Final = (
     "FrameOfReferenceUID",
     "PatientID",
     "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
     "Modality",
     "ImageType",
     "SyntheticData",

@@ -70,6 +70,7 @@ def stack_of(
 
 def _one_acquisition(gantry_tilt: GantryTilt, slices: Sequence[ImageSlice]) -> SliceStack:
     stack = stacked(slices, MINIMUM_SLICES, gantry_tilt)
+    _check_one_object(stack.slices)
     _check_one_acquisition(stack.slices)
     return stack
 
@@ -81,6 +82,19 @@ def _images(instance: Instance, accept_synthetic: bool) -> list[ImageSlice]:
         ct_slice(frame, instance.file, index, accept_synthetic=accept_synthetic)
         for index, frame in enumerate(frame_headers(instance.header))
     ]
+
+
+def _check_one_object(ordered: Sequence[ImageSlice]) -> None:
+    """Either each slice is an instance or all are frames of one: what is written names the CT in these two ways alone.
+
+    A concatenation (PS3.3 C.7.6.16.2.2.4) is neither.
+    """
+    count = len({image.sop_instance_uid for image in ordered})
+    if 1 < count < len(ordered):
+        raise Rejected(
+            f"The {len(ordered)} slices of the stack are frames of {count} multi-frame objects, and only one can be "
+            "read: send them as one object or as single images."
+        )
 
 
 def _check_one_acquisition(ordered: Sequence[ImageSlice]) -> None:

@@ -154,6 +154,19 @@ def check_one_of_each(slices: Sequence[ImageSlice]) -> None:
             raise Rejected(
                 f"ImageOrientationPatient of {image.name} is not that of {first.name}: send each series by itself."
             )
+    _check_one_person(slices)
+
+
+def _check_one_person(slices: Sequence[ImageSlice]) -> None:
+    """Under one PatientID one birth date and sex, where slices give them; names are spelled in several ways."""
+    for keyword in ("PatientBirthDate", "PatientSex"):
+        given = [image for image in slices if text(image.header, keyword)]
+        for image in given:
+            if text(image.header, keyword) != text(given[0].header, keyword):
+                raise Rejected(
+                    f"{keyword} of {image.name} is not that of {given[0].name}, under one PatientID: correct the "
+                    "patient and send the series again."
+                )
 
 
 def _plane(image: ImageSlice) -> Plane:

@@ -850,3 +850,22 @@ def test_no_bit_of_the_volume_depends_on_names_or_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first.volume.array, second.volume.array)
     assert first.volume.geometry == second.volume.geometry
     assert first.sop_instance_uids == second.sop_instance_uids
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"), [("PatientBirthDate", ("19500101", "19610212")), ("PatientSex", ("F", "M"))]
+)
+def test_one_patient_id_with_two_birth_dates_or_sexes_is_no_persons_series(
+    tmp_path: Path, keyword: str, values: tuple[str, str]
+) -> None:
+    """A slice that gives none contradicts nothing."""
+
+    def change(image: Dataset, index: int) -> None:
+        if index > 4:
+            setattr(image, keyword, values[index > second])
+
+    second = 99
+    read_ct_series(write_series(tmp_path / "one", change=change))
+    second = 9
+    with pytest.raises(Rejected, match=rf"{keyword} of .* 11 is not that of .* 6, under one PatientID: correct"):
+        read_ct_series(write_series(tmp_path / "two", change=change))

@@ -26,13 +26,13 @@ ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 LEGACY_CONVERTED = "1.2.840.10008.5.1.4.1.1.2.2"
 
 
-def multi_frame(images: list[Dataset], file: Path, syntax: pydicom.uid.UID = ExplicitVRLittleEndian) -> Path:
+def multi_frame(
+    images: list[Dataset], file: Path, syntax: pydicom.uid.UID = ExplicitVRLittleEndian, uid: str = MULTI_FRAME_UID
+) -> Path:
     """One object of single frames, by highdicom's legacy converter."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        converted = LegacyConvertedEnhancedCTImage(
-            images, "2.25.400", 4, MULTI_FRAME_UID, 1, transfer_syntax_uid=syntax
-        )
+        converted = LegacyConvertedEnhancedCTImage(images, "2.25.400", 4, uid, 1, transfer_syntax_uid=syntax)
         converted.save_as(file)
     return file
 
@@ -115,6 +115,26 @@ def test_an_enhanced_ct_is_read_frame_by_frame(tmp_path: Path) -> None:
         np.testing.assert_array_equal(series.volume.array[index], stored_values(index) + np.float32(index))
     assert series.volume.geometry.spacing_mm == pytest.approx((3.0, 1.1, 0.9), abs=1e-9)
     assert series.sop_class_uid == ENHANCED_CT
+
+
+@pytest.mark.parametrize("parts", [(16,), (8, 8), (15, 1), (1,) * 16], ids=str)
+def test_a_stack_spread_over_several_objects_is_refused_unless_each_slice_is_one(
+    tmp_path: Path, parts: tuple[int, ...]
+) -> None:
+    """What is written names the CT's images by their slice, or one image by its frames (PS3.3 C.7.6.16.2.2.4)."""
+    images = [pydicom.dcmread(file) for file in write_series(tmp_path / "single")]
+    ends = np.cumsum(parts)
+    for number, (start, end) in enumerate(zip(ends - parts, ends, strict=True)):
+        (tmp_path / "multi").mkdir(exist_ok=True)
+        multi_frame(images[start:end], tmp_path / "multi" / f"{number}.dcm", uid=f"{MULTI_FRAME_UID}.{number}")
+    if 1 < len(parts) < 16:
+        with pytest.raises(
+            Rejected, match=r"16 slices of the stack are frames of 2 multi-frame objects.*as one object"
+        ):
+            read_ct_series(tmp_path / "multi")
+        return
+    series = read_ct_series(tmp_path / "multi")
+    assert series.sop_instance_uids == tuple(f"{MULTI_FRAME_UID}.{number}" for number in range(len(parts)))
 
 
 def _frame(image: Dataset, number: int) -> Dataset:
