@@ -76,6 +76,8 @@ SHELL: Final = re.compile(r"(?:\.venv/bin/)?(?:twin-scanner|python|dask|openssl)
 """How a line begins that is a command, in a block that holds other text too."""
 ENDS_ALONE: Final = ("--watch",)
 SERVES: Final = "twin-scanner serve"
+LIVE: Final = ("docs/destinations.md", "docs/receiving.md")
+"""The pages whose commands speak to the node that serves; those of the others have a node that was restored."""
 PATIENT_ID: Final = "P-2468"
 PHANTOM: Final = PhantomOptions(spacing_mm=(10.0, 5.0, 5.0))
 LEAST_RUN: Final = {
@@ -268,7 +270,7 @@ class Sandbox:
         self.folder, self.site = folder, site
         settings = {**site.settings, "node": {**dict(site.settings["node"]), "port": free_port()}}  # type: ignore[arg-type]
         self.node = ScannerProcess(folder / "node", **settings)
-        live = page == "docs/receiving.md"
+        live = page in LIVE
         self.config = site.scanner.config if live else self.node.config
         if not live:
             self.node.ask("restore", str(site.backup))
@@ -302,6 +304,7 @@ class Sandbox:
             "A123456": "A123456",
             "voxel:40,120,98": "voxel:32,41,77",
             "PATIENT_ID": PATIENT_ID,
+            "--to pacs": "--to archive",
             "CT_FOLDER": str(self.site.ct),
             "JOB": self.site.job_id,
             "3f9a": self.site.job_id[:6],
@@ -314,7 +317,14 @@ class Sandbox:
 
     def run(self, command: Command) -> None:
         """Run it; it must end well. What serves goes on until the end of the page."""
-        words = ["sh", "-euc", f"exec {line}" if (line := self.filled(command.line)).startswith("twin-") else line]
+        # A shell in the background, as a gate may be, has its children ignore what Ctrl-C sends.
+        words = [
+            "env",
+            "--default-signal=INT",
+            "sh",
+            "-euc",
+            f"exec {line}" if (line := self.filled(command.line)).startswith("twin-") else line,
+        ]
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
         environment = {**os.environ, "PATH": path, "TWIN_SCANNER_CONFIG": str(self.config), "TCP_NODELAY": "1"}
         process = subprocess.Popen(
