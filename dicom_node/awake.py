@@ -1,7 +1,7 @@
 """An association that we asked for, awake at once: its threads wait for what comes and do not sleep between two looks.
 
 pynetdicom's thread looks every millisecond whether there is something to send or to read. Each C-STORE waits for that
-twice, each answer to C-FIND once. Replaced are private parts of pynetdicom, in the releases that ``upper_layer`` knows.
+twice, each answer to C-FIND once. Replaced are private parts of pynetdicom, in releases that ``associations`` knows.
 """
 
 import select

@@ -220,8 +220,8 @@ def dicom_target(settings: Settings, section: DestinationSection, reports: Commi
     peer = next(peer for peer in settings.known_peers if peer.name == section.peer)
     timeouts = Timeouts(connection_s=peer.timeout_s, response_s=peer.timeout_s)
     implicit = section.transfer_syntax == "implicit"
-    how = (timeouts, reports, implicit, section.associations)
-    return DicomTarget(peer_of(settings, peer), settings.node.ae_title, *how)
+    receiver, own_title = peer_of(settings, peer), settings.node.ae_title
+    return DicomTarget(receiver, own_title, timeouts, reports, implicit, section.associations)
 
 
 def image_destinations(
@@ -407,7 +407,7 @@ class Scanner:
             self._reader = closing.enter_context(contextlib.closing(LocalProcesses(prepare=logs)))
             self._job_folders = JobFolders(self._folders.jobs)
             real_pet = settings.selection.real_pet
-            self._reads_ahead, self._renders = render is None and isinstance(executor, LocalProcesses), False
+            self._reads_ahead, self._renders = render is None and self._executor.memory() is not None, False
             self._ahead = Ahead(self._spool, self._begin_look, self._begin_reading)
             self._inquiry = self._make_inquiry()
             look_for_pet = self._inquiry.look_for_pet
